@@ -1,0 +1,53 @@
+# quantcli: `make demo` and `make test` each work as the first command after a clone.
+# They need Python >= 3.11 and a C compiler (cc, gcc or clang), nothing else.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+NATIVE := $(wildcard csrc/*.c csrc/*.h csrc/kernels/*.inc) scripts/build_kernels.py setup.py
+
+.PHONY: demo test test-all test-peers test-arm64 test-sanitize bench lint clean help
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml $(NATIVE)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "quantcli needs Python 3.11 or newer, this is " + sys.version.split()[0] + " (set PYTHON=python3.12, say)")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV) (packages and C kernels) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: $(STAMP)  ## convert the bundled checkpoint to Q4_K_M and show what came out
+	@$(BIN)/quantcli convert examples/tiny -t Q4_K_M --dry-run
+	@mkdir -p build/demo
+	@$(BIN)/quantcli convert examples/tiny -t Q4_K_M -o build/demo --force
+	@$(BIN)/quantcli verify build/demo/tiny-Q4_K_M.gguf
+	@echo "load it with any llama.cpp:  llama-cli -m build/demo/tiny-Q4_K_M.gguf -p 'Once upon a time'"
+
+test: $(STAMP)  ## the suite (what CI runs)
+	@$(BIN)/python -m pytest -m "not slow and not peers"
+
+test-all: $(STAMP)  ## the suite with the long checks
+	@$(BIN)/python -m pytest -m "not peers"
+
+PEERS := $(VENV)/.peers
+$(PEERS): $(STAMP)
+	@echo "building llama.cpp (about ten minutes on two cores) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]'
+	@touch $@
+
+test-peers: $(PEERS)  ## load our files in llama.cpp and compare (builds llama-cpp-python first)
+	@$(BIN)/python scripts/check_peers.py --output docs/peers.md
+
+bench: $(STAMP)  ## speed and memory, against llama.cpp where it is installed
+	@$(BIN)/python scripts/bench_kernels.py
+	@$(BIN)/python scripts/bench_quality.py
+	@$(BIN)/python scripts/bench_convert.py
+
+include csrc/tests/kernels.mk
+
+clean:  ## remove what was built (not the virtual environment)
+	rm -rf build quantcli/_lib *.egg-info

@@ -1,0 +1,56 @@
+"""The Typer application: one file per command, and the frame that turns errors into exit codes.
+
+`quantcli --help` must start as fast as a bare Typer application, so the command files import the verbs (and with them
+numpy) only when a command runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import typer
+
+from quantcli import __version__
+from quantcli.cli import convert, formats, inspect, verify
+from quantcli.cli.frame import frame
+
+app = typer.Typer(
+    name="quantcli", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="From a Hugging Face checkpoint to quantized GGUF files: one pass, no torch, the same bytes everywhere.",
+)
+for command in (convert, inspect, verify, formats):
+    app.command(name=command.NAME)(command.run)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"quantcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True,
+                                         help="Print the version and exit.")) -> None:
+    """Options of the program itself."""
+
+
+def _terminate(signum, _frame) -> None:
+    raise KeyboardInterrupt(signal.Signals(signum).name)
+
+
+def run() -> None:
+    """Parse the command line, run the command, exit."""
+    signal.signal(signal.SIGTERM, _terminate)
+    status = 0
+    try:
+        status = app(standalone_mode=False)  # Exit arrives as its code, other values are results of commands
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): that is its business, not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except BaseException as error:  # noqa: BLE001 - the one place where everything ends
+        sys.exit(frame.finish(error))
+    sys.exit(status if isinstance(status, int) else 0)

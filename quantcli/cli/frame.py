@@ -1,0 +1,54 @@
+"""What all commands share: the reporter of the running command, and how an exception becomes an exit code."""
+
+from __future__ import annotations
+
+import traceback
+
+from quantcli.errors import Interrupted, MissingFile, OutputFailed, QuantcliError, UsageError
+from quantcli.report import Reporter
+
+
+class Frame:
+    """The state of the one command that a process runs."""
+
+    def __init__(self) -> None:
+        self.reporter = Reporter()
+        self.debug = False
+
+    def start(self, *, quiet: bool = False, as_json: bool = False, debug: bool = False) -> Reporter:
+        """Called first by every command with its common options."""
+        self.debug = debug
+        self.reporter = Reporter(quiet=quiet or as_json, as_json=as_json)
+        return self.reporter
+
+    def finish(self, error: BaseException) -> int:
+        """Print ``error`` the way a user should see it; returns the exit code."""
+        if isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else 1
+        if self.debug:
+            traceback.print_exception(error)
+        known = _translate(error)
+        self.reporter.error(known)
+        return known.exit_status
+
+
+def _translate(error: BaseException) -> QuantcliError:
+    if isinstance(error, QuantcliError):
+        return error
+    if hasattr(error, "format_message"):  # Typer carries its own copy of click in newer versions: look, don't import
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "quantcli"
+        return UsageError(error.format_message(), hint=f"`{where} --help` shows the options")
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        return Interrupted("interrupted; nothing was left under a final name")
+    if isinstance(error, MemoryError):
+        return QuantcliError("out of memory", hint="use fewer --threads")
+    if isinstance(error, FileNotFoundError):
+        return MissingFile("no such file", where=error.filename)
+    if isinstance(error, OSError):
+        return OutputFailed(error.strerror or str(error), where=error.filename)
+    hint = "run again with --debug for the traceback; please report this"
+    return QuantcliError(f"unexpected {type(error).__name__}: {error}", hint=hint)
+
+
+frame = Frame()
