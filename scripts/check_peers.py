@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Load quantcli's files in llama.cpp (through llama-cpp-python) and compare what they say.
+
+    python scripts/check_peers.py [--shared ../shared] [--smollm2 DIR] [--output docs/peers.md]
+
+Converts models/mid and SmolLM2 (DIR: a checkpoint folder) to Q4_K_M, Q6_K and Q8_0, and the checkpoints of the
+architecture oracle to the type their description asks for; loads every file in llama.cpp, feeds it a few tokens and
+wants finite logits. Then 32 greedy tokens of mid's Q8_0 against its BF16 file on five prompts: equal, or the margin
+between the two best tokens where they part. Exit status 1 when a file does not load or a logit is not finite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy
+
+ROOT = Path(__file__).resolve().parent.parent
+TYPES = ("Q4_K_M", "Q6_K", "Q8_0")
+PROMPTS = (
+    "Once upon a time there was a", "The function returns the number of", "It is a truth universally acknowledged",
+    "def main(arguments):\n    ", "In the morning the old man went to the",
+)
+GREEDY = 32
+
+
+def convert(source: Path, types: list[str], folder: Path) -> list[Path]:
+    """Run `quantcli convert` and return the written files."""
+    command = [sys.executable, "-m", "quantcli", "convert", str(source), "-o", str(folder), "--json"]
+    for name in types:
+        command += ["-t", name]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    return [Path(output["path"]) for output in json.loads(done.stdout)["outputs"]]
+
+
+def load(path: Path):
+    """The model in llama.cpp, two threads, logits for every position."""
+    import llama_cpp
+
+    return llama_cpp.Llama(str(path), n_ctx=256, n_threads=2, n_threads_batch=2, logits_all=True, verbose=False)
+
+
+def last_logits(model, tokens: list[int]) -> numpy.ndarray:
+    """Float32 logits after ``tokens``, shape (vocabulary,)."""
+    model.reset()
+    model.eval(tokens)
+    return numpy.array(model.scores[len(tokens) - 1], dtype=numpy.float32)
+
+
+def check_file(path: Path, source: str) -> tuple[str, str, str, bool]:
+    """A row of the table: source, file, verdict."""
+    try:
+        model = load(path)
+        count = min(8, model.n_vocab())
+        logits = last_logits(model, list(range(count)))
+        good = bool(numpy.isfinite(logits).all())
+        verdict = "loads, logits finite" if good else "loads, LOGITS NOT FINITE"
+        model.close()
+    except Exception as error:  # noqa: BLE001 - whatever the peer raises is the finding
+        good, verdict = False, f"DOES NOT LOAD: {error}"
+    return source, path.name, verdict, good
+
+
+def greedy(model, prompt: str) -> tuple[list[int], list[float]]:
+    """Greedy tokens and, for each, the margin between the best and the second-best logit."""
+    tokens = model.tokenize(prompt.encode(), add_bos=True, special=False)
+    out, margins = [], []
+    for _ in range(GREEDY):
+        logits = last_logits(model, tokens + out)
+        best, second = numpy.argsort(-logits, kind="stable")[:2]
+        out.append(int(best))
+        margins.append(float(logits[best] - logits[second]))
+    return out, margins
+
+
+def compare_greedy(reference: Path, candidate: Path) -> list[tuple[str, str]]:
+    """For each prompt: equal, or where and by which margin the two files part."""
+    expected, got = load(reference), load(candidate)
+    rows = []
+    for prompt in PROMPTS:
+        (a, margins), (b, _) = greedy(expected, prompt), greedy(got, prompt)
+        parting = next((i for i in range(GREEDY) if a[i] != b[i]), None)
+        verdict = f"{GREEDY} equal" if parting is None else (
+            f"parts at token {parting + 1}, where the reference's two best logits differ by {margins[parting]:.4f}")
+        rows.append((prompt, verdict))
+    return rows
+
+
+def report(files, greedy_rows, peer: str) -> str:
+    """The findings as a Markdown page."""
+    lines = [
+        "# quantcli's files in llama.cpp", "",
+        f"{datetime.date.today()}, llama-cpp-python {peer}, {platform.machine()}. Printed by `make test-peers`.", "",
+        "| source | file | in llama.cpp |", "|---|---|---|",
+        *(f"| {source} | {name} | {verdict} |" for source, name, verdict, _ in files),
+    ]
+    if greedy_rows:
+        lines += ["", f"Greedy text of mid's Q8_0 against its BF16 file, {GREEDY} tokens:", "",
+                  "| prompt | tokens |", "|---|---|",
+                  *(f"| `{prompt!r}` | {verdict} |" for prompt, verdict in greedy_rows)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
+    parser.add_argument("--smollm2", type=Path, help="checkpoint folder of SmolLM2-135M-Instruct")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    import llama_cpp
+
+    files, greedy_rows = [], []
+    with tempfile.TemporaryDirectory(prefix="quantcli-peers-") as scratch:
+        folder = Path(scratch)
+        sources = {"examples/tiny": ROOT / "examples" / "tiny", "mid": arguments.shared / "models" / "mid"}
+        if arguments.smollm2:
+            sources["SmolLM2-135M-Instruct"] = arguments.smollm2
+        for name, source in sources.items():
+            if not source.is_dir():
+                print(f"{name}: {source} is not here, left out", file=sys.stderr)
+                continue
+            for path in convert(source, list(TYPES), folder):
+                files.append(check_file(path, name))
+                print(*files[-1][:3], sep="  ", flush=True)
+        for expected in sorted((arguments.shared / "arch").glob("*/expected.json")):
+            description = json.loads(expected.read_text())
+            if description["group"] == "must":
+                (path,) = convert(expected.parent, [description["outtype"]], folder)
+                files.append(check_file(path, f"arch/{expected.parent.name}"))
+                print(*files[-1][:3], sep="  ", flush=True)
+        if sources["mid"].is_dir():
+            (bf16,) = convert(sources["mid"], ["BF16"], folder)
+            greedy_rows = compare_greedy(bf16, folder / "mid-Q8_0.gguf")
+            for row in greedy_rows:
+                print(*row, sep="  ", flush=True)
+    page = report(files, greedy_rows, llama_cpp.__version__)
+    if arguments.output:
+        arguments.output.write_text(page, encoding="utf-8")
+    return 0 if files and all(good for *_, good in files) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
