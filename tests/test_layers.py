@@ -13,7 +13,7 @@ FLOORS = {
     "overrides": 3, "sources": 4, "vocab": 5, "families": 6, "loader": 7, "plan": 7, "writer": 7, "encode": 8,
     "convert": 9, "inspect": 9, "verify": 9, "overview": 9, "cli": 10,
 }
-SPLIT = {"container_read": "container", "container_write": "container", "shards": "plan"}
+SPLIT = {"container_read": "container", "container_write": "container", "shards": "plan", "choose": "plan"}
 
 
 def room(module: str) -> str:
