@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quantcli.container import Value
+    from quantcli.sources.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +37,22 @@ class VocabHints:
     texts: Mapping[str, str] = field(default_factory=dict)
     add_bos: bool | None = None
     add_eos: bool | None = None
+
+
+def load(
+    checkpoint: Checkpoint,
+    *,
+    vocab_size: int | None,
+    hints: VocabHints,
+    pre_tokenizer: str | None = None,
+    chat_template: str | None = None,
+) -> tuple[dict[str, Value], list[str]]:
+    """The ``tokenizer.*`` metadata of a checkpoint in writing order, and notes for the user.
+
+    ``vocab_size`` is the number of embedding rows (None: as many as the tokenizer names); missing ids become unused
+    ``[PAD<id>]`` tokens. ``pre_tokenizer`` and ``chat_template`` (its text) are the user's own choice and go first.
+    Raises BadTokenizer, MalformedFile, UnknownPreTokenizer, and UsageError for an unknown ``pre_tokenizer``.
+    """
+    from quantcli.vocab import loader  # numpy and the tables only when they are needed
+
+    return loader.load(checkpoint, vocab_size, hints, pre_tokenizer, chat_template)

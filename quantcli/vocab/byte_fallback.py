@@ -1,0 +1,74 @@
+"""tokenizer.json with a byte-fallback BPE (SentencePiece in Hugging Face's clothes): a ``llama`` vocabulary.
+
+llama.cpp merges by score, and the file has merge ranks. llama.cpp's own converter writes -1000 everywhere, which loses
+the order; here a token's score is minus the rank of its first merge, so that llama.cpp merges in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantcli.vocab.files import TokenizerFiles, check_merges, merge_pairs, vocabulary
+from quantcli.vocab.table import ADDED_SCORE, Table, TokenType, added_kind, is_byte
+
+WHERE = "tokenizer.json: model"
+
+
+def matches(files: TokenizerFiles) -> bool:
+    """Is tokenizer.json of this kind?"""
+    decoder = (files.tokenizer or {}).get("decoder")
+    return (
+        files.model.get("type", "BPE") == "BPE"
+        and files.model.get("byte_fallback") is True
+        and isinstance(decoder, dict)
+        and decoder.get("type") in ("Sequence", "Metaspace")
+    )
+
+
+def load(size: int | None, files: TokenizerFiles) -> Table:
+    """The table: scores from merge ranks, byte tokens, specials as control."""
+    vocab = vocabulary(files.model, f"{WHERE}.vocab")
+    merges = merge_pairs(files.model, f"{WHERE}.merges")
+    check_merges(merges, vocab.__contains__, f"{WHERE}.merges")
+    table = Table(size, "tokenizer.json")
+    scores = rank_scores(merges)
+    never = -float(len(scores) + 1)
+    for text, index in vocab.items():
+        if is_byte(text):
+            table.put(index, text, ADDED_SCORE, TokenType.BYTE)
+        else:
+            table.put(index, text, scores.get(text, never), TokenType.NORMAL)
+    for token in files.added:
+        text, kind = added_kind(token.content, token.special)
+        table.put(token.id, text, ADDED_SCORE, kind)
+    return table
+
+
+def rank_scores(merges: list[tuple[str, str]]) -> dict[str, float]:
+    """Merged text -> score: 0, -1, -2, ... in the order in which the texts first appear as a result."""
+    scores: dict[str, float] = {}
+    for left, right in merges:
+        scores.setdefault(left + right, -float(len(scores)))
+    return scores
+
+
+def space_prefix(files: TokenizerFiles) -> bool:
+    """Does the tokenizer put a blank in front of the text (normalizer Prepend, or Metaspace "always"/"first")?"""
+    steps = flatten((files.tokenizer or {}).get("normalizer"), "normalizers")
+    steps += flatten((files.tokenizer or {}).get("pre_tokenizer"), "pretokenizers")
+    for step in steps:
+        if step.get("type") == "Prepend":
+            return True
+        if step.get("type") == "Metaspace":
+            return step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never") != "never"
+    return False
+
+
+def flatten(step: Any, key: str, depth: int = 0) -> list[dict[str, Any]]:
+    """The steps of a normalizer, pre-tokenizer or post-processor, nested Sequences taken apart."""
+    if not isinstance(step, dict):
+        return []
+    if step.get("type") != "Sequence" or depth > 16:
+        return [step]
+    inner = step.get(key)
+    return [leaf for part in (inner if isinstance(inner, list) else []) for leaf in flatten(part, key, depth + 1)]

@@ -1,0 +1,125 @@
+"""Byte-level BPE (GPT-2 style): tokenizer.json, or vocab.json with merges.txt, becomes a ``gpt2`` vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from quantcli.errors import BadTokenizer
+from quantcli.vocab import pretokenizers, structure
+from quantcli.vocab.files import (
+    AddedToken,
+    TokenizerFiles,
+    check_merges,
+    json_object,
+    merge_pair,
+    merge_pairs,
+    vocabulary,
+)
+from quantcli.vocab.table import MAX_TOKENS, Table, TokenType, added_kind
+
+
+@cache
+def byte_to_character() -> Mapping[int, str]:
+    """GPT-2's table: printable Latin-1 bytes stand for themselves, the other 68 are moved to U+0100 and up."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in set(plain)]
+    return {**{byte: chr(byte) for byte in plain}, **{byte: chr(0x100 + i) for i, byte in enumerate(moved)}}
+
+
+@cache
+def character_to_byte() -> Mapping[str, int]:
+    return {character: byte for byte, character in byte_to_character().items()}
+
+
+def load(checkpoint: Any, size: int | None, files: TokenizerFiles) -> tuple[Table, list[str]]:
+    """The table and the merges as ``left right`` texts."""
+    where = "tokenizer.json" if files.tokenizer else "vocab.json"
+    vocab, merges, merges_where = base(checkpoint, files)
+    limit = MAX_TOKENS if size is None else size
+    for text, index in vocab.items():
+        if index >= limit:
+            raise BadTokenizer(
+                f"token {text[:60]!r} has the id {index:,}, but the model has {limit:,} embedding rows",
+                where=f"{where}: vocab",
+                hint="vocab_size in config.json and the tokenizer do not belong together",
+            )
+    added = all_added(files, vocab)
+    known = {token.content for token in added.values()}
+    check_merges(merges, lambda text: text in vocab or text in known, merges_where)
+    table = Table(size, where)
+    for text, index in vocab.items():
+        table.put(index, text, 0.0, TokenType.NORMAL)
+    for index, token in added.items():
+        text, kind = added_kind(stored_text(token), token.special)
+        table.put(index, text, 0.0, kind)
+    return table, [f"{joinable(left)} {joinable(right)}" for left, right in merges]
+
+
+def base(checkpoint: Any, files: TokenizerFiles) -> tuple[dict[str, int], list[tuple[str, str]], str]:
+    """Vocabulary without added tokens, merges, and where the merges come from."""
+    if files.tokenizer:
+        vocab = vocabulary(files.model, "tokenizer.json: model.vocab")
+        merges = merge_pairs(files.model, "tokenizer.json: model.merges")
+        if merges:
+            return vocab, merges, "tokenizer.json: model.merges"
+    else:
+        vocab = vocabulary({"vocab": json_object(checkpoint, "vocab.json")}, "vocab.json")
+    return vocab, read_merges(checkpoint.text("merges.txt") or ""), "merges.txt"
+
+
+def read_merges(text: str) -> list[tuple[str, str]]:
+    """merges.txt: a pair a line, a first line ``#version`` skipped."""
+    lines = text.split("\n")
+    start = 1 if lines[0].startswith("#version") else 0
+    return [merge_pair(line.rstrip("\r"), i, "merges.txt") for i, line in enumerate(lines[start:]) if line.strip()]
+
+
+def all_added(files: TokenizerFiles, vocab: Mapping[str, int]) -> dict[int, AddedToken]:
+    """Added tokens of all files by id: tokenizer.json says which, tokenizer_config.json may say more about them."""
+    added = {token.id: token for token in files.added}
+    for token in files.listed:
+        if token.id not in added or added[token.id].content == token.content:
+            added[token.id] = token
+    if not files.tokenizer:
+        for text, index in files.texts.items():
+            added.setdefault(index, AddedToken(index, text, False, False))
+    by_content: dict[str, int] = {}
+    for index, token in list(added.items()):
+        home = vocab.get(token.content, index)
+        if home != index or by_content.setdefault(token.content, index) != index:
+            raise BadTokenizer(
+                f"the added token {token.content[:60]!r} has the ids {home if home != index else by_content[token.content]} and {index}",
+                where="tokenizer.json: added_tokens",
+            )
+    return added
+
+
+def stored_text(token: AddedToken) -> str:
+    """Text of an added token as llama.cpp matches it: one that is spelt in GPT-2's byte alphabet is decoded."""
+    table = character_to_byte()
+    if token.normalized or token.content.isascii() or not all(c in table for c in token.content):
+        return token.content
+    try:
+        return bytes(table[c] for c in token.content).decode("utf-8")
+    except UnicodeDecodeError:
+        return token.content
+
+
+def joinable(part: str) -> str:
+    """One side of a merge; a blank inside would end it, so it is written as U+0120."""
+    return part.replace(" ", "\u0120")
+
+
+def pre_tokenizer(files: TokenizerFiles, architecture: str, given: str | None) -> tuple[str, list[str]]:
+    """The name for ``tokenizer.ggml.pre`` and notes."""
+    if given is not None:
+        return structure.check_name(given), []
+    if files.tokenizer:
+        found = structure.read(files)
+        return structure.recognise(found, architecture), found.notes
+    name = pretokenizers.CLASSES.get(str(files.config.get("tokenizer_class")))
+    if name is None:
+        raise structure.unknown(structure.Structure((), (), False))
+    return name, []

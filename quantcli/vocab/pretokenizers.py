@@ -1,0 +1,185 @@
+r"""The BPE pre-tokenizers that llama.cpp knows by name, as data, and how a structure of tokenizer.json finds its name.
+
+``REGEXES`` holds, per name, the expressions that llama.cpp applies one after the other (each splits the pieces that the
+one before left; matches and the gaps between them are pieces). A tokenizer.json whose Splits are these expressions, in
+any spelling (see patterns.py), followed by ByteLevel, has that name's structure; ``OTHER_STRUCTURES`` are the structures that
+Hugging Face writes differently. Many names share one structure: ``CHOICES`` says which name is written for which GGUF
+architecture. Source of the expressions: FACTS 5.2 (llama.cpp) and the published tokenizer.json files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# ---- building blocks -------------------------------------------------------------------------------------------
+
+CONTRACTIONS = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
+BEFORE = r"[^\r\n\p{L}\p{N}]?"
+UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+CL3 = rf"{CONTRACTIONS}|{BEFORE}\p{{L}}+|\p{{N}}{{1,3}}|{SIGNS}|{SPACES}"
+CL1 = rf"{CONTRACTIONS}|{BEFORE}\p{{L}}+|\p{{N}}|{SIGNS}|{SPACES}"
+QWEN35 = rf"{CONTRACTIONS}|{BEFORE}[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{SPACES}"
+CASED_SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
+
+
+def o200(digits: str) -> str:
+    """Words by runs of upper and lower case, contractions as suffix."""
+    end = f"{CONTRACTIONS}?"
+    return f"{BEFORE}{UPPER}*{LOWER}+{end}|{BEFORE}{UPPER}+{LOWER}*{end}|{digits}|{CASED_SIGNS}|{SPACES}"
+
+
+O200 = o200(r"\p{N}{1,3}")
+TEKKEN = rf"{BEFORE}{UPPER}*{LOWER}+|{BEFORE}{UPPER}+{LOWER}*|\p{{N}}|{CASED_SIGNS}|{SPACES}"
+ASCII_SIGN = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"""
+DEEPSEEK3_WORDS = rf"{ASCII_SIGN}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
+DEEPSEEK3 = rf"{DEEPSEEK3_WORDS}| ?[\p{{P}}\p{{S}}]+[\r\n]*|{SPACES}"
+SPARK = rf"{DEEPSEEK3_WORDS}| ?[\p{{P}}\p{{S}}]+|[\r\n]|\s+(?!\S)|\s+"
+CJK3 = "[一-龥぀-ゟ゠-ヿ]+"
+CJK = "[一-龥ࠀ-一가-퟿]+"
+BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
+DEEPSEEK_LATIN = (
+    r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼι"
+    r"ῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
+)
+DEEPSEEK_SIGNS = r"\s?[!-/:-~！-／：-～‘-‟　-。]+"
+JAIS2 = (
+    rf"{CONTRACTIONS}|{BEFORE}\p{{L}}+|\p{{N}}{{1,3}}|{SIGNS}|\s*[\r\n]+|"
+    + "".join(rf"\s{{{n}}}(?!\S)|" for n in (512, 256, 128, 64, 32, 16, 8, 4))
+    + r"\s{1,2}(?!\S)|\s{1}"
+)
+HAN_FREE = r"&&[^\p{Han}]]"
+KIMI = (
+    rf"[\p{{Han}}]+|{BEFORE}{UPPER[:-1]}{HAN_FREE}*{LOWER[:-1]}{HAN_FREE}+{CONTRACTIONS}?"
+    rf"|{BEFORE}{UPPER[:-1]}{HAN_FREE}+{LOWER[:-1]}{HAN_FREE}*{CONTRACTIONS}?|\p{{N}}{{1,3}}|{SIGNS}|{SPACES}"
+)
+BAILING = (
+    r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])"
+    rf"|{BEFORE}\p{{L}}+|\p{{N}}|{SIGNS}|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+SEED = rf"{CONTRACTIONS}|{BEFORE}\p{{L}}+|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{SPACES}"
+EXAONE_MOE = (
+    rf"{CONTRACTIONS}|{BEFORE}(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]?"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+YOUTU = rf"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|{CJK3}"
+CHAMELEON = (
+    r"<sentinel:[0-9]+>", r"(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )", r"\p{N}",
+    r"[\p{P}!-/:-@\[-`{-~]", GPT2,
+)  # fmt: skip
+LINES = r"[^\n]+|[\n]+"
+
+
+# ---- names -----------------------------------------------------------------------------------------------------
+
+# expressions -> the names that llama.cpp applies them for (the first is the group's own name)
+GROUPS: tuple[tuple[tuple[str, ...], str], ...] = (
+    ((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"), "default"),
+    ((CL3,), "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano dbrx smaug-bpe chatglm-bpe glm4 glm5"),
+    ((JAIS2,), "jais-2"),
+    ((CL1,), "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2"),
+    ((QWEN35,), "qwen35"),
+    ((CL1.removeprefix(CONTRACTIONS + "|"),), "ufakzeka"),
+    ((GPT2,), "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum modern-bert exaone4 mpt olmo jais trillion"
+              " granite-docling jina-v1-en jina-v2-code roberta-bpe"),
+    ((r"\p{N}", GPT2), "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2"),
+    ((r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"), "falcon"),
+    ((r"[\r\n]", DEEPSEEK_LATIN, DEEPSEEK_SIGNS, r"\s+$", CJK, r"\p{N}+"), "deepseek-llm"),
+    ((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK, r"\p{N}"), "deepseek-coder"),
+    ((r"\p{N}{1,3}", CJK3, DEEPSEEK3), "deepseek-v3 hunyuan-dense joyai-llm hy_v4"),
+    ((r"\p{N}{1,3}", CJK3, SPARK, r"\p{N}"), "spark2_5"),
+    ((BLOOM,), "bloom poro-chat gpt3-finnish"),
+    ((BLOOM, r"\p{N}"), "viking"),
+    ((TEKKEN,), "tekken"),
+    ((O200,), "gpt-4o llama4 kanana2 talkie minimax-m2"),
+    ((r"\d{1,3}(?=(?:\d{3})*\b)", O200), "tiny_aya cohere2moe"),
+    ((r"\p{N}+", r"(?=(\d{3})+(?!\d))"), "superbpe"),
+    ((BAILING,), "bailingmoe bailingmoe2 llada-moe"),
+    ((SEED,), "seed-coder"),
+    ((EXAONE_MOE,), "exaone-moe"),
+    ((KIMI,), "kimi-k2"),
+    ((YOUTU, o200(r"\p{N}")), "youtu"),
+    ((r"\p{N}{1,3}", CL3.replace(r"\p{N}{1,3}", r"\p{N}+")), "minicpm5"),
+    ((LINES, CL1), "laguna"),
+    (CHAMELEON, "chameleon"),
+    # known by name only: raw text without byte mapping, or expressions that are not published in one piece
+    ((), "gemma4 granite-embed-multi-311m sarvam-moe whitespace afmoe granite-embed-multi-97m"),
+)  # fmt: skip
+
+REGEXES: dict[str, tuple[str, ...]] = {name: regexes for regexes, names in GROUPS for name in names.split()}
+NAMES = tuple(REGEXES)
+IGNORE_MERGES = frozenset(
+    "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano glm4 glm5 tekken"
+    " granite-embed-multi-97m youtu minicpm5".split()
+)
+ADD_BOS = frozenset(
+    "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano tekken chameleon".split()
+)
+ADD_SEP = frozenset("jina-v1-en jina-v2-code roberta-bpe".split())
+NO_DEFAULT_BOS = frozenset(("chatglm-bpe", "glm4", "glm5"))
+
+# slow tokenizer classes whose vocab.json and merges.txt stand without a tokenizer.json
+CLASSES = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
+
+
+# ---- structures ------------------------------------------------------------------------------------------------
+
+# pre-tokenizer steps (as structure.py names them) that are not simply the expressions above, then ByteLevel
+OTHER_STRUCTURES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "falcon": (
+        ("punctuation", "Contiguous"), ("split", GPT2), ("bytelevel", ""), ("split", r"\p{N}+"), ("split", r"[0-9][0-9][0-9]"),
+    ),
+    "deepseek-llm": (
+        ("split", r"[\r\n]"), ("split", DEEPSEEK_LATIN), ("split", DEEPSEEK_SIGNS), ("split", r"\s+$"), ("split", CJK),
+        ("split", r"\p{N}"), ("bytelevel", ""),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which name is written for the structure of ``default``.
+
+    ``normalizer`` and ``ignore_merges`` narrow the row to tokenizers that have exactly this (None: any of NFC and none,
+    any setting). ``architectures`` maps a GGUF architecture to its name; all others get ``default``.
+    """
+
+    default: str
+    normalizer: tuple[str, ...] | None = None
+    ignore_merges: bool | None = None
+    architectures: Mapping[str, str] = field(default_factory=dict)
+
+
+# the first row that fits wins; a name without a row is the only one of its structure
+CHOICES: tuple[Choice, ...] = (
+    Choice("llama-bpe", ignore_merges=True, architectures={
+        "falcon-h1": "falcon-h1", "lfm2": "lfm2", "lfm2moe": "lfm2", "chatglm": "glm4", "glm4": "glm4", "glm4moe": "glm4",
+        "glm-dsa": "glm4", "dbrx": "dbrx",
+    }),
+    Choice("dbrx", ignore_merges=False, architectures={
+        "llama": "smaug-bpe", "chatglm": "chatglm-bpe", "glm4": "glm4", "glm4moe": "glm4", "glm-dsa": "glm4",
+    }),
+    Choice("qwen2", normalizer=("NFC",), architectures={"hunyuan-moe": "hunyuan", "grok": "grok-2", "bailingmoe": "bailingmoe", "bailingmoe2": "bailingmoe2"}),
+    Choice("stablelm2", architectures={
+        "qwen2": "deepseek-r1-qwen", "qwen3": "deepseek-r1-qwen", "hunyuan-moe": "hunyuan", "grok": "grok-2",
+        "bailingmoe": "bailingmoe", "bailingmoe2": "bailingmoe2", "llada-moe": "llada-moe",
+    }),
+    Choice("olmo", normalizer=("NFC",), architectures={"mpt": "mpt", "modern-bert": "modern-bert"}),
+    Choice("gpt-2", architectures={
+        "phi2": "phi-2", "exaone4": "exaone4", "gptneox": "olmo", "olmo": "olmo", "olmoe": "olmo", "mamba": "olmo", "mpt": "mpt",
+        "jais": "jais", "modern-bert": "modern-bert",
+    }),
+    Choice("command-r", normalizer=("NFC",)),
+    Choice("starcoder", architectures={
+        "llama": "smollm", "granite": "refact", "granitemoe": "refact", "granitehybrid": "refact", "refact": "refact",
+        "command-r": "command-r", "cohere2": "command-r", "codeshell": "codeshell", "exaone": "exaone",
+    }),
+    Choice("deepseek-v3", architectures={"hunyuan-dense": "hunyuan-dense", "hunyuan-moe": "hunyuan-dense"}),
+    Choice("bloom"),
+    Choice("gpt-4o", architectures={"llama4": "llama4", "minimax-m2": "minimax-m2"}),
+    Choice("tiny_aya", architectures={"cohere2moe": "cohere2moe"}),
+)  # fmt: skip

@@ -1,0 +1,157 @@
+"""Special token ids and the add_bos / add_eos / add_sep flags, as llama.cpp's converter finds them (FACTS 5.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantcli.errors import BadTokenizer
+from quantcli.vocab.byte_fallback import flatten
+from quantcli.vocab.files import TokenizerFiles, expect
+
+# name in the Hugging Face files -> name in the GGUF key; the order is the order of the keys
+KEYS = {
+    "bos": "bos",
+    "eos": "eos",
+    "unk": "unknown",
+    "sep": "seperator",  # so spelt in GGUF
+    "pad": "padding",
+    "cls": "cls",
+    "mask": "mask",
+    "eot": "eot",
+    "eom": "eom",
+}
+GGUF_NAMES = {
+    *KEYS.values(), "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep", "prefix", "suffix", "middle",
+}  # fmt: skip
+FLAGS = ("bos", "sep", "eos")
+
+
+@dataclass(slots=True)
+class Specials:
+    """``ids`` by GGUF name ("bos", "unknown", ...), ``add`` by kind ("bos", "eos", "sep")."""
+
+    ids: dict[str, int] = field(default_factory=dict)
+    add: dict[str, bool] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def find(files: TokenizerFiles, tokens: list[str]) -> Specials:
+    """Ids and flags for a vocabulary of these tokens."""
+    contents = {kind: files.token_content(kind) for kind in KEYS if kind not in ("eot", "eom")}
+    contents["bos"] = contents["bos"] or contents["cls"]
+    contents["eos"] = contents["eos"] or contents["sep"]
+    result = Specials()
+    result.add = flags(files, contents)
+    for kind in FLAGS:
+        entry = (files.config or {}).get(f"add_{kind}_token")
+        if isinstance(entry, bool):
+            result.add.setdefault(kind, entry)
+    find_ids(files, contents, tokens, result)
+    return result
+
+
+def find_ids(files: TokenizerFiles, contents: Mapping[str, str | None], tokens: list[str], result: Specials) -> None:
+    """The first source that has an id wins: added token of that text, config.json, its text_config, the vocabulary."""
+    by_text: dict[str, int] = {}
+    for token in files.added:
+        by_text.setdefault(token.content, token.id)
+    inner = files.model_config.get("text_config")
+    configs = [files.model_config, inner if isinstance(inner, dict) else {}]
+    by_name = {} if files.tokenizer else {text: index for index, text in enumerate(tokens)}
+    for kind, name in KEYS.items():
+        content = contents.get(kind)
+        found = [by_text.get(content) if content is not None else None]
+        found += [config.get(f"{kind}_token_id") for config in configs]
+        found.append(by_name.get(content) if content is not None else None)
+        for index in found:
+            if type(index) is not int:  # a list of ids (several eos) and true/false are no id
+                continue
+            if 0 <= index < len(tokens):
+                result.ids[name] = index
+                break
+            result.notes.append(f"the id {index} of the {kind} token is outside the vocabulary: not used")
+
+
+def flags(files: TokenizerFiles, contents: dict[str, str | None]) -> dict[str, bool]:
+    """What the post-processor of tokenizer.json adds; changes ``contents`` where a template shows another eos."""
+    add: dict[str, bool] = {}
+    for step in flatten((files.tokenizer or {}).get("post_processor"), "processors"):
+        kind = step.get("type")
+        if kind == "ByteLevel":
+            add.setdefault("bos", False)
+            add.setdefault("eos", False)
+        elif kind in ("RobertaProcessing", "BertProcessing"):
+            add.update(bos=True, eos=True, sep=kind == "RobertaProcessing")
+            for name, default in (("cls", "bos"), ("sep", "eos")):
+                pair = step.get(name)
+                given = pair[0] if isinstance(pair, list) and pair and isinstance(pair[0], str) else contents[default]
+                contents[name] = contents[name] or given
+        elif kind == "TemplateProcessing":
+            template(step, contents, add, bool(files.config))
+    return add
+
+
+def template(step: dict[str, Any], contents: dict[str, str | None], add: dict[str, bool], configured: bool) -> None:
+    """Read bos, eos and sep off a template: ``[bos] A [eos]`` and ``[bos] A [sep] [bos] B [eos]``."""
+    single = expect(step.get("single") or [], list, "tokenizer.json: post_processor.single")
+    first = last = None
+    if len(single) > 1:
+        first, last = special_of(single[0]), special_of(single[-1])
+    if first is not None:
+        if not configured:
+            contents["bos"] = first
+        add["bos"] = first in (contents["bos"], contents["cls"])
+    if last is not None:
+        if configured and last != contents["eos"]:
+            contents["eom" if contents.get("eot") else "eot"] = contents["eos"]
+        contents["eos"] = last
+        add["eos"] = True
+    pair = expect(step.get("pair") or [], list, "tokenizer.json: post_processor.pair")
+    if pair:
+        separator(pair, first, last, contents, add)
+
+
+def separator(pair: list[Any], first: str | None, last: str | None, contents: dict[str, str | None], add: dict[str, bool]) -> None:
+    """``add_sep``: is there a separator between A and B? Forms other than ``A x B`` and ``A x y B`` say nothing."""
+    if first is not None and special_of(pair[0]) == first:
+        pair = pair[1:]
+    if pair and last is not None and special_of(pair[-1]) == last:
+        pair = pair[:-1]
+    if len(pair) < 3 or (sequence_of(pair[0]), sequence_of(pair[-1])) != ("A", "B"):
+        return
+    middle = [special_of(entry) for entry in pair[1:-1]]
+    ends = (contents["sep"], contents["eos"])
+    found = middle[0] is not None and middle[0] in ends and last is None
+    found = found or (len(middle) == 2 and middle[1] is not None and middle[1] in ends)
+    add["sep"] = found
+    if found:
+        contents["sep"] = contents["sep"] or contents["eos"]
+
+
+def special_of(entry: Any) -> str | None:
+    """Text of a template entry that is a special token."""
+    return text_of(entry, "SpecialToken")
+
+
+def sequence_of(entry: Any) -> str | None:
+    """"A" or "B" where a template entry stands for a text."""
+    return text_of(entry, "Sequence")
+
+
+def text_of(entry: Any, kind: str) -> str | None:
+    inner = entry.get(kind) if isinstance(entry, dict) else None
+    text = inner.get("id") if isinstance(inner, dict) else None
+    return text if isinstance(text, str) else None
+
+
+def apply_hints(result: Specials, ids: Mapping[str, int], texts: Mapping[str, str], tokens: list[str]) -> None:
+    """The family's own ids replace what the files say."""
+    unknown = (set(ids) | set(texts)) - GGUF_NAMES
+    if unknown:
+        raise BadTokenizer(f"the family names an unknown kind of special token: {', '.join(sorted(unknown))}")
+    result.ids.update(ids)
+    if texts:
+        by_text = {text: index for index, text in enumerate(tokens)}
+        result.ids.update({name: by_text[text] for name, text in texts.items() if text in by_text})

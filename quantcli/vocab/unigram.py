@@ -1,0 +1,33 @@
+"""Unigram vocabularies (T5 and its like): spiece.model becomes a ``t5`` vocabulary with its character map."""
+
+from __future__ import annotations
+
+import numpy
+
+from quantcli.container import Value, ValueType, array, boolean
+from quantcli.errors import BadTokenizer
+from quantcli.vocab import sentencepiece
+from quantcli.vocab.files import TokenizerFiles
+from quantcli.vocab.table import Table
+
+
+def load(data: bytes | None, where: str, size: int | None, files: TokenizerFiles) -> tuple[Table, dict[str, Value]]:
+    """The table and the entries that only this kind has. Added tokens keep the score of their piece."""
+    if data is None:
+        raise BadTokenizer("a unigram tokenizer is read from its SentencePiece file, which is not there", where="spiece.model")
+    model = sentencepiece.parse(data, where)
+    if model.algorithm != sentencepiece.UNIGRAM:
+        raise BadTokenizer("the SentencePiece model is not of the unigram kind", where=where)
+    largest = max([len(model.pieces) - 1, *files.texts.values()]) + 1
+    table = Table(size if size is not None else largest, where)
+    for index, (text, score, kind) in enumerate(model.pieces):
+        table.put(index, text, score, sentencepiece.PIECE_TYPES[kind])
+    for text, index in files.texts.items():
+        table.put(index, text, sentencepiece.ADDED_SCORE, sentencepiece.TokenType.USER_DEFINED)
+    extra = {
+        "add_space_prefix": boolean(model.add_dummy_prefix),
+        "remove_extra_whitespaces": boolean(model.remove_extra_whitespaces),
+    }
+    if model.charsmap:
+        extra["precompiled_charsmap"] = array(ValueType.UINT8, numpy.frombuffer(model.charsmap, numpy.uint8))
+    return table, extra

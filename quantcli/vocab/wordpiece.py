@@ -1,0 +1,35 @@
+"""WordPiece vocabularies (BERT): tokens in llama.cpp's form, where a word's start carries U+2581 and ``##`` is dropped."""
+
+from __future__ import annotations
+
+from quantcli.container import Value, boolean, u32
+from quantcli.vocab.byte_fallback import flatten
+from quantcli.vocab.files import TokenizerFiles, vocabulary
+from quantcli.vocab.table import Table, TokenType, added_kind
+
+TOKEN_TYPES = 2  # segments of BERT where config.json has no type_vocab_size
+
+
+def load(size: int | None, files: TokenizerFiles) -> tuple[Table, dict[str, Value]]:
+    """The table and the entries that only this kind has."""
+    table = Table(size, "tokenizer.json")
+    for text, index in vocabulary(files.model, "tokenizer.json: model.vocab").items():
+        table.put(index, phantom(text), 0.0, TokenType.NORMAL)
+    for token in files.added:
+        text, kind = added_kind(token.content, token.special)
+        table.put(token.id, text if kind == TokenType.CONTROL else phantom(text), 0.0, kind)
+    count = files.model_config.get("type_vocab_size", TOKEN_TYPES)
+    extra = {"token_type_count": u32(count)}
+    for step in flatten((files.tokenizer or {}).get("normalizer"), "normalizers"):
+        if step.get("type") == "BertNormalizer" and isinstance(step.get("lowercase"), bool):
+            extra["normalizer.lowercase"] = boolean(step["lowercase"])
+        if isinstance(step.get("strip_accents"), bool):
+            extra["normalizer.strip_accents"] = boolean(step["strip_accents"])
+    return table, extra
+
+
+def phantom(text: str) -> str:
+    """``##ing`` -> ``ing``, ``walk`` -> ``▁walk``; a token in square brackets stays."""
+    if text.startswith("[") and text.endswith("]"):
+        return text
+    return text.removeprefix("##") if text.startswith("##") else f"\u2581{text}"
