@@ -100,16 +100,16 @@ def kind_of(request: Request) -> str:
     if files.model.get("type") == "WordPiece":
         return "bert"
     if request.model_bytes is not None:
-        return "llama"
+        return "llama" if request.model_name == "tokenizer.model" else "t5"
     if byte_fallback.matches(files):
         return "llama"
     if files.model.get("type") == "Unigram":
         return "t5"
     if files.model.get("type", "BPE") == "BPE" and (files.tokenizer or request.checkpoint.json("vocab.json")):
         return "gpt2"
-    found = f"a tokenizer of kind {files.model.get('type')!r}" if files.tokenizer else "no tokenizer files"
+    found = f"a tokenizer of kind {files.model.get('type')!r} has no GGUF form"
     raise BadTokenizer(
-        f"{found} is something that has no GGUF form" if files.tokenizer else "the checkpoint has no tokenizer files",
+        found if files.tokenizer else "the checkpoint has no tokenizer files",
         where="tokenizer.json",
         hint="needed: tokenizer.model, or tokenizer.json, or vocab.json and merges.txt",
     )

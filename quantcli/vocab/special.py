@@ -10,14 +10,13 @@ from quantcli.errors import BadTokenizer
 from quantcli.vocab.byte_fallback import flatten
 from quantcli.vocab.files import TokenizerFiles, expect
 
-# name in the Hugging Face files -> name in the GGUF key; the order is the order of the keys
+# name in the Hugging Face files -> name in the GGUF key, in the order of the keys; cls only ever stands in for bos
 KEYS = {
     "bos": "bos",
     "eos": "eos",
     "unk": "unknown",
     "sep": "seperator",  # so spelt in GGUF
     "pad": "padding",
-    "cls": "cls",
     "mask": "mask",
     "eot": "eot",
     "eom": "eom",
@@ -39,7 +38,7 @@ class Specials:
 
 def find(files: TokenizerFiles, tokens: list[str]) -> Specials:
     """Ids and flags for a vocabulary of these tokens."""
-    contents = {kind: files.token_content(kind) for kind in KEYS if kind not in ("eot", "eom")}
+    contents = {kind: files.token_content(kind) for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")}
     contents["bos"] = contents["bos"] or contents["cls"]
     contents["eos"] = contents["eos"] or contents["sep"]
     result = Specials()
