@@ -6,6 +6,11 @@
 #error "the kernels pack blocks on little-endian machines only"
 #endif
 
+#ifndef QC_HAS_LOOKUP
+VINLINE vf vlookup8(const float *p, vi i) { return vgather(p, i); }
+VINLINE vi vi_keep(vm m, vi a) { return vi_sel(m, a, vi_set(0)); }
+#endif
+
 /* dst[i * VW + lane] = src[lane * stride + i] for i < n; lanes at and beyond `lanes` repeat the last one. */
 VINLINE void vload_rows_ragged(float *dst, const float *src, int64_t stride, int n, int lanes) {
     for (int i = 0; i < n; i += VW) {
@@ -32,7 +37,7 @@ VINLINE void vstore_words(uint8_t *dst, int64_t stride, const int32_t *w, int n,
             memcpy(dst + j * stride + 4 * i, &r[j], sizeof(vf));
         }
     }
-    for (; i < n; ++i)
+    for (int rest = n % VW; rest > 0; --rest, ++i)
         for (int j = 0; j < lanes; ++j) memcpy(dst + j * stride + 4 * i, w + i * VW + j, 4);
 }
 

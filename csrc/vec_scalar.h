@@ -19,7 +19,9 @@
  *   vlt vle vgt vge veq vne   -> vm; comparisons with NaN as in C
  *   vsel(m, a, b)             m ? a : b
  *   vgather(p, i)             p[i] per lane, p float table
+ *   vlookup8(p, i)            the same for a table of 8, 0 <= i < 8 (a shuffle where there is one)
  * Integers
+ *   vi_keep(m, a)             m ? a : 0
  *   vi_load vi_store vi_set vi_sel vi_gather(p, i) (p int32 table), vi_min vi_max (signed)
  *   vi_shl(a, n) vi_shr(a, n) (zeros come in) vi_sar(a, n) (sign comes in); n a scalar count, same for all lanes
  *   vi_shrv(a, n)             zeros come in, a count per lane (0..31)
