@@ -59,7 +59,7 @@ def _gguf(path: Path, header: container.Header) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    from quantcli.sources import open_model
+    from quantcli.loader import open_model
 
     model = open_model(path)
     tensors = [

@@ -76,6 +76,18 @@ class Model:
     shards: int = 1
     notes: list[str] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+    handles: Sequence[Any] = ()  # what has to be closed when nothing is read any more
+
+    def close(self) -> None:
+        """Close the source's files. Reading tensors ends here."""
+        for handle in self.handles:
+            handle.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
 
     def number(self, key: str, default: int = 0) -> int:
         """Integer metadata ``<architecture>.<key>``; element 0 of a per-layer array."""

@@ -13,7 +13,7 @@ from quantcli.container.header import (
     without_trailing_ones,
 )
 from quantcli.container.read import read_header
-from quantcli.container.shards import read_split_headers, shard_name, split_name
+from quantcli.container.shards import SPLIT_KEYS, read_split_headers, shard_name, split_name
 from quantcli.container.values import (
     Strings,
     Value,
@@ -35,6 +35,7 @@ __all__ = [
     "ALIGNMENT_KEY",
     "DEFAULT_ALIGNMENT",
     "LIMITS",
+    "SPLIT_KEYS",
     "Header",
     "Limits",
     "Strings",

@@ -188,8 +188,8 @@ def _read_metadata(cursor: Cursor, count: int) -> dict[str, Value]:
         at = cursor.position
         key = _read_text(cursor, f"metadata key {index}", cursor.limits.key_bytes)
         if key in metadata:
-            cursor.fail(f"the metadata key {key!r} occurs twice", at=at)
-        metadata[key] = _read_value(cursor, key)
+            cursor.fail(f"the metadata key {key[:100]!r} occurs twice", at=at)
+        metadata[key] = _read_value(cursor, key[:100])
     return metadata
 
 

@@ -1,0 +1,187 @@
+"""A Hugging Face checkpoint folder: its small files, its tensors, its name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from quantcli.errors import MalformedFile, MissingFile, UnsupportedFile
+from quantcli.sources import safetensors
+from quantcli.sources.files import inside, read_small
+from quantcli.sources.gguf import is_hash
+from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, parse, parse_object
+
+# The small files that a model is made from, and how large each may be.
+SMALL_FILES: dict[str, int] = {
+    "config.json": SMALL_JSON,
+    "generation_config.json": SMALL_JSON,
+    "tokenizer.json": LARGE_JSON,
+    "tokenizer.model": LARGE_JSON,
+    "tokenizer_config.json": LARGE_JSON,  # may list every added token
+    "special_tokens_map.json": SMALL_JSON,
+    "added_tokens.json": SMALL_JSON,
+    "vocab.json": LARGE_JSON,
+    "merges.txt": LARGE_JSON,
+    "chat_template.jinja": SMALL_JSON,
+    "chat_template.json": SMALL_JSON,
+}
+CARD = "README.md"
+LARGEST_CARD = 4 << 20
+_HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
+
+
+class Checkpoint:
+    """The folder ``folder`` (absolute). Files are read when asked for; tensors' files stay open until ``close``.
+
+    ``name`` is the model's name and ``owner`` the account it was published under, where the path tells.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Raises MissingFile where there is no such folder."""
+        self.folder = Path(os.path.abspath(folder))
+        if not self.folder.is_dir():
+            raise MissingFile("no such folder", where=str(folder))
+        self.owner, self.name = hub_name(self.folder)
+        self._opened: list[safetensors.SafetensorsFile] | None = None
+
+    # ---- small files
+
+    def bytes(self, name: str) -> bytes | None:
+        """A small file's content, or None where it is missing. Raises MalformedFile where it is too large."""
+        path = inside(self.folder, name)
+        if not os.path.lexists(path):
+            return None
+        return read_small(path, SMALL_FILES.get(name, SMALL_JSON))
+
+    def text(self, name: str) -> str | None:
+        """The same as text (UTF-8). Raises MalformedFile with the byte where it is not."""
+        raw = self.bytes(name)
+        try:
+            return None if raw is None else raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise MalformedFile("not UTF-8", where=f"{self.folder / name}: byte {error.start}") from error
+
+    def json(self, name: str, required: bool = False) -> Any:
+        """The same as parsed JSON; None where it is missing and not ``required``. Raises MalformedFile, MissingFile."""
+        raw = self.bytes(name)
+        if raw is not None:
+            return parse(raw, str(self.folder / name))
+        if required:
+            raise MissingFile(f"there is no {name} in this folder", where=str(self.folder),
+                              hint="a checkpoint folder holds config.json, *.safetensors and tokenizer files")
+        return None
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json, which has to be there."""
+        raw = self.bytes("config.json")
+        if raw is None:
+            return self.json("config.json", required=True)
+        return parse_object(raw, str(self.folder / "config.json"))
+
+    @cached_property
+    def card(self) -> dict[str, str | list[str]]:
+        """Top-level texts and lists of texts in the front matter of README.md (license, base_model, tags ...)."""
+        path = self.folder / CARD
+        if not path.is_file() or path.stat().st_size > LARGEST_CARD:
+            return {}
+        return front_matter(read_small(path, LARGEST_CARD).decode("utf-8", "replace"))
+
+    def digests(self) -> dict[str, str]:
+        """sha256 in hex of every small file that is there: what the output says about its origin."""
+        found = {name: self.bytes(name) for name in SMALL_FILES}
+        return {name: hashlib.sha256(raw).hexdigest() for name, raw in found.items() if raw is not None}
+
+    # ---- tensors
+
+    def _open(self) -> list[safetensors.SafetensorsFile]:
+        if self._opened is None:
+            self._opened = safetensors.open_files(self.folder)
+        return self._opened
+
+    @cached_property
+    def tensors(self) -> dict[str, safetensors.SourceTensor]:
+        """All tensors by name. Raises what `safetensors.open_safetensors` raises."""
+        return safetensors.merge(self._open())
+
+    @property
+    def files(self) -> list[str]:
+        """Absolute paths of all files that are read."""
+        small = [str(self.folder / name) for name in SMALL_FILES if (self.folder / name).is_file()]
+        index = self.folder / safetensors.INDEX
+        return [*(str(one.file.path) for one in self._open()), *([str(index)] if index.is_file() else []), *small]
+
+    @property
+    def tensor_files(self) -> list[str]:
+        """Names of the files that hold tensors, in order: the source's shards."""
+        return [one.file.name for one in self._open()]
+
+    def close(self) -> None:
+        for one in self._opened or []:
+            one.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """The checkpoint at ``path``. Raises UnsupportedFile, with a hint, for a file of a checkpoint."""
+    if os.path.isfile(path):
+        raise UnsupportedFile("a file; a checkpoint is a folder", where=str(path),
+                              hint=f"give its folder: {os.path.dirname(os.path.abspath(path))}")
+    return Checkpoint(path)
+
+
+def hub_name(folder: Path) -> tuple[str | None, str]:
+    """(owner or None, name) of the model in an absolute ``folder``.
+
+    A Hugging Face cache has `models--owner--name/snapshots/<commit>`; anywhere else the folder's name counts. A
+    commit hash is never the name: the next folder above it is.
+    """
+    for part in (folder.name, *(parent.name for parent in folder.parents)):
+        match = _HUB_FOLDER.fullmatch(part)
+        if match:
+            return match["owner"], match["name"]
+        if part and part != "snapshots" and not is_hash(part):
+            return None, part
+    return None, "model"
+
+
+def front_matter(text: str) -> dict[str, str | list[str]]:
+    """`key: value`, `key: [a, b]` and `key:` with `- item` lines at the top level; everything else is passed over."""
+    lines = text.removeprefix("\ufeff").splitlines()
+    if not lines or lines[0].strip() != "---":
+        return {}
+    found: dict[str, str | list[str]] = {}
+    items: list[str] | None = None
+    for line in lines[1:]:
+        if line.strip() == "---":
+            return {key: value for key, value in found.items() if value}
+        match = re.fullmatch(r"([A-Za-z_][\w-]*):(?:\s+(.*?))?\s*", line)
+        if match:
+            items = None
+            value = (match[2] or "").strip()
+            if not value:
+                items = found[match[1]] = []
+            elif value.startswith("[") and value.endswith("]"):
+                found[match[1]] = [unquoted(item) for item in value[1:-1].split(",") if item.strip()]
+            elif value[0] not in "{|>&*":
+                found[match[1]] = unquoted(value)
+        elif items is not None and (item := re.fullmatch(r"\s*-\s+([^:]*|\S+://\S+)", line)):
+            items.append(unquoted(item[1]))
+        elif line.strip() and not line.lstrip().startswith("#"):
+            items = None
+    return {}  # it never ended: no front matter
+
+
+def unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text

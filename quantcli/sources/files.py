@@ -1,0 +1,224 @@
+"""Files that are read by position: one descriptor per file, any number of threads, buffers that are used again.
+
+Mapped pages would count as resident memory, so everything goes through ``pread``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import TracebackType
+
+import numpy
+
+from quantcli import kernels
+from quantcli.errors import MalformedFile, MissingFile, UnsafePath, UnsupportedFile
+from quantcli.formats import TensorType, row_bytes
+
+PIECE_BYTES = 4 << 20  # of stored bytes that are decoded at a time: bounds the scratch buffer of a thread
+_scratch = threading.local()
+
+
+def scratch(size: int) -> numpy.ndarray:
+    """``size`` bytes (uint8) that belong to this thread until it asks again."""
+    buffer = getattr(_scratch, "buffer", None)
+    if buffer is None or len(buffer) < size:
+        buffer = numpy.empty(size, numpy.uint8)
+        if size <= PIECE_BYTES:
+            _scratch.buffer = buffer
+    return buffer[:size]
+
+
+def check_regular(path: Path) -> int:
+    """The size of the file at ``path``. Raises MissingFile, or UnsupportedFile for a pipe, a device or a folder."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
+    except ValueError as error:  # a zero byte in the name
+        raise MissingFile(str(error), where=ascii(str(path))) from error
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
+        raise UnsupportedFile("not a regular file", where=str(path))
+    return status.st_size
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """A whole file of at most ``limit`` bytes. Raises MissingFile, UnsupportedFile, MalformedFile (too large)."""
+    size = check_regular(path)
+    if size > limit:
+        raise MalformedFile(f"{size} bytes: more than the {limit} that such a file may have", where=str(path))
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise MissingFile(error.strerror or "cannot be read", where=str(path)) from error
+
+
+def inside(folder: Path, name: str) -> Path:
+    """``folder / name`` for a name found inside a file. Raises UnsafePath where it is absolute or climbs out.
+
+    Symbolic links are followed as they are: in the Hugging Face cache every file is one, and they were made by the
+    user's own tools, not by the checkpoint.
+    """
+    parts = name.replace("\\", "/").split("/")
+    if not name or name.startswith(("/", "\\", "~")) or ".." in parts or ":" in parts[0] or not name.isprintable():
+        raise UnsafePath(f"the file name {shown(name)} leaves the folder", where=str(folder),
+                         hint="file names in an index have to be relative and inside the checkpoint's folder")
+    return folder / name
+
+
+def shown(name: str) -> str:
+    """A name from a file for a message: quoted, ASCII, not too long."""
+    text = ascii(name)
+    return text if len(text) <= 100 else text[:100] + "..."
+
+
+class SourceFile:
+    """An open file. Threads may read from it at the same time; ``close`` ends that."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.path.abspath(path))
+        self.size = check_regular(self.path)
+        try:
+            self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            hint = "raise the limit with `ulimit -n`" if error.errno == errno.EMFILE else None
+            raise MissingFile(error.strerror or "cannot be opened", where=str(path), hint=hint) from error
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill ``buffer`` (bytes) from byte ``offset`` on. Raises MalformedFile where the file ends before."""
+        done = 0
+        while done < len(buffer):
+            try:
+                count = _read_some(self._descriptor, buffer[done:], offset + done)
+            except OSError as error:
+                raise MissingFile(f"reading failed: {error.strerror}", where=f"{self.path}: byte {offset}") from error
+            if not count:
+                raise MalformedFile(f"the file ends at byte {offset + done}, {len(buffer) - done} bytes too early",
+                                    where=str(self.path), hint="it was cut while being read: get it again")
+            done += count
+
+    def read(self, offset: int, count: int) -> bytearray:
+        """``count`` bytes from ``offset`` on, checked against the file's size before anything is allocated."""
+        if offset + count > self.size:
+            raise MalformedFile(f"bytes {offset} to {offset + count} are beyond the end at {self.size}",
+                                where=str(self.path), hint="the file is truncated: get it again")
+        data = bytearray(count)
+        self.read_into(memoryview(data), offset)
+        return data
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> SourceFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.close()
+
+
+def _read_some(descriptor: int, buffer: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [buffer], offset)
+    piece = os.pread(descriptor, min(len(buffer), PIECE_BYTES), offset)
+    buffer[: len(piece)] = piece
+    return len(piece)
+
+
+@dataclass(slots=True, frozen=True)
+class StoredTensor:
+    """A tensor as it lies in a file: ``nbytes`` bytes from ``offset`` on, seen as ``rows`` x ``columns`` elements.
+
+    ``shape`` is in the file's own order (torch order in safetensors, columns first in GGUF). ``type`` is None for
+    a dtype that has no ggml type; such a tensor can only be read as bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    type: TensorType | None
+    file: SourceFile
+    offset: int
+    nbytes: int
+    rows: int
+    columns: int
+
+    @property
+    def origin(self) -> str:
+        return f"{self.file.name}: {self.name}"
+
+    @property
+    def where(self) -> str:
+        return f"{self.file.path}: tensor {self.name}"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row; 0 for a tensor without elements."""
+        return self.nbytes // self.rows if self.rows else 0
+
+    def read_bytes(self, start: int, stop: int, out: memoryview | None = None) -> bytearray | memoryview:
+        """Bytes ``start`` to ``stop`` of the tensor, into ``out`` if given."""
+        if not 0 <= start <= stop <= self.nbytes:
+            raise IndexError(f"{self.where}: bytes {start} to {stop} of {self.nbytes}")
+        if out is None:
+            return self.file.read(self.offset + start, stop - start)
+        self.file.read_into(out[: stop - start], self.offset + start)
+        return out[: stop - start]
+
+    def read_raw(self, start: int, stop: int) -> bytearray | memoryview:
+        """The stored bytes of rows ``start`` to ``stop``."""
+        return self.read_bytes(start * self.row_bytes, stop * self.row_bytes)
+
+    def read_rows(self, start: int, stop: int, out: numpy.ndarray | None = None) -> numpy.ndarray:
+        """Rows ``start`` to ``stop`` as float32 (stop - start, columns), into ``out`` (C-contiguous) if given."""
+        if not 0 <= start <= stop <= self.rows:
+            raise IndexError(f"{self.where}: rows {start} to {stop} of {self.rows}")
+        kind = self.type
+        if kind is None or kind.kind == "integer":
+            raise UnsupportedFile(f"stores {self.dtype}, which cannot be read as weights", where=self.where,
+                                  hint=HINTS.get(self.dtype))
+        if self.offset + stop * self.row_bytes > self.file.size:
+            raise MalformedFile(f"ends at byte {self.offset + self.nbytes}, the file at {self.file.size}",
+                                where=self.where)
+        if out is None:
+            out = numpy.empty((stop - start, self.columns), numpy.float32)
+        self._decode(kind, start * self.columns, out.reshape(-1))
+        return out
+
+    def _decode(self, kind: TensorType, first: int, out: numpy.ndarray) -> None:
+        """Elements from ``first`` on into flat ``out``; blocks never straddle rows, so rows need no care here."""
+        begin = self.offset + first // kind.block * kind.bytes
+        if kind.name == "F32":
+            self.file.read_into(memoryview(out).cast("B"), begin)
+            return
+        step = PIECE_BYTES // kind.bytes * kind.block
+        for done in range(0, len(out), step):
+            piece = out[done : done + step]
+            raw = scratch(row_bytes(kind, len(piece)))
+            self.file.read_into(memoryview(raw), begin + done // kind.block * kind.bytes)
+            kernels.decode(kind.id, raw, 1, len(piece), out=piece.reshape(1, -1))
+
+
+HINTS = {name: "FP8 checkpoints cannot be read yet: take the BF16 version of the model"
+         for name in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")}
+
+
+def view(shape: Sequence[int]) -> tuple[int, int]:
+    """(rows, columns) of a torch-order ``shape``: [product of the leading dimensions, last dimension]."""
+    return (prod(shape[:-1]), shape[-1]) if shape else (1, 1)

@@ -1,0 +1,122 @@
+"""A GGUF file, also one in shards, as a model: any architecture, metadata carried over, rows decoded on demand."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from quantcli import container, formats
+from quantcli.container import Header, TensorInfo, Value
+from quantcli.errors import QuantcliError, UnsupportedFile
+from quantcli.model import Model, ModelTensor
+from quantcli.sources.files import SourceFile, StoredTensor
+
+ARCHITECTURE, NAME, BASENAME, TYPE = "general.architecture", "general.name", "general.basename", "general.type"
+LONGEST_NAME = 120  # characters; file systems allow 255 bytes, and a type and a shard number follow
+# What file names end in: `-Q4_K_M`, `.f16`, `-UD-IQ2_XXS`, `-MXFP4_MOE`.
+_TYPE_SUFFIX = re.compile(r"[-._](?:UD-)?(?:B?F16|F32|F64|I?Q\d[0-9A-Z]*(?:_[0-9A-Z]+)*|TQ\d_\d|MXFP4(?:_MOE)?|NVFP4)\Z",
+                          re.IGNORECASE)
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE)
+
+
+def open_gguf(path: str | os.PathLike[str]) -> Model:
+    """The model in the GGUF file ``path`` (the first shard of several).
+
+    Every tensor is ``raw``: its bytes can be copied, and whether they may be quantized anew is for the caller to say
+    (``tensor.type.quantized``). Metadata are what the file holds without `split.*`; `general.alignment` is set to
+    what outputs are written with. Raises MissingFile, UnsupportedFile, MalformedFile. `Model.close` closes the files.
+    """
+    headers = container.read_split_headers(path)
+    architecture = _architecture(headers[0])
+    files: list[SourceFile] = []
+    try:
+        for header in headers:
+            files.append(SourceFile(header.path))
+    except QuantcliError:
+        for file in files:
+            file.close()
+        raise
+    tensors = [
+        _model_tensor(info, header, file, shard)
+        for shard, (header, file) in enumerate(zip(headers, files, strict=True))
+        for info in header.tensors
+    ]
+    return Model(
+        name=_name(headers[0]), architecture=architecture, metadata=_metadata(headers[0]), tensors=tensors,
+        default_float=_default_float(tensors), kind="gguf", files=[str(file.path) for file in files],
+        shards=len(headers), handles=files,
+    )
+
+
+def _architecture(header: Header) -> str:
+    kind, architecture = _text(header.metadata, TYPE), _text(header.metadata, ARCHITECTURE)
+    if kind == "imatrix":
+        raise UnsupportedFile("an importance matrix, not a model", where=str(header.path),
+                              hint="give it with --imatrix, and the model as the source")
+    if not architecture:
+        raise UnsupportedFile(f"no {ARCHITECTURE} in the metadata: not a model", where=str(header.path))
+    return architecture
+
+
+def _metadata(header: Header) -> dict[str, Value]:
+    kept = {key: value for key, value in header.metadata.items() if key not in container.SPLIT_KEYS}
+    if container.ALIGNMENT_KEY in kept:
+        kept[container.ALIGNMENT_KEY] = container.u32(container.DEFAULT_ALIGNMENT)
+    return kept
+
+
+def _model_tensor(info: TensorInfo, header: Header, file: SourceFile, shard: int) -> ModelTensor:
+    stored = stored_tensor(info, header, file)
+    return ModelTensor(name=info.name, shape=info.shape, type=stored.type, stored=stored.type, raw=True, reader=stored,
+                       origin=stored.origin, shard=shard)
+
+
+def stored_tensor(info: TensorInfo, header: Header, file: SourceFile) -> StoredTensor:
+    """One tensor of a file, lazily read as [product of the other dimensions, columns]."""
+    kind = formats.BY_ID[info.type_id]
+    columns = info.shape[0]
+    return StoredTensor(info.name, info.shape, kind.name, kind, file, header.data_start + info.offset, info.bytes,
+                        info.elements // columns, columns)
+
+
+def _default_float(tensors: Sequence[ModelTensor]) -> formats.TensorType:
+    """The type of the first float tensor with two or more dimensions; F16 where there is none."""
+    found = (tensor.type for tensor in tensors if len(tensor.shape) > 1 and tensor.type.kind == "float")
+    return next(found, formats.BY_NAME["F16"])
+
+
+# ---- names
+
+
+def _text(metadata: dict[str, Value], key: str) -> str | None:
+    value: Any = metadata[key].data if key in metadata else None
+    return value if isinstance(value, str) else None
+
+
+def _name(header: Header) -> str:
+    """general.name or general.basename as a file name, else the file's own name without type and shard number."""
+    parts = container.split_name(header.path.name)
+    stem = parts[0] if parts else header.path.name.removesuffix(".gguf")
+    while (match := _TYPE_SUFFIX.search(stem, 1)) is not None:
+        stem = stem[: match.start()]
+    for text in (_text(header.metadata, NAME), _text(header.metadata, BASENAME), stem):
+        name = file_name(text or "")
+        if name and not is_hash(name):
+            return name
+    return "model"
+
+
+def file_name(text: str) -> str:
+    """``text`` as part of a file name: blanks and what shells or file systems dislike become `-`."""
+    kept = "".join(c if c.isalnum() or c in "._+-" else "-" for c in text[: 4 * LONGEST_NAME])
+    kept = re.sub("-{2,}", "-", kept)[:LONGEST_NAME].strip("-.")
+    return kept.encode("utf-8", "ignore")[: 2 * LONGEST_NAME].decode("utf-8", "ignore")
+
+
+def is_hash(name: str) -> bool:
+    """Whether this is a commit's or content's hash and so says nothing about the model."""
+    return _HASH.fullmatch(name) is not None
+
+

@@ -1,0 +1,236 @@
+"""Safetensors files, single or sharded: u64 header length, JSON header, data. Nothing is trusted.
+
+Format: https://huggingface.co/docs/safetensors (the same limits as the reference implementation: 100 MB of header,
+ranges in one piece over the whole data section).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from quantcli.errors import MalformedFile, MissingFile, PickleCheckpoint, QuantcliError, UnsupportedFile
+from quantcli.formats import BY_NAME
+from quantcli.sources.files import SourceFile, StoredTensor, inside, read_small, shown, view
+from quantcli.sources.jsonfile import SMALL_JSON, parse_object
+
+LARGEST_HEADER = 100_000_000  # bytes, the limit of the reference implementation
+LARGEST_NUMBER = (1 << 63) - 1
+MOST_DIMENSIONS = 64  # torch allows no more
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"(model)-(\d{5})-of-(\d{5})\.safetensors")
+
+# dtype -> (bits, ggml type or None). Integer types can be read as bytes only.
+DTYPES: dict[str, tuple[int, str | None]] = {
+    "F64": (64, "F64"), "F32": (32, "F32"), "F16": (16, "F16"), "BF16": (16, "BF16"),
+    "I64": (64, "I64"), "I32": (32, "I32"), "I16": (16, "I16"), "I8": (8, "I8"),
+    "U64": (64, None), "U32": (32, None), "U16": (16, None), "U8": (8, None), "BOOL": (8, None), "C64": (64, None),
+    "F8_E4M3": (8, None), "F8_E5M2": (8, None), "F8_E8M0": (8, None), "F8_E4M3FNUZ": (8, None),
+    "F8_E5M2FNUZ": (8, None), "F6_E2M3": (6, None), "F6_E3M2": (6, None), "F4": (4, None),
+}
+
+
+@dataclass(slots=True, frozen=True)
+class SourceTensor(StoredTensor):
+    """A tensor of a safetensors file; ``shape`` in torch order."""
+
+
+@dataclass(slots=True)
+class SafetensorsFile:
+    """One open file: its tensors by name (in file order) and the free-form ``metadata`` of its header."""
+
+    file: SourceFile
+    tensors: dict[str, SourceTensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> SafetensorsFile:
+        """Read and check the header. Raises MissingFile, MalformedFile."""
+        file = SourceFile(path)
+        try:
+            return cls._read(file)
+        except QuantcliError:
+            file.close()
+            raise
+
+    @classmethod
+    def _read(cls, file: SourceFile) -> SafetensorsFile:
+        where = str(file.path)
+        if file.size < 8:
+            raise MalformedFile(f"only {file.size} bytes: no safetensors file", where=where)
+        length = int.from_bytes(file.read(0, 8), "little")
+        if length > LARGEST_HEADER or length + 8 > file.size:
+            raise MalformedFile(f"claims a header of {length} bytes; the file has {file.size}",
+                                where=f"{where}: byte 0", hint="the file is truncated, or no safetensors file")
+        raw = bytes(file.read(8, length))
+        if not raw.startswith(b"{"):
+            raise MalformedFile("the header is no JSON object", where=f"{where}: byte 8")
+        header = parse_object(raw, f"{where}: header", unique_keys=True)
+        metadata = header.pop("__metadata__", None)
+        tensors = {name: _tensor(file, name, entry, 8 + length) for name, entry in header.items()}
+        _check_ranges(tensors.values(), 8 + length, file)
+        return cls(file, tensors, metadata if isinstance(metadata, dict) else {})
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def open_safetensors(folder: Path) -> dict[str, SourceTensor]:
+    """All tensors of the checkpoint in ``folder``: `model.safetensors`, or the shards that its index lists.
+
+    Raises MissingFile (naming the shard), UnsafePath, MalformedFile, PickleCheckpoint. The files stay open as long
+    as the tensors live; `open_files` gives them to close.
+    """
+    return merge(open_files(folder))
+
+
+def open_files(folder: Path) -> list[SafetensorsFile]:
+    """The open files of the checkpoint in ``folder``, checked against the index if there is one."""
+    names, weight_map = find_files(folder)
+    files: list[SafetensorsFile] = []
+    try:
+        for number, name in enumerate(names, 1):
+            path = inside(folder, name)
+            if not path.exists():
+                raise MissingFile(f"shard {number} of {len(names)} is missing", where=str(path),
+                                  hint="download the rest of the checkpoint")
+            files.append(SafetensorsFile.open(path))
+        merged = merge(files)
+        if weight_map is not None:
+            _check_index(folder / INDEX, weight_map, merged)
+        return files
+    except QuantcliError:
+        for file in files:
+            file.close()
+        raise
+
+
+def merge(files: Iterable[SafetensorsFile]) -> dict[str, SourceTensor]:
+    """All tensors of several files. Raises MalformedFile for a name in two of them."""
+    merged: dict[str, SourceTensor] = {}
+    for file in files:
+        for name, tensor in file.tensors.items():
+            if name in merged:
+                raise MalformedFile(f"tensor {shown(name)} is also in {merged[name].file.name}",
+                                    where=str(file.file.path))
+            merged[name] = tensor
+    return merged
+
+
+def find_files(folder: Path) -> tuple[list[str], dict[str, str] | None]:
+    """The names of the files to read, and the index's weight map (tensor -> file) if they come from one."""
+    if (folder / SINGLE).exists():
+        return [SINGLE], None
+    if (folder / INDEX).exists():
+        weight_map = _read_index(folder)
+        return sorted(set(weight_map.values())), weight_map
+    names = sorted(path.name for path in folder.iterdir() if path.suffix == ".safetensors")
+    shards = [name for name in names if _SHARD.fullmatch(name)]
+    if shards:
+        count = int(_SHARD.fullmatch(shards[0])[3])
+        return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, min(count, 9999) + 1)], None
+    _explain_absence(folder, names)
+    return names, None
+
+
+def _explain_absence(folder: Path, names: list[str]) -> None:
+    """Nothing has a usual name: accept a single file of any name, or say what is there instead."""
+    where = str(folder)
+    if any(name.startswith("adapter_") for name in names):
+        raise UnsupportedFile("a LoRA adapter, not a model", where=where, hint="merge it into its base model first")
+    if any(name.startswith("consolidated") for name in names):
+        raise UnsupportedFile("only `consolidated` files are here, with tensor names of the vendor's own", where=where,
+                              hint="take the version in Hugging Face format (model*.safetensors and config.json)")
+    if len(names) == 1:
+        return
+    if names:
+        raise MissingFile(f"neither {SINGLE} nor {INDEX} is here, but {len(names)} other .safetensors files",
+                          where=where)
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt", ".ckpt"))
+    if pickles:
+        raise PickleCheckpoint(f"the weights are there only as {shown(pickles[0])}, a pickle: reading one runs "
+                               "whatever code it contains", where=where,
+                               hint="take the safetensors version, or save it as one with transformers: "
+                                    "`model.save_pretrained(folder, safe_serialization=True)`")
+    inner = sorted(path.name for path in folder.iterdir() if path.suffix == ".gguf")
+    hint = f"to convert a GGUF file, give the file itself: {folder / inner[0]}" if inner else None
+    raise MissingFile(f"no {SINGLE} and no {INDEX} in this folder", where=where, hint=hint)
+
+
+def _read_index(folder: Path) -> dict[str, str]:
+    path = folder / INDEX
+    index = parse_object(read_small(path, SMALL_JSON), str(path), unique_keys=True)
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise MalformedFile("there is no object `weight_map`", where=str(path))
+    for name, file in weight_map.items():
+        if not isinstance(file, str):
+            raise MalformedFile(f"weight_map: the file of {shown(name)} is not a string", where=str(path))
+        inside(folder, file)
+        if not file.endswith(".safetensors"):
+            raise MalformedFile(f"weight_map: {shown(file)} is no .safetensors file", where=str(path))
+    return weight_map
+
+
+def _check_index(path: Path, weight_map: dict[str, str], merged: dict[str, SourceTensor]) -> None:
+    """Index and shards must list the same tensors, each in the file the index says."""
+    for name, file in weight_map.items():
+        tensor = merged.get(name)
+        if tensor is None or tensor.file.path != Path(os.path.abspath(path.parent / file)):
+            raise MalformedFile(f"tensor {shown(name)} is not in {shown(file)}, where the index puts it",
+                                where=str(path), hint="index and shards do not belong together: download them again")
+    extra = [name for name in merged if name not in weight_map]
+    if extra:
+        raise MalformedFile(f"the index lacks {len(extra)} tensors of the shards, such as {shown(extra[0])}",
+                            where=str(path), hint="index and shards do not belong together: download them again")
+
+
+def _tensor(file: SourceFile, name: str, entry: Any, data_start: int) -> SourceTensor:
+    """One entry of the header, checked by itself."""
+    where = f"{file.path}: header: {shown(name)}"
+    if not isinstance(entry, dict):
+        raise MalformedFile("not an object", where=where)
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(dtype, str):
+        raise MalformedFile("there is no dtype", where=where)
+    if not _sizes(shape) or prod(shape) > LARGEST_NUMBER:
+        raise MalformedFile(f"impossible shape {shown(str(shape)[:200])}", where=where)
+    if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise MalformedFile(f"impossible data_offsets {shown(str(offsets)[:200])}", where=where)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise MalformedFile("a name without a UTF-8 form", where=where) from error
+    size = offsets[1] - offsets[0]
+    bits, kind = DTYPES.get(dtype, (None, None))
+    if bits is not None and prod(shape) * bits != 8 * size:
+        raise MalformedFile(f"{dtype} of shape {shape} does not take the {size} bytes of its data_offsets", where=where)
+    rows, columns = view(shape)
+    return SourceTensor(name, tuple(shape), dtype, BY_NAME[kind] if kind else None, file, data_start + offsets[0], size,
+                        rows, columns)
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= MOST_DIMENSIONS and all(
+        type(item) is int and 0 <= item <= LARGEST_NUMBER for item in value
+    )
+
+
+def _check_ranges(tensors: Iterable[SourceTensor], data_start: int, file: SourceFile) -> None:
+    """The tensors' ranges follow one another without gap or overlap and fill the data section."""
+    position = data_start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.nbytes)):
+        if tensor.offset != position:
+            what = "overlaps the one before" if tensor.offset < position else "leaves a gap"
+            raise MalformedFile(f"tensor {shown(tensor.name)} starts at byte {tensor.offset} instead of {position}: it "
+                                f"{what}", where=str(file.path))
+        position += tensor.nbytes
+    if position != file.size:
+        raise MalformedFile(f"the tensors end at byte {position}, the file at {file.size}", where=str(file.path),
+                            hint="the file is truncated: get it again" if position > file.size else None)
