@@ -36,6 +36,7 @@ _KEPT_PARTS = (
     "a.rvq.codebook", "mm.a.code_embd",
     *_TIME_MIX,
 )  # fmt: skip
+_KEPT = re.compile("|".join(map(re.escape, _KEPT_PARTS)))
 _KEPT_NAMES = ("position_embd.weight", "token_types.weight")
 _KEPT_OF_ARCHITECTURE = {
     "glm5-next": (
@@ -56,7 +57,7 @@ def quantizable(name: str, shape: tuple[int, ...], architecture: str) -> bool:
     """Whether llama-quantize gives this tensor a target type; otherwise it keeps its own."""
     if not (name.endswith("weight") and _matrix(shape)) or name in _KEPT_NAMES:
         return False
-    if any(part in name for part in _KEPT_PARTS):
+    if _KEPT.search(name):
         return False
     return not any(part in name for part in _KEPT_OF_ARCHITECTURE.get(architecture, ()))
 

@@ -81,8 +81,8 @@ def build(metadata: dict[str, Value], entries: Sequence[PlannedTensor], at_least
     """The files of an output. Shard 0 carries the metadata; with several, each carries its number."""
     count = max(at_least, entries[-1].shard + 1 if entries else 1)
     if count > MOST_SHARDS:
-        raise UsageError(f"{count} shards are more than the {MOST_SHARDS} that GGUF can number", where="--split-max-size",
-                         hint="choose a larger size")
+        raise UsageError(f"{count} shards are more than GGUF can number ({MOST_SHARDS})",
+                         where="--split-max-size", hint="choose a larger size")
     groups: list[list[PlannedTensor]] = [[] for _ in range(count)]
     for entry in entries:
         groups[entry.shard].append(entry)

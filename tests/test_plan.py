@@ -1,0 +1,469 @@
+"""Plans: every golden plan of llama-quantize, sizes to the byte, shards, metadata, errors."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy
+import pytest
+import synthetic
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import golden, golden_model, golden_options
+
+from quantcli import container, overrides, plan, recipes
+from quantcli.choose import fit
+from quantcli.errors import BadConfig, ImportanceNeeded, IndivisibleRow, QuantcliError, UnknownTensors, UsageError
+from quantcli.formats import by_name, tensor_bytes
+from quantcli.plan import Options
+from quantcli.shards import file_names
+
+LLAMA = {"general.architecture": "llama", "llama.block_count": 4, "llama.attention.head_count": 8}
+
+
+def importance(names: list[str], **more) -> SimpleNamespace:
+    """What imatrix.read gives, as far as a plan looks at it."""
+    entries = dict.fromkeys(names, 1)
+    return SimpleNamespace(**{
+        "name": "im.gguf", "datasets": ["wiki.txt"], "chunks": 60, "sha256": "ab" * 32, "entries": entries,
+        "for_tensor": lambda name, shape: entries.get(name), **more})  # fmt: skip
+
+
+def types(made: plan.Plan) -> dict[str, str]:
+    return {entry.tensor.name: entry.type.name for entry in made.entries}
+
+
+# ---- the oracle ------------------------------------------------------------------------------------------------
+
+
+def test_the_packed_copy_is_the_oracle(shared: Path) -> None:
+    assert golden() == json.loads((shared / "golden" / "plans.json").read_text())
+    assert len(golden()["plans"]) == 1263
+
+
+@pytest.mark.parametrize("shape", list(golden()["shapes"]))
+def test_golden_plans(shape: str) -> None:
+    model = golden_model(shape)
+    for row in (row for row in golden()["plans"] if row["shape"] == shape):
+        made = plan.make(model, golden_options(row))
+        chosen = types(made)
+        label = (shape, row["ftype"], row["imatrix"], row["options"])
+        if "types" in row:
+            assert [chosen[tensor.name] for tensor in model.tensors] == row["types"], label
+            assert len(made.fallbacks) == row["fallbacks"], label
+        if "tensor_bytes" in row:
+            assert made.tensor_bytes == row["tensor_bytes"], label
+        needed = bool(made.needs_imatrix) and not row["imatrix"]
+        assert needed == row.get("needs_imatrix", False), label
+
+
+def test_golden_errors() -> None:
+    """What llama-quantize aborts on is a typed error when it is to be written, and everything else is not."""
+    refused = 0
+    for row in golden()["plans"]:
+        model = golden_model(row["shape"])
+        collected = [t.name for t in model.tensors if t.name != "token_embd.weight"]
+        given = importance(collected) if row["imatrix"] else None
+        made = plan.make(model, golden_options(row, importance=given))
+        if "error" in row:
+            refused += 1
+            with pytest.raises(ImportanceNeeded if "imatrix" in row["error"] else IndivisibleRow) as caught:
+                made.check()
+            assert caught.value.where and caught.value.hint
+        elif not row.get("needs_imatrix"):
+            made.check()
+        if "imatrix" in row.get("error", "imatrix"):
+            made.check(writing=False)  # a dry run never refuses for importance
+            made.check(allow_no_imatrix=True)
+    assert refused == 24
+
+
+def test_golden_file_sizes() -> None:
+    """The reference's files carry a few keys that plans.json does not list: always the same, so the rest is exact."""
+    differences = {False: set(), True: set()}
+    for row in golden()["plans"]:
+        if "file_bytes" in row:
+            made = plan.make(golden_model(row["shape"]), golden_options(row))
+            differences[row["imatrix"]].add(row["file_bytes"] - made.file_bytes)
+    assert differences == {False: {64}, True: {256}}
+
+
+# ---- order, offsets, sizes -------------------------------------------------------------------------------------
+
+
+def test_order_is_layer_then_name_bytes() -> None:
+    names = ["blk.10.a.weight", "blk.2.b.weight", "blk.2.a.weight", "token_embd.weight", "Z.weight", "blk.2.é", "blk.x"]
+    model = synthetic.model([(name, (32, 2), "F32") for name in names], LLAMA)
+    order = [entry.tensor.name for entry in plan.make(model, Options("Q8_0")).entries]
+    assert order == ["Z.weight", "blk.x", "token_embd.weight", "blk.2.a.weight", "blk.2.b.weight", "blk.2.é",
+                     "blk.10.a.weight"]  # fmt: skip
+
+
+def write_sparse(made: plan.Plan, path: Path) -> list[Path]:
+    files = file_names(path, len(made.shards))
+    for file, shard in zip(files, made.shards, strict=True):
+        header = shard.header()
+        assert len(header) == shard.header_bytes
+        with open(file, "wb") as stream:
+            stream.write(header)
+            stream.truncate(shard.file_bytes)
+    return files
+
+
+@pytest.mark.parametrize("size", [None, 1, 300_000, 10**9])
+def test_headers_read_back(tmp_path: Path, size: int | None) -> None:
+    model = golden_model("llama-8l-gqa4")
+    made = plan.make(model, Options("Q4_K_M", split_max_size=size))
+    files = write_sparse(made, tmp_path / "m.gguf")
+    headers = container.read_split_headers(files[0])
+    read = [(t.name, t.shape, t.type_id, t.offset, t.bytes) for header in headers for t in header.tensors]
+    assert read == [(e.tensor.name, e.tensor.shape, e.type.id, e.offset, e.bytes) for e in made.entries]
+    assert sum(file.stat().st_size for file in files) == made.file_bytes
+    assert {None: 1, 1: 75, 10**9: 1}.get(size, len(headers)) == len(headers) == len(made.shards)
+    assert files[0].name == ("m.gguf" if len(files) == 1 else f"m-00001-of-{len(files):05d}.gguf")
+    for number, header in enumerate(headers[1:], 1):
+        assert list(header.metadata) == ["split.no", "split.count", "split.tensors.count"]
+        assert header.metadata["split.no"] == container.u16(number)
+        assert header.metadata["split.tensors.count"] == container.i32(75)
+    assert ("split.count" in headers[0].metadata) is (len(headers) > 1)
+
+
+def test_shards_follow_the_converters_rule() -> None:
+    """A shard takes tensors while their unpadded sum stays at or below the limit; one larger tensor has its own."""
+    sizes = [40, 60, 1, 500, 99, 2]
+    model = synthetic.model([(f"t{n}", (size,), "I8") for n, size in enumerate(sizes)], LLAMA)
+    made = plan.make(model, Options("Q8_0", split_max_size=100))
+    assert [e.shard for e in made.entries] == [0, 0, 1, 2, 3, 4]
+    assert [e.offset for e in made.entries] == [0, 64, 0, 0, 0, 0]
+    assert [shard.data_bytes for shard in made.shards] == [128, 32, 512, 128, 32]
+
+
+def test_keep_split_keeps_shards_and_their_order() -> None:
+    """Also the rules' running numbers follow the shards then: llama-quantize's behaviour."""
+    names = [f"blk.{n}.attn_v.weight" for n in range(8)]
+    model = synthetic.model([(name, (256, 256), "F32") for name in names], {**LLAMA, "llama.block_count": 8})
+    for tensor in model.tensors:
+        tensor.shard = 1 if tensor.name < "blk.4" else 2
+    model.shards = 3
+    made = plan.make(model, Options("Q4_K_S", keep_split=True))
+    model.tensors.reverse()
+    reverse = plan.make(model, Options("Q4_K_S", keep_split=True))
+    assert [e.tensor.name for e in reverse.entries] == [names[n] for n in (3, 2, 1, 0, 7, 6, 5, 4)]
+    assert [len(shard.entries) for shard in made.shards] == [0, 4, 4]
+    assert [n for n, t in types(made).items() if t == "Q5_K"] == names[:4]  # the first four that are met
+    assert {n for n, t in types(reverse).items() if t == "Q5_K"} == set(names[:4])
+    for tensor in model.tensors:
+        tensor.shard = 0 if tensor.name >= "blk.4" else 1
+    later = plan.make(model, Options("Q4_K_S", keep_split=True))
+    assert {n for n, t in types(later).items() if t == "Q5_K"} == set(names[4:])
+
+
+def test_keep_split_and_a_size_exclude_each_other() -> None:
+    with pytest.raises(UsageError):
+        Options("Q8_0", keep_split=True, split_max_size=5)
+
+
+def test_too_many_shards() -> None:
+    model = synthetic.model([(f"t{n}", (1,), "I8") for n in range(65_537)], LLAMA)
+    with pytest.raises(UsageError, match="65537 shards"):
+        plan.make(model, Options("Q8_0", split_max_size=1))
+
+
+def test_empty_model_has_a_header() -> None:
+    made = plan.make(synthetic.model([], LLAMA), Options("Q8_0"))
+    assert made.file_bytes == made.shards[0].header_bytes == len(made.shards[0].header()) and made.bpw == 0
+
+
+ROLES = ("token_embd", "output", "blk.0.attn_v", "blk.1.attn_k", "blk.1.ffn_down", "blk.2.ffn_up_exps", "blk.3.x")
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(ROLES), st.tuples(
+        st.one_of(st.integers(1, 600), st.integers(1, 9).map(lambda n: 32 * n), st.integers(1, 4).map(lambda n: 256 * n)),
+        st.integers(1, 5), st.integers(1, 3))),
+    st.sampled_from([name for name, row in recipes.FILE_TYPES.items() if row.selectable]),
+    st.booleans(), st.booleans(), st.one_of(st.none(), st.integers(1, 20_000)),
+)  # fmt: skip
+def test_any_plan_is_consistent(shapes, name, pure, imatrix, size) -> None:
+    model = synthetic.model([(f"{n}.weight", s, "F32") for n, s in shapes.items()], LLAMA)
+    made = plan.make(model, Options(name, pure=pure, imatrix=imatrix, split_max_size=size))
+    broken = {problem.where for problem in made.problems}
+    assert sorted(t.name for t in model.tensors) == sorted(e.tensor.name for e in made.entries)
+    for shard in made.shards:
+        position = 0
+        for entry in shard.entries:
+            assert entry.offset == position and position % 32 == 0
+            position += container.padded(entry.bytes)
+            if f"tensor {entry.tensor.name}" not in broken:
+                assert entry.bytes == tensor_bytes(entry.type, entry.tensor.shape)
+            if entry.wanted is not None:
+                assert entry.tensor.columns % entry.wanted.block and entry.wanted is not entry.type
+        assert shard.data_bytes == position
+        assert size is None or len(shard.entries) == 1 or sum(e.bytes for e in shard.entries) <= size
+        if not broken:
+            assert len(shard.header()) == shard.header_bytes
+    assert all(name == "Q1_0" for _ in broken)
+
+
+# ---- precedence ------------------------------------------------------------------------------------------------
+
+
+def test_overridden_tensors_do_not_advance_the_numbers() -> None:
+    names = [f"blk.{n}.attn_v.weight" for n in range(8)]
+    model = synthetic.model([(name, (256, 256), "F32") for name in names], {**LLAMA, "llama.block_count": 8})
+    options = Options("Q4_K_S", overrides=(overrides.parse("blk\\.[01]\\.=f16"),))
+    assert list(types(plan.make(model, options)).values()) == ["F16"] * 2 + ["Q5_K"] * 4 + ["Q4_K"] * 2
+
+
+def test_per_layer_embedding_prefers_its_pattern() -> None:
+    names = ["output.weight", "per_layer_token_embd.weight", "token_embd.weight"]
+    model = synthetic.model([(name, (256, 8), "F32") for name in names], LLAMA)
+    patterns = (overrides.parse("embd=q5_0"),)
+    made = plan.make(model, Options("Q4_0", token_embedding_type=by_name("q8_0"), overrides=patterns))
+    assert list(types(made).values()) == ["Q6_K", "Q5_0", "Q8_0"] and not made.notes
+
+
+def test_patterns_that_do_nothing_are_told() -> None:
+    model = golden_model("llama-8l-gqa4")
+    patterns = (overrides.parse("ffn_dwon=q8_0"), overrides.parse("attn_v=q8_0"))
+    assert len(plan.make(model, Options("Q4_0", overrides=patterns)).notes) == 1
+    assert "ffn_dwon" in plan.make(model, Options("Q4_0", overrides=patterns)).notes[0]
+    assert "BF16 ignores it" in plan.make(model, Options("BF16", overrides=patterns)).notes[1]
+
+
+@pytest.mark.parametrize(("row", "columns", "expected"), [
+    ("Q4_K", 256, "Q4_K"), ("Q4_K", 576, "Q5_0"), ("Q6_K", 32, "Q8_0"), ("Q6_K", 1000, "F16"), ("IQ2_XS", 96, "IQ4_NL"),
+    ("MXFP4", 33, "F16"), ("Q2_0", 32, "Q4_0"), ("Q2_0", 64, "Q2_0"), ("TQ1_0", 288, "Q4_0"), ("BF16", 7, "BF16"),
+])  # fmt: skip
+def test_fallback(row: str, columns: int, expected: str) -> None:
+    assert fit(by_name(row), columns).name == expected
+
+
+@pytest.mark.parametrize(("row", "columns"), [("Q1_0", 64), ("NVFP4", 32)])
+def test_no_fallback(row: str, columns: int) -> None:
+    with pytest.raises(IndivisibleRow, match=str(columns)):
+        fit(by_name(row), columns)
+
+
+def test_architectures_with_rules_of_their_own() -> None:
+    names = ["blk.0.attn_k_b.weight", "blk.0.attn_q_a.weight", "blk.0.ffn_up_exps.weight", "output.weight"]
+    tensors = [(name, (256, 8, 4) if name[-10] in "bp" else (256, 8), "F32") for name in names]
+
+    def chosen(architecture: str, recipe: str) -> list[str]:
+        return list(types(plan.make(synthetic.model(tensors, {
+            "general.architecture": architecture, f"{architecture}.block_count": 4}), Options(recipe))).values())
+
+    tensors = [(names[0], (256, 8, 4), "F32"), (names[1], (256, 8), "F32"), (names[2], (256, 8, 4), "F32"),
+               (names[3], (256, 8), "F32")]  # fmt: skip
+    assert chosen("deepseek2", "MXFP4_MOE") == ["Q8_0", "MXFP4", "Q8_0", "MXFP4"]
+    assert chosen("bailingmoe3", "MXFP4_MOE") == ["Q8_0", "Q8_0", "Q8_0", "MXFP4"]
+    assert chosen("glm5-next", "Q4_K_M") == ["Q6_K", "F32", "Q8_0", "Q4_K"]  # attn_k_b stays, attn_q_a is pinned
+    assert chosen("deepseek2", "Q4_K_M") == ["Q6_K", "Q4_K", "Q4_K", "Q4_K"]
+
+
+def test_numbers_of_layer_zero_count() -> None:
+    """Per-layer head counts: only the first layer's are looked at."""
+    tensors = [("output.weight", (256, 8), "F32"), ("blk.0.attn_v.weight", (256, 8), "F32")]
+    for first, expected in ((2, "Q4_K"), (4, "Q3_K"), (0, "Q3_K")):
+        model = synthetic.model(tensors, LLAMA)
+        counts = numpy.array([first, 2, 2, 2])
+        model.metadata["llama.attention.head_count_kv"] = container.array(container.ValueType.INT32, counts)
+        assert types(plan.make(model, Options("Q2_K")))["blk.0.attn_v.weight"] == expected
+
+
+def test_metadata_overrides_change_the_rules() -> None:
+    model = synthetic.model([("output.weight", (256, 8), "F32"), ("blk.0.attn_v.weight", (256, 8), "F32")], LLAMA)
+    setting = overrides.parse_setting("llama.attention.head_count_kv=2")
+    assert types(plan.make(model, Options("Q2_K")))["blk.0.attn_v.weight"] == "Q3_K"
+    assert types(plan.make(model, Options("Q2_K", metadata=(setting,))))["blk.0.attn_v.weight"] == "Q4_K"
+
+
+def test_absurd_models_are_errors() -> None:
+    expert = synthetic.model([("ffn_down_exps.weight", (256, 8, 4), "F32")], {**LLAMA, "llama.expert_count": 4})
+    with pytest.raises(UnknownTensors, match="ffn_down_exps"):
+        plan.make(expert, Options("Q4_K_M"))
+    plan.make(expert, Options("Q4_K_M", pure=True))
+    words = synthetic.model([], LLAMA)
+    words.metadata["llama.block_count"] = container.string("many")
+    with pytest.raises(BadConfig, match="block_count"):
+        plan.make(words, Options("Q4_K_M"))
+
+
+# ---- float types, COPY -----------------------------------------------------------------------------------------
+
+
+def mixed_checkpoint(default: str) -> synthetic.Model:
+    rows = [("token_embd.weight", (64, 8), default), ("blk.0.attn_norm.weight", (64,), "F32"),
+            ("blk.0.ffn_gate_inp.weight", (64, 4), "F32"), ("blk.0.attn_rel_b.weight", (64, 4), default),
+            ("blk.0.ssm_a", (64, 4), "F32"), ("blk.0.time_mix_w1.weight", (64, 4), "F32"),
+            ("blk.0.ffn_down.weight", (64, 4), default), ("blk.0.attn_q.bias", (64,), "F32")]  # fmt: skip
+    return synthetic.model(rows, LLAMA, "checkpoint", default=default)
+
+
+@pytest.mark.parametrize("default", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("asked", ["F32", "F16", "BF16"])
+def test_float_types_of_a_checkpoint_are_the_converters(default: str, asked: str) -> None:
+    made = plan.make(mixed_checkpoint(default), Options(asked))
+    changed = {"token_embd.weight", "blk.0.attn_rel_b.weight", "blk.0.ffn_down.weight"}
+    assert types(made) == {e.tensor.name: asked if e.tensor.name in changed else "F32" for e in made.entries}
+
+
+def test_float_types_of_a_gguf_are_the_quantizers() -> None:
+    model = mixed_checkpoint("BF16")
+    model.kind = "gguf"
+    chosen = types(plan.make(model, Options("F16")))
+    assert chosen["blk.0.attn_rel_b.weight"] == "BF16" and chosen["blk.0.ffn_down.weight"] == "F16"
+
+
+def test_what_stays_keeps_the_type_of_outtype_auto() -> None:
+    chosen = types(plan.make(mixed_checkpoint("BF16"), Options("Q8_0")))
+    assert chosen["blk.0.attn_rel_b.weight"] == "BF16" and chosen["blk.0.ssm_a"] == "F32"
+
+
+def test_leaving_the_output_and_its_embedding_type() -> None:
+    model = synthetic.model([("output.weight", (64, 8), "BF16"), ("token_embd.weight", (64, 8), "BF16")], LLAMA,
+                            "checkpoint")  # fmt: skip
+    assert list(types(plan.make(model, Options("F16", leave_output_tensor=True))).values()) == ["BF16", "F16"]
+    embedding = Options("F16", token_embedding_type=by_name("q8_0"))
+    assert list(types(plan.make(model, embedding)).values()) == ["F16", "Q8_0"]
+
+
+def file_type(model: synthetic.Model, recipe: str) -> int:
+    return plan.make(model, Options(recipe)).metadata["general.file_type"].data
+
+
+def test_copy_keeps_types_and_file_type() -> None:
+    rows = [("a.weight", (256, 2), "Q4_K"), ("b.weight", (256, 2), "Q6_K"), ("c.weight", (256, 2), "Q4_K"),
+            ("d.weight", (256, 2), "Q6_K")]  # fmt: skip
+    model = synthetic.model(rows, LLAMA)
+    made = plan.make(model, Options("COPY"))
+    assert types(made) == {name: row for name, _, row in rows} and not made.requantized
+    assert file_type(model, "COPY") == 1024 + 15  # guessed: the first type to reach the highest count
+    model.metadata["general.file_type"] = container.u32(18)
+    assert file_type(model, "COPY") == 18
+    assert file_type(mixed_checkpoint("BF16"), "COPY") == 32
+    assert file_type(model, "Q5_K") == 17
+    assert file_type(synthetic.model([], LLAMA), "COPY") == 1024
+
+
+def test_requantized_tensors_are_listed() -> None:
+    rows = [("a.weight", (256, 2), "Q4_K"), ("b.weight", (256, 2), "Q6_K"), ("c.weight", (256, 2), "F16")]
+    made = plan.make(synthetic.model(rows, LLAMA), Options("Q4_K", pure=True))
+    assert [e.tensor.name for e in made.requantized] == ["b.weight"]
+
+
+# ---- importance ------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_importance_is_none() -> None:
+    model = golden_model("llama-8l-gqa4")
+    assert types(plan.make(model, Options("Q4_0", importance=importance([])))) == types(plan.make(model, Options("Q4_0")))
+    with_entries = plan.make(model, Options("Q4_0", importance=importance(["x"])))
+    assert types(with_entries) == types(plan.make(model, Options("Q4_0", imatrix=True)))
+
+
+def test_missing_importance_names_the_tensor() -> None:
+    model = golden_model("llama-8l-gqa4")
+    names = [t.name for t in model.tensors if "blk.3.attn_q" not in t.name]
+    made = plan.make(model, Options("IQ2_XXS", importance=importance(names)))
+    assert made.lacking_importance == ["blk.3.attn_q.weight"]
+    with pytest.raises(ImportanceNeeded, match="blk.3.attn_q.weight.*no entry"):
+        made.check()
+    plan.make(model, Options("Q4_K_M", importance=importance(names))).check()
+
+
+def test_a_copied_tensor_needs_no_importance() -> None:
+    rows = [("blk.0.a.weight", (256, 2), "IQ2_XXS")]
+    assert not plan.make(synthetic.model(rows, LLAMA), Options("IQ2_XXS")).needs_imatrix
+
+
+# ---- metadata --------------------------------------------------------------------------------------------------
+
+
+def test_metadata_of_the_output() -> None:
+    model = golden_model("llama-8l-gqa4")
+    source = {
+        **model.metadata, "split.no": container.u16(0), "split.count": container.u16(2),
+        "general.alignment": container.u32(64), "general.file_type": container.u32(32),
+        "quantize.imatrix.file": container.string("old"),
+    }  # fmt: skip
+    altered = synthetic.Model("m", "llama", source, model.tensors, model.default_float, "gguf")
+    made = plan.make(altered, Options(
+        "Q4_K_M", importance=importance(["a", "b"], name="/home/me/im.gguf", datasets=["C:\\texts\\wiki.txt", "x"]),
+        metadata=(overrides.parse_setting("general.author=me"),),
+        provenance={"general.author": container.string("other"), "quantize.note": container.string("n")}))  # fmt: skip
+    added = {key: value.data for key, value in made.metadata.items() if key not in model.metadata}
+    assert added == {
+        "general.alignment": 32, "general.quantization_version": 2, "general.file_type": 15,
+        "quantize.imatrix.file": "im.gguf", "quantize.imatrix.dataset": "wiki.txt",
+        "quantize.imatrix.entries_count": 2, "quantize.imatrix.chunks_count": 60,
+        "quantize.imatrix.sha256": "ab" * 32, "general.author": "me", "quantize.note": "n",
+    }  # fmt: skip
+    assert list(made.metadata)[: len(model.metadata)] == list(model.metadata)
+    assert "split.count" in source and source["general.file_type"].data == 32  # the model is left as it was
+    kept = plan.make(altered, Options("Q4_K_M"))
+    assert kept.metadata["quantize.imatrix.file"].data == "old"
+
+
+def test_long_names_are_cut_at_a_character() -> None:
+    long = importance(["a"], name="é" * 100, datasets=[], chunks=0, sha256=None)
+    made = plan.make(golden_model("llama-8l-gqa4"), Options("Q8_0", importance=long))
+    assert made.metadata["quantize.imatrix.file"].data == "é" * 63
+    assert "quantize.imatrix.dataset" not in made.metadata and "quantize.imatrix.chunks_count" not in made.metadata
+
+
+# ---- reports and speed -----------------------------------------------------------------------------------------
+
+
+def test_json() -> None:
+    made = plan.make(golden_model("smollm2-135m"), Options("Q4_K_M"))
+    result = json.loads(json.dumps(plan.to_json(made)))
+    assert set(result) == {"type", "bytes", "bpw", "tensors", "fallbacks", "needs_imatrix"}
+    assert result["type"] == "Q4_K_M" and result["bytes"] == made.file_bytes and result["needs_imatrix"] == []
+    first = {"name": "output_norm.weight", "shape": [576], "type": "F32", "bytes": 2304}
+    assert result["tensors"][0] == first and sum(t["bytes"] for t in result["tensors"]) == made.tensor_bytes
+    assert len(result["fallbacks"]) == len(made.fallbacks) > 100
+    assert {"name": "blk.0.attn_k.weight", "wanted": "Q4_K", "type": "Q5_0"} in result["fallbacks"]
+    weights = sum(prod(t["shape"]) for t in result["tensors"])
+    assert result["bpw"] == pytest.approx(8 * made.tensor_bytes / weights)
+
+
+def test_summary() -> None:
+    made = plan.make(golden_model("smollm2-135m"), Options("Q4_K_M"))
+    total = plan.summary(made)
+    assert sum(row["tensors"] for row in total["types"]) == total["tensors"] == 272
+    assert sum(row["bytes"] for row in total["types"]) == total["tensor_bytes"] == made.tensor_bytes
+    assert sum(row["tensors"] for row in total["fallbacks"]) == len(made.fallbacks)
+    assert {(row["wanted"], row["got"]) for row in total["fallbacks"]} == {("Q4_K", "Q5_0"), ("Q6_K", "Q8_0")}
+    assert total["types"][0]["bytes"] == max(row["bytes"] for row in total["types"])
+
+
+def test_a_hundred_thousand_tensors() -> None:
+    """Far from quadratic: about a second, with patterns and shards."""
+    roles = ("attn_q", "attn_k", "attn_v", "attn_output", "attn_norm", "ffn_up", "ffn_gate", "ffn_down", "ffn_x", "y")
+    rows = [(f"blk.{n}.{role}.weight", (4096, 4096), "BF16") for n in range(10_000) for role in roles]
+    model = synthetic.model(rows, {**LLAMA, "llama.block_count": 10_000})
+    patterns = tuple(overrides.parse(text) for text in ("blk\\.(0|7)\\.=q8_0", "ffn_x=iq4_xs", "none.*=q6_k"))
+    made = plan.make(model, Options("Q4_K_M", overrides=patterns, split_max_size=2 * 10**9))
+    assert len(made.entries) == 100_000 and len(made.shards) > 400
+    assert types(made)["blk.9999.ffn_down.weight"] == "Q6_K"
+
+
+def test_bad_names_are_errors_when_the_header_is_written() -> None:
+    made = plan.make(synthetic.model([("x" * 70, (4,), "F32")], LLAMA), Options("Q8_0"))
+    with pytest.raises(QuantcliError, match="63"):
+        made.shards[0].header()
+
+
+def test_small_model_can_be_read() -> None:
+    model = synthetic.readable_model()
+    tensor = next(t for t in model.tensors if t.name == "blk.1.ffn_down.weight")
+    rows = tensor.reader.read_rows(3, 7)
+    assert rows.shape == (4, 512) and rows.dtype == numpy.float32 and tensor.reader.read_raw(3, 7) == rows.tobytes()
+    again = {t.name: t for t in synthetic.readable_model().tensors}[tensor.name]
+    assert numpy.array_equal(again.reader.read_rows(3, 7, numpy.empty((4, 512), numpy.float32)), rows)
+    plan.make(model, Options("Q4_K_M")).check()
