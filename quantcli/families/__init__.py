@@ -1,1 +1,44 @@
+"""Model families: declarations that turn a checkpoint's tensors and config.json into those of a GGUF file.
 
+One small file per family, mostly data (``declaration.py`` is their vocabulary); ``load.py`` applies them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quantcli.families.declaration import Family, Graph
+    from quantcli.model import Model
+    from quantcli.sources.checkpoint import Checkpoint
+
+__all__ = ["graph", "load_checkpoint", "registry"]
+
+
+def registry() -> dict[str, Family]:
+    """All families by name."""
+    from quantcli.families import table
+
+    return table.registry()
+
+
+def graph(gguf_arch: str) -> Graph | None:
+    """How a model of this GGUF architecture computes; None where no family declares it."""
+    from quantcli.families import table
+
+    return table.graph(gguf_arch)
+
+
+def load_checkpoint(
+    checkpoint: Checkpoint,
+    *,
+    architecture: str | None = None,
+    pre_tokenizer: str | None = None,
+    chat_template: str | None = None,
+) -> Model:
+    """The model of a checkpoint folder, see ``load.load_checkpoint``."""
+    from quantcli.families import load
+
+    return load.load_checkpoint(
+        checkpoint, architecture=architecture, pre_tokenizer=pre_tokenizer, chat_template=chat_template
+    )

@@ -1,0 +1,280 @@
+"""Checkpoint tensors -> GGUF tensors: every name is matched with a row of the family, and every row with its names.
+
+Nothing is left over and nothing is missing, or an error says so; shapes are held against config.json. Work is bounded
+by the tensors that are there, never by the counts that config.json claims.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantcli.errors import MissingTensors, ShapeMismatch, UnknownTensors, UnsupportedFile
+from quantcli.families.declaration import Family, Row
+from quantcli.families.facts import Facts
+from quantcli.families.transforms import Node
+
+_SHOWN = 10  # names in an error message
+_WRAPPER_PREFIXES = (
+    "model.language_model.model.", "model.language_model.", "language_model.model.", "language_model.",
+    "model.text_model.", "text_model.",
+)  # fmt: skip
+_OTHER_MODALITIES = ("*vision*", "*visual*", "*audio*", "*multi_modal*", "*multimodal*", "*mm_projector*", "*image*")
+_PACKED = ("U8",)  # codes and scales of packed formats; other rows take floats only
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spec:
+    """One part of a row: its weight, its bias, the whole of an exact name, or the partner of a packed tensor."""
+
+    row: Row
+    part: str  # "weight", "bias", "partner"
+    source: str  # full name with {layer} and {expert}
+    target: str
+
+    @property
+    def slots(self) -> list[str]:
+        return [name for name in self.source.split(".") if name in ("{layer}", "{expert}")]
+
+    def name(self, layer: int, expert: int = 0) -> str:
+        return self.source.replace("{layer}", str(layer)).replace("{expert}", str(expert))
+
+
+@dataclass(slots=True)
+class Bound:
+    """One GGUF tensor with the source tensors that it is made of: one, or one per expert."""
+
+    name: str
+    spec: Spec
+    layer: int
+    parts: dict[int, Any] = field(default_factory=dict)
+    partner: Any = None
+    order: int = 0  # position of the last source tensor that went into it
+
+
+def bind(family: Family, facts: Facts, sources: Sequence[Any], wrapped: bool, where: str) -> tuple[list[Bound], int]:
+    """The GGUF tensors of a checkpoint, in the order of their sources, and how many of other modalities were left out.
+
+    ``sources`` in the order in which llama.cpp's converter meets them (files in order, names sorted).
+    Raises UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile.
+    """
+    matcher = _Matcher(family, facts, wrapped)
+    for position, tensor in enumerate(sources):
+        matcher.take(tensor, position)
+    if matcher.unknown:
+        raise UnknownTensors(
+            f"{len(matcher.unknown)} tensors are unknown to the family {family.name}: {_list(matcher.unknown)}",
+            where=where,
+            hint="the checkpoint is of another family or newer than quantcli; --architecture NAME reads it differently",
+        )
+    matcher.check_complete(where)
+    return matcher.in_order(), matcher.left_out
+
+
+class _Matcher:
+    def __init__(self, family: Family, facts: Facts, wrapped: bool) -> None:
+        self.family, self.facts, self.wrapped = family, facts, wrapped
+        self.specs = [spec for row in family.tensors if not row.when or facts[row.when] for spec in _specs(row)]
+        self.by_key: dict[str, list[Spec]] = {}
+        for spec in self.specs:
+            self.by_key.setdefault(_key(spec.source), []).append(spec)
+        self.bound: dict[str, Bound] = {}
+        self.partners: dict[str, Any] = {}
+        self.found: Counter[Spec] = Counter()
+        self.prefixes: Counter[str] = Counter()
+        self.unknown: list[str] = []
+        self.left_out = 0
+
+    def take(self, tensor: Any, position: int) -> None:
+        """Give one source tensor its place."""
+        name, prefix = self._plain(tensor.name)
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.ignored):
+            return
+        match = self._match(name)
+        if match is None:
+            if self.wrapped and any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in _OTHER_MODALITIES):
+                self.left_out += 1
+            else:
+                self.unknown.append(tensor.name)
+            return
+        self.prefixes[prefix] += 1
+        specs, layer, expert = match
+        if specs and not all(self._place(spec, layer, expert, tensor, position) for spec in specs):
+            self.unknown.append(tensor.name)
+
+    def _place(self, spec: Spec, layer: int, expert: int, tensor: Any, position: int) -> bool:
+        """False when the place is taken (two spellings of one name)."""
+        _check(tensor, spec, self.facts)
+        if spec.part == "partner":
+            self.found[spec] += 1
+            return self.partners.setdefault(spec.name(layer), tensor) is tensor
+        name = spec.target.replace("{layer}", str(layer))
+        bound = self.bound.setdefault(name, Bound(name, spec, layer))
+        if bound.spec is not spec or expert in bound.parts:
+            return False
+        self.found[spec] += 1
+        bound.parts[expert] = tensor
+        bound.order = position
+        return True
+
+    def _plain(self, name: str) -> tuple[str, str]:
+        """The name without the prefix of the wrapper or the base model, and that prefix."""
+        prefixes = (*_WRAPPER_PREFIXES, *self.family.prefixes) if self.wrapped else self.family.prefixes
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+        return name[len(prefix) :], prefix
+
+    def _match(self, name: str) -> tuple[list[Spec], int, int] | None:
+        """The specs of this name with layer and expert; an empty list: known, but to be left out."""
+        for key, numbers in _keys(name):
+            specs = self.by_key.get(key)
+            if not specs:
+                continue
+            slots = dict(zip(specs[0].slots, numbers, strict=True))
+            layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
+            if "{layer}" in slots and layer >= self.facts[specs[0].row.depth]:
+                return ([], layer, expert) if self.family.skip_layers_beyond else None
+            if "{expert}" in slots and expert >= self.facts["experts"]:
+                return None
+            specs = [spec for spec in specs if self._has(spec.row, layer)]
+            return (specs, layer, expert) if specs else None
+        return None
+
+    def _has(self, row: Row, layer: int) -> bool:
+        return row.layers is None or self.facts[row.layers](layer)
+
+    # ---- completeness
+
+    def check_complete(self, where: str) -> None:
+        """Raises MissingTensors. Only as many absent names are looked for as the message shows."""
+        missing: list[str] = []
+        count = 0
+        for spec in self.specs:
+            expected = self._expected(spec)
+            short = expected - self.found[spec]
+            if short <= 0 or (self.found[spec] == 0 and self._may_lack(spec)):
+                continue
+            count += short
+            missing += itertools.islice(self._absent(spec), max(0, _SHOWN - len(missing)))
+        if count:
+            raise MissingTensors(
+                f"{count} tensors are missing: {_list(missing, count)}",
+                where=where,
+                hint="a shard may be missing, or config.json does not belong to these weights",
+            )
+
+    def _may_lack(self, spec: Spec) -> bool:
+        if spec.part == "bias":
+            return spec.row.bias == "optional"
+        optional = spec.row.optional
+        return bool(self.facts[optional]) if isinstance(optional, str) else optional
+
+    def _expected(self, spec: Spec) -> int:
+        layers = sum(1 for _ in self._layers(spec))
+        return layers * (self.facts["experts"] if "{expert}" in spec.source else 1)
+
+    def _layers(self, spec: Spec) -> Iterator[int]:
+        if "{layer}" not in spec.source:
+            return iter((0,))
+        return (layer for layer in range(self.facts[spec.row.depth]) if self._has(spec.row, layer))
+
+    def _absent(self, spec: Spec) -> Iterator[str]:
+        prefix = self.prefixes.most_common(1)[0][0] if self.prefixes and spec.row.target != "output" else ""
+        experts = range(self.facts["experts"]) if "{expert}" in spec.source else (0,)
+        for layer in self._layers(spec):
+            bound = self.bound.get(spec.target.replace("{layer}", str(layer)))
+            for expert in experts:
+                name = spec.name(layer, expert)
+                if name not in self.partners if spec.part == "partner" else not (bound and expert in bound.parts):
+                    yield prefix + name
+
+    # ---- order
+
+    def in_order(self) -> list[Bound]:
+        """As llama.cpp's converter emits them: a layer's stacked experts together, when the last one has come."""
+        rank = {spec: number for number, spec in enumerate(self.specs)}
+        last: Counter[int] = Counter()
+        for one in self.bound.values():
+            if one.spec.row.partner:
+                one.partner = self.partners[one.spec.row.partner.replace("{layer}", str(one.layer))]
+            if "{expert}" in one.spec.source:
+                last[one.layer] = max(last[one.layer], one.order)
+        for one in self.bound.values():
+            if "{expert}" in one.spec.source:
+                one.order = last[one.layer]
+        return sorted(self.bound.values(), key=lambda one: (one.order, rank[one.spec]))
+
+
+def build(bound: Bound, facts: Facts) -> Node:
+    """The lazy rows of one GGUF tensor."""
+    from quantcli.families.readers import Stacked, Stored
+
+    row = bound.spec.row
+    transform = row.transform
+    if transform and bound.spec.part == "bias" and not transform.moves_rows:
+        transform = None
+    nodes = []
+    for _, tensor in sorted(bound.parts.items()):
+        node = Node(tuple(tensor.shape), Stored(tensor), Stored(bound.partner) if bound.partner else None)
+        nodes.append(transform.apply(node, facts) if transform else node)
+    if "{expert}" not in bound.spec.source:
+        return nodes[0]
+    return Node((len(nodes), *nodes[0].shape), Stacked([node.reader for node in nodes]))
+
+
+def _specs(row: Row) -> list[Spec]:
+    if row.exact:
+        specs = [Spec(row, "weight", row.source, row.target)]
+    else:
+        specs = [Spec(row, "weight", row.source + ".weight", row.target + ".weight")]
+        if row.bias != "none":
+            specs.append(Spec(row, "bias", row.source + ".bias", row.target + ".bias"))
+    if row.partner:
+        specs.append(Spec(row, "partner", row.partner, row.target))
+    return specs
+
+
+def _key(source: str) -> str:
+    return source.replace("{layer}", "{}").replace("{expert}", "{}")
+
+
+def _keys(name: str) -> Iterator[tuple[str, list[int]]]:
+    """A name with every choice of its numbers replaced by {}: most replacements first (t5 has fixed numbers too)."""
+    parts = name.split(".")
+    numeric = [i for i, part in enumerate(parts) if part.isascii() and part.isdigit() and len(part) < 8]
+    for size in range(min(len(numeric), 3), -1, -1):
+        for chosen in itertools.combinations(numeric[:4], size):
+            key = ".".join("{}" if i in chosen else part for i, part in enumerate(parts))
+            yield key, [int(parts[i]) for i in chosen]
+
+
+def _check(tensor: Any, spec: Spec, facts: Facts) -> None:
+    """Raises ShapeMismatch, UnsupportedFile."""
+    row = spec.row
+    allowed = _PACKED if row.partner else _FLOATS
+    if tensor.dtype not in allowed:
+        raise UnsupportedFile(
+            f"is of type {tensor.dtype}; {', '.join(allowed)} can be read here",
+            where=tensor.where,
+            hint="quantized checkpoints of this kind cannot be converted; use the original weights",
+        )
+    declared = {"partner": row.partner_shape, "bias": row.shape[row.bias_axis : row.bias_axis + 1 or None]}
+    expected = tuple(facts.size(size) for size in declared.get(spec.part, row.shape))
+    if tuple(tensor.shape) != expected:
+        raise ShapeMismatch(
+            f"has the shape {list(tensor.shape)}, config.json asks for {list(expected)}",
+            where=tensor.where,
+            hint="config.json does not belong to these weights, or the family differs from what it declares",
+        )
+
+
+def _list(names: Sequence[str], total: int | None = None) -> str:
+    total = total or len(names)
+    shown = ", ".join(names[:_SHOWN])
+    return f"{shown} and {total - _SHOWN} more" if total > _SHOWN else shown
+
+

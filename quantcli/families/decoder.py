@@ -1,0 +1,220 @@
+"""The shared base: what Llama-like decoders have in common, as pieces that family files put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from quantcli.families.declaration import Entry, Row, count, flag, real, text
+from quantcli.families.facts import Facts, bad
+from quantcli.families.transforms import permuted
+
+# Limits of llama.cpp's loader, and sizes beyond anything that was ever trained.
+MOST_LAYERS, MOST_EXPERTS, MOST_HEADS, MOST_WIDTH = 512, 1024, 2**16, 2**24
+
+# ---- facts ---------------------------------------------------------------------------------------------------
+
+# Names are tried in this order, as llama.cpp's converter does.
+LAYERS = count("n_layers", "num_hidden_layers", "n_layer", "num_layers", most=MOST_LAYERS)
+HIDDEN = count("hidden_size", "n_embd", "dim", most=MOST_WIDTH)
+FEED_FORWARD = count("intermediate_size", "n_inner", "hidden_dim", most=MOST_WIDTH)
+HEADS = count("num_attention_heads", "n_head", "n_heads", most=MOST_HEADS)
+KV_HEADS = count("num_key_value_heads", "n_kv_heads", most=MOST_HEADS, default="=heads")
+VOCAB = count("vocab_size", most=MOST_WIDTH)
+CONTEXT_NAMES = ("max_position_embeddings", "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length")
+THETA_NAMES = ("rope_theta", "global_rope_theta", "rotary_emb_base")
+
+
+def context(default: int) -> object:
+    """Trained context; ``default`` is the config class's."""
+    return count(*CONTEXT_NAMES, default=default)
+
+
+def theta(default: float = 10000.0) -> object:
+    return real(*THETA_NAMES, default=default, least=1e-6)
+
+
+def rms_eps(default: float) -> object:
+    return real("rms_norm_eps", "norm_eps", default=default, least=0, most=1)
+
+
+def layer_eps(default: float) -> object:
+    return real("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", default=default, least=0, most=1)
+
+
+def key_value_heads(default: object = "=heads") -> object:
+    return count("num_key_value_heads", "n_kv_heads", most=MOST_HEADS, default=default)
+
+
+def head_dim(facts: Facts) -> int:
+    """The head's width as given, else hidden / heads."""
+    given = facts.read(count("head_dim", default=None, most=MOST_WIDTH))
+    return given or facts.quotient("hidden", "heads", ("hidden_size", "num_attention_heads"))
+
+
+def given_head_dim(facts: Facts) -> int | None:
+    """key_length of families whose config class has no head_dim of its own: only what config.json says."""
+    return facts.read(count("head_dim", default=None))
+
+
+def key_value_width(facts: Facts) -> int:
+    facts.quotient("heads", "kv_heads", ("num_attention_heads", "num_key_value_heads"))
+    return facts.kv_heads * facts.head_dim
+
+
+def partial_rotary(default: float) -> object:
+    """Rotated dimensions of a head: partial_rotary_factor of it."""
+
+    def dims(facts: Facts) -> int:
+        factor = facts.read(real("partial_rotary_factor", "rotary_pct", default=default, least=0, most=1))
+        return int(facts.head_dim * factor)
+
+    return dims
+
+
+def scaling(facts: Facts) -> str | None:
+    """The kind of rope scaling, None for none. Kinds without a GGUF counterpart are left to ``notes``."""
+    settings = facts.config.get("rope_scaling")
+    if settings is not None and not isinstance(settings, Mapping):
+        raise bad("rope_scaling", "is no object")
+    kind = facts.read(text("rope_scaling.rope_type", "rope_scaling.type", default="default"))
+    return {"default": None, "none": None, "su": "longrope"}.get(kind, kind)
+
+
+def _scaling_value(field: object, *kinds: str) -> object:
+    """A field of rope_scaling that counts for some kinds only."""
+    return lambda facts: facts.read(field) if facts.scaling in kinds else None
+
+
+ROPE_FACTS = {
+    "theta": theta(),
+    "scaling": scaling,
+    "scaling_type": lambda facts: facts.scaling if facts.scaling in ("linear", "yarn", "longrope") else None,
+    "scaling_factor": _scaling_value(real("rope_scaling.factor", least=1e-6), "linear", "yarn"),
+    "scaling_context": _scaling_value(
+        count("rope_scaling.original_max_position_embeddings", "original_max_position_embeddings", default=None), "yarn"
+    ),
+    "yarn_ext": _scaling_value(real("rope_scaling.extrapolation_factor", default=None), "yarn"),
+    "yarn_attn": _scaling_value(real("rope_scaling.attention_factor", default=None), "yarn"),
+    "yarn_fast": _scaling_value(real("rope_scaling.beta_fast", default=None), "yarn"),
+    "yarn_slow": _scaling_value(real("rope_scaling.beta_slow", default=None), "yarn"),
+}
+
+FACTS = {
+    "layers": LAYERS,
+    "context": context(2048),
+    "hidden": HIDDEN,
+    "ff": FEED_FORWARD,
+    "heads": HEADS,
+    "kv_heads": KV_HEADS,
+    "vocab": VOCAB,
+    "eps": rms_eps(1e-6),
+    **ROPE_FACTS,
+    "head_dim": head_dim,
+    "key_length": given_head_dim,
+    "q": lambda facts: facts.heads * facts.head_dim,
+    "kv": key_value_width,
+    # A head may only be missing where the config does not say outright that the embeddings are not tied.
+    "may_tie": lambda facts: facts.read(flag("tie_word_embeddings", default=True)),
+}
+
+EXPERT_FACTS = {
+    "experts": count("num_local_experts", "num_experts", "n_routed_experts", most=MOST_EXPERTS),
+    "experts_used": count("num_experts_per_tok", "num_experts_per_token", "top_k_experts", most=MOST_EXPERTS),
+}
+
+# ---- metadata ------------------------------------------------------------------------------------------------
+
+SIZES = (
+    Entry("block_count", "u32", "layers"),
+    Entry("context_length", "u32", "context"),
+    Entry("embedding_length", "u32", "hidden"),
+    Entry("feed_forward_length", "u32", "ff"),
+    Entry("attention.head_count", "u32", "heads"),
+    Entry("attention.head_count_kv", "u32", "kv_heads"),
+)
+ROPE = (
+    Entry("rope.scaling.type", "string", "scaling_type"),
+    Entry("rope.scaling.factor", "f32", "scaling_factor"),
+    Entry("rope.scaling.original_context_length", "u32", "scaling_context"),
+    Entry("rope.scaling.yarn_ext_factor", "f32", "yarn_ext"),
+    Entry("rope.scaling.yarn_attn_factor", "f32", "yarn_attn"),
+    Entry("rope.scaling.yarn_beta_fast", "f32", "yarn_fast"),
+    Entry("rope.scaling.yarn_beta_slow", "f32", "yarn_slow"),
+    Entry("rope.freq_base", "f32", "theta"),
+)
+RMS = (Entry("attention.layer_norm_rms_epsilon", "f32", "eps"),)
+LAYER_NORM = (Entry("attention.layer_norm_epsilon", "f32", "eps"),)
+LENGTHS = (
+    Entry("attention.key_length", "u32", "key_length"),
+    Entry("attention.value_length", "u32", "key_length"),
+)
+VOCAB_SIZE = (Entry("vocab_size", "u32", "vocab"),)
+ROPE_DIMS = (Entry("rope.dimension_count", "u32", "rope_dims"),)
+EXPERT_COUNTS = (Entry("expert_count", "u32", "experts"), Entry("expert_used_count", "u32", "experts_used"))
+WINDOW = (Entry("attention.sliding_window", "u32", "window"),)
+
+METADATA = SIZES + ROPE + RMS + LENGTHS
+
+# ---- tensors -------------------------------------------------------------------------------------------------
+
+HIDDEN_ROW = ("hidden",)
+EMBEDDINGS = (Row("embed_tokens", "token_embd", ("vocab", "hidden"), bias="none"),)
+HEAD = (Row("lm_head", "output", ("vocab", "hidden"), optional="may_tie"),)
+FINAL_NORM = (Row("norm", "output_norm", HIDDEN_ROW),)
+PROJECTIONS = (
+    Row("layers.{layer}.self_attn.q_proj", "blk.{layer}.attn_q", ("q", "hidden")),
+    Row("layers.{layer}.self_attn.k_proj", "blk.{layer}.attn_k", ("kv", "hidden")),
+    Row("layers.{layer}.self_attn.v_proj", "blk.{layer}.attn_v", ("kv", "hidden")),
+)
+PERMUTED_PROJECTIONS = (
+    Row("layers.{layer}.self_attn.q_proj", "blk.{layer}.attn_q", ("q", "hidden"), permuted("heads")),
+    Row("layers.{layer}.self_attn.k_proj", "blk.{layer}.attn_k", ("kv", "hidden"), permuted("kv_heads")),
+    PROJECTIONS[2],
+)
+BIASED_PROJECTIONS = tuple(Row(row.source, row.target, row.shape, bias="required") for row in PROJECTIONS)
+OUT_PROJECTION = (Row("layers.{layer}.self_attn.o_proj", "blk.{layer}.attn_output", ("hidden", "q")),)
+HEAD_NORMS = (
+    Row("layers.{layer}.self_attn.q_norm", "blk.{layer}.attn_q_norm", ("head_dim",)),
+    Row("layers.{layer}.self_attn.k_norm", "blk.{layer}.attn_k_norm", ("head_dim",)),
+)
+FULL_NORMS = (
+    Row("layers.{layer}.self_attn.q_norm", "blk.{layer}.attn_q_norm", ("q",)),
+    Row("layers.{layer}.self_attn.k_norm", "blk.{layer}.attn_k_norm", ("kv",)),
+)
+PRE_NORMS = (
+    Row("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", HIDDEN_ROW),
+    Row("layers.{layer}.post_attention_layernorm", "blk.{layer}.ffn_norm", HIDDEN_ROW),
+)
+GATED_MLP = (
+    Row("layers.{layer}.mlp.gate_proj", "blk.{layer}.ffn_gate", ("ff", "hidden")),
+    Row("layers.{layer}.mlp.up_proj", "blk.{layer}.ffn_up", ("ff", "hidden")),
+    Row("layers.{layer}.mlp.down_proj", "blk.{layer}.ffn_down", ("hidden", "ff")),
+)
+# gate and up in one matrix, gate rows first; llama.cpp reads it so
+FUSED_MLP = (
+    Row("layers.{layer}.mlp.gate_up_proj", "blk.{layer}.ffn_up", ("2*ff", "hidden")),
+    GATED_MLP[2],
+)
+
+
+def experts(prefix: str, gate: str, up: str, down: str, layers: str | None = None) -> tuple[Row, ...]:
+    """One matrix per expert and kind, stacked along the slowest dimension; in llama.cpp's order down, gate, up."""
+    wide, back = ("expert_ff", "hidden"), ("hidden", "expert_ff")
+    name = f"layers.{{layer}}.{prefix}.{{expert}}."
+    return (
+        Row(name + down, "blk.{layer}.ffn_down_exps", back, bias="none", layers=layers),
+        Row(name + gate, "blk.{layer}.ffn_gate_exps", wide, bias="none", layers=layers),
+        Row(name + up, "blk.{layer}.ffn_up_exps", wide, bias="none", layers=layers),
+    )
+
+
+def router(source: str, layers: str | None = None) -> tuple[Row, ...]:
+    return (Row("layers.{layer}." + source, "blk.{layer}.ffn_gate_inp", ("experts", "hidden"), layers=layers),)
+
+
+TOP = EMBEDDINGS + HEAD + FINAL_NORM
+TENSORS = TOP + PRE_NORMS + PROJECTIONS + OUT_PROJECTION + GATED_MLP
+PERMUTED_TENSORS = TOP + PRE_NORMS + PERMUTED_PROJECTIONS + OUT_PROJECTION + GATED_MLP
+
+# Buffers that old checkpoints carry; they are computed, not learned.
+IGNORED = ("*.rotary_emb.inv_freq", "*.attention.bias", "*.attention.masked_bias", "*.attn.masked_bias")

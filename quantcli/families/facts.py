@@ -1,0 +1,125 @@
+"""config.json -> facts: checked numbers under one name each, with the defaults of the transformers config classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from quantcli.errors import BadConfig
+from quantcli.families.declaration import REQUIRED, Field
+
+_REAL_NAMES = {"count": "an integer", "real": "a finite number", "flag": "true or false", "text": "a string"}
+
+
+def bad(field: str, problem: str, hint: str | None = None) -> BadConfig:
+    """The error for ``field`` of config.json."""
+    return BadConfig(f"{field} {problem}", where="config.json", hint=hint or "the checkpoint's config.json is damaged")
+
+
+class Facts(dict):
+    """What a family knows about one checkpoint: fact name -> value (None where absent); also as attributes.
+
+    ``config`` is the flattened config.json (see ``flatten``).
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def read(self, field: Field) -> Any:
+        """The value of ``field``. Raises BadConfig naming the field, when it is absent, of a wrong kind or absurd."""
+        for name in field.names:
+            value = self._find(name)
+            if value is not None:
+                return _checked(name, value, field)
+        if field.default is REQUIRED:
+            names = " (or ".join(field.names[:2]) + ")" * (len(field.names) > 1)
+            raise bad(names, "is missing", "a config.json that describes the model is needed")
+        if isinstance(field.default, str) and field.default.startswith("="):
+            return self[field.default[1:]]
+        return field.default
+
+    def quotient(self, total: str, parts: str, config_names: tuple[str, str]) -> int:
+        """Fact ``total`` divided by fact ``parts``. Raises BadConfig when it leaves a remainder."""
+        if self[total] % self[parts]:
+            raise bad(config_names[0], f"{self[total]} is no multiple of {config_names[1]} {self[parts]}")
+        return self[total] // self[parts]
+
+    def size(self, dimension: str | int) -> int:
+        """A symbolic dimension: sums of products of facts and integers ("q+2*kv")."""
+        if isinstance(dimension, int):
+            return dimension
+        return sum(math.prod(self._factor(name) for name in term.split("*")) for term in dimension.split("+"))
+
+    def _factor(self, name: str) -> int:
+        return int(name) if name.isdigit() else self[name]
+
+    def _find(self, dotted: str) -> Any:
+        value: Any = self.config
+        for part in dotted.split("."):
+            if not isinstance(value, Mapping):
+                return None
+            value = value.get(part)
+        return value
+
+
+def _checked(name: str, value: Any, field: Field) -> Any:
+    kind, good = field.kind, True
+    if kind == "count":
+        good = isinstance(value, int) and not isinstance(value, bool)
+    elif kind == "real":
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 3.4e38
+    elif kind == "flag":
+        good = isinstance(value, bool)
+    elif kind == "text":
+        good = isinstance(value, str)
+    if not good:
+        raise bad(name, f"is {_shown(value)}; {_REAL_NAMES[kind]} is expected")
+    if kind in ("count", "real") and not field.least <= value <= field.most:
+        raise bad(name, f"is {_shown(value)}; {field.least:g} to {field.most:g} is possible")
+    return float(value) if kind == "real" else value
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else shown[:37] + "..."
+
+
+def settle(declared: Mapping[str, Any], config: Mapping[str, Any]) -> Facts:
+    """All facts that a family declares, in order: fields are read, functions called, constants taken."""
+    facts = Facts(flatten(config))
+    for name, source in declared.items():
+        if isinstance(source, Field):
+            facts[name] = facts.read(source)
+        else:
+            facts[name] = source(facts) if callable(source) else source
+    return facts
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The newer spelling of the rope settings (``rope_parameters``) written as the older one.
+
+    ``rope_parameters`` holds theta and scaling together, or one such object per kind of layer.
+    """
+    flat = dict(config)
+    parameters = flat.get("rope_parameters")
+    if not isinstance(parameters, Mapping):
+        return flat
+    local = parameters.get("sliding_attention")
+    if isinstance(local, Mapping):
+        flat.setdefault("rope_local_base_freq", local.get("rope_theta"))
+    full = parameters.get("full_attention")
+    parameters = full if isinstance(full, Mapping) else parameters
+    for name in ("rope_theta", "partial_rotary_factor"):
+        if flat.get(name) is None and parameters.get(name) is not None:
+            flat[name] = parameters[name]
+    if flat.get("rope_scaling") is None:
+        flat["rope_scaling"] = dict(parameters)
+    return flat

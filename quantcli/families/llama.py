@@ -1,0 +1,95 @@
+"""Llama 1 to 3.x, Mistral and Mixtral: all of GGUF architecture "llama"."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from quantcli.families import decoder
+from quantcli.families.declaration import Extra, Family, count, real
+from quantcli.families.facts import Facts, bad
+from quantcli.vocab import VocabHints
+
+
+def rope_frequency_divisors(facts: Facts) -> list[float] | None:
+    """Llama 3.1's scaling as a table of head_dim/2 divisors: long wavelengths by ``factor``, a ramp between.
+
+    Formula: the rope scaling of type "llama3" in transformers' modeling_rope_utils.
+    """
+    if facts.scaling != "llama3":
+        return None
+    factor = facts.read(real("rope_scaling.factor", default=8.0, least=1e-6))
+    low = facts.read(real("rope_scaling.low_freq_factor", default=1.0, least=1e-6))
+    high = facts.read(real("rope_scaling.high_freq_factor", default=4.0, least=1e-6))
+    original = facts.read(count("rope_scaling.original_max_position_embeddings", default=8192))
+    if low >= high:
+        raise bad("rope_scaling.high_freq_factor", "must exceed low_freq_factor")
+
+    def divisor(wavelength: float) -> float:
+        if wavelength < original / high:
+            return 1.0
+        if wavelength > original / low:
+            return factor
+        smooth = (original / wavelength - low) / (high - low)
+        return 1 / ((1 - smooth) / factor + smooth)
+
+    return [divisor(2 * math.pi * facts.theta ** (i / facts.rope_dims)) for i in range(0, facts.rope_dims, 2)]
+
+
+def hints_by_size(facts: Facts, hints: VocabHints) -> VocabHints:
+    """CodeLlama (32,016 tokens) has infill ids; SmolLM (49,152) adds no bos. Known by their vocabulary sizes only."""
+    if facts.vocab == 32016:
+        return replace(hints, ids={"fim_pre": 32007, "fim_suf": 32008, "fim_mid": 32009, "eot": 32010})
+    return replace(hints, add_bos=False) if facts.vocab == 49152 else hints
+
+
+LLAMA = Family(
+    name="llama",
+    gguf_arch="llama",
+    hf_architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),
+    model_types=("llama",),
+    facts={
+        **decoder.FACTS,
+        "key_length": lambda facts: facts.head_dim,
+        "rope_dims": lambda facts: facts.head_dim,
+    },
+    metadata=decoder.METADATA + decoder.VOCAB_SIZE + decoder.ROPE_DIMS,
+    tensors=decoder.PERMUTED_TENSORS,
+    extras=(Extra("rope_freqs.weight", rope_frequency_divisors),),
+    ignored=decoder.IGNORED,
+    vocab=VocabHints("llama", prefix_from_config=True),
+    vocab_for=hints_by_size,
+)
+
+# The sliding window of early Mistral models is not written: llama.cpp's "llama" has none.
+MISTRAL = LLAMA.derive(
+    "mistral",
+    hf_architectures=("MistralForCausalLM",),
+    model_types=("mistral",),
+    facts={"context": decoder.context(4096 * 32), "kv_heads": decoder.key_value_heads(8)},
+)
+
+MIXTRAL = LLAMA.derive(
+    "mixtral",
+    hf_architectures=("MixtralForCausalLM",),
+    model_types=("mixtral",),
+    facts={
+        "context": decoder.context(4096 * 32),
+        "kv_heads": decoder.key_value_heads(8),
+        "eps": decoder.rms_eps(1e-5),
+        "theta": decoder.theta(1e6),
+        "key_length": decoder.given_head_dim,
+        "experts": count("num_local_experts", default=8, most=decoder.MOST_EXPERTS),
+        "experts_used": count("num_experts_per_tok", default=2, most=decoder.MOST_EXPERTS),
+        "expert_ff": lambda facts: facts.ff,
+    },
+    metadata=decoder.METADATA + decoder.EXPERT_COUNTS + decoder.VOCAB_SIZE + decoder.ROPE_DIMS,
+    tensors=decoder.TOP
+    + decoder.PRE_NORMS
+    + decoder.PERMUTED_PROJECTIONS
+    + decoder.OUT_PROJECTION
+    + decoder.router("block_sparse_moe.gate")
+    + decoder.experts("block_sparse_moe.experts", gate="w1", up="w3", down="w2"),
+)
+
+FAMILIES = (LLAMA, MISTRAL, MIXTRAL)

@@ -1,0 +1,167 @@
+"""A checkpoint folder -> Model: choose the family, read the facts, bind the tensors, write the metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from quantcli import formats, vocab
+from quantcli.errors import BadConfig, QuantcliError, UnsupportedFile
+from quantcli.families import bind, metadata, table
+from quantcli.families.declaration import Family
+from quantcli.families.facts import Facts, settle
+from quantcli.model import Model, ModelTensor
+
+if TYPE_CHECKING:
+    from quantcli.formats import TensorType
+    from quantcli.sources.checkpoint import Checkpoint
+
+# What llama.cpp's converter keeps in F32 although it is two-dimensional.
+_ALWAYS_F32 = ("_norm.weight", ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight", ".ssm_conv1d.weight")
+_ALWAYS_F32_NAMES = ("position_embd.weight", "token_types.weight")
+_KNOWN_SCALINGS = (None, "linear", "yarn", "llama3", "longrope")
+
+
+def load_checkpoint(
+    checkpoint: Checkpoint,
+    *,
+    architecture: str | None = None,
+    pre_tokenizer: str | None = None,
+    chat_template: str | None = None,
+) -> Model:
+    """The model in ``checkpoint`` as a GGUF file would hold it; headers and small files only are read.
+
+    Raises UnknownArchitecture, BadConfig, UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile, and what
+    ``vocab.load`` raises.
+    """
+    config_path = str(checkpoint.folder / "config.json")
+    try:
+        family, config, wrapped = table.choose(checkpoint.config, architecture)
+        check_packing(family, config)
+        facts = settle(family.facts, config)
+    except QuantcliError as error:
+        error.where = config_path if error.where == "config.json" else error.where
+        raise
+    sources = converter_order(checkpoint)
+    bound, left_out = bind.bind(family, facts, sources, wrapped, str(checkpoint.folder))
+    hints = family.vocab_for(facts, family.vocab) if family.vocab_for else family.vocab
+    tokens, notes = vocab.load(
+        checkpoint,
+        vocab_size=facts.get("tokens", facts["vocab"]),
+        hints=hints,
+        pre_tokenizer=pre_tokenizer,
+        chat_template=chat_template,
+    )
+    if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
+        facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
+    tensors, default_float = make_tensors(checkpoint, family, facts, bound, sources)
+    return Model(
+        name=checkpoint.name,
+        architecture=family.gguf_arch,
+        metadata={
+            **metadata.general(family, checkpoint, tensors),
+            **metadata.architecture(family, facts),
+            **tokens,
+            **metadata.provenance(checkpoint),
+        },
+        tensors=tensors,
+        default_float=default_float,
+        kind="checkpoint",
+        files=checkpoint.files,
+        shards=len(checkpoint.tensor_files),
+        notes=[*remarks(facts, left_out), *notes],
+        extra={"family": family.name},
+    )
+
+
+def check_packing(family: Family, config: Mapping[str, Any]) -> None:
+    """Raises UnsupportedFile for a quantized checkpoint whose packing the family does not read."""
+    settings = config.get("quantization_config")
+    if settings is None:
+        return
+    method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+    if not isinstance(method, str):
+        raise BadConfig("quantization_config has no quant_method", where="config.json")
+    if method not in family.packed:
+        raise UnsupportedFile(
+            f"the weights are already quantized ({method})",
+            where="config.json",
+            hint="convert the original checkpoint in BF16 or F16",
+        )
+
+
+def converter_order(checkpoint: Checkpoint) -> list[Any]:
+    """All source tensors as llama.cpp's converter meets them: files in order, names sorted within each."""
+    position = {name: number for number, name in enumerate(checkpoint.tensor_files)}
+    return sorted(checkpoint.tensors.values(), key=lambda tensor: (position[tensor.file.name], tensor.name))
+
+
+def guess_float(sources: Sequence[Any]) -> TensorType:
+    """What ``--outtype auto`` means: the first half-precision matrix decides; F16 where there is none."""
+    found = (tensor.dtype for tensor in sources if len(tensor.shape) >= 2 and tensor.dtype in ("BF16", "F16"))
+    return formats.BY_NAME[next(found, "F16")]
+
+
+def make_tensors(
+    checkpoint: Checkpoint, family: Family, facts: Facts, bound: Sequence[bind.Bound], sources: Sequence[Any]
+) -> tuple[list[ModelTensor], TensorType]:
+    """The generated tensors, then those of the checkpoint; and the default float type."""
+    default = guess_float(sources)
+    shard = {name: number for number, name in enumerate(checkpoint.tensor_files)}
+    tensors = [tensor for extra in family.extras if (tensor := generated(extra.target, extra.values(facts)))]
+    for one in bound:
+        node = bind.build(one, facts)
+        if family.cut_embeddings and one.name == "token_embd.weight":
+            node = cut(node, facts["vocab"])
+        first = one.parts[min(one.parts)]
+        stored = node.reader.stored
+        tensors.append(
+            ModelTensor(
+                name=one.name,
+                shape=tuple(reversed(node.shape)),
+                type=stored if stored.quantized else converted_type(one.name, node.shape, default),
+                stored=stored,
+                raw=node.reader.raw,
+                reader=node.reader,
+                origin=first.origin if len(one.parts) == 1 else f"{first.origin} and {len(one.parts) - 1} more",
+                shard=shard[first.file.name],
+            )
+        )
+    return tensors, default
+
+
+def cut(node: Any, rows: int) -> Any:
+    """The first ``rows`` rows of a matrix."""
+    from quantcli.families.readers import Span
+
+    if rows >= node.shape[0]:
+        return node
+    return replace(node, shape=(rows, *node.shape[1:]), reader=Span(node.reader, 0, rows))
+
+
+def generated(name: str, values: Sequence[float] | None) -> ModelTensor | None:
+    """A tensor of computed numbers, in F32."""
+    if values is None:
+        return None
+    from quantcli.families.readers import Generated
+
+    f32 = formats.BY_NAME["F32"]
+    return ModelTensor(name, (len(values),), f32, f32, True, Generated(values), "computed from config.json")
+
+
+def converted_type(name: str, shape: tuple[int, ...], default: TensorType) -> TensorType:
+    """The type that llama.cpp's converter writes: F32 for vectors, norms and what its rules name, else the default."""
+    full = len(shape) == 1 or not name.endswith(".weight") or name.endswith(_ALWAYS_F32) or name in _ALWAYS_F32_NAMES
+    return formats.BY_NAME["F32"] if full else default
+
+
+def remarks(facts: Facts, left_out: int) -> list[str]:
+    """What the user should know: left-out tensors, settings without a counterpart."""
+    notes = []
+    if left_out:
+        notes.append(f"left out {left_out} vision tensors: only the language model is converted")
+    scaling = facts.get("scaling")
+    if scaling not in _KNOWN_SCALINGS:
+        notes.append(f"rope_scaling of type {scaling!r} has no counterpart in GGUF and is left out")
+    return notes

@@ -1,0 +1,132 @@
+"""Facts -> GGUF metadata: the architecture's entries, and what a file says about itself under ``general.``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from quantcli import container
+from quantcli.families.declaration import Family
+from quantcli.families.facts import Facts
+
+if TYPE_CHECKING:
+    from quantcli.container import Value
+    from quantcli.model import ModelTensor
+    from quantcli.sources.checkpoint import Checkpoint
+
+# generation_config.json -> general.sampling.*; a value of another kind than stated is passed over
+_SAMPLING = (
+    ("top_k", "top_k", "i32"),
+    ("top_p", "top_p", "f32"),
+    ("min_p", "min_p", "f32"),
+    ("temperature", "temp", "f32"),
+    ("repetition_penalty", "penalty_repeat", "f32"),
+)
+_CARD = (
+    ("license", "general.license"),
+    ("license_name", "general.license.name"),
+    ("license_link", "general.license.link"),
+)
+_SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[kmbt]", re.IGNORECASE)
+_VERSION = re.compile(r"v\d+(?:\.\d+)*", re.IGNORECASE)
+_HUB = "https://huggingface.co/"
+
+
+def architecture(family: Family, facts: Facts) -> dict[str, Value]:
+    """``<arch>.*`` as the family declares it; entries whose fact is None are left out."""
+    found = {}
+    for entry in family.metadata:
+        value = facts[entry.fact]
+        if value is not None:
+            found[f"{family.gguf_arch}.{entry.key}"] = getattr(container, entry.type)(value)
+    return found
+
+
+def general(family: Family, checkpoint: Checkpoint, tensors: Sequence[ModelTensor]) -> dict[str, Value]:
+    """``general.*``: names and size from folder and tensors, sampling defaults, license and base from the card."""
+    found = {"general.architecture": container.string(family.gguf_arch), "general.type": container.string("model")}
+    found |= sampling(checkpoint.json("generation_config.json"))
+    names = {"general.name": title(checkpoint.name), **name_parts(checkpoint.name)}
+    names["general.organization"] = title(checkpoint.owner) if checkpoint.owner else None
+    names["general.size_label"] = size_label(tensors)
+    if checkpoint.owner:
+        names["general.source.repo_url"] = f"{_HUB}{checkpoint.owner}/{checkpoint.name}"
+    found |= {key: container.string(text) for key, text in names.items() if text}
+    return found | card(checkpoint.card)
+
+
+def provenance(checkpoint: Checkpoint) -> dict[str, Value]:
+    """sha256 of the small files that the metadata was made from; never a path."""
+    return {f"quantcli.source.sha256.{name}": container.string(digest) for name, digest in checkpoint.digests().items()}
+
+
+def sampling(settings: Any) -> dict[str, Value]:
+    """``general.sampling.*`` from generation_config.json."""
+    found = {}
+    for field, key, kind in _SAMPLING:
+        value = settings.get(field) if isinstance(settings, Mapping) else None
+        whole = kind == "i32"
+        if type(value) in ((int,) if whole else (int, float)) and abs(value) < (2**31 if whole else 1e30):
+            found[f"general.sampling.{key}"] = getattr(container, kind)(value)
+    return found
+
+
+def card(fields: Mapping[str, Any]) -> dict[str, Value]:
+    """License, base models, tags and languages of a model card's front matter."""
+    found = {key: container.string(fields[field]) for field, key in _CARD if isinstance(fields.get(field), str)}
+    bases = _as_list(fields.get("base_model"))
+    if bases:
+        found["general.base_model.count"] = container.u32(len(bases))
+    for number, base in enumerate(bases):
+        owner, _, name = base.rpartition("/")
+        texts = {"name": title(name), "organization": title(owner), "repo_url": f"{_HUB}{base}" if owner else ""}
+        found |= {f"general.base_model.{number}.{key}": container.string(text) for key, text in texts.items() if text}
+    for field, key in (("tags", "general.tags"), ("language", "general.languages")):
+        if fields.get(field):
+            found[key] = container.strings(_as_list(fields[field]))
+    return found
+
+
+def title(name: str) -> str:
+    """A folder's name as a title: "llama-k256" -> "Llama K256"; versions and mixed case stay as they are."""
+    words = name.strip().replace("-", " ").split()
+    return " ".join(word.title() if word.islower() and not re.match(r"v\d|\d", word) else word for word in words)
+
+
+def name_parts(name: str) -> dict[str, str]:
+    """What a name in the usual form Base-Name-7B-Instruct-v0.1 tells: basename, finetune, version."""
+    words = name.split("-")
+    sizes = [i for i, word in enumerate(words) if i and _SIZE.fullmatch(word)]
+    versions = [word for word in words[1:] if _VERSION.fullmatch(word)]
+    found = {"general.version": versions[-1]} if versions else {}
+    if sizes:
+        rest = [word for word in words[sizes[0] + 1 :] if not _VERSION.fullmatch(word) and not _SIZE.fullmatch(word)]
+        found["general.basename"] = "-".join(word for word in words[: sizes[0]] if not _VERSION.fullmatch(word))
+        found["general.finetune"] = "-".join(rest)
+    return found
+
+
+def size_label(tensors: Sequence[ModelTensor]) -> str:
+    """"135M", or "8x7B" with experts: weights without and per expert, as llama.cpp's naming convention counts."""
+    shared = expert = experts = 0
+    for tensor in tensors:
+        weights = prod(tensor.shape)
+        if "_exps." in tensor.name and tensor.shape:
+            experts = max(experts, tensor.shape[-1])
+            expert += weights // tensor.shape[-1]
+        else:
+            shared += weights
+    return (f"{experts}x" if experts else "") + _rounded(shared + expert)
+
+
+def _rounded(count: int) -> str:
+    """At least two digits, with a suffix."""
+    scale, suffix = next(((s, x) for s, x in ((1e12, "T"), (1e9, "B"), (1e6, "M")) if count > s), (1e3, "K"))
+    digits = len(str(round(count / scale)).lstrip("0"))
+    return f"{count / scale:.{max(2 - digits, 0)}f}{suffix}"
+
+
+def _as_list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())

@@ -1,0 +1,63 @@
+"""Qwen2, Qwen3 and Qwen3-MoE. Their sliding window settings are not used by llama.cpp."""
+
+from __future__ import annotations
+
+from quantcli.families import decoder
+from quantcli.families.declaration import Entry, Family, Graph, count
+from quantcli.vocab import VocabHints
+
+QWEN2 = Family(
+    name="qwen2",
+    gguf_arch="qwen2",
+    hf_architectures=("Qwen2ForCausalLM",),
+    model_types=("qwen2",),
+    facts={**decoder.FACTS, "context": decoder.context(32768), "kv_heads": decoder.key_value_heads(32)},
+    metadata=decoder.METADATA,
+    tensors=decoder.TOP
+    + decoder.PRE_NORMS
+    + decoder.BIASED_PROJECTIONS
+    + decoder.OUT_PROJECTION
+    + decoder.GATED_MLP,
+    ignored=decoder.IGNORED,
+    vocab=VocabHints("qwen2"),
+    graph=Graph(rope="neox"),
+)
+
+QWEN3 = QWEN2.derive(
+    "qwen3",
+    gguf_arch="qwen3",
+    hf_architectures=("Qwen3ForCausalLM",),
+    model_types=("qwen3",),
+    facts={
+        "head_dim": count("head_dim", default=128, most=decoder.MOST_WIDTH),
+        "key_length": lambda facts: facts.head_dim,
+    },
+    tensors=decoder.TENSORS + decoder.HEAD_NORMS,
+    graph={"qk_norm": "head"},
+)
+
+QWEN3_MOE = QWEN3.derive(
+    "qwen3-moe",
+    gguf_arch="qwen3moe",
+    hf_architectures=("Qwen3MoeForCausalLM",),
+    model_types=("qwen3_moe",),
+    facts={
+        "kv_heads": decoder.key_value_heads(4),
+        "head_dim": decoder.head_dim,
+        "key_length": decoder.given_head_dim,
+        **decoder.EXPERT_FACTS,
+        "expert_ff": count("moe_intermediate_size", most=decoder.MOST_WIDTH),
+    },
+    metadata=decoder.METADATA
+    + decoder.EXPERT_COUNTS
+    + (Entry("expert_feed_forward_length", "u32", "expert_ff"),),
+    tensors=decoder.TOP
+    + decoder.PRE_NORMS
+    + decoder.PROJECTIONS
+    + decoder.HEAD_NORMS
+    + decoder.OUT_PROJECTION
+    + decoder.router("mlp.gate")
+    + decoder.experts("mlp.experts", "gate_proj", "up_proj", "down_proj"),
+)
+
+FAMILIES = (QWEN2, QWEN3, QWEN3_MOE)

@@ -1,0 +1,175 @@
+"""The transforms of tensor rows, each a small function that puts a lazy reader around another.
+
+A transform takes a ``Node`` (a reader with its shape in torch order) and the facts. Symbolic dimensions are resolved
+here, so that a family's table reads ``permuted("heads")``. Those that only move rows apply to a bias as well; those
+that change values or transpose do not (``moves_rows``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy
+
+    from quantcli.families.facts import Facts
+    from quantcli.families.readers import Reader
+
+Dimension = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A tensor on its way: ``shape`` in torch order; ``reader`` shows it as [product of leading dims, last dim]."""
+
+    shape: tuple[int, ...]
+    reader: Reader
+    partner: Reader | None = None  # the second source tensor of a pair (packed codes and their scales)
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """A named step; ``a | b`` is first a, then b."""
+
+    name: str
+    apply: Callable[[Node, Facts], Node]
+    moves_rows: bool = True
+
+    def __or__(self, other: Transform) -> Transform:
+        def both(node: Node, facts: Facts) -> Node:
+            return other.apply(self.apply(node, facts), facts)
+
+        return Transform(f"{self.name} | {other.name}", both, self.moves_rows and other.moves_rows)
+
+
+def regrouped(
+    grid: tuple[Dimension, ...],
+    order: tuple[int, ...] | None = None,
+    pick: Mapping[int, tuple[Dimension, Dimension, int]] | None = None,
+) -> Transform:
+    """Rows seen as a ``grid``; per axis (start, stop, step) of it may be picked; then the axes are reordered.
+
+    One dimension of the grid may be -1. On a vector the elements are the rows. The result has all rows on one axis.
+    """
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.families.readers import Reshaped, Span, Strided
+
+        vector = len(node.shape) == 1
+        reader = Reshaped(node.reader, 1) if vector else node.reader
+        dims = _whole_grid([facts.size(size) for size in grid], reader.rows)
+        strides = [math.prod(dims[axis + 1 :]) for axis in range(len(dims))]
+        offset = 0
+        for axis, (start, stop, step) in (pick or {}).items():
+            start, stop = facts.size(start), facts.size(stop)
+            offset += start * strides[axis]
+            dims[axis], strides[axis] = -(-(stop - start) // step), strides[axis] * step
+        axes = order or range(len(dims))
+        dims, strides = [dims[axis] for axis in axes], [strides[axis] for axis in axes]
+        count = math.prod(dims)
+        if len(dims) == 1 and strides == [1]:
+            view: Reader = Span(reader, offset, offset + count)
+        else:
+            view = Strided(reader, dims, strides, offset)
+        return Node((count,), Reshaped(view, count)) if vector else Node((count, node.reader.columns), view)
+
+    return Transform("regrouped", apply)
+
+
+def _whole_grid(dims: list[int], rows: int) -> list[int]:
+    known = math.prod(size for size in dims if size >= 0)
+    dims = [rows // known if size < 0 else size for size in dims]
+    if math.prod(dims) != rows:
+        raise ValueError(f"{rows} rows do not form a grid of {dims}")
+    return dims
+
+
+def permuted(heads: str) -> Transform:
+    """Each head's rows from the half-split to the interleaved rotary layout: new row 2i + b = old row b * half + i."""
+    return replace(regrouped((heads, 2, -1), order=(0, 2, 1)), name=f"permuted({heads})")
+
+
+def rows(start: Dimension, stop: Dimension) -> Transform:
+    """Rows ``start`` to ``stop``."""
+    return replace(regrouped((-1,), pick={0: (start, stop, 1)}), name=f"rows({start}:{stop})")
+
+
+def shaped(*dims: Dimension) -> Transform:
+    """The same elements in another shape."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.families.readers import Reshaped
+
+        shape = tuple(facts.size(size) for size in dims)
+        same = shape[-1] == node.reader.columns
+        return replace(node, shape=shape, reader=node.reader if same else Reshaped(node.reader, shape[-1]))
+
+    return Transform("shaped", apply, moves_rows=False)
+
+
+def transposed() -> Transform:
+    """The last two dimensions exchanged."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.families.readers import Transposed
+
+        *lead, height, width = node.shape
+        return Node((*lead, width, height), Transposed(node.reader, math.prod(lead)))
+
+    return Transform("transposed", apply, moves_rows=False)
+
+
+def joined(*parts: Transform) -> Transform:
+    """The results of several transforms of the same tensor, one below the other."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.families.readers import Reshaped, Stacked
+
+        nodes = [part.apply(node, facts) for part in parts]
+        count = sum(one.shape[0] for one in nodes)
+        if len(node.shape) == 1:
+            return Node((count,), Reshaped(Stacked([Reshaped(one.reader, 1) for one in nodes]), count))
+        return Node((count, *nodes[0].shape[1:]), Stacked([one.reader for one in nodes]))
+
+    return Transform("joined", apply)
+
+
+def plus_one() -> Transform:
+    """1 is added (norms that are stored as the difference to 1)."""
+
+    def add(values: numpy.ndarray) -> None:
+        values += 1
+
+    return _mapped("plus_one", add)
+
+
+def negative_exp() -> Transform:
+    """-exp(x), in double through ``math`` and rounded: the same on every CPU."""
+
+    def change(values: numpy.ndarray) -> None:
+        values.flat = [-math.exp(value) for value in values.ravel().tolist()]
+
+    return _mapped("negative_exp", change)
+
+
+def _mapped(name: str, function: Callable[[numpy.ndarray], None]) -> Transform:
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.families.readers import Mapped
+
+        return replace(node, reader=Mapped(node.reader, function))
+
+    return Transform(name, apply, moves_rows=False)
+
+
+def repacked_mxfp4() -> Transform:
+    """Codes [experts, rows, groups, 16] with the partner's scales [experts, rows, groups] as MXFP4 blocks."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.families.readers import Repacked
+
+        return Node((*node.shape[:-2], node.shape[-2] * 32), Repacked(node.reader, node.partner))
+
+    return Transform("repacked_mxfp4", apply, moves_rows=False)
