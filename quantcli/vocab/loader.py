@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quantcli.container import Value, ValueType, array, boolean, string, strings, u32
-from quantcli.errors import BadTokenizer
+from quantcli.errors import BadTokenizer, MalformedFile
 from quantcli.vocab import (
     VocabHints,
     bytelevel,
@@ -55,9 +55,22 @@ class Loaded:
 def load(
     checkpoint: Any, size: int | None, hints: VocabHints, pre_tokenizer: str | None, chat_template: str | None
 ) -> tuple[dict[str, Value], list[str]]:
-    """See ``quantcli.vocab.load``."""
+    """See ``quantcli.vocab.load``. Places in errors are made absolute here."""
     if pre_tokenizer is not None:
         structure.check_name(pre_tokenizer)
+    try:
+        return build(checkpoint, size, hints, pre_tokenizer, chat_template)
+    except (BadTokenizer, MalformedFile) as error:
+        folder = str(checkpoint.folder)
+        if not (error.where or "").startswith(folder):
+            error.where = f"{folder}/{error.where}" if error.where else folder
+        raise
+
+
+def build(
+    checkpoint: Any, size: int | None, hints: VocabHints, pre_tokenizer: str | None, chat_template: str | None
+) -> tuple[dict[str, Value], list[str]]:
+    """The work of ``load``."""
     data, name = model_file(checkpoint)
     request = Request(checkpoint, size, hints, pre_tokenizer, read(checkpoint), data, name)
     loaded = READERS[kind_of(request)](request)
@@ -86,7 +99,7 @@ def load(
 def model_file(checkpoint: Any) -> tuple[bytes | None, str]:
     """The SentencePiece file of a checkpoint, if it has one (Llama 3 ships tiktoken's ranks as tokenizer.model)."""
     for name in ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"):
-        data = checkpoint.bytes(name, limit=sentencepiece.MAX_FILE)
+        data = checkpoint.bytes(name)
         if data is not None and not sentencepiece.is_text_ranks(data):
             return data, name
     return None, ""

@@ -1,0 +1,235 @@
+"""Text to token ids and back from the metadata of a GGUF file alone, as llama.cpp does it.
+
+Special tokens are found in the raw text first (longest first); what lies between them goes to the merges of the
+vocabulary: by score (``llama``) or by rank (``gpt2``).
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy
+
+from quantcli.container import Value
+from quantcli.errors import BadTokenizer, UnsupportedFile
+from quantcli.vocab import bpe, endings, pretokenizers
+from quantcli.vocab.bytelevel import character_to_byte
+from quantcli.vocab.merging import Merger
+from quantcli.vocab.table import TokenType, is_byte
+
+BLANK = "\u2581"
+SEARCHED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
+KINDS = ("bos", "eos", "unknown", "seperator", "padding", "mask", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+# kind of vocabulary -> ids that hold where the file names none
+DEFAULT_IDS = {"llama": {"bos": 1, "eos": 2, "unknown": 0}, "gpt2": {"bos": 11, "eos": 11}}
+
+
+class Tokenizer:
+    """A vocabulary that can be used. Not changed after it is built, so any thread may use it.
+
+    ``bos``, ``eos``, ``eot``, ``unknown``, ``padding`` are ids or None; ``end_of_generation`` are all ids that end an
+    answer; ``chat_template`` is the text of the default template or None.
+    """
+
+    def __init__(self, metadata: Mapping[str, Value]) -> None:
+        """Use ``Tokenizer.from_metadata``."""
+        self.kind = text_entry(metadata, "model") or ""
+        if self.kind not in DEFAULT_IDS:
+            raise UnsupportedFile(
+                f"a vocabulary of kind {self.kind!r} cannot be used here" if self.kind else "the file has no vocabulary",
+                where="tokenizer.ggml.model",
+                hint="text can be tokenized with the kinds llama (SentencePiece) and gpt2 (byte-level BPE)",
+            )
+        self.pre = text_entry(metadata, "pre") or "default"
+        self.texts = token_texts(metadata)
+        self.ids = {text: index for index, text in enumerate(self.texts)}
+        if len(self.ids) != len(self.texts):
+            raise BadTokenizer("two tokens have the same text", where="tokenizer.ggml.tokens")
+        self.types = numbers(metadata, "token_type", len(self.texts), int(TokenType.NORMAL))
+        self._name_ids(metadata)
+        self._name_flags(metadata)
+        template = metadata.get("tokenizer.chat_template")
+        self.chat_template = template.data if template is not None and isinstance(template.data, str) else None
+        name = metadata.get("general.name")
+        name = name.data.lower() if name is not None and isinstance(name.data, str) else ""
+        self.strips_right = "phi3" in name or "phi-3" in name  # llama.cpp goes by the model's name here
+        self._searched = self._find_searched()
+        self._pieces: dict[int, bytes] = {}
+        self._run = self._make_runner(metadata)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Value]) -> Tokenizer:
+        """Build it from the metadata of a GGUF file (also what ``vocab.load`` gives, with ``general.name``).
+
+        Raises BadTokenizer for contradictory entries, UnsupportedFile for a kind or pre-tokenizer that is not known.
+        """
+        return cls(metadata)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    # ---- text to ids
+
+    def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``.
+
+        ``add_special`` puts bos and eos around it where the vocabulary says so; ``parse_special`` reads the texts of
+        control tokens as these tokens (user-defined tokens are always read).
+        """
+        result = [self.bos] if add_special and self.add_bos and self.bos is not None else []
+        after_special = True
+        for part in self._parts(text, parse_special):
+            if isinstance(part, int):
+                result.append(part)
+                after_special = True
+                continue
+            if self.kind == "llama":
+                part = (" " * (after_special and self.add_space_prefix) + part).replace(" ", BLANK)
+            result += self._run(part)
+            after_special = False
+        if add_special and self.add_eos and self.eos is not None:
+            result.append(self.eos)
+        return result
+
+    def _parts(self, text: str, parse_special: bool) -> list[str | int]:
+        """The text cut at special tokens: raw pieces and ids. Longer tokens are searched in the whole text first."""
+        parts: list[str | int] = [text] if text else []
+        neighbours = set(map("".join, zip(text, text[1:], strict=False))) | set(text)
+        for token, content in self._searched:
+            if not parse_special and self.types[token] != TokenType.USER_DEFINED:
+                continue
+            if content[:2] in neighbours and content[-2:] in neighbours and content in text:
+                strip = self.strips_right and content not in ("<unk>", "<s>", "<|endoftext|>")
+                parts = [piece for part in parts for piece in cut(part, token, content, strip)]
+        return parts
+
+    def _find_searched(self) -> list[tuple[int, str]]:
+        """(id, text) of the tokens that are looked for in raw text, longest first."""
+        for text in endings.ALWAYS_TEXT:
+            if text in self.ids:
+                self.types[self.ids[text]] = TokenType.USER_DEFINED
+        for index in endings.by_text(self.ids):
+            self.types[index] = TokenType.CONTROL
+        found = [int(index) for index in numpy.flatnonzero(numpy.isin(self.types, SEARCHED)) if self.texts[index]]
+        return [(i, self.texts[i]) for i in sorted(found, key=lambda i: -len(self.texts[i].encode("utf-8", "replace")))]
+
+    def _make_runner(self, metadata: Mapping[str, Value]) -> Callable[[str], list[int]]:
+        """What turns raw text between special tokens into ids."""
+        if self.kind == "gpt2":
+            merges = metadata.get("tokenizer.ggml.merges")
+            if merges is None or isinstance(merges.data, (str, int, float, numpy.ndarray)):
+                raise BadTokenizer("there is no list of merges", where="tokenizer.ggml.merges")
+            model = bpe.build(self.ids, merges.data, self.pre)
+            return lambda text: model.encode(text, add_special_tokens=False).ids
+        scores = numbers(metadata, "scores", len(self.texts), 0.0)
+        if not numpy.isfinite(scores).all():
+            raise BadTokenizer("a score is not finite", where="tokenizer.ggml.scores")
+        unknown = self.unknown
+        byte_ids = [self.ids.get(f"<0x{byte:02X}>", self.ids.get(chr(byte), unknown) if byte < 128 else unknown) for byte in range(256)]
+        return Merger(self.ids, scores.tolist(), byte_ids).encode
+
+    # ---- ids to text
+
+    def token_bytes(self, token: int, special: bool = False) -> bytes:
+        """The bytes that a token stands for; control tokens are empty unless ``special``. Ids must be in range."""
+        if not special and self.types[token] == TokenType.CONTROL:
+            return b""
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._bytes_of(token)
+        return found
+
+    def _bytes_of(self, token: int) -> bytes:
+        text, kind = self.texts[token], self.types[token]
+        if kind in SEARCHED:
+            return text.encode("utf-8", "replace")
+        if self.kind == "llama":
+            if kind == TokenType.BYTE and is_byte(text):
+                return bytes([int(text[3:5], 16)])
+            return text.replace(BLANK, " ").encode("utf-8", "replace")
+        table = character_to_byte()
+        return b"".join(bytes([table[c]]) if c in table else c.encode("utf-8", "replace") for c in text)
+
+    def decode_bytes(self, tokens: Iterable[int], special: bool = False) -> bytes:
+        """The bytes of a sequence; the blank that ``encode`` puts in front of a text is taken away again."""
+        data = b"".join(self.token_bytes(token, special) for token in tokens)
+        return data.removeprefix(b" ") if self.kind == "llama" and self.add_space_prefix else data
+
+    def decode(self, tokens: Iterable[int], special: bool = False) -> str:
+        """The text of a sequence. Bytes that are no UTF-8 become U+FFFD."""
+        return self.decode_bytes(tokens, special).decode("utf-8", "replace")
+
+    def stream(self, tokens: Iterable[int], special: bool = False) -> Iterator[str]:
+        """Text as it becomes known while ``tokens`` come in: a character of several tokens is given when it is whole.
+
+        Nothing is taken away in front, so that the pieces continue the text of a prompt.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for token in tokens:
+            yield decoder.decode(self.token_bytes(token, special))
+        yield decoder.decode(b"", final=True)
+
+    # ---- reading the entries
+
+    def _name_ids(self, metadata: Mapping[str, Value]) -> None:
+        defaults = dict(DEFAULT_IDS[self.kind])
+        if self.pre in pretokenizers.NO_DEFAULT_BOS:
+            defaults.pop("bos", None)
+        special: dict[str, int | None] = {}
+        for kind in KINDS:
+            value = metadata.get(f"tokenizer.ggml.{kind}_token_id")
+            index = value.data if value is not None and isinstance(value.data, int) else defaults.get(kind)
+            special[kind] = index if index is not None and 0 <= index < len(self.texts) else None
+        endings.detect(special, self.ids)
+        self.bos, self.eos, self.unknown = special["bos"], special["eos"], special["unknown"]
+        self.eot, self.eom, self.padding = special["eot"], special["eom"], special["padding"]
+        self.end_of_generation = endings.end_ids(special, self.ids)
+
+    def _name_flags(self, metadata: Mapping[str, Value]) -> None:
+        def flag(name: str, default: bool) -> bool:
+            value = metadata.get(f"tokenizer.ggml.{name}")
+            return value.data if value is not None and isinstance(value.data, bool) else default
+
+        self.add_bos = flag("add_bos_token", self.kind == "llama" or self.pre in pretokenizers.ADD_BOS)
+        self.add_eos = flag("add_eos_token", False)
+        self.add_space_prefix = flag("add_space_prefix", self.kind == "llama") and self.kind == "llama"
+
+
+def cut(part: str | int, token: int, content: str, strip: bool) -> list[str | int]:
+    """``part`` with every ``content`` in it replaced by ``token``; with ``strip`` white space behind it goes too."""
+    if isinstance(part, int):
+        return [part]
+    pieces: list[str | int] = []
+    for index, piece in enumerate(part.split(content)):
+        if index:
+            pieces.append(token)
+            piece = piece.lstrip(" \t\n\r\v\f") if strip else piece
+        if piece:
+            pieces.append(piece)
+    return pieces
+
+
+def text_entry(metadata: Mapping[str, Value], name: str) -> str | None:
+    """A text of the vocabulary's entries."""
+    value = metadata.get(f"tokenizer.ggml.{name}")
+    return value.data if value is not None and isinstance(value.data, str) else None
+
+
+def token_texts(metadata: Mapping[str, Value]) -> list[str]:
+    """``tokenizer.ggml.tokens``; an empty text is named as llama.cpp names it."""
+    value = metadata.get("tokenizer.ggml.tokens")
+    if value is None or isinstance(value.data, (str, int, float, numpy.ndarray)) or not len(value.data):
+        raise BadTokenizer("there is no list of tokens", where="tokenizer.ggml.tokens")
+    return [text or f"[EMPTY_{index}]" for index, text in enumerate(value.data)]
+
+
+def numbers(metadata: Mapping[str, Value], name: str, size: int, default: Any) -> numpy.ndarray:
+    """A numeric array with one element for every token; ``default`` everywhere where the file has none."""
+    value = metadata.get(f"tokenizer.ggml.{name}")
+    if value is None:
+        return numpy.full(size, default)
+    if not isinstance(value.data, numpy.ndarray) or len(value.data) != size:
+        raise BadTokenizer(f"there must be one number for each of the {size:,} tokens", where=f"tokenizer.ggml.{name}")
+    return value.data.copy()
