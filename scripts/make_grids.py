@@ -1,46 +1,52 @@
-#!/usr/bin/env python3
-"""Write csrc/grids.h: the vectors of ggml's codebook types, taken as data from the `gguf` package.
+"""Write csrc/grids.h: the grids of the codebook types, taken as data from the `gguf` package.
 
-    python scripts/make_grids.py > csrc/grids.h
-
-A grid is a table of vectors of 8 (or 4) signed bytes, in index order; it is part of the file format. Byte i of an
-entry (little endian) is element i of the vector.
+Run it after a change of the format (which has never happened): `python scripts/make_grids.py`. A point is stored as the
+ranks of its levels, element 0 in the lowest bits: 2 bits for each of 8 elements, or 3 bits for each of 4.
 """
-
 from __future__ import annotations
 
-from gguf import quants
+from pathlib import Path
 
-# name in C -> (class of the gguf package, elements, what it is for)
-GRIDS = {
-    "qc_grid_iq2_xxs": (quants.IQ2_XXS, "IQ2_XXS: 256 vectors of 8, levels 8 25 43"),
-    "qc_grid_iq2_xs": (quants.IQ2_XS, "IQ2_XS: 512 vectors of 8, levels 8 25 43"),
-    "qc_grid_iq2_s": (quants.IQ2_S, "IQ2_S: 1024 vectors of 8, levels 8 25 43"),
-    "qc_grid_iq3_xxs": (quants.IQ3_XXS, "IQ3_XXS: 256 vectors of 4, levels 4 12 20 28 36 44 52 62"),
-    "qc_grid_iq3_s": (quants.IQ3_S, "IQ3_S: 512 vectors of 4, levels 1 3 5 7 9 11 13 15"),
-    "qc_grid_iq1": (quants.IQ1_S, "IQ1_S and IQ1_M: 2048 vectors of 8, levels -1 0 1"),
+GRIDS = {  # C name -> (class of gguf.quants, bits per element)
+    "iq2_xxs": ("IQ2_XXS", 2),
+    "iq2_xs": ("IQ2_XS", 2),
+    "iq2_s": ("IQ2_S", 2),
+    "iq1": ("IQ1_S", 2),
+    "iq3_xxs": ("IQ3_XXS", 3),
+    "iq3_s": ("IQ3_S", 3),
 }
+TARGET = Path(__file__).resolve().parent.parent / "csrc" / "grids.h"
+HEAD = """/* grids.h - grids of the codebook types; written by scripts/make_grids.py from the gguf package, do not edit.
+ *
+ * A point is the ranks of its levels, element i in bits 2 i (8 elements: IQ1, IQ2) or 3 i (4 elements: IQ3).
+ * qc_levels_* are the decoded magnitudes by rank (IQ1: -1, 0, 1, to which the shift of 1/8 is added). */
+#ifndef QC_GRIDS_H
+#define QC_GRIDS_H
+#include <stdint.h>
+"""
 
 
-def rows(cls) -> list[int]:
-    """Every vector as one little-endian integer."""
-    cls.init_grid()
-    grid = cls.grid.reshape(cls.grid_shape)
-    return [int.from_bytes(vector.astype("int8").tobytes(), "little") for vector in grid]
+def grid_source(name: str, class_name: str, bits: int) -> str:
+    """C text of one grid: its points as ranks, and its levels."""
+    import gguf.quants
+    import numpy as np
+
+    quant = getattr(gguf.quants, class_name)
+    quant.init_grid()
+    grid = quant.grid.reshape(-1, quant.grid.shape[-1]).astype(int)
+    levels = np.unique(grid)
+    ranks = np.searchsorted(levels, grid)
+    points = (ranks << (bits * np.arange(grid.shape[1]))).sum(axis=1)
+    rows = [", ".join(f"0x{p:04x}" for p in points[i:i + 14]) for i in range(0, len(points), 14)]
+    body = ",\n    ".join(rows)
+    values = ", ".join(str(v) for v in levels)
+    return (f"\nstatic const int8_t qc_levels_{name}[{len(levels)}] = {{{values}}};\n"
+            f"static const uint16_t qc_grid_{name}[{len(points)}] = {{\n    {body}}};\n")
 
 
 def main() -> None:
-    print("/* grids.h - the vectors of the codebook types; written by scripts/make_grids.py, don't edit. */")
-    print("#ifndef QC_GRIDS_H\n#define QC_GRIDS_H\n#include <stdint.h>\n")
-    for name, (cls, text) in GRIDS.items():
-        bits = 8 * cls.grid_shape[1]
-        values = [f"0x{value:0{bits // 4}x}" for value in rows(cls)]
-        print(f"/* {text} */\n__attribute__((unused)) static const uint{bits}_t {name}[{len(values)}] = {{")
-        per_line = 5 if bits == 64 else 9
-        for start in range(0, len(values), per_line):
-            print("    " + ", ".join(values[start : start + per_line]) + ",")
-        print("};\n")
-    print("#endif")
+    text = HEAD + "".join(grid_source(name, *spec) for name, spec in GRIDS.items()) + "\n#endif\n"
+    TARGET.write_text(text, encoding="ascii")
 
 
 if __name__ == "__main__":
