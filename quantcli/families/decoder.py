@@ -197,15 +197,17 @@ FUSED_MLP = (
 )
 
 
-def experts(prefix: str, gate: str, up: str, down: str, layers: str | None = None) -> tuple[Row, ...]:
-    """One matrix per expert and kind, stacked along the slowest dimension; in llama.cpp's order down, gate, up."""
-    wide, back = ("expert_ff", "hidden"), ("hidden", "expert_ff")
-    name = f"layers.{{layer}}.{prefix}.{{expert}}."
-    return (
-        Row(name + down, "blk.{layer}.ffn_down_exps", back, bias="none", layers=layers),
-        Row(name + gate, "blk.{layer}.ffn_gate_exps", wide, bias="none", layers=layers),
-        Row(name + up, "blk.{layer}.ffn_up_exps", wide, bias="none", layers=layers),
+def experts(prefix: str, *kinds: tuple[str, str], layers: str | None = None) -> tuple[Row, ...]:
+    """One matrix per expert and kind, stacked along the slowest dimension; ``kinds``: (checkpoint's name, role)."""
+    shapes = {"gate": ("expert_ff", "hidden"), "up": ("expert_ff", "hidden"), "down": ("hidden", "expert_ff")}
+    source, target = f"layers.{{layer}}.{prefix}.{{expert}}.", "blk.{layer}.ffn_"
+    return tuple(
+        Row(source + name, f"{target}{role}_exps", shapes[role], bias="none", layers=layers) for name, role in kinds
     )
+
+
+# The order in which llama.cpp's converter writes them.
+EXPERT_KINDS = (("down_proj", "down"), ("gate_proj", "gate"), ("up_proj", "up"))
 
 
 def router(source: str, layers: str | None = None) -> tuple[Row, ...]:

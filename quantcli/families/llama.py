@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import replace
 
 from quantcli.families import decoder
@@ -25,15 +26,23 @@ def rope_frequency_divisors(facts: Facts) -> list[float] | None:
     if low >= high:
         raise bad("rope_scaling.high_freq_factor", "must exceed low_freq_factor")
 
-    def divisor(wavelength: float) -> float:
+    def divisor(exponent: float) -> float:
+        # llama.cpp's converter computes this with float32 tensors: every step is rounded as there
+        frequency = _single(1 / _single(facts.theta ** _single(exponent)))
+        wavelength = _single(2 * math.pi / frequency)
         if wavelength < original / high:
             return 1.0
         if wavelength > original / low:
             return factor
-        smooth = (original / wavelength - low) / (high - low)
-        return 1 / ((1 - smooth) / factor + smooth)
+        smooth = _single(_single(_single(original / wavelength) - low) / (high - low))
+        return 1 / _single(_single(_single(1 - smooth) / factor) + smooth)
 
-    return [divisor(2 * math.pi * facts.theta ** (i / facts.rope_dims)) for i in range(0, facts.rope_dims, 2)]
+    return [divisor(i / facts.rope_dims) for i in range(0, facts.rope_dims, 2)]
+
+
+def _single(value: float) -> float:
+    """Rounded to float32."""
+    return struct.unpack("f", struct.pack("f", value))[0]
 
 
 def hints_by_size(facts: Facts, hints: VocabHints) -> VocabHints:
@@ -89,7 +98,7 @@ MIXTRAL = LLAMA.derive(
     + decoder.PERMUTED_PROJECTIONS
     + decoder.OUT_PROJECTION
     + decoder.router("block_sparse_moe.gate")
-    + decoder.experts("block_sparse_moe.experts", gate="w1", up="w3", down="w2"),
+    + decoder.experts("block_sparse_moe.experts", ("w1", "gate"), ("w2", "down"), ("w3", "up")),
 )
 
 FAMILIES = (LLAMA, MISTRAL, MIXTRAL)

@@ -57,7 +57,7 @@ QWEN3_MOE = QWEN3.derive(
     + decoder.HEAD_NORMS
     + decoder.OUT_PROJECTION
     + decoder.router("mlp.gate")
-    + decoder.experts("mlp.experts", "gate_proj", "up_proj", "down_proj"),
+    + decoder.experts("mlp.experts", *decoder.EXPERT_KINDS),
 )
 
 FAMILIES = (QWEN2, QWEN3, QWEN3_MOE)
