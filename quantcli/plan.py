@@ -16,7 +16,7 @@ from typing import Any
 from quantcli import container, recipes
 from quantcli.choose import Chooser, facts_of, layer_of
 from quantcli.container import Value
-from quantcli.errors import ImportanceNeeded, QuantcliError, UsageError
+from quantcli.errors import ImportanceNeeded, QuantcliError, QuantizedSource, UsageError
 from quantcli.formats import TensorType
 from quantcli.model import Model, ModelTensor
 from quantcli.overrides import Override, Setting, apply_settings
@@ -36,11 +36,11 @@ _LONGEST_NAME = 127  # bytes of quantize.imatrix.file in llama.cpp
 class Options:
     """What one output shall be.
 
-    ``type`` may be given as text. ``importance`` is the matrix that will be used (see imatrix.py); ``imatrix`` plans
+    ``importance`` is the matrix that will be used (see imatrix.py); ``imatrix`` plans
     as if there were one. ``metadata`` overrides win over everything; ``provenance`` fills keys that the source lacks.
     """
 
-    type: FileType
+    type: FileType  # or its name
     pure: bool = False
     overrides: tuple[Override, ...] = ()
     output_tensor_type: TensorType | None = None
@@ -123,18 +123,32 @@ class Plan:
         shapes = {entry.tensor.name: entry.tensor.shape for entry in self.entries} if names else {}
         return [name for name in names if given.for_tensor(name, shapes[name]) is None]
 
-    def check(self, *, writing: bool = True, allow_no_imatrix: bool = False) -> None:
-        """Raise what forbids this plan: IndivisibleRow; when ``writing`` also ImportanceNeeded."""
+    def check(self, *, writing: bool = True, allow_no_imatrix: bool = False, allow_requantize: bool = False) -> None:
+        """Raise what forbids this plan: IndivisibleRow, QuantizedSource; when ``writing`` also ImportanceNeeded."""
         if self.problems:
             raise self.problems[0]
-        if not writing or allow_no_imatrix or not self.lacking_importance:
-            return
+        if self.requantized and not allow_requantize:
+            raise self._double_loss()
+        if writing and not allow_no_imatrix and self.lacking_importance:
+            raise self._no_importance()
+
+    def _double_loss(self) -> QuantizedSource:
+        counts = Counter((e.tensor.type.name, e.type.name) for e in self.requantized)
+        changes = ", ".join(f"{count} {old} to {new}" for (old, new), count in counts.most_common(4))
+        return QuantizedSource(
+            f"{len(self.requantized)} of {len(self.entries)} tensors are quantized already; what their rounding lost "
+            f"stays lost and {self.type.name} rounds again ({changes}{', ...' if len(counts) > 4 else ''})",
+            where=self.model.name, hint="convert from the float model, or accept the double loss with --allow-requantize",
+        )  # fmt: skip
+
+    def _no_importance(self) -> ImportanceNeeded:
         first = self.lacking_importance[0]
         row = next(entry.type for entry in self.entries if entry.tensor.name == first)
-        what = "no importance matrix is given" if self.options.importance is None else "the matrix has no entry for it"
-        raise ImportanceNeeded(
-            f"{len(self.lacking_importance)} tensors need importance for {self.type.name}: the first becomes {row.name}"
-            f" and {what}", where=f"tensor {first}",
+        lack = "none is given" if self.options.importance is None else "the given one has no entry for it"
+        count = len(self.lacking_importance)
+        return ImportanceNeeded(
+            f"{row.name} needs an importance matrix and {lack} ({count} of {len(self.entries)} tensors)",
+            where=f"tensor {first}",
             hint="give --imatrix FILE, choose another type, or accept worse quality with --allow-no-imatrix",
         )  # fmt: skip
 

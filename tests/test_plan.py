@@ -16,7 +16,15 @@ from synthetic import golden, golden_model, golden_options
 
 from quantcli import container, overrides, plan, recipes
 from quantcli.choose import fit
-from quantcli.errors import BadConfig, ImportanceNeeded, IndivisibleRow, QuantcliError, UnknownTensors, UsageError
+from quantcli.errors import (
+    BadConfig,
+    ImportanceNeeded,
+    IndivisibleRow,
+    QuantcliError,
+    QuantizedSource,
+    UnknownTensors,
+    UsageError,
+)
 from quantcli.formats import by_name, tensor_bytes
 from quantcli.plan import Options
 from quantcli.shards import file_names
@@ -95,7 +103,8 @@ def test_golden_file_sizes() -> None:
 
 
 def test_order_is_layer_then_name_bytes() -> None:
-    names = ["blk.10.a.weight", "blk.2.b.weight", "blk.2.a.weight", "token_embd.weight", "Z.weight", "blk.2.é", "blk.x"]
+    names = ["blk.10.a.weight", "blk.2.b.weight", "blk.2.a.weight", "token_embd.weight", "Z.weight", "blk.2.é",
+             "blk.x"]  # fmt: skip
     model = synthetic.model([(name, (32, 2), "F32") for name in names], LLAMA)
     order = [entry.tensor.name for entry in plan.make(model, Options("Q8_0")).entries]
     assert order == ["Z.weight", "blk.x", "token_embd.weight", "blk.2.a.weight", "blk.2.b.weight", "blk.2.é",
@@ -183,7 +192,7 @@ ROLES = ("token_embd", "output", "blk.0.attn_v", "blk.1.attn_k", "blk.1.ffn_down
 @settings(max_examples=120, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(ROLES), st.tuples(
-        st.one_of(st.integers(1, 600), st.integers(1, 9).map(lambda n: 32 * n), st.integers(1, 4).map(lambda n: 256 * n)),
+        st.one_of(st.integers(1, 600), *(st.integers(1, 9).map(lambda n, b=block: b * n) for block in (32, 256))),
         st.integers(1, 5), st.integers(1, 3))),
     st.sampled_from([name for name, row in recipes.FILE_TYPES.items() if row.selectable]),
     st.booleans(), st.booleans(), st.one_of(st.none(), st.integers(1, 20_000)),
@@ -354,6 +363,11 @@ def test_requantized_tensors_are_listed() -> None:
     rows = [("a.weight", (256, 2), "Q4_K"), ("b.weight", (256, 2), "Q6_K"), ("c.weight", (256, 2), "F16")]
     made = plan.make(synthetic.model(rows, LLAMA), Options("Q4_K", pure=True))
     assert [e.tensor.name for e in made.requantized] == ["b.weight"]
+    with pytest.raises(QuantizedSource, match="1 of 3 tensors .*1 Q6_K to Q4_K") as caught:
+        made.check(writing=False)
+    assert "--allow-requantize" in caught.value.hint
+    made.check(allow_requantize=True)
+    plan.make(synthetic.model(rows, LLAMA), Options("COPY")).check()
 
 
 # ---- importance ------------------------------------------------------------------------------------------------
@@ -361,7 +375,8 @@ def test_requantized_tensors_are_listed() -> None:
 
 def test_an_empty_importance_is_none() -> None:
     model = golden_model("llama-8l-gqa4")
-    assert types(plan.make(model, Options("Q4_0", importance=importance([])))) == types(plan.make(model, Options("Q4_0")))
+    without = plan.make(model, Options("Q4_0", importance=importance([])))
+    assert types(without) == types(plan.make(model, Options("Q4_0")))
     with_entries = plan.make(model, Options("Q4_0", importance=importance(["x"])))
     assert types(with_entries) == types(plan.make(model, Options("Q4_0", imatrix=True)))
 
