@@ -138,7 +138,8 @@ class Plan:
         return QuantizedSource(
             f"{len(self.requantized)} of {len(self.entries)} tensors are quantized already; what their rounding lost "
             f"stays lost and {self.type.name} rounds again ({changes}{', ...' if len(counts) > 4 else ''})",
-            where=self.model.name, hint="convert from the float model, or accept the double loss with --allow-requantize",
+            where=self.model.name,
+            hint="convert from the float model, or accept the double loss with --allow-requantize",
         )  # fmt: skip
 
     def _no_importance(self) -> ImportanceNeeded:
