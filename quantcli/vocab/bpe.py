@@ -21,7 +21,7 @@ def build(ids: Mapping[str, int], merges: Iterable[str], pre: str) -> Any:
     regexes = pretokenizers.REGEXES.get(pre)
     if not regexes:
         raise UnsupportedFile(
-            f"the pre-tokenizer {pre!r} is not known" if regexes is None else f"the pre-tokenizer {pre!r} cannot be run here",
+            f"the pre-tokenizer {pre[:60]!r} " + ("is not known" if regexes is None else "cannot be run here"),
             where="tokenizer.ggml.pre",
             hint="text can be tokenized with: " + " ".join(n for n, r in pretokenizers.REGEXES.items() if r),
         )

@@ -87,10 +87,10 @@ def all_added(files: TokenizerFiles, vocab: Mapping[str, int]) -> dict[int, Adde
             added.setdefault(index, AddedToken(index, text, False, False))
     by_content: dict[str, int] = {}
     for index, token in list(added.items()):
-        home = vocab.get(token.content, index)
-        if home != index or by_content.setdefault(token.content, index) != index:
+        home = by_content.setdefault(token.content, vocab.get(token.content, index))
+        if home != index:
             raise BadTokenizer(
-                f"the added token {token.content[:60]!r} has the ids {home if home != index else by_content[token.content]} and {index}",
+                f"the added token {token.content[:60]!r} has the ids {home} and {index}",
                 where="tokenizer.json: added_tokens",
             )
     return added

@@ -90,7 +90,7 @@ def expect(value: Any, kind: type, where: str) -> Any:
     return value
 
 
-NAMES: Mapping[type, str] = {dict: "an object", list: "an array", str: "a text", int: "an integer", bool: "true or false"}
+NAMES: Mapping[type, str] = {dict: "an object", list: "an array", str: "a text", int: "an integer"}
 
 
 def show(value: Any) -> str:

@@ -139,7 +139,8 @@ def load_llama(request: Request) -> Loaded:
     table, model = sentencepiece.load(request.model_bytes, request.size, request.files, request.model_name)
     notes = []
     if model.algorithm == sentencepiece.UNIGRAM:
-        notes.append(f"{request.model_name} is a unigram model: llama.cpp merges by score and can split some words otherwise")
+        remark = "is a unigram model: llama.cpp merges by score and can split some words otherwise"
+        notes.append(f"{request.model_name} {remark}")
     return Loaded(
         "llama", "default", table, with_scores=True, notes=notes, space_prefix=None if model.add_dummy_prefix else False
     )
@@ -183,7 +184,7 @@ def decide_flags(add: dict[str, bool], loaded: Loaded, hints: VocabHints) -> Non
 
 
 def space_prefix(loaded: Loaded, hints: VocabHints, files: TokenizerFiles) -> bool | None:
-    """``add_space_prefix``: fixed by the family, or from tokenizer_config.json (llama class), or off in the tokenizer."""
+    """``add_space_prefix``: the family's word, or tokenizer_config.json (llama class), or off in the tokenizer."""
     if hints.space_prefix is not None:
         return hints.space_prefix
     configured = files.config.get("add_prefix_space")

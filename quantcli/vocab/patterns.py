@@ -11,6 +11,7 @@ import itertools
 import re
 
 MAX_PATTERN = 20_000
+ANY_CASE = "\ue000"  # marks the contractions in any case; a private character that no pattern uses
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 LONG_PROPERTIES = {"letter": "l", "number": "n", "punctuation": "p", "symbol": "s", "mark": "m", "script=han": "han"}
 CONTROL_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
@@ -41,9 +42,10 @@ def contraction_group(match: re.Match[str]) -> str:
     quote, flag, body = match.groups()
     texts = spelled_out(body, quote, flag == "?i:")
     if texts == every_case(CONTRACTIONS):
-        return "(?:" + "|".join(CONTRACTIONS) + ")~"  # ~ marks "in any case"; no pattern of the table uses it so
-    if texts == set(CONTRACTIONS):
-        return "|".join(CONTRACTIONS) if quote or match.end() < len(match.string) else match.group()
+        return f"(?:{ANY_CASE}{'|'.join(CONTRACTIONS)})"
+    around = match.string[: match.start()][-1:] + match.string[match.end() :][:1]
+    if texts == set(CONTRACTIONS) and around in ("", "|", "||"):  # the group is a whole alternative
+        return "|".join(CONTRACTIONS)
     return match.group()
 
 
@@ -85,7 +87,7 @@ def parse(text: str) -> list[str]:
             pieces.append(text[position : position + 3])
             position += 3
         else:
-            pieces.append(text[position] if text[position] in "()|^$.~" else literal(text[position]))
+            pieces.append(text[position] if text[position] in "()|^$." else literal(text[position]))
             position += 1
     return [piece for piece in pieces if piece]
 

@@ -2,8 +2,8 @@ r"""The BPE pre-tokenizers that llama.cpp knows by name, as data, and how a stru
 
 ``REGEXES`` holds, per name, the expressions that llama.cpp applies one after the other (each splits the pieces that the
 one before left; matches and the gaps between them are pieces). A tokenizer.json whose Splits are these expressions, in
-any spelling (see patterns.py), followed by ByteLevel, has that name's structure; ``OTHER_STRUCTURES`` are the structures that
-Hugging Face writes differently. Many names share one structure: ``CHOICES`` says which name is written for which GGUF
+any spelling (see patterns.py), followed by ByteLevel, has that name's structure; ``OTHER_STRUCTURES`` are
+those that Hugging Face writes differently. Many names share one structure: ``CHOICES`` says which name is written for which GGUF
 architecture. Source of the expressions: FACTS 5.2 (llama.cpp) and the published tokenizer.json files.
 """
 
@@ -81,13 +81,14 @@ LINES = r"[^\n]+|[\n]+"
 # expressions -> the names that llama.cpp applies them for (the first is the group's own name)
 GROUPS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"), "default"),
-    ((CL3,), "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano dbrx smaug-bpe chatglm-bpe glm4 glm5"),
+    ((CL3,), "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano dbrx smaug-bpe chatglm-bpe"
+             " glm4 glm5"),
     ((JAIS2,), "jais-2"),
     ((CL1,), "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2"),
     ((QWEN35,), "qwen35"),
     ((CL1.removeprefix(CONTRACTIONS + "|"),), "ufakzeka"),
-    ((GPT2,), "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum modern-bert exaone4 mpt olmo jais trillion"
-              " granite-docling jina-v1-en jina-v2-code roberta-bpe"),
+    ((GPT2,), "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum modern-bert exaone4 mpt olmo jais"
+              " trillion granite-docling jina-v1-en jina-v2-code roberta-bpe"),
     ((r"\p{N}", GPT2), "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2"),
     ((r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"), "falcon"),
     ((r"[\r\n]", DEEPSEEK_LATIN, DEEPSEEK_SIGNS, r"\s+$", CJK, r"\p{N}+"), "deepseek-llm"),
@@ -133,7 +134,8 @@ CLASSES = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
 # pre-tokenizer steps (as structure.py names them) that are not simply the expressions above, then ByteLevel
 OTHER_STRUCTURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "falcon": (
-        ("punctuation", "Contiguous"), ("split", GPT2), ("bytelevel", ""), ("split", r"\p{N}+"), ("split", r"[0-9][0-9][0-9]"),
+        ("punctuation", "Contiguous"), ("split", GPT2), ("bytelevel", ""), ("split", r"\p{N}+"),
+        ("split", r"[0-9][0-9][0-9]"),
     ),
     "deepseek-llm": (
         ("split", r"[\r\n]"), ("split", DEEPSEEK_LATIN), ("split", DEEPSEEK_SIGNS), ("split", r"\s+$"), ("split", CJK),
@@ -159,21 +161,23 @@ class Choice:
 # the first row that fits wins; a name without a row is the only one of its structure
 CHOICES: tuple[Choice, ...] = (
     Choice("llama-bpe", ignore_merges=True, architectures={
-        "falcon-h1": "falcon-h1", "lfm2": "lfm2", "lfm2moe": "lfm2", "chatglm": "glm4", "glm4": "glm4", "glm4moe": "glm4",
-        "glm-dsa": "glm4", "dbrx": "dbrx",
+        "falcon-h1": "falcon-h1", "lfm2": "lfm2", "lfm2moe": "lfm2", "chatglm": "glm4", "glm4": "glm4",
+        "glm4moe": "glm4", "glm-dsa": "glm4", "dbrx": "dbrx",
     }),
     Choice("dbrx", ignore_merges=False, architectures={
         "llama": "smaug-bpe", "chatglm": "chatglm-bpe", "glm4": "glm4", "glm4moe": "glm4", "glm-dsa": "glm4",
     }),
-    Choice("qwen2", normalizer=("NFC",), architectures={"hunyuan-moe": "hunyuan", "grok": "grok-2", "bailingmoe": "bailingmoe", "bailingmoe2": "bailingmoe2"}),
+    Choice("qwen2", normalizer=("NFC",), architectures={
+        "hunyuan-moe": "hunyuan", "grok": "grok-2", "bailingmoe": "bailingmoe", "bailingmoe2": "bailingmoe2",
+    }),
     Choice("stablelm2", architectures={
         "qwen2": "deepseek-r1-qwen", "qwen3": "deepseek-r1-qwen", "hunyuan-moe": "hunyuan", "grok": "grok-2",
         "bailingmoe": "bailingmoe", "bailingmoe2": "bailingmoe2", "llada-moe": "llada-moe",
     }),
     Choice("olmo", normalizer=("NFC",), architectures={"mpt": "mpt", "modern-bert": "modern-bert"}),
     Choice("gpt-2", architectures={
-        "phi2": "phi-2", "exaone4": "exaone4", "gptneox": "olmo", "olmo": "olmo", "olmoe": "olmo", "mamba": "olmo", "mpt": "mpt",
-        "jais": "jais", "modern-bert": "modern-bert",
+        "phi2": "phi-2", "exaone4": "exaone4", "gptneox": "olmo", "olmo": "olmo", "olmoe": "olmo", "mamba": "olmo",
+        "mpt": "mpt", "jais": "jais", "modern-bert": "modern-bert",
     }),
     Choice("command-r", normalizer=("NFC",)),
     Choice("starcoder", architectures={

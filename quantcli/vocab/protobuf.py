@@ -29,19 +29,19 @@ def fields(data: memoryview, where: str, base: int = 0) -> Iterator[tuple[int, i
         elif wire == LENGTH:
             size, position = varint(data, position, where, base)
             if size > end - position:
-                raise MalformedFile(f"a field of {size:,} bytes reaches beyond its end", where=f"{where}, byte {base + start}")
+                raise malformed(f"a field of {size:,} bytes reaches beyond its end", where, base + start)
             yield number, wire, data[position : position + size], base + position
             position += size
         elif wire in (FIXED32, FIXED64):
             size = 4 if wire == FIXED32 else 8
             if size > end - position:
-                raise MalformedFile("a number reaches beyond its end", where=f"{where}, byte {base + start}")
+                raise malformed("a number reaches beyond its end", where, base + start)
             yield number, wire, int.from_bytes(data[position : position + size], "little"), base + start
             position += size
         else:
-            raise MalformedFile(f"wire type {wire} is unknown: no protobuf message", where=f"{where}, byte {base + start}")
+            raise malformed(f"wire type {wire} is unknown: no protobuf message", where, base + start)
         if number == 0:
-            raise MalformedFile("field number 0: no protobuf message", where=f"{where}, byte {base + start}")
+            raise malformed("field number 0: no protobuf message", where, base + start)
 
 
 def varint(data: memoryview, position: int, where: str, base: int) -> tuple[int, int]:
@@ -55,7 +55,12 @@ def varint(data: memoryview, position: int, where: str, base: int) -> tuple[int,
         if byte < 0x80:
             return value, position
         shift += 7
-    raise MalformedFile("a number does not end", where=f"{where}, byte {base + start}")
+    raise malformed("a number does not end", where, base + start)
+
+
+def malformed(message: str, where: str, position: int) -> MalformedFile:
+    """The error at a byte of the file."""
+    return MalformedFile(message, where=f"{where}, byte {position}")
 
 
 def float32(bits: int) -> float:

@@ -43,7 +43,7 @@ class SentencePieceModel:
 
 
 def is_text_ranks(data: bytes) -> bool:
-    """Is this not SentencePiece but tiktoken's list of ``base64 rank`` lines, which Llama 3 ships under the same name?"""
+    """Is this tiktoken's list of ``base64 rank`` lines, which Llama 3 ships under the same name?"""
     first = data[:200].split(b"\n", 1)[0].split(b" ")
     return len(first) == 2 and first[1].strip().isdigit() and first[0].isascii() and b"\x00" not in first[0]
 

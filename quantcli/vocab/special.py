@@ -64,13 +64,19 @@ def find_ids(files: TokenizerFiles, contents: Mapping[str, str | None], tokens: 
         found = [by_text.get(content) if content is not None else None]
         found += [config.get(f"{kind}_token_id") for config in configs]
         found.append(by_name.get(content) if content is not None else None)
+        found += [first_of(config.get(f"{kind}_token_id")) for config in configs]
         for index in found:
-            if type(index) is not int:  # a list of ids (several eos) and true/false are no id
+            if type(index) is not int:  # nothing there, or true and false
                 continue
             if 0 <= index < len(tokens):
                 result.ids[name] = index
                 break
             result.notes.append(f"the id {index} of the {kind} token is outside the vocabulary: not used")
+
+
+def first_of(value: Any) -> Any:
+    """A model with several eos ids: the first, where no other source names one."""
+    return value[0] if isinstance(value, list) and value else None
 
 
 def flags(files: TokenizerFiles, contents: dict[str, str | None]) -> dict[str, bool]:
@@ -112,7 +118,9 @@ def template(step: dict[str, Any], contents: dict[str, str | None], add: dict[st
         separator(pair, first, last, contents, add)
 
 
-def separator(pair: list[Any], first: str | None, last: str | None, contents: dict[str, str | None], add: dict[str, bool]) -> None:
+def separator(
+    pair: list[Any], first: str | None, last: str | None, contents: dict[str, str | None], add: dict[str, bool]
+) -> None:
     """``add_sep``: is there a separator between A and B? Forms other than ``A x B`` and ``A x y B`` say nothing."""
     if first is not None and special_of(pair[0]) == first:
         pair = pair[1:]

@@ -54,7 +54,7 @@ def read_step(step: dict[str, Any], result: Structure) -> list[tuple[str, str]]:
         return [("split", canonical(r"\p{N}" if step.get("individual_digits") is True else r"\p{N}+"))]
     if kind == "ByteLevel":
         if step.get("add_prefix_space") is True:
-            result.notes.append("the tokenizer puts a blank in front of the text; llama.cpp does not do so with a byte-level BPE")
+            result.notes.append("the tokenizer puts a blank in front of the text; llama.cpp does not (byte-level BPE)")
         own = step.get("use_regex", True) is not False
         return [("split", canonical(pretokenizers.GPT2))] * own + [("bytelevel", "")]
     if kind == "Punctuation":
@@ -112,7 +112,7 @@ def unknown(structure: Structure) -> UnknownPreTokenizer:
     return UnknownPreTokenizer(
         "llama.cpp has no name for this pre-tokenizer: " + ("; ".join(parts) or "there is none"),
         where="tokenizer.json: pre_tokenizer",
-        hint=f"if you know which name fits, give it with --pre-tokenizer NAME (nearest: {', '.join(nearest(structure))})",
+        hint=f"if you know which name fits, give --pre-tokenizer NAME (nearest: {', '.join(nearest(structure))})",
     )
 
 

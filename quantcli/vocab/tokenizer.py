@@ -38,7 +38,7 @@ class Tokenizer:
         self.kind = text_entry(metadata, "model") or ""
         if self.kind not in DEFAULT_IDS:
             raise UnsupportedFile(
-                f"a vocabulary of kind {self.kind!r} cannot be used here" if self.kind else "the file has no vocabulary",
+                f"a vocabulary of kind {self.kind[:60]!r} cannot be used" if self.kind else "the file has no vocabulary",
                 where="tokenizer.ggml.model",
                 hint="text can be tokenized with the kinds llama (SentencePiece) and gpt2 (byte-level BPE)",
             )
@@ -126,8 +126,8 @@ class Tokenizer:
         scores = numbers(metadata, "scores", len(self.texts), 0.0)
         if not numpy.isfinite(scores).all():
             raise BadTokenizer("a score is not finite", where="tokenizer.ggml.scores")
-        unknown = self.unknown
-        byte_ids = [self.ids.get(f"<0x{byte:02X}>", self.ids.get(chr(byte), unknown) if byte < 128 else unknown) for byte in range(256)]
+        plain = [self.ids.get(chr(byte), self.unknown) if byte < 128 else self.unknown for byte in range(256)]
+        byte_ids = [self.ids.get(f"<0x{byte:02X}>", plain[byte]) for byte in range(256)]
         return Merger(self.ids, scores.tolist(), byte_ids).encode
 
     # ---- ids to text

@@ -14,7 +14,7 @@ from quantcli.vocab.table import Table
 def load(data: bytes | None, where: str, size: int | None, files: TokenizerFiles) -> tuple[Table, dict[str, Value]]:
     """The table and the entries that only this kind has. Added tokens keep the score of their piece."""
     if data is None:
-        raise BadTokenizer("a unigram tokenizer is read from its SentencePiece file, which is not there", where="spiece.model")
+        raise BadTokenizer("a unigram tokenizer needs its SentencePiece file, which is not there", where="spiece.model")
     model = sentencepiece.parse(data, where)
     if model.algorithm != sentencepiece.UNIGRAM:
         raise BadTokenizer("the SentencePiece model is not of the unigram kind", where=where)

@@ -1,4 +1,4 @@
-"""WordPiece vocabularies (BERT): tokens in llama.cpp's form, where a word's start carries U+2581 and ``##`` is dropped."""
+"""WordPiece vocabularies (BERT): tokens in llama.cpp's form, where word starts carry U+2581 and ``##`` is dropped."""
 
 from __future__ import annotations
 
