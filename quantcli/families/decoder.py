@@ -20,7 +20,9 @@ FEED_FORWARD = count("intermediate_size", "n_inner", "hidden_dim", most=MOST_WID
 HEADS = count("num_attention_heads", "n_head", "n_heads", most=MOST_HEADS)
 KV_HEADS = count("num_key_value_heads", "n_kv_heads", most=MOST_HEADS, default="=heads")
 VOCAB = count("vocab_size", most=MOST_WIDTH)
-CONTEXT_NAMES = ("max_position_embeddings", "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length")
+CONTEXT_NAMES = (
+    "max_position_embeddings", "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length",
+)  # fmt: skip
 THETA_NAMES = ("rope_theta", "global_rope_theta", "rotary_emb_base")
 
 

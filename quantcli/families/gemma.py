@@ -21,7 +21,8 @@ FOUR_NORMS = shifted((
     Row("layers.{layer}.pre_feedforward_layernorm", "blk.{layer}.ffn_norm", decoder.HIDDEN_ROW),
     Row("layers.{layer}.post_feedforward_layernorm", "blk.{layer}.post_ffw_norm", decoder.HIDDEN_ROW),
 ))
-BODY = decoder.EMBEDDINGS + shifted(decoder.FINAL_NORM) + decoder.PROJECTIONS + decoder.OUT_PROJECTION + decoder.GATED_MLP
+TOP = decoder.EMBEDDINGS + shifted(decoder.FINAL_NORM)
+BODY = TOP + decoder.PROJECTIONS + decoder.OUT_PROJECTION + decoder.GATED_MLP
 SOFT_CAPS = (
     Entry("attn_logit_softcapping", "f32", "attention_cap"),
     Entry("final_logit_softcapping", "f32", "final_cap"),

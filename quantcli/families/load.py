@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from quantcli import formats, vocab
-from quantcli.errors import BadConfig, QuantcliError, UnsupportedFile
+from quantcli.errors import QuantcliError, UnsupportedFile
 from quantcli.families import bind, metadata, table
 from quantcli.families.declaration import Family
-from quantcli.families.facts import Facts, settle
+from quantcli.families.facts import Facts, bad, settle
 from quantcli.model import Model, ModelTensor
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def check_packing(family: Family, config: Mapping[str, Any]) -> None:
         return
     method = settings.get("quant_method") if isinstance(settings, Mapping) else None
     if not isinstance(method, str):
-        raise BadConfig("quantization_config has no quant_method", where="config.json")
+        raise bad("quantization_config", "has no quant_method")
     if method not in family.packed:
         raise UnsupportedFile(
             f"the weights are already quantized ({method})",

@@ -51,7 +51,10 @@ def named(name: str) -> Family:
 
 def unknown(name: str) -> UnknownArchitecture:
     """The error for an architecture that no family declares, with the nearest known ones."""
-    known = {cls.lower(): cls for family in registry().values() for cls in (*family.hf_architectures, family.name)}
+    known: dict[str, str] = {}
+    for family in registry().values():
+        for spelling in (*family.hf_architectures, family.name):
+            known.setdefault(spelling.lower(), spelling)
     near = [known[key] for key in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)]
     nearest = f"nearest known: {', '.join(near)}; " if near else f"known: {', '.join(sorted(registry()))}; "
     return UnknownArchitecture(
