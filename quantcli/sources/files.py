@@ -17,7 +17,6 @@ from types import TracebackType
 
 import numpy
 
-from quantcli import kernels
 from quantcli.errors import MalformedFile, MissingFile, UnsafePath, UnsupportedFile
 from quantcli.formats import TensorType, row_bytes
 
@@ -55,7 +54,7 @@ def read_small(path: Path, limit: int) -> bytes:
         raise MalformedFile(f"{size} bytes: more than the {limit} that such a file may have", where=str(path))
     try:
         with open(path, "rb") as file:
-            return file.read(limit)
+            return file.read(size)
     except OSError as error:
         raise MissingFile(error.strerror or "cannot be read", where=str(path)) from error
 
@@ -207,6 +206,8 @@ class StoredTensor:
         if kind.name == "F32":
             self.file.read_into(memoryview(out).cast("B"), begin)
             return
+        from quantcli import kernels  # headers can be looked at where the kernels are not built
+
         step = PIECE_BYTES // kind.bytes * kind.block
         for done in range(0, len(out), step):
             piece = out[done : done + step]
