@@ -36,6 +36,7 @@ def character_to_byte() -> Mapping[str, int]:
 def load(checkpoint: Any, size: int | None, files: TokenizerFiles) -> tuple[Table, list[str]]:
     """The table and the merges as ``left right`` texts."""
     where = "tokenizer.json" if files.tokenizer else "vocab.json"
+    table = Table(size, where)
     vocab, merges, merges_where = base(checkpoint, files)
     limit = MAX_TOKENS if size is None else size
     for text, index in vocab.items():
@@ -48,7 +49,6 @@ def load(checkpoint: Any, size: int | None, files: TokenizerFiles) -> tuple[Tabl
     added = all_added(files, vocab)
     known = {token.content for token in added.values()}
     check_merges(merges, lambda text: text in vocab or text in known, merges_where)
-    table = Table(size, where)
     for text, index in vocab.items():
         table.put(index, text, 0.0, TokenType.NORMAL)
     for index, token in added.items():

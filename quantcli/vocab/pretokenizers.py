@@ -3,8 +3,8 @@ r"""The BPE pre-tokenizers that llama.cpp knows by name, as data, and how a stru
 ``REGEXES`` holds, per name, the expressions that llama.cpp applies one after the other (each splits the pieces that the
 one before left; matches and the gaps between them are pieces). A tokenizer.json whose Splits are these expressions, in
 any spelling (see patterns.py), followed by ByteLevel, has that name's structure; ``OTHER_STRUCTURES`` are
-those that Hugging Face writes differently. Many names share one structure: ``CHOICES`` says which name is written for which GGUF
-architecture. Source of the expressions: FACTS 5.2 (llama.cpp) and the published tokenizer.json files.
+those that Hugging Face writes differently. Many names share one structure: ``CHOICES`` says which name is written for
+which GGUF architecture. Source of the expressions: FACTS 5.2 (llama.cpp) and the published tokenizer.json files.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ GROUPS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((CL1,), "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2"),
     ((QWEN35,), "qwen35"),
     ((CL1.removeprefix(CONTRACTIONS + "|"),), "ufakzeka"),
-    ((GPT2,), "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum modern-bert exaone4 mpt olmo jais"
-              " trillion granite-docling jina-v1-en jina-v2-code roberta-bpe"),
+    ((GPT2,), "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum modern-bert exaone4 mpt olmo"
+              " jais trillion granite-docling jina-v1-en jina-v2-code roberta-bpe"),
     ((r"\p{N}", GPT2), "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2"),
     ((r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"), "falcon"),
     ((r"[\r\n]", DEEPSEEK_LATIN, DEEPSEEK_SIGNS, r"\s+$", CJK, r"\p{N}+"), "deepseek-llm"),

@@ -37,8 +37,9 @@ class Tokenizer:
         """Use ``Tokenizer.from_metadata``."""
         self.kind = text_entry(metadata, "model") or ""
         if self.kind not in DEFAULT_IDS:
+            named = f"a vocabulary of kind {self.kind[:60]!r} cannot be used"
             raise UnsupportedFile(
-                f"a vocabulary of kind {self.kind[:60]!r} cannot be used" if self.kind else "the file has no vocabulary",
+                named if self.kind else "the file has no vocabulary",
                 where="tokenizer.ggml.model",
                 hint="text can be tokenized with the kinds llama (SentencePiece) and gpt2 (byte-level BPE)",
             )
