@@ -48,6 +48,7 @@ VINLINE vi vi_sar(vi a, int n) { return (vi)_mm256_sra_epi32(QC_I(a), _mm_cvtsi3
 VINLINE vi vi_shrv(vi a, vi n) { return (vi)_mm256_srlv_epi32(QC_I(a), QC_I(n)); }
 VINLINE vi vi_min(vi a, vi b) { return (vi)_mm256_min_epi32(QC_I(a), QC_I(b)); }
 VINLINE vi vi_max(vi a, vi b) { return (vi)_mm256_max_epi32(QC_I(a), QC_I(b)); }
+VINLINE vi vi_minu(vi a, vi b) { return (vi)_mm256_min_epu32(QC_I(a), QC_I(b)); }
 VINLINE vm vi_lt(vi a, vi b) { return QC_F(_mm256_cmpgt_epi32(QC_I(b), QC_I(a))); }
 VINLINE vm vi_gt(vi a, vi b) { return QC_F(_mm256_cmpgt_epi32(QC_I(a), QC_I(b))); }
 VINLINE vm vi_eq(vi a, vi b) { return QC_F(_mm256_cmpeq_epi32(QC_I(a), QC_I(b))); }

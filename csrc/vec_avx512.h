@@ -49,6 +49,7 @@ VINLINE vi vi_sar(vi a, int n) { return (vi)_mm512_sra_epi32(QC_I(a), _mm_cvtsi3
 VINLINE vi vi_shrv(vi a, vi n) { return (vi)_mm512_srlv_epi32(QC_I(a), QC_I(n)); }
 VINLINE vi vi_min(vi a, vi b) { return (vi)_mm512_min_epi32(QC_I(a), QC_I(b)); }
 VINLINE vi vi_max(vi a, vi b) { return (vi)_mm512_max_epi32(QC_I(a), QC_I(b)); }
+VINLINE vi vi_minu(vi a, vi b) { return (vi)_mm512_min_epu32(QC_I(a), QC_I(b)); }
 VINLINE vm vi_lt(vi a, vi b) { return _mm512_cmplt_epi32_mask(QC_I(a), QC_I(b)); }
 VINLINE vm vi_gt(vi a, vi b) { return _mm512_cmpgt_epi32_mask(QC_I(a), QC_I(b)); }
 VINLINE vm vi_eq(vi a, vi b) { return _mm512_cmpeq_epi32_mask(QC_I(a), QC_I(b)); }

@@ -41,6 +41,11 @@ VINLINE void vstore_words(uint8_t *dst, int64_t stride, const int32_t *w, int n,
         for (int j = 0; j < lanes; ++j) memcpy(dst + j * stride + 4 * i, w + i * VW + j, 4);
 }
 
+/* Order of floats as integers: above zero like signed numbers; below zero the greater magnitude is the greater unsigned one. */
+VINLINE vf vcap(vf a, float s) { return vf_bits(vi_min(vi_bits(a), vi_bits(vset(s)))); }
+VINLINE vf vfloor0(vf a) { return vf_bits(vi_max(vi_bits(a), vi_set(0))); }
+VINLINE vf vcup(vf a, float s) { return vf_bits(vi_minu(vi_bits(a), vi_bits(vset(s)))); }
+
 VINLINE vi vi_half(vf a) {
     vi u = vi_bits(a), sign = vi_shr(u, 16) & vi_set(0x8000), m = u & vi_set(0x7fffffff);
     vi odd = vi_shr(m, 13) & vi_set(1);

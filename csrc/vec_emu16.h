@@ -59,6 +59,7 @@ VINLINE vm vi_gt(vi a, vi b) { return (vm)(a > b); }
 VINLINE vm vi_eq(vi a, vi b) { return (vm)(a == b); }
 VINLINE vi vi_min(vi a, vi b) { return vi_sel(vi_lt(a, b), a, b); }
 VINLINE vi vi_max(vi a, vi b) { return vi_sel(vi_gt(a, b), a, b); }
+VINLINE vi vi_minu(vi a, vi b) { return vi_sel((vm)((qc_vu)a < (qc_vu)b), a, b); }
 VINLINE vi vi_gather(const int32_t *p, vi i) {
     for (int k = 0; k < VW; ++k) i[k] = p[i[k]];
     return i;

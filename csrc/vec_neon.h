@@ -45,6 +45,9 @@ VINLINE vi vi_sar(vi a, int n) { return vshlq_s32(a, vdupq_n_s32(-n)); }
 VINLINE vi vi_shrv(vi a, vi n) { return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vnegq_s32(n))); }
 VINLINE vi vi_min(vi a, vi b) { return vminq_s32(a, b); }
 VINLINE vi vi_max(vi a, vi b) { return vmaxq_s32(a, b); }
+VINLINE vi vi_minu(vi a, vi b) {
+    return vreinterpretq_s32_u32(vminq_u32(vreinterpretq_u32_s32(a), vreinterpretq_u32_s32(b)));
+}
 VINLINE vm vi_lt(vi a, vi b) { return vcltq_s32(a, b); }
 VINLINE vm vi_gt(vi a, vi b) { return vcgtq_s32(a, b); }
 VINLINE vm vi_eq(vi a, vi b) { return vceqq_s32(a, b); }

@@ -25,6 +25,7 @@
  *   vi_load vi_store vi_set vi_sel vi_gather(p, i) (p int32 table), vi_min vi_max (signed)
  *   vi_shl(a, n) vi_shr(a, n) (zeros come in) vi_sar(a, n) (sign comes in); n a scalar count, same for all lanes
  *   vi_shrv(a, n)             zeros come in, a count per lane (0..31)
+ *   vi_minu(a, b)             as unsigned numbers
  *   vi_lt vi_gt vi_eq         -> vm
  *   vi_to_f(a)                exact for |a| <= 2^24
  *   vi_from_f(a)              a must be integral (or will be truncated) and |a| < 2^31
@@ -42,6 +43,8 @@
  *   vi_half(a)                fp16 bits of a, rounded to nearest even, subnormals kept, overflow to infinity (0x7c00)
  *   vf_half(i)                the float of fp16 bits (finite)
  *   vround_half(a)            vf_half(vi_half(a)) with infinity kept as infinity
+ *   vcap(a, s) vfloor0(a) vcup(a, s)   clamps of numbers that are not NaN, through integer units (float min and max share the
+ *                             adders): at most s > 0; at least 0; at least s < 0
  */
 #ifndef QC_VEC_H
 #define QC_VEC_H
@@ -86,6 +89,7 @@ VINLINE vi vi_sar(vi a, int n) { return a >> n; }
 VINLINE vi vi_shrv(vi a, vi n) { return (vi)((uint32_t)a >> n); }
 VINLINE vi vi_min(vi a, vi b) { return a < b ? a : b; }
 VINLINE vi vi_max(vi a, vi b) { return a > b ? a : b; }
+VINLINE vi vi_minu(vi a, vi b) { return (uint32_t)a < (uint32_t)b ? a : b; }
 VINLINE vm vi_lt(vi a, vi b) { return a < b; }
 VINLINE vm vi_gt(vi a, vi b) { return a > b; }
 VINLINE vm vi_eq(vi a, vi b) { return a == b; }
