@@ -7,6 +7,9 @@
 #include <stdint.h>
 
 #define QC_ABI 1
+#ifndef QC_API
+#define QC_API          /* the build makes these symbols visible */
+#endif
 
 enum {                    /* status of encode, decode, validate */
     QC_OK = 0,
@@ -23,26 +26,26 @@ enum { QC_SEARCH_GGML = 0, QC_SEARCH_BEST = 1 };
 
 typedef struct { int64_t row, column; } qc_place;
 
-int32_t qc_abi(void);
+QC_API int32_t qc_abi(void);
 
 /* Instruction sets: 0 <= isa < qc_isa_count(). Index 0 is scalar and always supported. The best supported one is
  * qc_isa_best(); the 16-lane body in portable C is "emu16" (never the best; for tests). */
-int32_t qc_isa_count(void);
-const char *qc_isa_name(int32_t isa);
-int32_t qc_isa_supported(int32_t isa);
-int32_t qc_isa_best(void);
+QC_API int32_t qc_isa_count(void);
+QC_API const char *qc_isa_name(int32_t isa);
+QC_API int32_t qc_isa_supported(int32_t isa);
+QC_API int32_t qc_isa_best(void);
 
-int32_t qc_can_encode(int32_t type, int32_t search);   /* 1 or 0 */
-int32_t qc_can_decode(int32_t type);
+QC_API int32_t qc_can_encode(int32_t type, int32_t search);   /* 1 or 0 */
+QC_API int32_t qc_can_decode(int32_t type);
 
 /* Encode `rows` x `columns` float32 to `out`. importance: `columns` floats, or NULL for none. */
-int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
+QC_API int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
                   const float *importance, uint8_t *out, qc_place *place);
 
 /* Decode `rows` x `columns` weights to float32 (F16, BF16, F32, F64 and every block type). */
-int32_t qc_decode(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, float *out);
+QC_API int32_t qc_decode(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, float *out);
 
 /* Check that every scale (every weight of a float type) is finite. */
-int32_t qc_validate(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, qc_place *place);
+QC_API int32_t qc_validate(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, qc_place *place);
 
 #endif

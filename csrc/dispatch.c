@@ -1,0 +1,170 @@
+/* dispatch.c - which instruction sets this CPU has, and what every call checks before a kernel runs. */
+#include "table.h"
+#include <string.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+/* ---- instruction sets */
+
+static int yes(void) { return 1; }
+#if defined(__x86_64__)
+static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+static int has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+static const struct {
+    const char *name;
+    int (*supported)(void);
+    qc_rows *rows;
+    int rank;                              /* the supported one of the highest rank is the default */
+} sets[] = {
+    { "scalar", yes, &qc_rows_scalar, 1 },
+    { "emu16", yes, &qc_rows_emu16, 0 },
+#if defined(__x86_64__)
+    { "avx2", has_avx2, &qc_rows_avx2, 2 },
+    { "avx512", has_avx512, &qc_rows_avx512, 3 },
+#elif defined(__aarch64__)
+    { "neon", yes, &qc_rows_neon, 2 },
+#endif
+};
+enum { SETS = sizeof sets / sizeof sets[0] };
+
+int32_t qc_abi(void) { return QC_ABI; }
+int32_t qc_isa_count(void) { return SETS; }
+const char *qc_isa_name(int32_t isa) { return isa >= 0 && isa < SETS ? sets[isa].name : ""; }
+int32_t qc_isa_supported(int32_t isa) { return isa >= 0 && isa < SETS && sets[isa].supported(); }
+
+int32_t qc_isa_best(void) {
+    int32_t best = 0;
+    for (int32_t isa = 0; isa < SETS; ++isa)
+        if (sets[isa].rank > sets[best].rank && sets[isa].supported()) best = isa;
+    return best;
+}
+
+static const qc_row *find_row(int32_t isa, int32_t type) {
+    if (!qc_isa_supported(isa) || type < 0 || type >= QC_TYPES) return 0;
+    const qc_row *row = &(*sets[isa].rows)[type];
+    return row->block ? row : 0;
+}
+
+int32_t qc_can_decode(int32_t type) {
+    const qc_row *row = find_row(0, type);
+    return row && row->decode;
+}
+
+int32_t qc_can_encode(int32_t type, int32_t search) {
+    const qc_row *row = find_row(0, type);
+    return row && search >= 0 && search < QC_SEARCHES && row->plain[search] && row->weighted[search];
+}
+
+/* ---- checks */
+
+/* Round to nearest, denormals kept: anything else would change bytes silently. */
+static int strict_rounding(void) {
+#if defined(__x86_64__)
+    return (_mm_getcsr() & 0xe040) == 0;                        /* rounding mode, flush to zero, denormals are zero */
+#elif defined(__aarch64__)
+    uint64_t fpcr;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    return (fpcr & (UINT64_C(7) << 22)) == 0;                   /* rounding mode, flush to zero */
+#else
+    return 1;
+#endif
+}
+
+/* Index of the first value that is NaN or infinite (or, with `negative`, below zero); -1 if there is none. */
+static int64_t first_bad(const float *x, int64_t count, int negative) {
+    enum { CHUNK = 4096 };
+    for (int64_t start = 0; start < count; start += CHUNK) {
+        int64_t stop = count - start < CHUNK ? count : start + CHUNK;
+        uint32_t bad = 0;
+        for (int64_t i = start; i < stop; ++i) {
+            uint32_t u;
+            memcpy(&u, x + i, 4);
+            bad |= ((u & 0x7fffffff) > 0x7f7fffff) | ((uint32_t)negative & (u > 0x80000000u));
+        }
+        for (int64_t i = start; bad && i < stop; ++i) {
+            uint32_t u;
+            memcpy(&u, x + i, 4);
+            if ((u & 0x7fffffff) > 0x7f7fffff || (negative && u > 0x80000000u)) return i;
+        }
+    }
+    return -1;
+}
+
+int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
+                  const float *importance, uint8_t *out, qc_place *place) {
+    const qc_row *row = find_row(isa, type);
+    if (!row || search < 0 || search >= QC_SEARCHES || rows < 0 || columns < 0 || columns % row->block) return QC_NO_KERNEL;
+    qc_encoder encode = importance ? row->weighted[search] : row->plain[search];
+    if (!encode) return QC_NO_KERNEL;
+    if (rows == 0 || columns == 0) return QC_OK;
+    if (!strict_rounding()) return QC_BAD_ROUNDING;
+    int64_t bad = first_bad(x, rows * columns, 0);
+    if (bad >= 0) {
+        *place = (qc_place){ bad / columns, bad % columns };
+        return QC_NON_FINITE;
+    }
+    if (importance && (bad = first_bad(importance, columns, 1)) >= 0) {
+        *place = (qc_place){ 0, bad };
+        return QC_BAD_IMPORTANCE;
+    }
+    return encode(x, rows, columns, importance, out, place);
+}
+
+int32_t qc_decode(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, float *out) {
+    const qc_row *row = find_row(isa, type);
+    if (!row || !row->decode || rows < 0 || columns < 0 || columns % row->block) return QC_NO_KERNEL;
+    if (!strict_rounding()) return QC_BAD_ROUNDING;
+    row->decode(in, rows * columns / row->block, out);
+    return QC_OK;
+}
+
+/* ---- validation: where the scales of a block lie */
+
+enum { HALF = 1, SINGLE, DOUBLE, BRAIN, EXPONENT, SCATTERED };
+
+static const struct { uint8_t kind, count, at[2]; } scale_fields[QC_TYPES] = {
+    [QC_F32] = { SINGLE, 1, { 0 } }, [QC_F16] = { HALF, 1, { 0 } }, [QC_BF16] = { BRAIN, 1, { 0 } }, [QC_F64] = { DOUBLE, 1, { 0 } },
+    [QC_Q4_0] = { HALF, 1, { 0 } }, [QC_Q4_1] = { HALF, 2, { 0, 2 } }, [QC_Q5_0] = { HALF, 1, { 0 } },
+    [QC_Q5_1] = { HALF, 2, { 0, 2 } }, [QC_Q8_0] = { HALF, 1, { 0 } },
+    [QC_Q2_K] = { HALF, 2, { 80, 82 } }, [QC_Q3_K] = { HALF, 1, { 108 } }, [QC_Q4_K] = { HALF, 2, { 0, 2 } },
+    [QC_Q5_K] = { HALF, 2, { 0, 2 } }, [QC_Q6_K] = { HALF, 1, { 208 } },
+    [QC_IQ2_XXS] = { HALF, 1, { 0 } }, [QC_IQ2_XS] = { HALF, 1, { 0 } }, [QC_IQ2_S] = { HALF, 1, { 0 } },
+    [QC_IQ3_XXS] = { HALF, 1, { 0 } }, [QC_IQ3_S] = { HALF, 1, { 0 } }, [QC_IQ1_S] = { HALF, 1, { 0 } },
+    [QC_IQ1_M] = { SCATTERED, 1, { 48 } }, [QC_IQ4_NL] = { HALF, 1, { 0 } }, [QC_IQ4_XS] = { HALF, 1, { 0 } },
+    [QC_TQ1_0] = { HALF, 1, { 52 } }, [QC_TQ2_0] = { HALF, 1, { 64 } }, [QC_MXFP4] = { EXPONENT, 1, { 0 } },
+    [QC_Q1_0] = { HALF, 1, { 0 } }, [QC_Q2_0] = { HALF, 1, { 0 } },       /* NVFP4: every scale byte is finite */
+};
+
+static int bad_scale(int kind, const uint8_t *p) {
+    uint64_t v = 0;
+    switch (kind) {
+    case HALF: memcpy(&v, p, 2); return (v & 0x7c00) == 0x7c00;
+    case BRAIN: memcpy(&v, p, 2); return (v & 0x7f80) == 0x7f80;
+    case SINGLE: memcpy(&v, p, 4); return (v & 0x7f800000) == 0x7f800000;
+    case DOUBLE: memcpy(&v, p, 8); return (v & 0x7ff0000000000000) == 0x7ff0000000000000;
+    case EXPONENT: return *p == 255;
+    case SCATTERED: return (p[7] & 0x70) == 0x70 && (p[5] & 0xc0) == 0xc0;   /* IQ1_M: four nibbles of four words */
+    default: return 0;
+    }
+}
+
+int32_t qc_validate(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, qc_place *place) {
+    const qc_row *row = find_row(isa, type);
+    if (!row || rows < 0 || columns < 0 || columns % row->block) return QC_NO_KERNEL;
+    int64_t blocks = rows * columns / row->block;
+    int kind = scale_fields[type].kind;
+    for (int f = 0; f < scale_fields[type].count; ++f)
+        for (int64_t i = 0; i < blocks; ++i)
+            if (bad_scale(kind, in + i * row->bytes + scale_fields[type].at[f])) {
+                int64_t weight = i * row->block;
+                *place = (qc_place){ weight / columns, weight % columns };
+                return QC_BAD_BLOCK;
+            }
+    return QC_OK;
+}

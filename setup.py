@@ -1,0 +1,39 @@
+"""Build step of the package: compile the C kernels into it, and tag the wheel as one per platform for every Python."""
+
+import sys
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
+from setuptools.dist import Distribution
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import build_kernels  # noqa: E402
+
+
+class BuildWithKernels(build_py):
+    """Python files, then the library: beside them, or in the checkout for an editable install."""
+
+    def run(self):
+        super().run()
+        folder = ROOT if self.editable_mode else Path(self.build_lib)
+        build_kernels.build(folder / "quantcli" / "_lib")
+
+
+class PlatformWheel(bdist_wheel):
+    """No Python headers are used: py3-none-<platform>."""
+
+    def get_tag(self):
+        return ("py3", "none", super().get_tag()[2])
+
+
+class PlatformDistribution(Distribution):
+    """The wheel holds a library, so it is not pure although there is no extension module."""
+
+    def has_ext_modules(self):
+        return True
+
+
+setup(cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel}, distclass=PlatformDistribution)
