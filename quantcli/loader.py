@@ -1,4 +1,7 @@
-"""A path -> `Model`, whatever lies there: a checkpoint folder goes through its family, a GGUF file is taken as it is."""
+"""A path -> `Model`, whatever lies there.
+
+A checkpoint folder goes through its family; a GGUF file is taken as it is.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
 
 def open_model(path: str | os.PathLike[str], *, architecture: str | None = None, pre_tokenizer: str | None = None,
                chat_template: str | None = None) -> Model:
-    """Open the checkpoint folder or GGUF file ``path``; headers, configuration and vocabulary are read, weights are not.
+    """Open the checkpoint folder or GGUF file ``path``: headers, configuration and vocabulary, not the weights.
 
     The three options say what a checkpoint does not, and so make no sense for a GGUF (UsageError). Raises MissingFile,
     UnsupportedFile, MalformedFile and whatever families and vocabularies raise. Close the model when done.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import struct
@@ -46,6 +47,7 @@ GGUF_CASES: dict[str, tuple[bytes, type[QuantcliError], str]] = {
     "key-length-over": (b.gguf([b.text("k", 1000) + bytes(40)]), MalformedFile, "more than the 41 bytes left"),
     "key-empty": (b.gguf([b.entry("")]), MalformedFile, "metadata key 0 is empty"),
     "key-not-utf8": (b.gguf([b.entry(b"\xff\xfe")]), MalformedFile, "metadata key 0 is not UTF-8"),
+    "key-unprintable": (b.gguf([b.entry("a\n")]), MalformedFile, "unprintable"),
     "key-too-long": (b.gguf([b.entry("k" * 65536)]), MalformedFile, "the limit is 65535"),
     "key-twice": (b.gguf([b.entry("k"), b.entry("k")]), MalformedFile, "'k' occurs twice"),
     "type-13": (b.gguf([b.entry("k", 13, bytes(16))]), MalformedFile, "unknown value type 13"),
@@ -63,38 +65,53 @@ GGUF_CASES: dict[str, tuple[bytes, type[QuantcliError], str]] = {
     "strings-past-end": (b.gguf([b.entry("k", b.ARRAY, b.array(b.STRING, 2, b.text("ab") + b.text("c", 1000)))]),
                          MalformedFile, "the file ends within the value of 'k'"),
     "alignment-0": (b.gguf([b.entry("general.alignment")]), MalformedFile, "alignment is 0"),
-    "alignment-24": (b.gguf([b.entry("general.alignment", 4, struct.pack("<I", 24))]), MalformedFile, "alignment is 24"),
+    "alignment-24": (b.gguf([b.entry("general.alignment", 4, struct.pack("<I", 24))]),
+                     MalformedFile, "alignment is 24"),
     "alignment-huge": (b.gguf([b.entry("general.alignment", 4, struct.pack("<I", 2**31))]), MalformedFile,
                        "alignment is 2147483648"),
-    "alignment-u64": (b.gguf([b.entry("general.alignment", 10, struct.pack("<Q", 32))]), MalformedFile, "has to be UINT32"),
+    "alignment-u64": (b.gguf([b.entry("general.alignment", 10, struct.pack("<Q", 32))]),
+                      MalformedFile, "has to be UINT32"),
     "alignment-text": (b.gguf([b.entry("general.alignment", 8, b.text("32"))]), MalformedFile, "has to be UINT32"),
     "name-empty": (b.gguf(rows=[b.row("")], data=b.DATA), MalformedFile, "the name of tensor 0 is empty"),
     "name-64": (b.gguf(rows=[b.row("n" * 64)], data=b.DATA), MalformedFile, "the limit is 63"),
     "name-not-utf8": (b.gguf(rows=[b.row(b"\x80")], data=b.DATA), MalformedFile, "the name of tensor 0 is not UTF-8"),
-    "name-twice": (b.gguf(rows=[b.row("a"), b.row("a", offset=32)], data=b.DATA), MalformedFile, "two tensors are called 'a'"),
+    "name-unprintable": (b.gguf(rows=[b.row("\x1b[2J")], data=b.DATA), MalformedFile, "unprintable"),
+    "name-twice": (b.gguf(rows=[b.row("a"), b.row("a", offset=32)], data=b.DATA),
+                   MalformedFile, "two tensors are called 'a'"),
     "dimensions-5": (b.gguf(rows=[b.row(shape=(1,) * 5)], data=b.DATA), MalformedFile, "5 dimensions"),
-    "dimensions-2^32": (b.gguf(rows=[b.row(dimensions=2**32 - 1)], data=b.DATA), MalformedFile, "4294967295 dimensions"),
+    "dimensions-2^32": (b.gguf(rows=[b.row(dimensions=2**32 - 1)], data=b.DATA),
+                        MalformedFile, "4294967295 dimensions"),
     "size-0": (b.gguf(rows=[b.row(shape=(8, 0))], data=b.DATA), MalformedFile, r"impossible shape \[8, 0\]"),
     "size-negative": (b.gguf(rows=[b.row(shape=(-8, -8))], data=b.DATA), MalformedFile, "impossible shape"),
-    "elements-overflow": (b.gguf(rows=[b.row(shape=(2**32, 2**32, 2**32))], data=b.DATA), MalformedFile, "impossible shape"),
-    "bytes-overflow": (b.gguf(rows=[b.row(shape=(2**62 + 2**61,))], data=b.DATA), MalformedFile, "does not fit in a file"),
-    "type-removed": (b.gguf(rows=[b.row(kind=4)], data=b.DATA), UnsupportedFile, "type 4: Q4_2, which ggml has removed"),
+    "elements-overflow": (b.gguf(rows=[b.row(shape=(2**32, 2**32, 2**32))], data=b.DATA),
+                          MalformedFile, "impossible shape"),
+    "bytes-overflow": (b.gguf(rows=[b.row(shape=(2**62 + 2**61,))], data=b.DATA),
+                       MalformedFile, "does not fit in a file"),
+    "type-removed": (b.gguf(rows=[b.row(kind=4)], data=b.DATA),
+                     UnsupportedFile, "type 4: Q4_2, which ggml has removed"),
     "type-unknown": (b.gguf(rows=[b.row(kind=43)], data=b.DATA), UnsupportedFile, "type 43: unknown"),
     "type-minus": (b.gguf(rows=[b.row(kind=-1)], data=b.DATA), UnsupportedFile, "type -1: unknown"),
-    "row-not-block": (b.gguf(rows=[b.row(shape=(48, 2), kind=8)], data=b.DATA), MalformedFile, "no multiple of Q8_0's block"),
+    "row-not-block": (b.gguf(rows=[b.row(shape=(48, 2), kind=8)], data=b.DATA),
+                      MalformedFile, "no multiple of Q8_0's block"),
     "offset-unaligned": (b.gguf(rows=[b.row(offset=4)], data=b.DATA), MalformedFile, "'a' starts at 4"),
-    "offset-2^64": (b.gguf(rows=[b.row(), b.row("b", offset=2**64 - 32)], data=b.DATA), MalformedFile, "'b' starts at 184467"),
-    "overlap": (b.gguf(rows=[b.row(shape=(16,)), b.row("b", offset=32)], data=b.DATA), MalformedFile, "previous one at 64"),
+    "offset-2^64": (b.gguf(rows=[b.row(), b.row("b", offset=2**64 - 32)], data=b.DATA),
+                    MalformedFile, "'b' starts at 184467"),
+    "overlap": (b.gguf(rows=[b.row(shape=(16,)), b.row("b", offset=32)], data=b.DATA),
+                MalformedFile, "previous one at 64"),
     "gap": (b.gguf(rows=[b.row(), b.row("b", offset=64)], data=b.DATA), MalformedFile, "previous one at 32"),
     "order": (b.gguf(rows=[b.row(offset=32), b.row("b")], data=b.DATA), MalformedFile, "'a' starts at 32"),
-    "data-cut": (b.gguf(rows=[b.row()], data=b.DATA[:31]), MalformedFile, "the tensor data end at 160, the file has 159"),
+    "data-cut": (b.gguf(rows=[b.row()], data=b.DATA[:31]),
+                 MalformedFile, "the tensor data end at 160, the file has 159"),
     "data-missing": (b.gguf(rows=[b.row()]), MalformedFile, "the tensor data end at"),
-    "one-tensor-too-many": (b.gguf(counts=(2, 1), rows=[b.row()], data=bytes(32)), MalformedFile, "ends within|is empty"),
+    "one-tensor-too-many": (b.gguf(counts=(2, 1), rows=[b.row()], data=bytes(32)),
+                            MalformedFile, "ends within|is empty"),
     "no-architecture": (b.gguf([b.entry("k")]), UnsupportedFile, "no general.architecture"),
     "architecture-number": (b.gguf([b.entry("general.architecture")]), UnsupportedFile, "no general.architecture"),
     "imatrix": (b.gguf([b.entry("general.type", b.STRING, b.text("imatrix"))]), UnsupportedFile, "importance matrix"),
-    "split-count-text": (b.gguf([b.ARCHITECTURE, b.entry("split.count", b.STRING, b.text("3"))]), MalformedFile, "no count"),
-    "split-without-no": (b.gguf([b.ARCHITECTURE, b.entry("split.count", 2, b"\3\0")]), MalformedFile, "split.no is missing"),
+    "split-count-text": (b.gguf([b.ARCHITECTURE, b.entry("split.count", b.STRING, b.text("3"))]),
+                         MalformedFile, "no count"),
+    "split-without-no": (b.gguf([b.ARCHITECTURE, b.entry("split.count", 2, b"\3\0")]),
+                         MalformedFile, "split.no is missing"),
 }
 
 # The same for model.safetensors.
@@ -113,9 +130,11 @@ SAFETENSORS_CASES: dict[str, tuple[bytes, type[QuantcliError], str]] = {
     "not-utf8": (b.safetensors(b'{"\xff": 1}'), MalformedFile, "not UTF-8"),
     "deep": (b.safetensors(DEEP), MalformedFile, "nested 100001 levels"),
     "deep-objects": (b.safetensors(b'{"a":' * 5000 + b"1" + b"}" * 5000), MalformedFile, "nested 5000 levels"),
-    "key-twice": (b.safetensors(b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"a":{"dtype":"F32","shape":[4],'
-                                b'"data_offsets":[0,16]}}'), MalformedFile, "'a' occurs twice"),
-    "name-surrogate": (b.safetensors({"\ud800": b.tensor()}), MalformedFile, "without a UTF-8 form"),
+    "key-twice": (b.safetensors(b'{"a":%s,"a":%s}' % ((json.dumps(b.tensor()).encode(),) * 2)), MalformedFile,
+                  "'a' occurs twice"),
+    "name-surrogate": (b.safetensors({"\ud800": b.tensor()}), MalformedFile, "impossible name"),
+    "name-unprintable": (b.safetensors({"\x1b[2J": b.tensor()}), MalformedFile, "impossible name"),
+    "name-long": (b.safetensors({"n" * 1001: b.tensor()}), MalformedFile, "impossible name"),
     "entry-number": (b.safetensors({"a": 1}), MalformedFile, "not an object"),
     "no-dtype": (b.safetensors({"a": {"shape": [4], "data_offsets": [0, 16]}}), MalformedFile, "no dtype"),
     "dtype-number": (b.safetensors({"a": b.tensor(dtype=7)}), MalformedFile, "no dtype"),
@@ -135,7 +154,8 @@ SAFETENSORS_CASES: dict[str, tuple[bytes, type[QuantcliError], str]] = {
     "offsets-2^63": (b.safetensors({"a": b.tensor(2**63, 2**63 + 16)}), MalformedFile, "impossible data_offsets"),
     "gap-in-front": (b.safetensors({"a": b.tensor(16, 32)}, bytes(32)), MalformedFile, "leaves a gap"),
     "gap": (b.safetensors({"a": b.tensor(), "b": b.tensor(20, 36)}, bytes(36)), MalformedFile, "leaves a gap"),
-    "overlap": (b.safetensors({"a": b.tensor(), "b": b.tensor(8, 24)}, bytes(24)), MalformedFile, "overlaps the one before"),
+    "overlap": (b.safetensors({"a": b.tensor(), "b": b.tensor(8, 24)}, bytes(24)),
+                MalformedFile, "overlaps the one before"),
     "same-range": (b.safetensors({"a": b.tensor(), "b": b.tensor()}), MalformedFile, "overlaps the one before"),
     "data-cut": (b.safetensors({"a": b.tensor()}, bytes(15)), MalformedFile, "the tensors end at byte"),
     "data-more": (b.safetensors({"a": b.tensor()}, bytes(17)), MalformedFile, "the tensors end at byte"),
@@ -151,7 +171,8 @@ FOLDER_CASES: dict[str, tuple[dict, type[QuantcliError], str]] = {
     "only-pickle": ({"pytorch_model.bin": b"PK"}, PickleCheckpoint, "pytorch_model.bin"),
     "only-pickles": ({"pytorch_model-00001-of-00002.bin": b"PK", "pytorch_model.bin.index.json": {}}, PickleCheckpoint,
                      "runs whatever code"),
-    "only-consolidated-pth": ({"consolidated.00.pth": b"PK", "params.json": {}}, PickleCheckpoint, "consolidated.00.pth"),
+    "only-consolidated-pth": ({"consolidated.00.pth": b"PK", "params.json": {}},
+                              PickleCheckpoint, "consolidated.00.pth"),
     "only-consolidated": ({"consolidated.safetensors": A}, UnsupportedFile, "vendor's own"),
     "adapter": ({"adapter_model.safetensors": A, "adapter_config.json": {}}, UnsupportedFile, "LoRA"),
     "only-gguf": ({"x.gguf": b"GGUF"}, MissingFile, "no model.safetensors"),
@@ -166,12 +187,14 @@ FOLDER_CASES: dict[str, tuple[dict, type[QuantcliError], str]] = {
     "index-zero-byte": ({INDEX: b.index({"a": "x\0.safetensors"})}, UnsafePath, "leaves the folder"),
     "index-escape-code": ({INDEX: b.index({"a": "\x1b[2J.safetensors"})}, UnsafePath, "leaves the folder"),
     "index-empty-name": ({INDEX: b.index({"a": ""})}, UnsafePath, "leaves the folder"),
+    "index-long-name": ({INDEX: b.index({"a": "x" * 300 + ".safetensors"})}, MissingFile, "shard 1 of 1 is missing"),
     "index-number": ({INDEX: b.index({"a": 1})}, MalformedFile, "not a string"),
     "index-other-kind": ({INDEX: b.index({"a": "config.json"})}, MalformedFile, "no .safetensors file"),
     "index-empty": ({INDEX: b.index({})}, MalformedFile, "no object `weight_map`"),
     "index-list": ({INDEX: []}, MalformedFile, "not an object"),
     "index-deep": ({INDEX: DEEP}, MalformedFile, "nested 100001 levels"),
-    "index-key-twice": ({INDEX: '{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}'}, MalformedFile, "occurs twice"),
+    "index-key-twice": ({INDEX: '{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}'},
+                        MalformedFile, "occurs twice"),
     "index-tensor-absent": ({INDEX: b.index({"a": ONE, "c": ONE}), ONE: A}, MalformedFile, "'c' is not in"),
     "index-wrong-shard": ({INDEX: b.index({"a": TWO, "b": ONE}), ONE: A, TWO: B}, MalformedFile, "'a' is not in"),
     "index-lacks": ({INDEX: b.index({"a": ONE}), ONE: AB}, MalformedFile, "the index lacks 1 tensors"),
@@ -181,7 +204,8 @@ FOLDER_CASES: dict[str, tuple[dict, type[QuantcliError], str]] = {
     "config-list": ({"config.json": [1], "model.safetensors": A}, MalformedFile, "not an object"),
     "config-deep": ({"config.json": DEEP, "model.safetensors": A}, MalformedFile, "nested 100001 levels"),
     "config-not-utf8": ({"config.json": b'{"a": "\xff"}', "model.safetensors": A}, MalformedFile, "not UTF-8"),
-    "config-huge-number": ({"config.json": '{"a": ' + "1" * 5000 + "}", "model.safetensors": A}, MalformedFile, "not usable"),
+    "config-huge-number": ({"config.json": '{"a": ' + "1" * 5000 + "}", "model.safetensors": A},
+                           MalformedFile, "not usable"),
     "config-large": ({"config.json": b" " * ((16 << 20) + 1), "model.safetensors": A}, MalformedFile, "16777217 bytes"),
 }
 
@@ -287,6 +311,7 @@ def test_many_empty_strings_stay_packed(tmp_path: Path) -> None:
 # ---- at random
 
 FUZZ_ROUNDS = 4000
+EDGES = [0, 1, 33, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1]
 
 
 def mutate(raw: bytes, rng: random.Random) -> bytes:
@@ -300,7 +325,7 @@ def mutate(raw: bytes, rng: random.Random) -> bytes:
         elif kind == 1 and data:
             data[at] = rng.randrange(256)
         elif kind == 2:
-            data[at : at + 8] = struct.pack("<Q", rng.choice([0, 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1, len(raw)]))
+            data[at : at + 8] = struct.pack("<Q", rng.choice(EDGES))
         elif kind == 3:
             del data[at:]
         elif kind == 4:

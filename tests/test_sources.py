@@ -62,7 +62,8 @@ def test_floats_equal_those_of_the_safetensors_package(tmp_path: Path, floats) -
         for start, stop in ((0, 0), (1, tensor.rows), (tensor.rows // 2, tensor.rows)):
             if start <= stop:
                 assert numpy.array_equal(tensor.read_rows(start, stop), rows[start:stop])
-                assert bytes(tensor.read_raw(start, stop)) == expected.reshape(tensor.rows, tensor.columns)[start:stop].tobytes()
+                stored = expected.reshape(tensor.rows, tensor.columns)[start:stop]
+                assert bytes(tensor.read_raw(start, stop)) == stored.tobytes()
 
 
 def test_all_oracle_checkpoints_equal_those_of_the_safetensors_package(shared: Path) -> None:
@@ -114,7 +115,8 @@ def test_integers_are_bytes_and_not_weights(tmp_path: Path) -> None:
             tensors[name].read_rows(0, 1)
 
 
-@pytest.mark.parametrize(("dtype", "size", "hint"), [("F8_E4M3", 4, "BF16 version"), ("F4", 2, None), ("Q9_X", 7, None)])
+@pytest.mark.parametrize(("dtype", "size", "hint"),
+                         [("F8_E4M3", 4, "BF16 version"), ("F4", 2, None), ("Q9_X", 7, None)])
 def test_other_dtypes_are_an_error_only_when_used(tmp_path: Path, dtype: str, size: int, hint: str | None) -> None:
     header = {"odd": broken_files.tensor(0, size, dtype=dtype), "a": broken_files.tensor(size, size + 16)}
     (tmp_path / "model.safetensors").write_bytes(broken_files.safetensors(header, bytes(size + 16)))
@@ -211,7 +213,8 @@ def test_a_snapshot_of_the_cache_with_its_links(tmp_path: Path, monkeypatch) -> 
 @pytest.mark.parametrize(("path", "expected"), [
     ("/x/My-Model", (None, "My-Model")), ("/x/models--gpt2/snapshots/" + "a" * 40, (None, "gpt2")),
     ("/x/models--o--n/snapshots/" + "0" * 40, ("o", "n")), ("/x/models--o--n", ("o", "n")),
-    ("/x/model/" + "b" * 40, (None, "model")), ("/", (None, "model")), ("/x/models--o--n/snapshots/" + "0" * 40 + "/sub", (None, "sub")),
+    ("/x/model/" + "b" * 40, (None, "model")), ("/", (None, "model")),
+    ("/x/models--o--n/snapshots/" + "0" * 40 + "/sub", (None, "sub")),
 ])
 def test_names_of_folders(path: str, expected: tuple) -> None:
     assert hub_name(Path(path)) == expected
@@ -219,7 +222,8 @@ def test_names_of_folders(path: str, expected: tuple) -> None:
 
 def test_small_files(tmp_path: Path) -> None:
     folder = broken_files.folder(tmp_path, {
-        "config.json": '\ufeff{"a": NaN, "b": -Infinity, "a": 2}', "chat_template.jinja": "hällo\n", "merges.txt": b"\xff",
+        "config.json": '\ufeff{"a": NaN, "b": -Infinity, "a": 2}',
+        "chat_template.jinja": "hällo\n", "merges.txt": b"\xff",
         "extra/one.jinja": "x", "model.safetensors": broken_files.sound_safetensors()})
     checkpoint = Checkpoint(folder)
     assert checkpoint.config == {"a": 2, "b": float("-inf")}
@@ -259,8 +263,8 @@ def test_errors_of_json_have_a_place() -> None:
 
 
 def test_front_matter() -> None:
-    card = ("---\nlicense: apache-2.0\nbase_model:\n- org/one\n  - 'org/two'\ntags: [a, \"b\"]\n# remark\nnested:\n  x: 1\n"
-            "model-index:\n- name: y\n---\ntext: no\n")
+    card = ("---\nlicense: apache-2.0\nbase_model:\n- org/one\n  - 'org/two'\ntags: [a, \"b\"]\n# remark\n"
+            "nested:\n  x: 1\nmodel-index:\n- name: y\n---\ntext: no\n")
     assert front_matter(card) == {"license": "apache-2.0", "base_model": ["org/one", "org/two"], "tags": ["a", "b"]}
     assert front_matter("no card") == {} and front_matter("---\na: b\n") == {}
 
@@ -317,7 +321,8 @@ def test_reading_after_close_is_an_error(tmp_path: Path) -> None:
 
 def split_model(folder: Path) -> Path:
     for index in range(2):
-        metadata = {"split.no": container.u16(index), "split.count": container.u16(2), "split.tensors.count": container.i32(2)}
+        metadata = {"split.no": container.u16(index), "split.count": container.u16(2),
+                    "split.tensors.count": container.i32(2)}
         if index == 0:
             metadata |= {"general.architecture": container.string("llama"), "x": container.string("kept")}
         name = folder / container.shard_name("M-Q8_0", index, 2)
@@ -355,7 +360,8 @@ def test_file_names_stay_short_in_bytes() -> None:
 
 def test_invalid_utf8_in_names_does_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
-    path.write_bytes(broken_files.gguf([broken_files.ARCHITECTURE, broken_files.entry("general.name", 8, broken_files.text(b"\xff"))]))
+    name = broken_files.entry("general.name", broken_files.STRING, broken_files.text(b"\xff"))
+    path.write_bytes(broken_files.gguf([broken_files.ARCHITECTURE, name]))
     model = open_gguf(path)
     assert model.name == "x" and model.metadata["general.name"].data == b"\xff"
 
@@ -370,7 +376,8 @@ def test_the_loader_tells_files_apart(tmp_path: Path) -> None:
         open_model(split_model(tmp_path), architecture="llama")
     with_template = open_model(split_model(tmp_path), chat_template="{{ x }}")
     assert with_template.metadata["tokenizer.chat_template"] == container.string("{{ x }}")
-    for name, error in (("a.bin", PickleCheckpoint), ("config.json", UnsupportedFile), ("m.safetensors", UnsupportedFile)):
+    kinds = {"a.bin": PickleCheckpoint, "config.json": UnsupportedFile, "m.safetensors": UnsupportedFile}
+    for name, error in kinds.items():
         (tmp_path / name).write_bytes(b"x")
         with pytest.raises(error) as caught:
             open_model(tmp_path / name)

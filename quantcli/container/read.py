@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn
 
 import numpy
 
@@ -38,8 +37,6 @@ TYPES = {int(kind): kind for kind in ValueType}
 REMOVED_TYPES = {4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4",
                  37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"}
 OLDER_MAGICS = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
-
-Found = TypeVar("Found")
 
 
 def read_header(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Header:
@@ -171,15 +168,18 @@ def _read_preamble(cursor: Cursor) -> tuple[int, int, int]:
 
 
 def _read_text(cursor: Cursor, what: str, limit: int) -> str:
-    """A string that must be UTF-8 and must not be empty: a key or a tensor's name."""
+    """A string that must be UTF-8, printable and not empty: a key or a tensor's name."""
     at = cursor.position
     raw = cursor.raw_string(what, limit)
     if not raw:
         cursor.fail(f"{what} is empty", at=at)
     try:
-        return raw.decode()
+        text = raw.decode()
     except UnicodeDecodeError:
         cursor.fail(f"{what} is not UTF-8: {raw[:60]!r}", at=at + 8)
+    if not text.isprintable():
+        cursor.fail(f"{what} has unprintable characters: {ascii(text[:60])}", at=at + 8)
+    return text
 
 
 def _read_metadata(cursor: Cursor, count: int) -> dict[str, Value]:

@@ -46,7 +46,7 @@ def read_split_headers(first_path: str | os.PathLike[str]) -> list[Header]:
     headers = [first]
     for index in range(1, count):
         other = path.with_name(shard_name(prefix, index, count))
-        if not other.exists():
+        if not os.path.lexists(other):
             raise MissingFile(f"shard {index + 1} of {count} is missing", where=str(other),
                               hint="all shards have to lie in one folder")
         headers.append(read_header(other))

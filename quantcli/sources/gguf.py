@@ -16,8 +16,9 @@ from quantcli.sources.files import SourceFile, StoredTensor
 ARCHITECTURE, NAME, BASENAME, TYPE = "general.architecture", "general.name", "general.basename", "general.type"
 LONGEST_NAME = 120  # characters; file systems allow 255 bytes, and a type and a shard number follow
 # What file names end in: `-Q4_K_M`, `.f16`, `-UD-IQ2_XXS`, `-MXFP4_MOE`.
-_TYPE_SUFFIX = re.compile(r"[-._](?:UD-)?(?:B?F16|F32|F64|I?Q\d[0-9A-Z]*(?:_[0-9A-Z]+)*|TQ\d_\d|MXFP4(?:_MOE)?|NVFP4)\Z",
-                          re.IGNORECASE)
+_TYPE_SUFFIX = re.compile(
+    r"[-._](?:UD-)?(?:B?F16|F32|F64|I?Q\d[0-9A-Z]*(?:_[0-9A-Z]+)*|TQ\d_\d|MXFP4(?:_MOE)?|NVFP4)\Z", re.IGNORECASE
+)
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE)
 
 

@@ -22,6 +22,7 @@ from quantcli.sources.jsonfile import SMALL_JSON, parse_object
 LARGEST_HEADER = 100_000_000  # bytes, the limit of the reference implementation
 LARGEST_NUMBER = (1 << 63) - 1
 MOST_DIMENSIONS = 64  # torch allows no more
+LONGEST_NAME = 1000  # characters
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"(model)-(\d{5})-of-(\d{5})\.safetensors")
@@ -97,7 +98,7 @@ def open_files(folder: Path) -> list[SafetensorsFile]:
     try:
         for number, name in enumerate(names, 1):
             path = inside(folder, name)
-            if not path.exists():
+            if not os.path.lexists(path):
                 raise MissingFile(f"shard {number} of {len(names)} is missing", where=str(path),
                                   hint="download the rest of the checkpoint")
             files.append(SafetensorsFile.open(path))
@@ -125,18 +126,26 @@ def merge(files: Iterable[SafetensorsFile]) -> dict[str, SourceTensor]:
 
 def find_files(folder: Path) -> tuple[list[str], dict[str, str] | None]:
     """The names of the files to read, and the index's weight map (tensor -> file) if they come from one."""
-    if (folder / SINGLE).exists():
+    if os.path.lexists(folder / SINGLE):  # a dangling link is an error of its own
         return [SINGLE], None
-    if (folder / INDEX).exists():
+    if os.path.lexists(folder / INDEX):
         weight_map = _read_index(folder)
         return sorted(set(weight_map.values())), weight_map
-    names = sorted(path.name for path in folder.iterdir() if path.suffix == ".safetensors")
+    names = _names(folder, ".safetensors")
     shards = [name for name in names if _SHARD.fullmatch(name)]
     if shards:
         count = int(_SHARD.fullmatch(shards[0])[3])
         return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, min(count, 9999) + 1)], None
     _explain_absence(folder, names)
     return names, None
+
+
+def _names(folder: Path, *suffixes: str) -> list[str]:
+    """Names of the files in ``folder`` that end so, sorted."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(suffixes))
+    except OSError as error:
+        raise MissingFile(error.strerror or "cannot be listed", where=str(folder)) from error
 
 
 def _explain_absence(folder: Path, names: list[str]) -> None:
@@ -152,13 +161,13 @@ def _explain_absence(folder: Path, names: list[str]) -> None:
     if names:
         raise MissingFile(f"neither {SINGLE} nor {INDEX} is here, but {len(names)} other .safetensors files",
                           where=where)
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt", ".ckpt"))
+    pickles = _names(folder, ".bin", ".pth", ".pt", ".ckpt")
     if pickles:
         raise PickleCheckpoint(f"the weights are there only as {shown(pickles[0])}, a pickle: reading one runs "
                                "whatever code it contains", where=where,
                                hint="take the safetensors version, or save it as one with transformers: "
                                     "`model.save_pretrained(folder, safe_serialization=True)`")
-    inner = sorted(path.name for path in folder.iterdir() if path.suffix == ".gguf")
+    inner = _names(folder, ".gguf")
     hint = f"to convert a GGUF file, give the file itself: {folder / inner[0]}" if inner else None
     raise MissingFile(f"no {SINGLE} and no {INDEX} in this folder", where=where, hint=hint)
 
@@ -194,6 +203,8 @@ def _check_index(path: Path, weight_map: dict[str, str], merged: dict[str, Sourc
 def _tensor(file: SourceFile, name: str, entry: Any, data_start: int) -> SourceTensor:
     """One entry of the header, checked by itself."""
     where = f"{file.path}: header: {shown(name)}"
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise MalformedFile("impossible name: empty, endless or unprintable", where=where)
     if not isinstance(entry, dict):
         raise MalformedFile("not an object", where=where)
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
@@ -203,10 +214,6 @@ def _tensor(file: SourceFile, name: str, entry: Any, data_start: int) -> SourceT
         raise MalformedFile(f"impossible shape {shown(str(shape)[:200])}", where=where)
     if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise MalformedFile(f"impossible data_offsets {shown(str(offsets)[:200])}", where=where)
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise MalformedFile("a name without a UTF-8 form", where=where) from error
     size = offsets[1] - offsets[0]
     bits, kind = DTYPES.get(dtype, (None, None))
     if bits is not None and prod(shape) * bits != 8 * size:
