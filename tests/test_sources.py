@@ -146,6 +146,14 @@ def test_reading_beyond_a_tensor_is_a_mistake(tmp_path: Path, floats) -> None:
             read()
 
 
+def test_an_unfit_buffer_is_refused_rather_than_left_empty(tmp_path: Path, floats) -> None:
+    save(tmp_path / "model.safetensors", floats)
+    tensor = open_safetensors(tmp_path)["f16"]
+    for out in (numpy.empty((40, 6), "f4").T, numpy.empty((6, 40), "f8"), numpy.empty((5, 40), "f4")):
+        with pytest.raises(ValueError, match="contiguous float32"):
+            tensor.read_rows(0, 6, out)
+
+
 def test_threads_read_without_disturbing_each_other(tmp_path: Path) -> None:
     half = RNG.normal(size=(400, 64)).astype(numpy.float16)
     save(tmp_path / "model.safetensors", {"a": half})

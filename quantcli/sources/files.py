@@ -197,6 +197,8 @@ class StoredTensor:
                                 where=self.where)
         if out is None:
             out = numpy.empty((stop - start, self.columns), numpy.float32)
+        elif out.shape != (stop - start, self.columns) or out.dtype != numpy.float32 or not out.flags.c_contiguous:
+            raise ValueError(f"{self.where}: out has to be contiguous float32 ({stop - start}, {self.columns})")
         self._decode(kind, start * self.columns, out.reshape(-1))
         return out
 
