@@ -89,7 +89,8 @@ def test_trailing_token_of_a_template_becomes_eos(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [-1, 10**9, "7", True, [None]])
 def test_unusable_special_ids_are_passed_over(tmp_path: Path, bad: Any) -> None:
-    checkpoint = folder_of(tmp_path, tokenizer_json=byte_level(), config_json={"pad_token_id": bad, "eos_token_id": [3, 4]})
+    config = {"pad_token_id": bad, "eos_token_id": [3, 4]}
+    checkpoint = folder_of(tmp_path, tokenizer_json=byte_level(), config_json=config)
     metadata, _ = vocab.load(checkpoint, vocab_size=259, hints=VocabHints("gpt2"))
     assert "tokenizer.ggml.padding_token_id" not in metadata
     assert metadata["tokenizer.ggml.eos_token_id"].data == 3
@@ -97,10 +98,12 @@ def test_unusable_special_ids_are_passed_over(tmp_path: Path, bad: Any) -> None:
 
 def test_hints(tmp_path: Path) -> None:
     checkpoint = folder_of(tmp_path, tokenizer_json=byte_level(), tokenizer_config_json={"add_prefix_space": True})
-    own = VocabHints("llama", prefix_from_config=True, ids={"eot": 107}, texts={"eos": "<|end|>", "bos": "<none>"}, add_bos=False)
+    texts = {"eos": "<|end|>", "bos": "<none>"}
+    own = VocabHints("llama", prefix_from_config=True, ids={"eot": 107, "prefix": 5}, texts=texts, add_bos=False)
     metadata, _ = vocab.load(checkpoint, vocab_size=259, hints=own)
-    found = {key.removeprefix("tokenizer.ggml."): metadata[key].data for key in metadata if "_id" in key or "add" in key}
-    assert found == {"eot_token_id": 107, "eos_token_id": 258, "add_bos_token": False, "add_space_prefix": True}
+    short = {key.removeprefix("tokenizer.ggml."): value.data for key, value in metadata.items()}
+    found = {key: value for key, value in short.items() if "_id" in key or "add" in key}
+    assert found == {"eot_token_id": 107, "fim_pre_token_id": 5, "eos_token_id": 258, "add_bos_token": False, "add_space_prefix": True}
 
 
 def test_merges_as_texts_and_blanks_in_them(tmp_path: Path) -> None:
@@ -113,7 +116,8 @@ def test_merges_as_texts_and_blanks_in_them(tmp_path: Path) -> None:
 
 def test_vocab_json_and_merges_txt(tmp_path: Path) -> None:
     files = {"vocab_json": byte_level()["model"]["vocab"], "merges_txt": "#version: 0.2\nh e\nhe l\n\n"}
-    config = {"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": {"258": {"content": "<|end|>", "special": True}}}
+    added = {"258": {"content": "<|end|>", "special": True}}
+    config = {"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": added}
     checkpoint = folder_of(tmp_path / "known", **files, tokenizer_config_json=config)
     metadata, _ = vocab.load(checkpoint, vocab_size=None, hints=VocabHints("gpt2"))
     assert metadata["tokenizer.ggml.pre"].data == "gpt-2"
@@ -150,10 +154,12 @@ def test_chat_templates(tmp_path: Path) -> None:
 
 def test_sentencepiece_space_prefix_and_added_tokens(tmp_path: Path) -> None:
     pieces = [message("<unk>", 0.0, 2), message("<s>", 0.0, 3), message("\u2581a", -1.0, 1), message("<0x41>", 0.0, 6)]
-    config = {"added_tokens_decoder": {"4": {"content": "\u2581\u2581"}, "5": {"content": "<|x|>"}, "9": {"content": "y"}}}
+    added = {"4": {"content": "\u2581\u2581"}, "5": {"content": "<|x|>"}, "9": {"content": "y"}}
+    config = {"added_tokens_decoder": added}
     checkpoint = folder_of(tmp_path, tokenizer_model=model_of(pieces, prefix=False), tokenizer_config_json=config)
     metadata, notes = vocab.load(checkpoint, vocab_size=7, hints=LLAMA)
-    assert list(metadata["tokenizer.ggml.tokens"].data) == ["<unk>", "<s>", "\u2581a", "<0x41>", "  ", "<|x|>", "[PAD6]"]
+    texts = list(metadata["tokenizer.ggml.tokens"].data)
+    assert texts == ["<unk>", "<s>", "\u2581a", "<0x41>", "  ", "<|x|>", "[PAD6]"]
     assert types_of(metadata) == [2, 3, 1, 6, 4, 3, 5]
     assert metadata["tokenizer.ggml.scores"].data.tolist() == [0, 0, -1, 0, -1000, -1000, -10000]
     assert metadata["tokenizer.ggml.add_space_prefix"].data is False
@@ -310,9 +316,11 @@ def test_broken_chat_templates(tmp_path: Path, template: Any) -> None:
         bpe(tmp_path, size=300, config={"chat_template": template})
 
 
+TEXTS = st.sampled_from(["A", "h", "he", "<|end|>", "BPE", "Split", "Sequence"])
+NAMES = st.sampled_from(["type", "id", "content", "single", "h"])
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 400) | st.sampled_from(["A", "h", "he", "<|end|>", "BPE", "Split", "Sequence"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["type", "id", "content", "single", "h"]), inner),
+    st.none() | st.booleans() | st.integers(-5, 400) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner),
     max_leaves=12,
 )
 PLACES = ["added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model", "vocab", "merges", "decoder"]
@@ -320,7 +328,9 @@ PLACES = ["added_tokens", "normalizer", "pre_tokenizer", "post_processor", "mode
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(PLACES), JSON, st.sampled_from(["added_tokens_decoder", "chat_template", "eos_token"]), JSON)
-def test_any_json_is_an_error_or_a_vocabulary(tmp_path_factory: Any, place: str, value: Any, key: str, other: Any) -> None:
+def test_any_json_is_an_error_or_a_vocabulary(
+    tmp_path_factory: Any, place: str, value: Any, key: str, other: Any
+) -> None:
     try:
         bpe(tmp_path_factory.mktemp("json"), 300, {key: other}, **{place: value})
     except QuantcliError as error:

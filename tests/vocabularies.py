@@ -16,12 +16,12 @@ from quantcli.vocab import VocabHints
 from quantcli.vocab.bytelevel import byte_to_character
 
 MUST = (
-    "gemma gemma2 gemma3 granite llama-k256 llama-quirks llama-spm llama-tied-bias llama3 mistral-spm mistral-tekken mixtral"
-    " phi3 qwen2 qwen3 qwen3-moe smollm3"
+    "gemma gemma2 gemma3 granite llama-k256 llama-quirks llama-spm llama-tied-bias llama3 mistral-spm mistral-tekken"
+    " mixtral phi3 qwen2 qwen3 qwen3-moe smollm3"
 ).split()
 MORE = (
-    "bert cohere deepseek-v2 falcon glm4 gpt-neox gpt-oss gpt-oss-mxfp4 gpt2 granite-moe mamba nemotron olmo2 olmoe phi2"
-    " qwen2-moe stablelm starcoder2 t5"
+    "bert cohere deepseek-v2 falcon glm4 gpt-neox gpt-oss gpt-oss-mxfp4 gpt2 granite-moe mamba nemotron olmo2 olmoe"
+    " phi2 qwen2-moe stablelm starcoder2 t5"
 ).split()
 LLAMA_CLASS = ("llama", "granite", "granitemoe", "smollm3")
 OWN_HINTS: dict[str, dict[str, Any]] = {
@@ -102,7 +102,7 @@ def byte_level(**changes: Any) -> dict[str, Any]:
 
 
 def folder_of(path: Path, **files: Any) -> Checkpoint:
-    """A checkpoint with these files: ``tokenizer_json={...}`` writes tokenizer.json, bytes and texts are taken as they are."""
+    """A checkpoint with these files: ``tokenizer_json={...}`` writes tokenizer.json; bytes and texts stay."""
     path.mkdir(parents=True, exist_ok=True)
     for name, content in {"config_json": {}, **files}.items():
         stem, _, suffix = name.rpartition("_")

@@ -11,6 +11,7 @@ import itertools
 import re
 
 MAX_PATTERN = 20_000
+DEEPEST_CLASS = 8
 ANY_CASE = "\ue000"  # marks the contractions in any case; a private character that no pattern uses
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 LONG_PROPERTIES = {"letter": "l", "number": "n", "punctuation": "p", "symbol": "s", "mark": "m", "script=han": "han"}
@@ -135,12 +136,15 @@ def character_class(text: str, position: int) -> tuple[str, int]:
     return f"[{'^' * negated}{body}]", position
 
 
-def class_members(text: str, position: int) -> tuple[set[str], int]:
+def class_members(text: str, position: int, depth: int = 0) -> tuple[set[str], int]:
+    """Members up to the closing bracket. Raises ValueError for absurd nesting, IndexError where it does not end."""
+    if depth > DEEPEST_CLASS:
+        raise ValueError("classes are nested too deeply")
     members: set[str] = set()
     start = position
     while text[position] != "]" or position == start:
         if text.startswith("[", position) and text[position + 1] != ":":
-            inner, position = class_members(text, position + 1)
+            inner, position = class_members(text, position + 1, depth + 1)
             members |= inner
             continue
         first, position = class_atom(text, position)

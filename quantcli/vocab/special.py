@@ -21,9 +21,8 @@ KEYS = {
     "eot": "eot",
     "eom": "eom",
 }
-GGUF_NAMES = {
-    *KEYS.values(), "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep", "prefix", "suffix", "middle",
-}  # fmt: skip
+GGUF_NAMES = {*KEYS.values(), "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep"}
+OLDER_NAMES = {"prefix": "fim_pre", "suffix": "fim_suf", "middle": "fim_mid"}  # of CodeLlama's time
 FLAGS = ("bos", "sep", "eos")
 
 
@@ -155,6 +154,7 @@ def text_of(entry: Any, kind: str) -> str | None:
 
 def apply_hints(result: Specials, ids: Mapping[str, int], texts: Mapping[str, str], tokens: list[str]) -> None:
     """The family's own ids replace what the files say."""
+    ids = {OLDER_NAMES.get(name, name): index for name, index in ids.items()}
     unknown = (set(ids) | set(texts)) - GGUF_NAMES
     if unknown:
         raise BadTokenizer(f"the family names an unknown kind of special token: {', '.join(sorted(unknown))}")
