@@ -153,7 +153,7 @@ def test_every_choice_names_known_pre_tokenizers() -> None:
         group = next(names for names in known.values() if choice.default in names)
         assert set(choice.architectures.values()) <= group, choice.default
     assert set(pretokenizers.CLASSES.values()) <= set(pretokenizers.NAMES)
-    flags = pretokenizers.IGNORE_MERGES | pretokenizers.ADD_BOS | pretokenizers.ADD_SEP | pretokenizers.NO_DEFAULT_BOS
+    flags = pretokenizers.IGNORE_MERGES | pretokenizers.ADD_BOS | pretokenizers.NO_DEFAULT_BOS
     assert flags <= set(pretokenizers.NAMES)
 
 

@@ -122,7 +122,6 @@ IGNORE_MERGES = frozenset(
 ADD_BOS = frozenset(
     "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano tekken chameleon".split()
 )
-ADD_SEP = frozenset("jina-v1-en jina-v2-code roberta-bpe".split())
 NO_DEFAULT_BOS = frozenset(("chatglm-bpe", "glm4", "glm5"))
 
 # slow tokenizer classes whose vocab.json and merges.txt stand without a tokenizer.json
