@@ -32,7 +32,12 @@ MUST = (
     "gemma", "gemma2", "gemma3", "granite", "llama-k256", "llama-quirks", "llama-spm", "llama-tied-bias", "llama3",
     "mistral-spm", "mistral-tekken", "mixtral", "phi3", "qwen2", "qwen3", "qwen3-moe", "smollm3",
 )  # fmt: skip
-MORE = ()
+MORE = (
+    "bert", "cohere", "deepseek-v2", "falcon", "glm4", "gpt-neox", "gpt-oss", "gpt-oss-mxfp4", "gpt2", "granite-moe",
+    "mamba", "nemotron", "olmo2", "olmoe", "phi2", "qwen2-moe", "stablelm", "starcoder2", "t5",
+)  # fmt: skip
+# -exp of a weight: the recorded conversion took it from a vector library that does not always round correctly
+INEXACT = (".ssm_a",)
 BUNDLED = Path(__file__).parent / "arch"  # six of them, so that a clone alone tests most of this
 IGNORED = ("general.", "quantcli.")
 PLACEHOLDERS = {"mixtral": {"tokenizer.ggml.scores"}}  # scores that the recorded conversion made up
@@ -80,6 +85,8 @@ def test_converts_as_llama_cpp(name: str, request: pytest.FixtureRequest) -> Non
         row = wanted[tensor.name]
         kind = tensor.type.name if tensor.type.name in ("F32", "MXFP4") else expected["outtype"]
         assert ([*tensor.shape], kind) == (row["shape"], row["type"]), tensor.name
+        if tensor.name.endswith(INEXACT):
+            continue
         for step in (3, tensor.rows):
             assert hashlib.sha256(stored(tensor, kind, step)).hexdigest() == row["sha256"], tensor.name
     left = set(PLACEHOLDERS.get(name, ()))
@@ -89,6 +96,14 @@ def test_converts_as_llama_cpp(name: str, request: pytest.FixtureRequest) -> Non
             assert found == {field: row[field] for field in found}, key
     extra = {key for key in model.metadata if key not in expected["metadata"] and not key.startswith(IGNORED)}
     assert not extra
+
+
+def test_state_matrix_is_minus_exp(request: pytest.FixtureRequest) -> None:
+    checkpoint = Checkpoint(folder_of("mamba", request))
+    tensor = next(t for t in families.load_checkpoint(checkpoint).tensors if t.name == "blk.1.ssm_a")
+    source = checkpoint.tensors["backbone.layers.1.mixer.A_log"].read_rows(0, 128)
+    wanted = [[numpy.float32(-math.exp(x)) for x in row] for row in source.tolist()]
+    assert not tensor.raw and numpy.array_equal(tensor.reader.read_rows(0, 128), wanted)
 
 
 @pytest.mark.parametrize("name", MUST)
@@ -192,6 +207,14 @@ def test_absurd_config(field: str, value: Any, named: str, tmp_path: Path) -> No
 def test_heads_that_do_not_divide(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="hidden_size 64 is no multiple of num_attention_heads 5"):
         families.load_checkpoint(changed("llama-quirks", tmp_path, {"num_attention_heads": 5}))
+
+
+def test_a_head_that_cannot_rotate(tmp_path: Path) -> None:
+    """64 query rows as 64 heads of one: nothing to pair."""
+    config = {"num_attention_heads": 64, "num_key_value_heads": 64}
+    with pytest.raises(ShapeMismatch, match="64 rows cannot be seen as") as caught:
+        families.load_checkpoint(changed("llama-quirks", tmp_path, config))
+    assert "self_attn" in caught.value.where and caught.value.hint
 
 
 DISAGREEING: list[tuple[str, dict[str, Any], type[QuantcliError], str]] = [

@@ -83,6 +83,7 @@ class _Matcher:
         self.by_key: dict[str, list[Spec]] = {}
         for spec in self.specs:
             self.by_key.setdefault(_key(spec.source), []).append(spec)
+        self.ignored = family.ignored + tuple(pattern for pattern, fact in family.ignored_if if facts[fact])
         self.bound: dict[str, Bound] = {}
         self.partners: dict[str, Any] = {}
         self.found: Counter[Spec] = Counter()
@@ -93,9 +94,12 @@ class _Matcher:
     def take(self, tensor: Any, position: int) -> None:
         """Give one source tensor its place."""
         name, prefix = self._plain(tensor.name)
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.ignored):
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
             return
-        match = self._match(name)
+        alias = self.family.same.get(name)
+        if alias and self.bound.keys() & {spec.target for spec in self.by_key[alias]}:
+            return  # the same tensor again
+        match = self._match(alias or name)
         if match is None:
             if self.wrapped and any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in _OTHER_MODALITIES):
                 self.left_out += 1
@@ -220,7 +224,11 @@ def build(bound: Bound, facts: Facts) -> Node:
     nodes = []
     for _, tensor in sorted(bound.parts.items()):
         node = Node(tuple(tensor.shape), Stored(tensor), Stored(bound.partner) if bound.partner else None)
-        nodes.append(transform.apply(node, facts) if transform else node)
+        try:
+            nodes.append(transform.apply(node, facts) if transform else node)
+        except ShapeMismatch as error:
+            error.where = tensor.where
+            raise
     if "{expert}" not in bound.spec.source:
         return nodes[0]
     return Node((len(nodes), *nodes[0].shape), Stacked([node.reader for node in nodes]))

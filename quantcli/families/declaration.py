@@ -54,7 +54,10 @@ def text(*names: str, default: Any = REQUIRED) -> Field:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """GGUF metadata ``key`` (below the architecture's name) of value type ``type`` <- ``fact``, omitted when None."""
+    """GGUF metadata ``key`` of value type ``type`` <- ``fact``, omitted when None.
+
+    The key is below the architecture's name, unless it starts with "tokenizer.".
+    """
 
     key: str
     type: str  # a helper of container: "u32", "f32", "boolean", "string"
@@ -110,9 +113,11 @@ class Graph:
     norm: str = "rms"  # "rms": attention.layer_norm_rms_epsilon; "layer": layer_norm_epsilon, bias where present
     pre_norm: bool = True  # attn_norm / ffn_norm before attention and MLP
     post_norm: bool = False  # post_attention_norm / post_ffw_norm on their outputs, before the residual sum
-    parallel: bool = False  # attention and MLP both read the normed input; one residual sum
+    parallel: bool = False  # attention and MLP both read the layer's input, normed by attn_norm, or each by its own
+    #                         where ffn_norm exists; one residual sum. Metadata use_parallel_residual goes first
     second_norm: str = "ffn_norm"  # name of the tensor that norms the MLP's input
-    qk_norm: str | None = None  # "head": per head over head_dim; "full": over the whole projection; before rope
+    qk_norm: str | None = None  # "head": per head over head_dim; "full": over the whole projection;
+    #                           "each": per head with weights of its own [heads, head_dim]; always before rope
     # positions
     rope: str = "norm"  # "norm": pairs (2i, 2i+1); "neox": pairs (i, i + n/2); "none"
     rope_skip_period: int = 0  # p > 0: layers with (i + 1) % p == 0 have no rotation (SmolLM3: 4)
@@ -156,12 +161,13 @@ class Family:
     model_types: tuple[str, ...] = ()  # config.json model_type, for the text part of multimodal checkpoints
     extras: tuple[Extra, ...] = ()
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
+    ignored_if: tuple[tuple[str, str], ...] = ()  # (pattern, fact): left out when the fact is true
     prefixes: tuple[str, ...] = ("model.",)
     packed: tuple[str, ...] = ()  # quantization methods of config.json that the rows can read
     skip_layers_beyond: bool = False  # tensors of layers after the last one are left out (multi-token heads)
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None = None  # hints that depend on the config
     cut_embeddings: bool = False  # token_embd rows beyond the tokenizer's size are cut
-    aliases: tuple[str, ...] = field(default=())
+    same: Mapping[str, str] = field(default_factory=dict)  # names under which a tensor may be stored as well
 
     def derive(self, name: str, **changes: Any) -> Family:
         """A relative: ``facts`` are merged over the base's, ``graph`` may be a dict of changes, the rest replaces."""

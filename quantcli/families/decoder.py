@@ -212,6 +212,16 @@ def experts(prefix: str, *kinds: tuple[str, str], layers: str | None = None) -> 
 EXPERT_KINDS = (("down_proj", "down"), ("gate_proj", "gate"), ("up_proj", "up"))
 
 
+def shared_experts(prefix: str, layers: str | None = None, when: str | None = None) -> tuple[Row, ...]:
+    """The expert that every token takes, of width ``shared_ff``."""
+    name = f"layers.{{layer}}.{prefix}."
+    shapes = {"down": ("hidden", "shared_ff"), "gate": ("shared_ff", "hidden"), "up": ("shared_ff", "hidden")}
+    return tuple(
+        Row(f"{name}{kind}_proj", f"blk.{{layer}}.ffn_{kind}_shexp", shape, bias="none", layers=layers, when=when)
+        for kind, shape in shapes.items()
+    )
+
+
 def router(source: str, layers: str | None = None) -> tuple[Row, ...]:
     return (Row("layers.{layer}." + source, "blk.{layer}.ffn_gate_inp", ("experts", "hidden"), layers=layers),)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from quantcli.errors import BadConfig
@@ -20,12 +20,13 @@ def bad(field: str, problem: str, hint: str | None = None) -> BadConfig:
 class Facts(dict):
     """What a family knows about one checkpoint: fact name -> value (None where absent); also as attributes.
 
-    ``config`` is the flattened config.json (see ``flatten``).
+    ``config`` is the flattened config.json (see ``flatten``); ``file(name)`` reads another JSON file of the folder
+    (None where it is missing).
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], file: Callable[[str], Any]) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.file = config, file
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -92,9 +93,9 @@ def _shown(value: Any) -> str:
     return shown if len(shown) <= 40 else shown[:37] + "..."
 
 
-def settle(declared: Mapping[str, Any], config: Mapping[str, Any]) -> Facts:
+def settle(declared: Mapping[str, Any], config: Mapping[str, Any], file: Callable[[str], Any]) -> Facts:
     """All facts that a family declares, in order: fields are read, functions called, constants taken."""
-    facts = Facts(flatten(config))
+    facts = Facts(flatten(config), file)
     for name, source in declared.items():
         if isinstance(source, Field):
             facts[name] = facts.read(source)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, real
+from quantcli.families.declaration import Entry, Row, real
 from quantcli.families.llama import LLAMA
+from quantcli.families.transforms import Transform, regrouped, shaped
 
 MULTIPLIERS = (
     Entry("attention.scale", "f32", "attention_scale"),
@@ -29,4 +30,32 @@ GRANITE = LLAMA.derive(
     graph={"logit_scale": "divide"},
 )
 
-FAMILIES = (GRANITE,)
+
+def half(part: int) -> Transform:
+    """Of each expert's matrix: gate is the upper half of the rows, up the lower."""
+    return regrouped(("experts", 2, "expert_ff"), pick={1: (part, part + 1, 1)}) | shaped(*WIDE)
+
+
+WIDE = ("experts", "expert_ff", "hidden")
+MOE = "layers.{layer}.block_sparse_moe."
+
+GRANITE_MOE = GRANITE.derive(
+    "granite-moe",
+    gguf_arch="granitemoe",
+    hf_architectures=("GraniteMoeForCausalLM",),
+    model_types=("granitemoe",),
+    facts={**decoder.EXPERT_FACTS, "expert_ff": lambda facts: facts.ff},
+    metadata=decoder.METADATA + decoder.EXPERT_COUNTS + decoder.VOCAB_SIZE + decoder.ROPE_DIMS + MULTIPLIERS,
+    tensors=decoder.TOP
+    + decoder.PRE_NORMS
+    + decoder.PERMUTED_PROJECTIONS
+    + decoder.OUT_PROJECTION
+    + decoder.router("block_sparse_moe.router.layer")
+    + (
+        Row(MOE + "input_linear", "blk.{layer}.ffn_gate_exps", ("experts", "2*expert_ff", "hidden"), half(0)),
+        Row(MOE + "input_linear", "blk.{layer}.ffn_up_exps", ("experts", "2*expert_ff", "hidden"), half(1)),
+        Row(MOE + "output_linear", "blk.{layer}.ffn_down_exps", ("experts", "hidden", "expert_ff")),
+    ),
+)
+
+FAMILIES = (GRANITE, GRANITE_MOE)

@@ -48,7 +48,7 @@ def _single(value: float) -> float:
 def hints_by_size(facts: Facts, hints: VocabHints) -> VocabHints:
     """CodeLlama (32,016 tokens) has infill ids; SmolLM (49,152) adds no bos. Known by their vocabulary sizes only."""
     if facts.vocab == 32016:
-        return replace(hints, ids={"fim_pre": 32007, "fim_suf": 32008, "fim_mid": 32009, "eot": 32010})
+        return replace(hints, ids={"prefix": 32007, "suffix": 32008, "middle": 32009, "eot": 32010})
     return replace(hints, add_bos=False) if facts.vocab == 49152 else hints
 
 

@@ -39,7 +39,7 @@ def load_checkpoint(
     try:
         family, config, wrapped = table.choose(checkpoint.config, architecture)
         check_packing(family, config)
-        facts = settle(family.facts, config)
+        facts = settle(family.facts, config, checkpoint.json)
     except QuantcliError as error:
         error.where = config_path if error.where == "config.json" else error.where
         raise

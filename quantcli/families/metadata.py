@@ -40,7 +40,8 @@ def architecture(family: Family, facts: Facts) -> dict[str, Value]:
     for entry in family.metadata:
         value = facts[entry.fact]
         if value is not None:
-            found[f"{family.gguf_arch}.{entry.key}"] = getattr(container, entry.type)(value)
+            key = entry.key if entry.key.startswith("tokenizer.") else f"{family.gguf_arch}.{entry.key}"
+            found[key] = getattr(container, entry.type)(value)
     return found
 
 
@@ -113,7 +114,7 @@ def size_label(tensors: Sequence[ModelTensor]) -> str:
     shared = expert = experts = 0
     for tensor in tensors:
         weights = prod(tensor.shape)
-        if "_exps." in tensor.name and tensor.shape:
+        if tensor.name.endswith("_exps.weight"):
             experts = max(experts, tensor.shape[-1])
             expert += weights // tensor.shape[-1]
         else:

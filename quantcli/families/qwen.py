@@ -1,9 +1,9 @@
-"""Qwen2, Qwen3 and Qwen3-MoE. Their sliding window settings are not used by llama.cpp."""
+"""Qwen2 and Qwen3, dense and with experts. Their sliding window settings are not used by llama.cpp."""
 
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, count
+from quantcli.families.declaration import Entry, Family, Graph, Row, count
 from quantcli.vocab import VocabHints
 
 QWEN2 = Family(
@@ -21,6 +21,34 @@ QWEN2 = Family(
     ignored=decoder.IGNORED,
     vocab=VocabHints("qwen2"),
     graph=Graph(rope="neox"),
+)
+
+QWEN2_MOE = QWEN2.derive(
+    "qwen2-moe",
+    gguf_arch="qwen2moe",
+    hf_architectures=("Qwen2MoeForCausalLM",),
+    model_types=("qwen2_moe",),
+    facts={
+        "kv_heads": decoder.key_value_heads(16),
+        **decoder.EXPERT_FACTS,
+        "expert_ff": count("moe_intermediate_size", most=decoder.MOST_WIDTH),
+        "shared_ff": count("shared_expert_intermediate_size", most=decoder.MOST_WIDTH),
+    },
+    metadata=decoder.METADATA
+    + decoder.EXPERT_COUNTS
+    + (
+        Entry("expert_feed_forward_length", "u32", "expert_ff"),
+        Entry("expert_shared_feed_forward_length", "u32", "shared_ff"),
+    ),
+    tensors=decoder.TOP
+    + decoder.PRE_NORMS
+    + decoder.BIASED_PROJECTIONS
+    + decoder.OUT_PROJECTION
+    + decoder.router("mlp.gate")
+    + decoder.experts("mlp.experts", *decoder.EXPERT_KINDS)
+    + decoder.shared_experts("mlp.shared_expert")
+    + (Row("layers.{layer}.mlp.shared_expert_gate", "blk.{layer}.ffn_gate_inp_shexp", (1, "hidden")),),
+    graph={"expert_norm": False, "shared_expert_gate": True},
 )
 
 QWEN3 = QWEN2.derive(
@@ -60,4 +88,4 @@ QWEN3_MOE = QWEN3.derive(
     + decoder.experts("mlp.experts", *decoder.EXPERT_KINDS),
 )
 
-FAMILIES = (QWEN2, QWEN3, QWEN3_MOE)
+FAMILIES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)

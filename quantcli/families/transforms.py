@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from quantcli.errors import ShapeMismatch
+
 if TYPE_CHECKING:
     import numpy
 
@@ -83,7 +85,10 @@ def _whole_grid(dims: list[int], rows: int) -> list[int]:
     known = math.prod(size for size in dims if size >= 0)
     dims = [rows // known if size < 0 else size for size in dims]
     if math.prod(dims) != rows:
-        raise ValueError(f"{rows} rows do not form a grid of {dims}")
+        raise ShapeMismatch(
+            f"{rows} rows cannot be seen as {' x '.join(map(str, dims))}",
+            hint="head counts and head_dim in config.json do not fit these weights",
+        )
     return dims
 
 

@@ -1,0 +1,38 @@
+"""GLM-4 (0414): q/k interleaved already, half of the head rotates, gate and up fused, four norms a layer."""
+
+from __future__ import annotations
+
+from quantcli.families import decoder
+from quantcli.families.declaration import Family, Graph, Row
+from quantcli.vocab import VocabHints
+
+END = "<|endoftext|>"
+
+GLM4 = Family(
+    name="glm4",
+    gguf_arch="glm4",
+    hf_architectures=("Glm4ForCausalLM",),
+    model_types=("glm4",),
+    facts={
+        **decoder.FACTS,
+        "context": decoder.context(131072),
+        "kv_heads": decoder.key_value_heads(2),
+        "eps": decoder.rms_eps(1.5625e-7),
+        "rope_dims": decoder.partial_rotary(0.5),
+    },
+    metadata=decoder.METADATA + decoder.ROPE_DIMS,
+    tensors=decoder.TOP
+    + decoder.PRE_NORMS
+    + (
+        Row("layers.{layer}.post_self_attn_layernorm", "blk.{layer}.post_attention_norm", decoder.HIDDEN_ROW),
+        Row("layers.{layer}.post_mlp_layernorm", "blk.{layer}.post_ffw_norm", decoder.HIDDEN_ROW),
+    )
+    + decoder.PROJECTIONS
+    + decoder.OUT_PROJECTION
+    + decoder.FUSED_MLP,
+    ignored=decoder.IGNORED,
+    vocab=VocabHints("glm4", texts={"bos": END, "eos": END, "unknown": END, "eot": "<|user|>"}),
+    graph=Graph(post_norm=True, mlp="fused"),
+)
+
+FAMILIES = (GLM4,)

@@ -1,0 +1,116 @@
+"""gpt-oss: attention sinks, windows on every other layer, experts with gate and up rows interleaved (even, odd).
+
+The released weights pack the experts as MXFP4; they are repacked without loss.
+"""
+
+from __future__ import annotations
+
+from quantcli.families import decoder
+from quantcli.families.declaration import Entry, Family, Graph, Row, count
+from quantcli.families.facts import Facts, bad
+from quantcli.families.transforms import Transform, regrouped, repacked_mxfp4, shaped, transposed
+from quantcli.vocab import VocabHints
+
+EXPERTS = "layers.{layer}.mlp.experts."
+BLOCK = 32  # values under one scale
+
+
+def every_second(first: int) -> Transform:
+    """Even rows are gate, odd rows are up."""
+    return regrouped(("experts", "expert_ff", 2), pick={2: (first, first + 1, 1)})
+
+
+def groups(fact: str, name: str) -> object:
+    def count_groups(facts: Facts) -> int:
+        if facts.packed and facts[fact] % BLOCK:
+            raise bad(name, f"{facts[fact]} is no multiple of {BLOCK}, which MXFP4 needs")
+        return facts[fact] // BLOCK
+
+    return count_groups
+
+
+def expert_rows(kind: str, first: int) -> tuple[Row, ...]:
+    """Gate or up: as floats [in, 2 * out] or packed, and the bias."""
+    weight, bias = f"blk.{{layer}}.ffn_{kind}_exps.weight", f"blk.{{layer}}.ffn_{kind}_exps.bias"
+    stack = shaped("experts", "expert_ff", "hidden")
+    return (
+        Row(
+            EXPERTS + "gate_up_proj", weight, ("experts", "hidden", "2*expert_ff"),
+            transposed() | every_second(first) | stack, exact=True, when="unpacked",
+        ),
+        Row(
+            EXPERTS + "gate_up_proj_blocks", weight, ("experts", "2*expert_ff", "hidden_groups", 16),
+            repacked_mxfp4() | every_second(first) | stack, exact=True, when="packed",
+            partner=EXPERTS + "gate_up_proj_scales", partner_shape=("experts", "2*expert_ff", "hidden_groups"),
+        ),
+        Row(
+            EXPERTS + "gate_up_proj_bias", bias, ("experts", "2*expert_ff"),
+            shaped("experts*2*expert_ff", 1) | every_second(first) | shaped("experts", "expert_ff"), exact=True,
+        ),
+    )  # fmt: skip
+
+
+DOWN = (
+    Row(
+        EXPERTS + "down_proj", "blk.{layer}.ffn_down_exps.weight", ("experts", "expert_ff", "hidden"),
+        transposed(), exact=True, when="unpacked",
+    ),
+    Row(
+        EXPERTS + "down_proj_blocks", "blk.{layer}.ffn_down_exps.weight", ("experts", "hidden", "ff_groups", 16),
+        repacked_mxfp4(), exact=True, when="packed",
+        partner=EXPERTS + "down_proj_scales", partner_shape=("experts", "hidden", "ff_groups"),
+    ),
+    Row(EXPERTS + "down_proj_bias", "blk.{layer}.ffn_down_exps.bias", ("experts", "hidden"), exact=True),
+)  # fmt: skip
+
+GPT_OSS = Family(
+    name="gpt-oss",
+    gguf_arch="gpt-oss",
+    hf_architectures=("GptOssForCausalLM",),
+    model_types=("gpt_oss",),
+    facts={
+        **decoder.FACTS,
+        "context": decoder.context(131072),
+        "kv_heads": decoder.key_value_heads(8),
+        "eps": decoder.rms_eps(1e-5),
+        "theta": decoder.theta(150000.0),
+        "head_dim": count("head_dim", default=64, most=decoder.MOST_WIDTH),
+        "key_length": lambda facts: facts.head_dim,
+        **decoder.EXPERT_FACTS,
+        "expert_ff": lambda facts: facts.ff,
+        "window": count("sliding_window", default=128),
+        "packed": lambda facts: facts.config.get("quantization_config") is not None,
+        "unpacked": lambda facts: not facts.packed,
+        "hidden_groups": groups("hidden", "hidden_size"),
+        "ff_groups": groups("ff", "intermediate_size"),
+    },
+    metadata=decoder.METADATA
+    + decoder.EXPERT_COUNTS
+    + decoder.WINDOW
+    + (Entry("expert_feed_forward_length", "u32", "expert_ff"),),
+    tensors=decoder.TOP
+    + (
+        Row("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW),
+        Row("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.HIDDEN_ROW),
+        Row("layers.{layer}.self_attn.sinks", "blk.{layer}.attn_sinks.weight", ("heads",), exact=True),
+    )
+    + decoder.PROJECTIONS
+    + decoder.OUT_PROJECTION
+    + decoder.router("mlp.router")
+    + DOWN
+    + expert_rows("gate", 0)
+    + expert_rows("up", 1),
+    ignored=decoder.IGNORED,
+    packed=("mxfp4",),
+    vocab=VocabHints("gpt-oss"),
+    graph=Graph(
+        rope="neox",
+        second_norm="post_attention_norm",
+        sinks=True,
+        window_period=2,
+        activation="swiglu_oai",
+        expert_gating="softmax_chosen",
+    ),
+)
+
+FAMILIES = (GPT_OSS,)

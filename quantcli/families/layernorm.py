@@ -1,0 +1,142 @@
+"""Decoders with LayerNorm in Llama-like naming: StableLM, StarCoder2, Phi-2, Command-R, Nemotron."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quantcli.families import decoder
+from quantcli.families.declaration import Entry, Family, Graph, Row, count, flag, real
+from quantcli.families.facts import Facts
+from quantcli.families.transforms import plus_one
+from quantcli.vocab import VocabHints
+
+BODY = decoder.PRE_NORMS + decoder.PROJECTIONS + decoder.OUT_PROJECTION
+ROPE_TYPE = (Entry("rope.scaling.type", "string", "scaling_name"),)
+
+STABLELM = Family(
+    name="stablelm",
+    gguf_arch="stablelm",
+    hf_architectures=("StableLmForCausalLM", "StableLMEpochForCausalLM"),
+    model_types=("stablelm",),
+    facts={
+        **decoder.FACTS,
+        "context": decoder.context(4096),
+        "eps": decoder.layer_eps(1e-5),
+        "rope_dims": decoder.partial_rotary(0.25),
+        "parallel": flag("use_parallel_residual", default=False),
+    },
+    metadata=decoder.SIZES
+    + decoder.ROPE_DIMS
+    + (Entry("use_parallel_residual", "boolean", "parallel"),)
+    + decoder.LAYER_NORM,
+    tensors=decoder.TOP + BODY + decoder.GATED_MLP,
+    ignored=decoder.IGNORED,
+    vocab=VocabHints("stablelm"),
+    graph=Graph(norm="layer", rope="neox"),
+)
+
+STARCODER2 = STABLELM.derive(
+    "starcoder2",
+    gguf_arch="starcoder2",
+    hf_architectures=("Starcoder2ForCausalLM",),
+    model_types=("starcoder2",),
+    facts={"kv_heads": decoder.key_value_heads(2)},
+    metadata=decoder.SIZES + decoder.ROPE + decoder.LAYER_NORM,
+    tensors=decoder.TOP
+    + BODY
+    + (
+        Row("layers.{layer}.mlp.c_fc", "blk.{layer}.ffn_up", ("ff", "hidden")),
+        Row("layers.{layer}.mlp.c_proj", "blk.{layer}.ffn_down", ("hidden", "ff")),
+    ),
+    vocab=VocabHints("starcoder2"),
+    graph={"mlp": "plain", "activation": "gelu_tanh"},
+)
+
+# One norm a layer: attention and MLP read it side by side.
+PHI2 = STABLELM.derive(
+    "phi2",
+    gguf_arch="phi2",
+    hf_architectures=("PhiForCausalLM",),
+    model_types=("phi",),
+    facts={
+        "context": decoder.context(2048),
+        "ff": lambda facts: 4 * facts.hidden,
+        "rope_dims": decoder.partial_rotary(0.5),
+    },
+    metadata=decoder.SIZES + decoder.LAYER_NORM + decoder.ROPE_DIMS,
+    tensors=decoder.EMBEDDINGS
+    + (
+        Row("lm_head", "output", ("vocab", "hidden")),
+        Row("final_layernorm", "output_norm", decoder.HIDDEN_ROW),
+        Row("layers.{layer}.self_attn.dense", "blk.{layer}.attn_output", ("hidden", "q")),
+        Row("layers.{layer}.mlp.fc1", "blk.{layer}.ffn_up", ("ff", "hidden")),
+        Row("layers.{layer}.mlp.fc2", "blk.{layer}.ffn_down", ("hidden", "ff")),
+    )
+    + decoder.PRE_NORMS[:1]
+    + decoder.PROJECTIONS,
+    vocab=VocabHints("phi2", add_bos=False),
+    graph={"parallel": True, "mlp": "plain", "activation": "gelu_tanh"},
+)
+
+COMMAND_R = STABLELM.derive(
+    "cohere",
+    gguf_arch="command-r",
+    hf_architectures=("CohereForCausalLM",),
+    model_types=("cohere",),
+    facts={
+        "context": count("model_max_length", *decoder.CONTEXT_NAMES, default=8192),
+        "logit_scale": real("logit_scale", default=0.0625),
+        "scaling_name": "none",
+    },
+    metadata=decoder.SIZES
+    + decoder.ROPE[-1:]
+    + decoder.LAYER_NORM
+    + (Entry("logit_scale", "f32", "logit_scale"),)
+    + ROPE_TYPE,
+    tensors=decoder.TOP
+    + decoder.PRE_NORMS[:1]
+    + decoder.PROJECTIONS
+    + (
+        Row("layers.{layer}.self_attn.q_norm", "blk.{layer}.attn_q_norm", ("heads", "head_dim"), optional=True),
+        Row("layers.{layer}.self_attn.k_norm", "blk.{layer}.attn_k_norm", ("kv_heads", "head_dim"), optional=True),
+    )
+    + decoder.OUT_PROJECTION
+    + decoder.GATED_MLP,
+    vocab=VocabHints("command-r"),
+    graph={"parallel": True, "rope": "norm", "qk_norm": "each"},
+)
+
+
+def nemotron_scaling(facts: Facts) -> str:
+    return "linear" if facts.scaling_factor else "none"
+
+
+# The weight of every norm is stored as the difference to 1, its bias is not.
+SHIFTED = tuple(replace(row, transform=plus_one()) for row in decoder.FINAL_NORM + decoder.PRE_NORMS)
+
+NEMOTRON = STABLELM.derive(
+    "nemotron",
+    gguf_arch="nemotron",
+    hf_architectures=("NemotronForCausalLM",),
+    model_types=("nemotron",),
+    facts={"rope_dims": decoder.partial_rotary(0.5), "scaling_name": nemotron_scaling},
+    metadata=decoder.SIZES
+    + decoder.ROPE[-1:]
+    + decoder.RMS
+    + decoder.LENGTHS
+    + decoder.VOCAB_SIZE
+    + decoder.LAYER_NORM
+    + decoder.ROPE_DIMS
+    + ROPE_TYPE
+    + decoder.ROPE[1:2],
+    tensors=decoder.EMBEDDINGS
+    + decoder.HEAD
+    + SHIFTED
+    + decoder.PROJECTIONS
+    + decoder.OUT_PROJECTION
+    + decoder.GATED_MLP[1:],
+    vocab=VocabHints("nemotron", ids={"padding": 0, "unknown": 1}),
+    graph={"mlp": "plain", "activation": "relu2"},
+)
+
+FAMILIES = (STABLELM, STARCODER2, PHI2, COMMAND_R, NEMOTRON)

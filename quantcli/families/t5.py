@@ -1,0 +1,107 @@
+"""T5: encoder and decoder, positions as a bias on the attention of the first layer of each."""
+
+from __future__ import annotations
+
+from quantcli.families import decoder
+from quantcli.families.declaration import Entry, Family, Graph, Row, count, text
+from quantcli.vocab import VocabHints
+
+
+def attention(source: str, target: str, depth: str) -> tuple[Row, ...]:
+    """The four projections of one attention."""
+    inner, outer = ("inner", "hidden"), ("hidden", "inner")
+    return tuple(
+        Row(f"{source}.{name}", f"{target}_{name}", outer if name == "o" else inner, bias="none", depth=depth)
+        for name in "qkvo"
+    )
+
+
+def feed_forward(source: str, target: str, depth: str) -> tuple[Row, ...]:
+    wide, back = ("ff", "hidden"), ("hidden", "ff")
+    return (
+        Row(f"{source}.DenseReluDense.wi", f"{target}.ffn_up", wide, bias="none", depth=depth, when="plain"),
+        Row(f"{source}.DenseReluDense.wi_0", f"{target}.ffn_gate", wide, bias="none", depth=depth, when="gated"),
+        Row(f"{source}.DenseReluDense.wi_1", f"{target}.ffn_up", wide, bias="none", depth=depth, when="gated"),
+        Row(f"{source}.DenseReluDense.wo", f"{target}.ffn_down", back, bias="none", depth=depth),
+    )
+
+
+def stack(side: str, short: str, depth: str) -> tuple[Row, ...]:
+    """Self-attention, position bias and norms of one side."""
+    block, target = f"{side}.block.{{layer}}.layer", f"{short}.blk.{{layer}}"
+    own = f"{block}.0.SelfAttention"
+    return (
+        *attention(own, f"{target}.attn", depth),
+        Row(
+            f"{own}.relative_attention_bias", f"{target}.attn_rel_b", ("buckets", "heads"),
+            bias="none", depth=depth, layers="first",
+        ),
+        Row(f"{block}.0.layer_norm", f"{target}.attn_norm", decoder.HIDDEN_ROW, bias="none", depth=depth),
+        Row(f"{side}.final_layer_norm", f"{short}.output_norm", decoder.HIDDEN_ROW, bias="none"),
+    )  # fmt: skip
+
+
+ENCODER, DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
+
+T5 = Family(
+    name="t5",
+    gguf_arch="t5",
+    hf_architectures=("T5ForConditionalGeneration", "T5WithLMHeadModel", "UMT5ForConditionalGeneration"),
+    model_types=("t5", "umt5"),
+    facts={
+        "context": count("n_positions", default=512),
+        "hidden": count("d_model", most=decoder.MOST_WIDTH),
+        "ff": count("d_ff", most=decoder.MOST_WIDTH),
+        "layers": count("num_layers", most=decoder.MOST_LAYERS),
+        "decoder_layers": count("num_decoder_layers", default="=layers", most=decoder.MOST_LAYERS),
+        "heads": count("num_heads", most=decoder.MOST_HEADS),
+        "key_length": count("d_kv", most=decoder.MOST_WIDTH),
+        "inner": lambda facts: facts.heads * facts.key_length,
+        "vocab": decoder.VOCAB,
+        "eps": decoder.layer_eps(1e-6),
+        "buckets": count("relative_attention_num_buckets", default=32, most=2**16),
+        "start": count("decoder_start_token_id", default=0, least=0),
+        "gated": lambda facts: facts.read(text("feed_forward_proj", default="relu")).startswith("gated-"),
+        "plain": lambda facts: not facts.gated,
+        "first": lambda facts: lambda layer: layer == 0,
+        "may_tie": decoder.FACTS["may_tie"],
+    },
+    metadata=(
+        Entry("context_length", "u32", "context"),
+        Entry("embedding_length", "u32", "hidden"),
+        Entry("feed_forward_length", "u32", "ff"),
+        Entry("block_count", "u32", "layers"),
+        Entry("decoder_block_count", "u32", "decoder_layers"),
+        Entry("attention.head_count", "u32", "heads"),
+        *decoder.LENGTHS,
+        *decoder.LAYER_NORM,
+        Entry("attention.relative_buckets_count", "u32", "buckets"),
+        *decoder.RMS,
+        Entry("decoder_start_token_id", "u32", "start"),
+    ),
+    tensors=(
+        Row("shared", "token_embd", ("vocab", "hidden"), bias="none"),
+        *decoder.HEAD,
+        *stack("encoder", "enc", "layers"),
+        *stack("decoder", "dec", "decoder_layers"),
+        *attention(f"{DECODER}.1.EncDecAttention", "dec.blk.{layer}.cross_attn", "decoder_layers"),
+        Row(
+            f"{DECODER}.1.layer_norm", "dec.blk.{layer}.cross_attn_norm", decoder.HIDDEN_ROW,
+            bias="none", depth="decoder_layers",
+        ),
+        *feed_forward(f"{ENCODER}.1", "enc.blk.{layer}", "layers"),
+        Row(f"{ENCODER}.1.layer_norm", "enc.blk.{layer}.ffn_norm", decoder.HIDDEN_ROW, bias="none"),
+        *feed_forward(f"{DECODER}.2", "dec.blk.{layer}", "decoder_layers"),
+        Row(
+            f"{DECODER}.2.layer_norm", "dec.blk.{layer}.ffn_norm", decoder.HIDDEN_ROW,
+            bias="none", depth="decoder_layers",
+        ),
+    ),
+    same={"encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"},
+    prefixes=(),
+    vocab=VocabHints("t5"),
+    # ffn_gate decides between the gated GELU and the plain ReLU of the first T5
+    graph=Graph(rope="none", attention_scale="one", activation="gelu_tanh", encoder_decoder=True),
+)  # fmt: skip
+
+FAMILIES = (T5,)
