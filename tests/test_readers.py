@@ -24,9 +24,12 @@ def source(*shape: int, dtype: str = "F32", limit: int | None = None) -> tuple[N
     raw = values.astype({"F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
     columns = shape[-1]
 
-    def read_bytes(start: int, stop: int, out: None = None) -> bytes:
+    def read_bytes(start: int, stop: int, out: memoryview | None = None) -> bytes | memoryview:
         assert limit is None or stop - start <= limit
-        return raw[start:stop]
+        if out is None:
+            return raw[start:stop]
+        out[: stop - start] = raw[start:stop]
+        return out
 
     def read_rows(start: int, stop: int, out: numpy.ndarray | None = None) -> numpy.ndarray:
         found = values.reshape(-1, columns)[start:stop]

@@ -99,9 +99,10 @@ class Stored(Reader):
         left = formats.row_bytes(self.stored, columns.start)
         right = formats.row_bytes(self.stored, columns.stop)
         out = numpy.empty((len(wanted), right - left), numpy.uint8)
+        flat, width = memoryview(out).cast("B"), right - left
         for i, row in enumerate(wanted.tolist()):
             base = row * self.row_bytes
-            out[i] = numpy.frombuffer(self.tensor.read_bytes(base + left, base + right), numpy.uint8)
+            self.tensor.read_bytes(base + left, base + right, flat[i * width : (i + 1) * width])
         return out
 
 
@@ -217,14 +218,15 @@ class Transposed(Reader):
     def gather(self, index: numpy.ndarray, columns: slice | None = None) -> numpy.ndarray:
         span = columns or slice(0, self.columns)
         matrix, column = numpy.divmod(index, self.width)
-        out = numpy.empty((len(index), span.stop - span.start, self.item), numpy.uint8)
+        kind = numpy.dtype(f"u{self.item}")
+        out = numpy.empty((len(index), span.stop - span.start), kind)
         for number in numpy.unique(matrix).tolist():
             mine = numpy.flatnonzero(matrix == number)
             left, right = int(column[mine].min()), int(column[mine].max()) + 1
             rows = number * self.columns + numpy.arange(span.start, span.stop)
-            band = self.source.gather(rows, slice(left, right)).reshape(len(rows), right - left, self.item)
-            out[mine] = band.transpose(1, 0, 2)[column[mine] - left]
-        return out.reshape(len(index), -1)
+            band = numpy.ascontiguousarray(self.source.gather(rows, slice(left, right))).view(kind)
+            out[mine] = band.T[column[mine] - left]
+        return out.view(numpy.uint8)
 
 
 class Mapped(Reader):
