@@ -265,6 +265,33 @@ def test_missing_and_unknown_tensors_are_counted(tmp_path: Path) -> None:
         families.load_checkpoint(changed("llama-quirks", tmp_path / "b", tensors=with_strangers))
 
 
+def test_falcon_with_two_norms(shared: Path, tmp_path: Path) -> None:
+    """The newer layout: two groups of two query heads with a k and a v each, and a norm of its own for the MLP."""
+    folder = tmp_path / "falcon"
+    shutil.copytree(shared / "arch" / "falcon", folder)
+    (folder / "config.json").chmod(0o644)
+    (folder / "model.safetensors").chmod(0o644)
+    fields = json.loads((folder / "config.json").read_text())
+    fields |= {"new_decoder_architecture": True, "num_kv_heads": 2}
+    (folder / "config.json").write_text(json.dumps(fields))
+    tensors = {}
+    for name, row in read_tensors(folder).items():
+        if "query_key_value" in name:
+            row = ("BF16", [128, 64], numpy.arange(128 * 64, dtype="<u2").tobytes())
+        if "input_layernorm" in name:
+            tensors[name.replace("input_layernorm", "ln_mlp")] = row
+            name = name.replace("input_layernorm", "ln_attn")
+        tensors[name] = row
+    write_tensors(folder, tensors)
+    model = families.load_checkpoint(Checkpoint(folder))
+    found = {tensor.name: tensor for tensor in model.tensors}
+    assert model.metadata["falcon.attention.head_count_kv"].data == 2
+    assert {"blk.1.attn_norm.weight", "blk.1.attn_norm_2.weight", "blk.1.attn_norm_2.bias"} <= set(found)
+    groups = numpy.arange(128 * 64, dtype="<u2").reshape(2, 4, 16, 64)  # q q k v of each group
+    wanted = numpy.concatenate([part.reshape(-1, 64) for part in (groups[:, :2], groups[:, 2], groups[:, 3])])
+    assert bytes(found["blk.0.attn_qkv.weight"].reader.read_raw(0, 128)) == wanted.tobytes()
+
+
 def test_two_spellings_of_a_name(tmp_path: Path) -> None:
     def twice(tensors: dict) -> dict:
         return {**tensors, "norm.weight": tensors["model.norm.weight"]}

@@ -21,7 +21,7 @@ def step_rank(facts: Facts) -> int:
 MAMBA = Family(
     name="mamba",
     gguf_arch="mamba",
-    hf_architectures=("MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM"),
+    hf_architectures=("MambaForCausalLM", "FalconMambaForCausalLM"),
     model_types=("mamba",),
     facts={
         "layers": decoder.LAYERS,
@@ -31,7 +31,8 @@ MAMBA = Family(
         "vocab": decoder.VOCAB,
         "tokens": lambda facts: -(-facts.vocab // 8) * 8,
         "eps": decoder.layer_eps(1e-5),
-        "inner": count("intermediate_size", "d_inner", default=None, most=decoder.MOST_WIDTH),
+        "twice": lambda facts: 2 * facts.hidden,
+        "inner": count("intermediate_size", "d_inner", default="=twice", most=decoder.MOST_WIDTH),
         "state": count("state_size", "d_state", default=16, most=decoder.MOST_WIDTH),
         "kernel": count("conv_kernel", "d_conv", default=4, most=1024),
         "rank": step_rank,

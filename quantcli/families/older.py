@@ -80,10 +80,12 @@ GPT_NEOX = GPT2.derive(
 def falcon_kv_heads(facts: Facts) -> int:
     """Only the newer decoder layout uses num_kv_heads; before it, there is one key/value head or one per head."""
     given = facts.read(count("num_kv_heads", "n_head_kv", default=1, most=decoder.MOST_HEADS))
-    if facts.read(flag("new_decoder_architecture", default=False)):
+    if facts.config.get("new_decoder_architecture"):
         return given
     return 1 if facts.read(flag("multi_query", default=True)) else facts.heads
 
+
+NORMS = count("num_ln_in_parallel_attn", default=2, most=2)
 
 # Per key/value group: its query heads, then one k, one v.
 FALCON_GRID = ("kv_heads", "group+2", "head_dim")
@@ -102,7 +104,10 @@ FALCON = GPT_NEOX.derive(
         "context": 2048,
         "layout": "jploski",
         "ff": lambda facts: 4 * facts.hidden,
+        "new_layout": flag("new_decoder_architecture", default=False),
         "kv_heads": falcon_kv_heads,
+        "two_norms": lambda facts: facts.read(NORMS) == 2 if facts.new_layout else False,
+        "one_norm": lambda facts: not facts.two_norms,
         "group": lambda facts: facts.quotient("heads", "kv_heads", ("num_attention_heads", "num_kv_heads")),
     },
     metadata=(Entry("tensor_data_layout", "string", "layout"), *decoder.SIZES, *decoder.LAYER_NORM),
@@ -110,9 +115,9 @@ FALCON = GPT_NEOX.derive(
         Row("word_embeddings", "token_embd", ("vocab", "hidden"), bias="none"),
         *decoder.HEAD,
         Row("ln_f", "output_norm", decoder.HIDDEN_ROW),
-        Row("h.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW, optional=True),
-        Row("h.{layer}.ln_mlp", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW, optional=True),
-        Row("h.{layer}.ln_attn", "blk.{layer}.attn_norm_2", decoder.HIDDEN_ROW, optional=True),
+        Row("h.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW, when="one_norm"),
+        Row("h.{layer}.ln_mlp", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW, when="two_norms"),
+        Row("h.{layer}.ln_attn", "blk.{layer}.attn_norm_2", decoder.HIDDEN_ROW, when="two_norms"),
         Row("h.{layer}.self_attention.query_key_value", "blk.{layer}.attn_qkv", ("q+2*kv", "hidden"), FALCON_QKV),
         Row("h.{layer}.self_attention.dense", "blk.{layer}.attn_output", ("hidden", "q")),
         Row("h.{layer}.mlp.dense_h_to_4h", "blk.{layer}.ffn_up", ("ff", "hidden")),
