@@ -37,7 +37,7 @@ class Options:
     """What one output shall be.
 
     ``importance`` is the matrix that will be used (see imatrix.py); ``imatrix`` plans
-    as if there were one. ``metadata`` overrides win over everything; ``provenance`` fills keys that the source lacks.
+    as if there were one. ``provenance`` is what this run says of itself; ``metadata`` overrides win over everything.
     """
 
     type: FileType  # or its name
@@ -207,8 +207,7 @@ def _metadata(model: Model, options: Options) -> dict[str, Value]:
     if options.importance is not None and options.has_imatrix:
         result = {key: value for key, value in result.items() if not key.startswith("quantize.imatrix.")}
         result.update(_imatrix_metadata(options.importance))
-    for key, value in options.provenance.items():
-        result.setdefault(key, value)
+    result.update(options.provenance)
     return apply_settings(result, options.metadata)
 
 
@@ -266,10 +265,11 @@ def to_json(plan: Plan) -> dict[str, Any]:
             {"name": e.tensor.name, "shape": list(e.tensor.shape), "type": e.type.name, "bytes": e.bytes}
             for e in plan.entries
         ],
-        "fallbacks": [
+        "fallbacks": len(plan.fallbacks),
+        "fallback_tensors": [
             {"name": e.tensor.name, "wanted": e.wanted.name, "type": e.type.name} for e in plan.fallbacks
         ],
-        "needs_imatrix": list(plan.needs_imatrix),
+        "needs_imatrix": bool(plan.needs_imatrix),
     }  # fmt: skip
 
 

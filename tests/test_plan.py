@@ -313,12 +313,12 @@ def test_long_names_are_cut_at_a_character() -> None:
 def test_json() -> None:
     made = plan.make(golden_model("smollm2-135m"), Options("Q4_K_M"))
     result = json.loads(json.dumps(plan.to_json(made)))
-    assert set(result) == {"type", "bytes", "bpw", "tensors", "fallbacks", "needs_imatrix"}
-    assert result["type"] == "Q4_K_M" and result["bytes"] == made.file_bytes and result["needs_imatrix"] == []
+    assert set(result) == {"type", "bytes", "bpw", "tensors", "fallbacks", "fallback_tensors", "needs_imatrix"}
+    assert result["type"] == "Q4_K_M" and result["bytes"] == made.file_bytes and result["needs_imatrix"] is False
     first = {"name": "output_norm.weight", "shape": [576], "type": "F32", "bytes": 2304}
     assert result["tensors"][0] == first and sum(t["bytes"] for t in result["tensors"]) == made.tensor_bytes
-    assert len(result["fallbacks"]) == len(made.fallbacks) > 100
-    assert {"name": "blk.0.attn_k.weight", "wanted": "Q4_K", "type": "Q5_0"} in result["fallbacks"]
+    assert result["fallbacks"] == len(result["fallback_tensors"]) == len(made.fallbacks) > 100
+    assert {"name": "blk.0.attn_k.weight", "wanted": "Q4_K", "type": "Q5_0"} in result["fallback_tensors"]
     weights = sum(prod(t["shape"]) for t in result["tensors"])
     assert result["bpw"] == pytest.approx(8 * made.tensor_bytes / weights)
 
