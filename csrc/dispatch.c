@@ -159,8 +159,8 @@ int32_t qc_validate(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, 
     if (!row || rows < 0 || columns < 0 || columns % row->block) return QC_NO_KERNEL;
     int64_t blocks = rows * columns / row->block;
     int kind = scale_fields[type].kind;
-    for (int f = 0; f < scale_fields[type].count; ++f)
-        for (int64_t i = 0; i < blocks; ++i)
+    for (int64_t i = 0; i < blocks; ++i)
+        for (int f = 0; f < scale_fields[type].count; ++f)
             if (bad_scale(kind, in + i * row->bytes + scale_fields[type].at[f])) {
                 int64_t weight = i * row->block;
                 *place = (qc_place){ weight / columns, weight % columns };

@@ -167,10 +167,11 @@ def _check_array(array: numpy.ndarray, dtype: type, count: int) -> None:
 
 def _failure(status: int, type_id: int, place) -> QuantcliError:
     name = formats.BY_ID[type_id].name
+    brain, value = name == "BF16", "scale" if formats.BY_ID[type_id].quantized else "weight"
     rows = {
         NON_FINITE: (NonFiniteWeight, "a weight is NaN or infinite", "the checkpoint is damaged, or was saved in F16 after an overflow"),
-        OVERFLOW: (ScaleOverflow, f"too large for {name}: a scale (or weight) exceeds the range of half precision",
-                   "use BF16 or F32 for this tensor (--tensor-type)"),
+        OVERFLOW: (ScaleOverflow, f"too large for {name}: a {value} exceeds the range of {'BF16' if brain else 'half precision'}",
+                   f"use {'F32' if brain else 'BF16 or F32'} for this tensor (--tensor-type)"),
         BAD_IMPORTANCE: (BadImportance, "importance that is negative, NaN or infinite", "collect the importance matrix again"),
         NO_KERNEL: (NoKernel, f"this build cannot encode or decode {name} this way", "`quantcli formats` shows what it can"),
         NO_MEMORY: (QuantcliError, "out of memory in a kernel", "use fewer --threads"),
