@@ -15,6 +15,7 @@ import typer
 from quantcli import __version__
 from quantcli.cli import convert, formats, inspect, verify
 from quantcli.cli.frame import frame
+from quantcli.errors import Interrupted
 
 app = typer.Typer(
     name="quantcli", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -47,6 +48,8 @@ def run() -> None:
     status = 0
     try:
         status = app(standalone_mode=False)  # Exit arrives as its code, other values are results of commands
+        if status == Interrupted.exit_status:  # Typer swallows the interrupt itself
+            raise KeyboardInterrupt
     except BrokenPipeError:
         # The reader of our output went away (`| head`): that is its business, not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
