@@ -22,8 +22,8 @@ _EMBEDDING = "token_embd.weight"
 class Importance:
     """Sums of squared activations per weight, with what is known about their collection.
 
-    ``sums``: name -> float32 or float64 [matrices, columns], raw; ``counts``: name -> float32 [matrices], tokens seen by
-    each matrix (expert). ``entries``: name -> float32 [matrices, columns], sums / counts, ones for a matrix that saw
+    ``sums``: name -> float32 or float64 [matrices, columns], raw; ``counts``: name -> the same [matrices], tokens seen
+    by each matrix (expert). ``entries``: name -> float32 [matrices, columns], sums / counts, ones for a matrix that saw
     nothing: what an encoder multiplies squared errors with. A legacy file or a dense three-dimensional weight gives
     one matrix of all columns in a row; `for_tensor` cuts it. ``sha256`` is that of the file, empty without one.
     """

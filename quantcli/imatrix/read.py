@@ -145,7 +145,8 @@ def _cut(where: str, sums: numpy.ndarray, counts: numpy.ndarray) -> tuple[numpy.
         return sums, numpy.repeat(counts, matrices)
     if matrices == 1 and sums.size % len(counts) == 0:
         return sums.reshape(len(counts), -1), counts
-    raise BadImportance(f"{len(counts)} counts do not divide {matrices} x {sums.shape[1]} sums", where=where, hint=DAMAGED)
+    raise BadImportance(f"{len(counts)} counts do not divide {matrices} x {sums.shape[1]} sums", where=where,
+                        hint=DAMAGED)
 
 
 def _floats(file: BinaryIO, position: int, count: int) -> numpy.ndarray | None:
@@ -160,7 +161,7 @@ def _floats(file: BinaryIO, position: int, count: int) -> numpy.ndarray | None:
 
 
 class _Legacy:
-    """i32 entries; each: i32 length, name, i32 calls, i32 values, f32 values; then the last chunk and the text's path."""
+    """i32 entries; each: i32 length, name, i32 calls, i32 values, f32 values; then last chunk and the text's path."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file = path, file

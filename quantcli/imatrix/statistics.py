@@ -18,8 +18,8 @@ def statistics(importance: Importance) -> list[dict[str, Any]]:
     """One row per entry, in the file's order, over all values (sum / count) of all its matrices.
 
     ``deviation``: standard deviation; ``active``: share above 1e-5; ``entropy`` in bits of the values as a
-    distribution, ``evenness``: its ratio to log2 of their number; ``outliers``: share with a z-score above 1; ``cosine``:
-    similarity of the sums with the same weight's in the previous layer, None without one.
+    distribution, ``evenness``: its ratio to log2 of their number; ``outliers``: share with a z-score above 1;
+    ``cosine``: similarity of the sums with the same weight's in the previous layer, None without one.
     """
     return [_row(importance, name) for name in importance.entries]
 

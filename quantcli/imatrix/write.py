@@ -19,7 +19,7 @@ LARGEST = 2**31 - 1  # the legacy format counts in int32
 
 
 def to_gguf_bytes(importance: Importance) -> bytes:
-    """The GGUF file: per weight, sorted by name, ``.in_sum2`` [columns, matrices] and ``.counts`` [1, matrices], F32."""
+    """The GGUF file: per weight, by name, ``.in_sum2`` [columns, matrices] and ``.counts`` [1, matrices], F32."""
     metadata: dict[str, Value] = {
         "general.type": string("imatrix"), KEYS[0]: strings(list(importance.datasets)),
         KEYS[1]: u32(importance.chunks), KEYS[2]: u32(importance.chunk_size),
