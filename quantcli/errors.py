@@ -185,6 +185,45 @@ class BrokenInstall(QuantcliError):
     code = "broken-install"
 
 
+# ---- running a model -------------------------------------------------------------------------------------------
+
+
+class UnsupportedGraph(QuantcliError):
+    """The model computes something that the runner lacks."""
+
+    code = "unsupported-graph"
+
+
+class ContextTooLong(QuantcliError):
+    """More positions are asked for than the model was trained with."""
+
+    code = "context-too-long"
+
+
+class ShortText(QuantcliError):
+    """The text is empty or has too few tokens for what is to be measured."""
+
+    code = "short-text"
+
+
+class VocabularyMismatch(QuantcliError):
+    """Two models that are compared (or a model and recorded tokens) do not share their vocabulary."""
+
+    code = "vocabulary-mismatch"
+
+
+class BadReference(QuantcliError):
+    """A file of recorded probabilities is malformed or does not fit the model."""
+
+    code = "bad-reference"
+
+
+class MissingPackage(QuantcliError):
+    """An optional package is needed for this option and is not installed."""
+
+    code = "missing-package"
+
+
 # ---- output ----------------------------------------------------------------------------------------------------
 
 
