@@ -1,0 +1,87 @@
+"""Keys and values of the positions so far, stored as one of the cache types of llama.cpp."""
+
+from __future__ import annotations
+
+from functools import cache as memoize
+
+import numpy
+
+from quantcli import formats, kernels
+from quantcli.errors import UsageError
+
+TYPES = ("F32", "F16", "Q8_0", "Q4_0")
+ROTATED = 64  # quantized caches hold rotated heads when the width is a multiple of this
+
+
+class Cache:
+    """One store for all layers: `extend` adds positions of a layer and gives all of them back as float32.
+
+    Quantized types hold each head's vector rotated by a Hadamard matrix (as llama.cpp does), which spreads outliers
+    over a block; queries are rotated alike and results back, so that only rounding is left of it.
+    """
+
+    def __init__(self, kind: str, layers: int, sequences: int, capacity: int, heads: int, widths: tuple[int, int]) -> None:
+        """``heads``: key/value heads; ``widths``: of one head's key and value. Raises UsageError."""
+        if kind.upper() not in TYPES:
+            raise UsageError(f"there is no cache type {kind!r}", where="--kv-type", hint=f"known: {', '.join(TYPES)}")
+        self.type = formats.BY_NAME[kind.upper()]
+        for width in widths:
+            if width % self.type.block:
+                raise UsageError(f"a head has {width} elements, no multiple of {self.type.name}'s block of "
+                                 f"{self.type.block}", where="--kv-type", hint="use F16")
+        self.length = [0] * layers
+        self.shape = (sequences, heads, capacity)
+        self.widths = widths
+        rows = tuple(formats.row_bytes(self.type, width) for width in widths)
+        self.stores = [[numpy.zeros((*self.shape, row), numpy.uint8) for row in rows] for _ in range(layers)]
+        self.turns = [self._turn(widths[0], largest=True), self._turn(widths[1], largest=False)]
+
+    def _turn(self, width: int, *, largest: bool) -> numpy.ndarray | None:
+        """The rotation of a head's vector: size 64 for values, the largest 64 * 2^n that divides a key's width."""
+        if not self.type.quantized or width % ROTATED:
+            return None
+        size = ROTATED
+        while largest and width % (2 * size) == 0:
+            size *= 2
+        return hadamard(size)
+
+    def extend(self, layer: int, keys: numpy.ndarray, values: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """Store ``keys``, ``values`` [sequences, positions, heads, width] behind the layer's positions.
+
+        Returns all of the layer's keys and values so far, [sequences, heads, positions so far, width] each, rounded
+        as the type rounds; keys still rotated (see `rotate_queries`).
+        """
+        start = self.length[layer]
+        stop = start + keys.shape[1]
+        result = []
+        for store, turn, new, width in zip(self.stores[layer], self.turns, (keys, values), self.widths, strict=True):
+            new = numpy.ascontiguousarray(turned(new, turn).transpose(0, 2, 1, 3))  # [sequences, heads, positions, width]
+            raw = kernels.encode(self.type.id, new.reshape(-1, width))
+            store[:, :, start:stop] = raw.reshape(*new.shape[:3], -1)
+            part = numpy.ascontiguousarray(store[:, :, :stop])
+            decoded = kernels.decode(self.type.id, part, part[..., 0].size, width)
+            result.append(decoded.reshape(*part.shape[:3], width))
+        self.length[layer] = stop
+        return result[0], result[1]
+
+    def rotate_queries(self, queries: numpy.ndarray) -> numpy.ndarray:
+        """Queries as the stored keys expect them: the products stay what they were."""
+        return turned(queries, self.turns[0])
+
+    def rotate_back(self, mixed: numpy.ndarray) -> numpy.ndarray:
+        """What attention made of stored values, rotated back (the matrix is its own inverse)."""
+        return turned(mixed, self.turns[1])
+
+
+def turned(x: numpy.ndarray, turn: numpy.ndarray | None) -> numpy.ndarray:
+    """The last dimension, cut into pieces of the matrix's size, times the matrix."""
+    return x if turn is None else (x.reshape(*x.shape[:-1], -1, len(turn)) @ turn).reshape(x.shape)
+
+
+@memoize
+def hadamard(size: int) -> numpy.ndarray:
+    """The symmetric orthogonal matrix of a power of two, float32 [size, size] (Sylvester's construction)."""
+    matrix = numpy.ones((1, 1))
+    while len(matrix) < size:
+        matrix = numpy.block([[matrix, matrix], [matrix, -matrix]])
+    return (matrix / numpy.sqrt(size)).astype(numpy.float32)

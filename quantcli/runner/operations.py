@@ -1,0 +1,201 @@
+"""What the forward pass computes with: the one place where faster kernels take over.
+
+`Operations` is the reference in numpy (products through its BLAS, weights decoded by slabs of rows). A faster
+implementation derives from it and replaces what it does better; everything goes through these methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import sqrt
+
+import numpy
+
+from quantcli.runner.rounding import rounded
+from quantcli.runner.weights import Matrix
+
+ACTIVATIONS = ("q8", "int16", "float")
+SLAB = 4 << 20  # weights that are decoded at a time
+QUERIES = 256  # positions whose scores are held at a time
+
+Array = numpy.ndarray
+
+
+class Operations:
+    """Products, norms, attention. All arrays are float32 and C-contiguous unless said otherwise.
+
+    ``activations`` says how the inputs of products are rounded ("q8", "int16", "float", see rounding.py).
+    Thread-safe as long as every thread has its own arrays.
+    """
+
+    def __init__(self, activations: str = "float") -> None:
+        self.activations = activations
+
+    # ---- products
+
+    def multiply(self, x: Array, *weights: Matrix) -> list[Array]:
+        """``x`` [tokens, columns] times each of ``weights``: [tokens, rows] each, biases added.
+
+        Weights that read the same input come in one call, so that it is rounded (and its threads started) once.
+        """
+        return [self._product(rounded(x, weight.type, self.activations), weight, 0) for weight in weights]
+
+    def multiply_experts(self, x: Array, chosen: Array, *weights: Matrix) -> list[Array]:
+        """Each token through its experts: [tokens, used, rows] per weight.
+
+        ``chosen``: int [tokens, used], experts of every token. ``x``: [tokens, columns] (all experts of a token read
+        the same row) or [tokens, used, columns].
+        """
+        results = [numpy.empty((*chosen.shape, weight.rows), numpy.float32) for weight in weights]
+        for expert in numpy.unique(chosen):
+            token, slot = numpy.nonzero(chosen == expert)
+            rows = numpy.ascontiguousarray(x[token] if x.ndim == 2 else x[token, slot])
+            for weight, result in zip(weights, results, strict=True):
+                result[token, slot] = self._product(rounded(rows, weight.type, self.activations), weight, int(expert))
+        return results
+
+    @staticmethod
+    def _product(x: Array, weight: Matrix, matrix: int) -> Array:
+        result = numpy.empty((len(x), weight.rows), numpy.float32)
+        step = max(64, SLAB // weight.columns)
+        for start in range(0, weight.rows, step):
+            stop = min(start + step, weight.rows)
+            numpy.matmul(x, weight.decode(start, stop, matrix).T, out=result[:, start:stop])
+        if weight.bias is not None:
+            result += weight.bias[matrix]
+        return result
+
+    # ---- elements
+
+    @staticmethod
+    def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+        """x / sqrt(mean(x^2) + eps) * weight over the last dimension."""
+        mean = numpy.einsum("...i,...i->...", x, x)[..., None] / numpy.float32(x.shape[-1])
+        return x * (1 / numpy.sqrt(mean + numpy.float32(eps))) * weight
+
+    @staticmethod
+    def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+        """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension."""
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = numpy.einsum("...i,...i->...", centred, centred)[..., None] / numpy.float32(x.shape[-1])
+        result = centred * (1 / numpy.sqrt(variance + numpy.float32(eps))) * weight
+        return result if bias is None else result + bias
+
+    def activate(self, kind: str, gate: Array, up: Array | None) -> Array:
+        """act(gate) * up, or act(gate) where there is no ``up``; ``kind`` as `Graph.activation`."""
+        if kind == "swiglu_oai":
+            return swiglu_oai(gate, up)
+        result = ACTIVATION[kind](gate)
+        return result if up is None else numpy.multiply(result, up, out=result)
+
+    # ---- attention
+
+    def attend(self, q: Array, k: Array, v: Array, *, scale: float, start: int, window: int = 0, cap: float = 0.0,
+               sinks: Array | None = None) -> Array:
+        """Causal attention of one sequence: [positions, heads, value width].
+
+        ``q``: [positions, heads, width], the first at position ``start``; ``k``, ``v``: [kv heads, start + positions,
+        width] of all positions so far. Position i sees j with i - window < j <= i (j <= i without a window). Scores
+        are capped as cap * tanh(score / cap) where ``cap`` is not 0; ``sinks`` [heads] adds one logit to the softmax.
+        """
+        positions, heads, width = q.shape
+        groups = heads // len(k)
+        result = numpy.empty((positions, heads, v.shape[-1]), numpy.float32)
+        for first in range(0, positions, QUERIES):
+            last = min(first + QUERIES, positions)
+            low = max(0, start + first - window + 1) if window else 0
+            high = start + last
+            block = numpy.ascontiguousarray(q[first:last].transpose(1, 0, 2)).reshape(len(k), -1, width)
+            scores = numpy.matmul(block, k[:, low:high].transpose(0, 2, 1))  # [kv heads, groups * queries, keys]
+            scores = scores.reshape(len(k), groups, last - first, high - low)
+            scores *= numpy.float32(scale)
+            if cap:
+                scores = numpy.tanh(scores / numpy.float32(cap)) * numpy.float32(cap)
+            mask(scores, start + first, low, window)
+            softmax(scores, None if sinks is None else sinks.reshape(len(k), groups, 1, 1))
+            mixed = numpy.matmul(scores.reshape(len(k), -1, high - low), v[:, low:high])
+            result[first:last] = mixed.reshape(heads, last - first, -1).transpose(1, 0, 2)
+        return result
+
+
+def mask(scores: Array, first: int, low: int, window: int) -> None:
+    """Set what a query may not see to -inf: scores [..., queries from position first, keys from position low]."""
+    query = numpy.arange(first, first + scores.shape[-2])[:, None]
+    key = numpy.arange(low, low + scores.shape[-1])[None, :]
+    hidden = key > query
+    if window:
+        hidden |= key <= query - window
+    if hidden.any():
+        scores[..., hidden] = -numpy.inf
+
+
+def softmax(scores: Array, sinks: Array | None = None) -> None:
+    """Softmax over the last dimension, in place; a sink takes its share and disappears."""
+    largest = scores.max(axis=-1, keepdims=True)
+    if sinks is not None:
+        largest = numpy.maximum(largest, sinks)
+    scores -= largest
+    numpy.exp(scores, out=scores)
+    total = scores.sum(axis=-1, keepdims=True)
+    if sinks is not None:
+        total += numpy.exp(sinks - largest)
+    scores /= total
+
+
+# ---- activation functions
+
+
+def sigmoid(x: Array) -> Array:
+    with numpy.errstate(over="ignore"):
+        return 1 / (1 + numpy.exp(-x))
+
+
+def silu(x: Array) -> Array:
+    return x * sigmoid(x)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """The approximation 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
+    inner = numpy.float32(sqrt(2 / numpy.pi)) * (x + numpy.float32(0.044715) * x * x * x)
+    return numpy.float32(0.5) * x * (1 + numpy.tanh(inner))
+
+
+def gelu(x: Array) -> Array:
+    """0.5 x (1 + erf(x / sqrt 2))."""
+    return numpy.float32(0.5) * x * (1 + erf(x * numpy.float32(sqrt(0.5))))
+
+
+def erf(x: Array) -> Array:
+    """Error function to 1.2e-7: Numerical Recipes' Chebyshev fit of erfc (3rd edition, section 6.2.2)."""
+    magnitude = numpy.abs(x).astype(numpy.float64)
+    t = 1 / (1 + 0.5 * magnitude)
+    fit = (-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587,
+           -0.82215223, 0.17087277)
+    exponent = numpy.zeros_like(t)
+    for factor in reversed(fit):
+        exponent = exponent * t + factor
+    return (numpy.sign(x) * (1 - t * numpy.exp(exponent - magnitude * magnitude))).astype(numpy.float32)
+
+
+def swiglu_oai(gate: Array, up: Array) -> Array:
+    """gpt-oss: (min(up, 7) clamped below at -7, plus 1) * g * sigmoid(1.702 g), g = min(gate, 7)."""
+    limit = numpy.float32(7)
+    gate = numpy.minimum(gate, limit)
+    return (numpy.clip(up, -limit, limit) + 1) * gate * sigmoid(numpy.float32(1.702) * gate)
+
+
+ACTIVATION: dict[str, Callable[[Array], Array]] = {
+    "silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh, "relu": lambda x: numpy.maximum(x, 0),
+    "relu2": lambda x: numpy.square(numpy.maximum(x, 0)),
+}
+
+
+def top_indices(values: Array, count: int) -> Array:
+    """Indices of the ``count`` largest elements of each row, largest first; equal ones by index."""
+    return numpy.argsort(-values, axis=-1, kind="stable")[..., :count]
+
+
+def split(x: Array, widths: Sequence[int]) -> list[Array]:
+    """Cut the last dimension into pieces of the given widths."""
+    bounds = numpy.cumsum(widths)[:-1]
+    return numpy.split(x, bounds, axis=-1)

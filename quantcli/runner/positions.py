@@ -1,0 +1,59 @@
+"""Rotary position embeddings: the angles of every position, and the rotation of queries and keys."""
+
+from __future__ import annotations
+
+from math import ceil, floor, log, pi
+
+import numpy
+
+from quantcli.runner.settings import Rope
+
+ANGLE_TABLE = tuple[numpy.ndarray, numpy.ndarray]  # cosines and sines, float32 [positions, dims / 2]
+
+
+def frequencies(rope: Rope, dims: int, divisors: numpy.ndarray | None) -> tuple[numpy.ndarray, float]:
+    """Angle per position of each pair, float64 [dims / 2], and the factor of all cosines and sines.
+
+    ``divisors`` are the model's own (llama3, longrope). Formula of yarn: Peng et al. 2023, arXiv 2309.00071, as
+    llama.cpp applies it (whole dimensions as bounds of the ramp).
+    """
+    pairs = numpy.arange(0, dims, 2, dtype=numpy.float64)
+    plain = rope.base ** (-pairs / dims)
+    if divisors is not None:
+        plain = plain / divisors.astype(numpy.float64)
+    scaled = plain / rope.scale
+    if rope.kind != "yarn" or rope.extrapolation == 0:
+        return scaled, rope.magnitude
+
+    def dimension(turns: float) -> float:
+        return dims * log(rope.original / (turns * 2 * pi)) / (2 * log(rope.base))
+
+    low, high = max(0, floor(dimension(rope.fast))), min(dims - 1, ceil(dimension(rope.slow)))
+    ramp = 1 - numpy.clip((pairs / 2 - low) / max(0.001, high - low), 0, 1)
+    mix = ramp * rope.extrapolation
+    return scaled * (1 - mix) + plain * mix, rope.magnitude * (1 + 0.1 * log(rope.scale))
+
+
+def table(rope: Rope, dims: int, start: int, stop: int, divisors: numpy.ndarray | None = None) -> ANGLE_TABLE:
+    """Cosines and sines of the positions ``start`` to ``stop``."""
+    each, magnitude = frequencies(rope, dims, divisors)
+    angles = numpy.arange(start, stop, dtype=numpy.float64)[:, None] * each
+    return (numpy.cos(angles) * magnitude).astype(numpy.float32), (numpy.sin(angles) * magnitude).astype(numpy.float32)
+
+
+def rotate(x: numpy.ndarray, angles: ANGLE_TABLE, kind: str) -> numpy.ndarray:
+    """Rotate the first 2 * pairs elements of every head of ``x`` [sequences, positions, heads, width].
+
+    ``kind``: "norm" pairs neighbours (2i, 2i + 1), "neox" pairs halves (i, i + pairs).
+    """
+    cosine, sine = (part[:, None, :] for part in angles)  # [positions, 1, pairs]
+    pairs = cosine.shape[-1]
+    if kind == "norm":
+        first, second = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+    else:
+        first, second = slice(0, pairs), slice(pairs, 2 * pairs)
+    result = x.copy()
+    a, b = x[..., first], x[..., second]
+    result[..., first] = a * cosine - b * sine
+    result[..., second] = a * sine + b * cosine
+    return result

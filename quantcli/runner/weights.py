@@ -1,0 +1,135 @@
+"""A model's tensors in memory: matrices as their stored blocks, everything else as float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy
+
+from quantcli import formats, kernels
+from quantcli.errors import MissingTensors, NoKernel, ShapeMismatch
+from quantcli.formats import TensorType
+from quantcli.model import Model, ModelTensor
+
+READ_BYTES = 16 << 20  # rows are read in pieces of about this many bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """``matrices`` matrices of ``rows`` x ``columns`` (one, or one per expert) as packed blocks.
+
+    ``data``: uint8 [matrices, rows, bytes per row]. A product with it is ``x [tokens, columns] -> y [tokens, rows]``.
+    ``bias``: float32 [matrices, rows] or None.
+    """
+
+    name: str
+    type: TensorType
+    matrices: int
+    rows: int
+    columns: int
+    data: numpy.ndarray
+    bias: numpy.ndarray | None = None
+
+    def decode(self, start: int = 0, stop: int | None = None, matrix: int = 0,
+               out: numpy.ndarray | None = None) -> numpy.ndarray:
+        """Rows ``start`` to ``stop`` of one matrix as float32 [stop - start, columns], into ``out`` if given."""
+        part = self.data[matrix, start:stop]
+        return kernels.decode(self.type.id, part, len(part), self.columns, out=out)
+
+    def take(self, rows: numpy.ndarray) -> numpy.ndarray:
+        """The given rows (any order, repeats allowed) as float32 [len(rows), columns]."""
+        part = numpy.ascontiguousarray(self.data[0, rows])
+        return kernels.decode(self.type.id, part, len(part), self.columns)
+
+
+class Weights:
+    """Tensors by GGUF name, read when first asked for and kept until `release`."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.tensors = {tensor.name: tensor for tensor in model.tensors}
+        self._matrices: dict[str, Matrix] = {}
+        self._vectors: dict[str, numpy.ndarray] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the tensors in memory."""
+        return sum(m.data.nbytes for m in self._matrices.values()) + sum(v.nbytes for v in self._vectors.values())
+
+    def matrix(self, name: str, columns: int, rows: int | None = None, matrices: int = 1) -> Matrix:
+        """``<name>.weight`` with ``<name>.bias`` where there is one; its shape must be the given one.
+
+        Raises MissingTensors, ShapeMismatch, NoKernel, and what reading raises.
+        """
+        found = self._matrices.get(name)
+        if found is None:
+            tensor = self._find(f"{name}.weight")
+            shape = (*tensor.shape, 1, 1)[:3]
+            if shape[0] != columns or shape[2] != matrices or (rows or shape[1]) != shape[1] or len(tensor.shape) > 3:
+                expected = " x ".join(str(n) for n in (columns, rows or "any", matrices)[: 3 if matrices > 1 else 2])
+                raise ShapeMismatch(f"{' x '.join(map(str, tensor.shape))}, the metadata wants {expected}",
+                                    where=tensor.origin, hint="the file contradicts itself: get it again")
+            kind, data = packed(tensor)
+            bias = self.vector(f"{name}.bias").reshape(matrices, shape[1]) if f"{name}.bias" in self else None
+            found = Matrix(tensor.name, kind, matrices, shape[1], columns, data.reshape(matrices, shape[1], -1), bias)
+            self._matrices[name] = found
+        return found
+
+    def vector(self, name: str, shape: tuple[int, ...] | None = None) -> numpy.ndarray:
+        """A whole tensor as float32 in numpy order (GGUF's reversed); of ``shape`` where given."""
+        found = self._vectors.get(name)
+        if found is None:
+            tensor = self._find(name)
+            found = tensor.reader.read_rows(0, tensor.rows).reshape(tuple(reversed(tensor.shape)))
+            self._vectors[name] = found
+        if shape is not None and found.shape != shape:
+            if found.size != numpy.prod(shape):
+                raise ShapeMismatch(f"{found.shape}, the metadata wants {shape}", where=self.tensors[name].origin)
+            found = found.reshape(shape)
+        return found
+
+    def release(self, prefix: str) -> None:
+        """Forget the tensors whose names begin with ``prefix``; they are read again when needed."""
+        for held in (self._matrices, self._vectors):
+            for name in [name for name in held if name.startswith(prefix)]:
+                del held[name]
+
+    def _find(self, name: str) -> ModelTensor:
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            raise MissingTensors(f"the model has no {name}", where=self.model.name,
+                                 hint="the file is incomplete, or its architecture is not what it says")
+        return tensor
+
+
+def packed(tensor: ModelTensor) -> tuple[TensorType, numpy.ndarray]:
+    """(type, bytes) of a matrix: its stored blocks unchanged where possible, else the narrowest exact float type."""
+    if not kernels.can_decode(tensor.stored.id):
+        raise NoKernel(f"this build cannot decode {tensor.stored.name}", where=tensor.origin,
+                       hint="`quantcli formats` shows the types")
+    kind = tensor.stored if tensor.raw or tensor.stored.name in ("F16", "BF16") else formats.BY_NAME["F32"]
+    width = formats.row_bytes(kind, tensor.columns)
+    data = numpy.empty((tensor.rows, width), numpy.uint8)
+    step = max(1, READ_BYTES // max(width, 1))
+    for start in range(0, tensor.rows, step):
+        stop = min(start + step, tensor.rows)
+        if tensor.raw:
+            data[start:stop] = numpy.frombuffer(tensor.reader.read_raw(start, stop), numpy.uint8).reshape(-1, width)
+        elif not _narrowed(tensor, kind, start, stop, data[start:stop]):
+            return _wide(tensor)
+    return kind, data
+
+
+def _narrowed(tensor: ModelTensor, kind: TensorType, start: int, stop: int, out: numpy.ndarray) -> bool:
+    """Encode transformed rows in their stored float type; False where a transform made numbers that do not fit."""
+    rows = tensor.reader.read_rows(start, stop)
+    kernels.encode(kind.id, rows, out=out)
+    return kind.name == "F32" or numpy.array_equal(kernels.decode(kind.id, out, *rows.shape), rows)
+
+
+def _wide(tensor: ModelTensor) -> tuple[TensorType, numpy.ndarray]:
+    rows = tensor.reader.read_rows(0, tensor.rows)
+    return formats.BY_NAME["F32"], rows.view(numpy.uint8)
