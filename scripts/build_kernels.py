@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compile csrc/ to the shared library quantcli/_lib/libquantcli.{so,dylib}.
 
-    python scripts/build_kernels.py [--force] [--output FOLDER]
+    python scripts/build_kernels.py [--force] [--output FOLDER] [--program SOURCE]
 
 One object per source file, each instruction set with its own flags, never -march=native: the library runs on any CPU of
 its architecture and chooses at run time. Only what changed is compiled again. CC names the compiler, CFLAGS adds flags.
 On macOS ARCHFLAGS (as setuptools uses it, "-arch arm64 -arch x86_64") makes a universal library.
+--program compiles one more file and links a program instead (csrc/tests; any compiler, also a cross compiler).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,9 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "csrc"
 
 # -ffp-contract=off is what keeps the bytes the same everywhere: no fused multiply-add.
-FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-fvisibility=hidden",
+         "-Wall", "-Wextra", "-Wno-psabi"]
 # The emulation only has to be right; at -O3 it takes longer to compile than everything else together.
-FILE_FLAGS = {"isa_emu16.c": ["-O1", "-Wno-psabi"]}
+FILE_FLAGS = {"isa_emu16.c": ["-O1"]}
 # Flags of single files on x86-64 (elsewhere these files compile to nothing).
 X86_FLAGS = {
     "isa_avx2.c": ["-mavx2", "-mf16c"],
@@ -41,12 +44,13 @@ def library_name() -> str:
 
 def compiler() -> list[str]:
     """The C compiler: CC, else the first of cc, gcc, clang. Exits with a message when there is none."""
-    if os.environ.get("CC"):
-        return shlex.split(os.environ["CC"])
-    found = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    given = shlex.split(os.environ.get("CC", ""))
+    found = next((words for words in ([given] if given else [["cc"], ["gcc"], ["clang"]]) if shutil.which(words[0])), None)
     if found is None:
-        sys.exit("quantcli needs a C compiler (cc, gcc or clang) to build its kernels; install one or set CC")
-    return [found]
+        sys.exit((f"the C compiler named by CC was not found: {given[0]}; " if given else "no C compiler was found; ")
+                 + "quantcli builds its kernels with one (cc, gcc or clang). Install one, on Debian `apt-get install gcc libc6-dev`, "
+                   "on macOS `xcode-select --install`, or set CC")
+    return found
 
 
 def architectures() -> list[list[str]]:
@@ -56,10 +60,12 @@ def architectures() -> list[list[str]]:
     return [["-arch", name] for name in names] or [[]]
 
 
-def is_x86(slice_flags: list[str]) -> bool:
+def is_x86(command: list[str], slice_flags: list[str]) -> bool:
+    """Whether the compiler (not this machine) makes code for x86-64."""
     if slice_flags:
         return slice_flags[1] == "x86_64"
-    return os.uname().machine in ("x86_64", "amd64")
+    asked = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True)
+    return asked.stdout.startswith(("x86_64", "amd64"))
 
 
 def newest_header() -> float:
@@ -68,66 +74,87 @@ def newest_header() -> float:
     return max(path.stat().st_mtime for path in headers)
 
 
-def compile_object(command: list[str], source: Path, target: Path, force: bool, header_time: float) -> str | None:
-    """Compile one object if it is out of date; returns the compiler's complaint, if any."""
+def common_flags() -> list[str]:
+    """Flags of every file; CFLAGS last, so that they win."""
+    return [*FLAGS, EXPORT, *shlex.split(os.environ.get("CFLAGS", ""))]
+
+
+def compile_object(command: list[str], source: Path, target: Path, force: bool, header_time: float) -> tuple[bool, str]:
+    """Compile one object if it is out of date; returns success and what the compiler said."""
     if not force and target.exists() and target.stat().st_mtime > max(source.stat().st_mtime, header_time):
-        return None
+        return True, ""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")
+    part = target.with_suffix(f".{os.getpid()}.part")
     done = subprocess.run([*command, "-c", str(source), "-o", str(part)], capture_output=True, text=True)
     if done.returncode == 0:
         part.replace(target)
-    return done.stderr.strip() or (None if done.returncode == 0 else "the compiler failed without a message")
+    return done.returncode == 0, done.stderr.strip()
 
 
-def build(output: Path, *, force: bool = False, work: Path | None = None) -> Path:
-    """Compile and link into ``output``; returns the library. Exits with the compiler's message on failure."""
-    base = [*compiler(), *FLAGS, EXPORT, *shlex.split(os.environ.get("CFLAGS", ""))]
-    work = work or ROOT / "build" / "kernels"
-    header_time = newest_header()
+def compile_all(base: list[str], slice_flags: list[str], sources: list[Path], work: Path, force: bool) -> list[str]:
+    """Compile for one architecture; returns the objects. Exits with the compiler's message on failure."""
+    command = [*base, *slice_flags]
+    folder = work / f"{zlib.crc32(' '.join(command).encode()):08x}"         # other flags, other objects
+    header_time, x86 = newest_header(), is_x86(compiler(), slice_flags)
     jobs = []
-    for flags in architectures():
-        folder = work / (flags[1] if flags else "native")
-        for source in sorted(SOURCE.glob("*.c")):
-            extra = FILE_FLAGS.get(source.name, []) + (X86_FLAGS.get(source.name, []) if is_x86(flags) else [])
-            jobs.append(([*base, *flags, *extra], source, folder / f"{source.stem}.o"))
+    for source in sources:
+        extra = FILE_FLAGS.get(source.name, []) + (X86_FLAGS.get(source.name, []) if x86 else [])
+        jobs.append(([*command, *extra], source, folder / f"{source.stem}.o", force, header_time))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        complaints = list(pool.map(lambda job: compile_object(*job, force, header_time), jobs))
-    for (_, source, target), complaint in zip(jobs, complaints):
-        if complaint:
-            print(f"{source.name}:\n{complaint}", file=sys.stderr)
-        if not target.exists():
-            sys.exit(f"{source.name} could not be compiled")
-    return link(base, jobs, output)
+        results = list(pool.map(lambda job: compile_object(*job), jobs))
+    for (_, source, *_), (_, said) in zip(jobs, results, strict=True):
+        if said:
+            print(f"{source.name}:\n{said}", file=sys.stderr)
+    if not all(success for success, _ in results):
+        sys.exit("the kernels could not be compiled")
+    return [str(job[2]) for job in jobs]
 
 
-def link(base: list[str], jobs: list, output: Path) -> Path:
-    """Link the objects (on macOS one slice per architecture, joined by lipo)."""
-    output.mkdir(parents=True, exist_ok=True)
-    library = output / library_name()
-    slices = []
-    for flags in architectures():
-        objects = [str(target) for command, _, target in jobs if not flags or flags[1] in command]
-        part = library.with_name(f"{library.name}.{flags[1] if flags else 'native'}.part")
-        done = subprocess.run([*base, *flags, "-shared", *objects, "-lm", "-o", str(part)], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"linking failed:\n{done.stderr}")
-        slices.append(part)
+def link(command: list[str], output: Path) -> Path:
+    """Run the linker into a temporary name beside ``output``."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(f"{output.name}.{os.getpid()}.part")
+    done = subprocess.run([*command, "-lm", "-lpthread", "-o", str(part)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"linking failed:\n{done.stderr}")
+    return part
+
+
+def build(output: Path, *, force: bool = False) -> Path:
+    """Compile and link the library into the folder ``output``; returns its path. Exits with a message on failure."""
+    base = [*compiler(), *common_flags()]
+    library, slices = output / library_name(), []
+    for number, flags in enumerate(architectures()):
+        objects = compile_all(base, flags, sorted(SOURCE.glob("*.c")), ROOT / "build" / "kernels", force)
+        slices.append(link([*base, *flags, "-shared", *objects], output / f"{number}-{library.name}"))
     if len(slices) > 1:
-        subprocess.run(["lipo", "-create", *map(str, slices), "-output", str(library) + ".part"], check=True)
+        joined = library.with_name(f"{library.name}.{os.getpid()}.part")
+        subprocess.run(["lipo", "-create", *map(str, slices), "-output", str(joined)], check=True)
         for part in slices:
             part.unlink()
-        slices = [Path(str(library) + ".part")]
+        slices = [joined]
     slices[0].replace(library)
     return library
+
+
+def build_program(source: Path, output: Path, *, force: bool = False) -> Path:
+    """Compile the kernels and ``source`` and link them to the program ``output``."""
+    base = [*compiler(), *common_flags()]
+    objects = compile_all(base, [], [*sorted(SOURCE.glob("*.c")), source.resolve()], ROOT / "build" / "kernels", force)
+    link([*base, *objects], output).replace(output)
+    return output
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--force", action="store_true", help="compile everything again")
-    parser.add_argument("--output", type=Path, default=ROOT / "quantcli" / "_lib")
+    parser.add_argument("--output", type=Path, default=ROOT / "quantcli" / "_lib", help="folder; with --program a file")
+    parser.add_argument("--program", type=Path, metavar="SOURCE", help="a C file with main()")
     arguments = parser.parse_args()
-    build(arguments.output, force=arguments.force)
+    if arguments.program:
+        build_program(arguments.program, arguments.output, force=arguments.force)
+    else:
+        build(arguments.output, force=arguments.force)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,255 @@
+/* check.c - the kernels without Python: against a flat golden file, and against each other on edges and random input.
+ *
+ *     check FILE [ROUNDS]
+ *
+ * For emulators (arm64 under qemu) and sanitizers. Every buffer is allocated at its exact size, so that AddressSanitizer
+ * sees a byte too many. FILE is written by scripts/make_flat_golden.py. The digest at the end covers what the encoders
+ * and decoders made of the random input; it is the same on every machine. */
+#include "../quantcli.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TYPES = 43, ENCODE = 0, DECODE = 1, MOST_ROWS = 19 };
+
+typedef struct {
+    char name[48];
+    int32_t kind, type, rows, columns, weighted, input_bytes, expected_bytes, reserved;
+} record;                                             /* followed by input, importance if weighted, expected */
+
+static int failures;
+
+static void fail(const char *what, const char *name, int isa) {
+    printf("FAILED %s: %s on %s\n", what, name, qc_isa_name(isa));
+    if (++failures > 20) exit(1);
+}
+
+static void *allocate(int64_t bytes) {
+    void *p = malloc(bytes ? (size_t)bytes : 1);
+    if (!p) { puts("out of memory"); exit(2); }
+    return p;
+}
+
+static uint8_t *read_file(const char *path, int64_t *size) {
+    FILE *file = fopen(path, "rb");
+    if (!file || fseek(file, 0, SEEK_END)) { perror(path); exit(2); }
+    *size = ftell(file);
+    rewind(file);
+    uint8_t *data = allocate(*size);
+    if (fread(data, 1, (size_t)*size, file) != (size_t)*size) { perror(path); exit(2); }
+    fclose(file);
+    return data;
+}
+
+/* ---- the golden file */
+
+static void *copy_out(const uint8_t *from, int64_t bytes) { return memcpy(allocate(bytes), from, (size_t)bytes); }
+
+static void check_record(const record *r, const uint8_t *data, int isa) {
+    int64_t importance_bytes = r->weighted ? 4 * (int64_t)r->columns : 0;
+    uint8_t *input = copy_out(data, r->input_bytes), *out = allocate(r->expected_bytes);
+    float *importance = r->weighted ? copy_out(data + r->input_bytes, importance_bytes) : 0;
+    const uint8_t *expected = data + r->input_bytes + importance_bytes;
+    qc_place place = { -1, -1 }, bad = { -1, -1 };
+    int32_t status;
+    if (r->kind == ENCODE) {
+        status = qc_encode(isa, r->type, QC_SEARCH_GGML, (const float *)input, r->rows, r->columns, importance, out, &place);
+        int32_t valid = qc_validate(isa, r->type, expected, r->rows, r->columns, &bad);
+        if (status != (valid == QC_OK ? QC_OK : QC_OVERFLOW)) fail("status of encode", r->name, isa);
+        if (place.row != bad.row || place.column != bad.column) fail("place of overflow", r->name, isa);
+    } else {
+        status = qc_decode(isa, r->type, input, r->rows, r->columns, (float *)out);
+        if (status != QC_OK) fail("status of decode", r->name, isa);
+    }
+    if (memcmp(out, expected, (size_t)r->expected_bytes)) fail("bytes", r->name, isa);
+    free(input), free(out), free(importance);
+}
+
+static int check_golden(const char *path) {
+    int64_t size, at = 16;
+    uint8_t *data = read_file(path, &size);
+    int32_t count = 0;
+    if (size < 16 || memcmp(data, "QCFLAT1", 8)) { printf("%s is no flat golden file\n", path); exit(2); }
+    memcpy(&count, data + 8, 4);
+    for (int32_t i = 0; i < count; ++i) {
+        record r;
+        memcpy(&r, data + at, sizeof r);
+        at += (int64_t)sizeof r;
+        for (int isa = 0; isa < qc_isa_count(); ++isa)
+            if (qc_isa_supported(isa)) check_record(&r, data + at, isa);
+        at += r.input_bytes + (r.weighted ? 4 * (int64_t)r.columns : 0) + r.expected_bytes;
+    }
+    if (at != size) { printf("%s has %" PRId64 " bytes, its records %" PRId64 "\n", path, size, at); exit(2); }
+    free(data);
+    return count;
+}
+
+/* ---- edges and random input */
+
+static uint64_t state = 88172645463325252u, digest = 14695981039346656037u;
+
+static uint32_t random_bits(void) {                   /* xorshift64 */
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    return (uint32_t)(state >> 32);
+}
+
+static void add_to_digest(const void *data, int64_t bytes) {        /* FNV-1a */
+    const uint8_t *p = data;
+    for (int64_t i = 0; i < bytes; ++i) digest = (digest ^ p[i]) * 1099511628211u;
+}
+
+/* Roughly normal: exact sums and products, the same on every machine. */
+static float bell(void) {
+    int32_t sum = 0;
+    for (int i = 0; i < 4; ++i) sum += (int32_t)(random_bits() >> 12) - (1 << 19);
+    return (float)sum * 0x1p-20f;
+}
+
+static float any_finite(void) {
+    for (;;) {
+        uint32_t u = random_bits();
+        float v;
+        memcpy(&v, &u, 4);
+        if ((u & 0x7f800000) != 0x7f800000) return v;
+    }
+}
+
+static float edge(void) {
+    static const float edges[] = { 0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, 1e-15f, -1e-15f, 1e-8f, 0x1p-24f, 1.0f, -1.0f,
+                                   0.5f, 65504.0f, 65520.0f, -65520.0f, 1e30f, -1e30f, 0x1.fffffep127f, -0x1.fffffep127f };
+    return edges[random_bits() % (sizeof edges / sizeof edges[0])];
+}
+
+static void fill_row(float *x, int64_t columns, uint32_t kind) {
+    float scale = 0x1p-6f, first = bell();
+    for (uint32_t k = random_bits() % 24; k > 0; --k) scale *= kind & 1 ? 2.0f : 0.5f;
+    for (int64_t i = 0; i < columns; ++i) switch (kind % 8) {
+        case 0: x[i] = any_finite(); break;
+        case 1: x[i] = edge(); break;
+        case 2: x[i] = first * scale; break;                                            /* constant */
+        case 3: x[i] = random_bits() % 8 ? 0.0f : bell(); break;                        /* sparse */
+        case 4: x[i] = random_bits() % 100 ? bell() * scale : 1000.0f * bell(); break;  /* outliers */
+        case 5: x[i] = (float)((int32_t)(random_bits() % 9) - 4) * scale; break;        /* few levels, ties */
+        default: x[i] = bell() * scale;
+    }
+}
+
+static void fill_importance(float *q, int64_t columns, uint32_t kind) {
+    for (int64_t i = 0; i < columns; ++i) switch (kind) {
+        case 1: q[i] = (float)(random_bits() >> 8) * 0x1p-20f; break;
+        case 2: q[i] = random_bits() % 3 ? 0.0f : 1.0f; break;
+        case 3: q[i] = 0.0f; break;
+        default: q[i] = any_finite(); if (q[i] < 0) q[i] = -q[i];
+    }
+}
+
+/* One random slab through every instruction set: the same status and place, and the same bytes wherever they are valid. */
+static void check_slab(int32_t type, int32_t search, int32_t block, int32_t bytes, uint32_t round) {
+    static const char *const name = "random slab";
+    int64_t rows = 1 + random_bits() % MOST_ROWS, columns = block * (1 + random_bits() % (block < 256 ? 18 : 3));
+    int64_t row_bytes = columns / block * bytes, count = rows * columns;
+    uint32_t weighting = random_bits() % 5;
+    float *x = allocate(count * 4), *q = allocate(columns * 4), *decoded = allocate(columns * 4);
+    uint8_t *first = allocate(rows * row_bytes), *out = allocate(rows * row_bytes);
+    for (int64_t r = 0; r < rows; ++r) fill_row(x + r * columns, columns, round % 3 ? round : random_bits());
+    fill_importance(q, columns, weighting);
+    qc_place first_place = { -1, -1 }, bad = { -1, -1 };
+    int32_t first_status = qc_encode(0, type, search, x, rows, columns, weighting ? q : 0, first, &first_place);
+    int32_t valid = qc_validate(0, type, first, rows, columns, &bad);
+    if (first_status != (valid == QC_OK ? QC_OK : QC_OVERFLOW) || bad.row != first_place.row || bad.column != first_place.column) {
+        printf("type %d search %d round %u: status %d, first bad block %d at %" PRId64 ",%" PRId64 " reported %" PRId64 ",%" PRId64 "\n",
+               type, search, round, first_status, valid, bad.row, bad.column, first_place.row, first_place.column);
+        fail("status or place", name, 0);
+    }
+    for (int isa = 1; isa < qc_isa_count(); ++isa) {
+        if (!qc_isa_supported(isa)) continue;
+        qc_place place = { -1, -1 };
+        int32_t status = qc_encode(isa, type, search, x, rows, columns, weighting ? q : 0, out, &place);
+        if (status != first_status || place.row != first_place.row || place.column != first_place.column)
+            fail("status", name, isa);
+        for (int64_t r = 0; r < rows; ++r)
+            if (qc_validate(isa, type, first + r * row_bytes, 1, columns, &place) == QC_OK &&
+                memcmp(out + r * row_bytes, first + r * row_bytes, (size_t)row_bytes)) {
+                printf("type %d search %d round %u row %" PRId64 " weighting %u\n", type, search, round, r, weighting);
+                fail("bytes", name, isa);
+            }
+    }
+    add_to_digest(&first_status, 4);
+    for (int64_t r = 0; r < rows; ++r) {
+        if (qc_validate(0, type, first + r * row_bytes, 1, columns, &bad) != QC_OK) continue;
+        add_to_digest(first + r * row_bytes, row_bytes);
+        qc_decode(0, type, first + r * row_bytes, 1, columns, decoded);
+        for (int64_t i = 0; i < columns; ++i)
+            if (!(decoded[i] - decoded[i] == 0)) { fail("decodes to infinity or NaN", name, 0); break; }
+    }
+    free(x), free(q), free(first), free(out), free(decoded);
+}
+
+/* Random bytes through every decoder; NaN differ in sign between machines, so they count as one value. */
+static void check_decoder(int32_t type, int32_t block, int32_t bytes) {
+    int64_t blocks = 1 + random_bits() % 33;
+    uint8_t *in = allocate(blocks * bytes);
+    float *first = allocate(blocks * block * 4), *out = allocate(blocks * block * 4);
+    for (int64_t i = 0; i < blocks * bytes; ++i) in[i] = (uint8_t)random_bits();
+    for (int isa = 0; isa < qc_isa_count(); ++isa) {
+        float *to = isa ? out : first;
+        if (!qc_isa_supported(isa)) continue;
+        if (qc_decode(isa, type, in, 1, blocks * block, to) != QC_OK) fail("status", "random blocks", isa);
+        for (int64_t i = 0; i < blocks * block; ++i)
+            if (to[i] != to[i]) memcpy(to + i, "\0\0\xc0\x7f", 4);
+        if (isa && memcmp(first, out, (size_t)(blocks * block * 4))) fail("values", "random blocks", isa);
+    }
+    add_to_digest(first, blocks * block * 4);
+    free(in), free(first), free(out);
+}
+
+/* Block and bytes of the types, written down once more on purpose. */
+static int find_block(int32_t type, int32_t *block, int32_t *bytes) {
+    static const struct { uint8_t type; int16_t block, bytes; } sizes[] = {
+        { 0, 1, 4 }, { 1, 1, 2 }, { 2, 32, 18 }, { 3, 32, 20 }, { 6, 32, 22 }, { 7, 32, 24 }, { 8, 32, 34 }, { 10, 256, 84 },
+        { 11, 256, 110 }, { 12, 256, 144 }, { 13, 256, 176 }, { 14, 256, 210 }, { 16, 256, 66 }, { 17, 256, 74 }, { 18, 256, 98 },
+        { 19, 256, 50 }, { 20, 32, 18 }, { 21, 256, 110 }, { 22, 256, 82 }, { 23, 256, 136 }, { 28, 1, 8 }, { 29, 256, 56 },
+        { 30, 1, 2 }, { 34, 256, 54 }, { 35, 256, 66 }, { 39, 32, 17 }, { 40, 64, 36 }, { 41, 128, 18 }, { 42, 64, 18 },
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; ++i)
+        if (sizes[i].type == type) {
+            *block = sizes[i].block, *bytes = sizes[i].bytes;
+            return 1;
+        }
+    return 0;
+}
+
+static void check_refusals(void) {
+    float x[32] = { 0 };
+    uint8_t out[32 * 4];
+    qc_place place;
+    if (qc_encode(-1, 8, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL || qc_encode(99, 8, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL ||
+        qc_encode(0, -1, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL || qc_encode(0, 43, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL ||
+        qc_encode(0, 8, 2, x, 1, 32, 0, out, &place) != QC_NO_KERNEL || qc_encode(0, 8, 0, x, 1, 31, 0, out, &place) != QC_NO_KERNEL ||
+        qc_encode(0, 8, 0, x, -1, 32, 0, out, &place) != QC_NO_KERNEL || qc_decode(0, 5, out, 1, 32, x) != QC_NO_KERNEL ||
+        qc_validate(0, 9, out, 1, 32, &place) != QC_NO_KERNEL)
+        fail("refusal", "a call that fits nothing", 0);
+}
+
+int main(int count, char **arguments) {
+    if (count < 2) { puts("usage: check FILE [ROUNDS]"); return 2; }
+    int rounds = count > 2 ? atoi(arguments[2]) : 100, slabs = 0;
+    setvbuf(stdout, 0, _IOLBF, 0);
+    printf("instruction sets:");
+    for (int isa = 0; isa < qc_isa_count(); ++isa)
+        if (qc_isa_supported(isa)) printf(" %s", qc_isa_name(isa));
+    printf("\n%d golden records\n", check_golden(arguments[1]));
+    check_refusals();
+    for (int32_t type = 0; type < TYPES; ++type) {
+        int32_t block, bytes;
+        if (!find_block(type, &block, &bytes)) continue;
+        for (int32_t search = QC_SEARCH_GGML; search <= QC_SEARCH_BEST; ++search)
+            for (int round = 0; qc_can_encode(type, search) && round < rounds; ++round, ++slabs)
+                check_slab(type, search, block, bytes, (uint32_t)round);
+        for (int round = 0; round < rounds; ++round) check_decoder(type, block, bytes);
+    }
+    printf("%d random slabs, digest %016" PRIx64 "\n", slabs, digest);
+    if (failures) printf("%d failures\n", failures);
+    return failures != 0;
+}
