@@ -1,8 +1,8 @@
 """Slabs of rows from the source to every output: read once, encoded for each output while in cache, written in order.
 
 Worker threads read and encode (the kernels release the interpreter's lock); the calling thread takes the slabs in their
-order, writes and hashes them. Only a few slabs are ahead of the writer, so memory is bounded whatever the model's
-size, and rows are independent, so the number of threads does not change a byte.
+order and gives them to one writing thread per output, which hashes as it writes. Only a few slabs are in flight, so
+memory is bounded whatever the model's size, and rows are independent, so the number of threads does not change a byte.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy
 
 from quantcli import formats, kernels
-from quantcli.errors import MalformedFile, QuantcliError
+from quantcli.errors import MalformedFile, NonFiniteWeight, QuantcliError
 from quantcli.model import ModelTensor
 from quantcli.plan import Plan
 from quantcli.shards import ALIGNMENT, PlannedTensor
@@ -29,6 +30,7 @@ SLAB_WEIGHTS = 1 << 20  # 4 MiB of float32: fits the caches of a core's share, a
 SLAB_ROWS = 16  # at least, where a matrix has them: kernels take this many rows side by side
 DEFAULT_SEARCH = "best"
 AHEAD = 2  # slabs in flight beyond one per thread
+UNWRITTEN = 2  # slabs that wait for their writers
 
 Progress = Callable[[int, int], None]
 
@@ -82,7 +84,7 @@ class Encoder:
         types = [entries[slab.index].type for entries in self.entries]
         copied = [tensor.raw and kind is tensor.stored for kind in types]
         raw = tensor.reader.read_raw(slab.start, slab.stop) if any(copied) else None
-        if raw is not None:
+        if raw is not None and (all(copied) or tensor.stored.quantized):  # encoders look at every weight themselves
             self._check_copied(slab, raw)
         floats = None if all(copied) else self._floats(slab, raw)
         done: dict[tuple[int, int], Any] = {}
@@ -141,12 +143,10 @@ class Encoder:
             return
         bad = kernels.validate(kind.id, raw, slab.stop - slab.start, slab.tensor.columns)
         if bad is not None:
-            what = "a weight" if kind.kind == "float" else "the scale of a block"
-            error = MalformedFile(f"{what} is NaN or infinite", hint="the source is damaged: get it again")
-            if kind.kind == "float":
-                from quantcli.errors import NonFiniteWeight
-
-                error = NonFiniteWeight(error.message, hint=error.hint)
+            float_type = kind.kind == "float"
+            what = "a weight" if float_type else "the scale of a block"
+            error = (NonFiniteWeight if float_type else MalformedFile)(
+                f"{what} is NaN or infinite", hint="the source is damaged: get it again")
             error.row, error.column = bad
             raise _placed(error, slab)
 
@@ -178,24 +178,13 @@ def run(plans: Sequence[Plan], outputs: Sequence[Sequence[OutputFile]], *, threa
     tensors = [entry.tensor for entry in plans[0].entries]
     for plan in plans[1:]:
         assert [entry.tensor for entry in plan.entries] == tensors, "plans of one run share their order"
-    sinks = [Sink(plan, files) for plan, files in zip(plans, outputs, strict=True)]
     encoder = Encoder(plans, search)
-    state = [0, 0]
-
-    def write(slab: Slab, results: list) -> None:
-        for sink, result in zip(sinks, results, strict=True):
-            sink.write(slab, result)
-        encoder.recycle(results)
-        weights = (slab.stop - slab.start) * slab.tensor.columns
-        state[0] += weights * slab.tensor.stored.bytes // slab.tensor.stored.block
-        state[1] += weights * len(sinks)
-        if progress:
-            progress(*state)
-
-    in_order(slabs(tensors), encoder.encode, write, threads)
-    for sink in sinks:
-        sink.close()
-    return state[1]
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(Sink(plan, files)) for plan, files in zip(plans, outputs, strict=True)]
+        writing = Writing(sinks, encoder.recycle, progress)
+        in_order(slabs(tensors), encoder.encode, writing.take, threads)
+        writing.finish()
+    return writing.encoded
 
 
 def in_order(items: Iterable[Slab], work: Callable[[Slab], Any], take: Callable[[Slab, Any], None], threads: int) -> None:
@@ -223,17 +212,62 @@ def in_order(items: Iterable[Slab], work: Callable[[Slab], Any], take: Callable[
             raise
 
 
+class Writing:
+    """Hands slabs to all outputs; at most UNWRITTEN wait, so a slow disk slows the encoders instead of filling memory."""
+
+    def __init__(self, sinks: Sequence[Sink], recycle: Callable[[list], None], progress: Progress | None) -> None:
+        self.sinks, self.recycle, self.progress = sinks, recycle, progress
+        self.read = self.encoded = 0  # bytes of the source, weights of all outputs
+        self._unwritten: deque[tuple[Slab, list, list[Future]]] = deque()
+
+    def take(self, slab: Slab, results: list) -> None:
+        """The next slab, one result per output. Failures of earlier ones show here."""
+        futures = [sink.put(slab, data) for sink, data in zip(self.sinks, results, strict=True)]
+        self._unwritten.append((slab, results, futures))
+        if len(self._unwritten) > UNWRITTEN:
+            self._settle()
+
+    def finish(self) -> None:
+        """Wait for the rest."""
+        while self._unwritten:
+            self._settle()
+        for sink in self.sinks:
+            sink.check()
+
+    def _settle(self) -> None:
+        slab, results, futures = self._unwritten.popleft()
+        for future in futures:
+            future.result()
+        self.recycle(results)
+        weights = (slab.stop - slab.start) * slab.tensor.columns
+        self.read += weights * slab.tensor.stored.bytes // slab.tensor.stored.block
+        self.encoded += weights * len(self.sinks)
+        if self.progress:
+            self.progress(self.read, self.encoded)
+
+
 class Sink:
-    """Writes one plan's slabs into its shard files: headers, data, padding."""
+    """Writes one plan's slabs into its shard files (headers, data, padding) on a thread of its own, in order."""
 
     def __init__(self, plan: Plan, files: Sequence[OutputFile]) -> None:
         self.plan, self.files = plan, files
-        for shard, file in zip(plan.shards, files, strict=True):
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="quantcli-write")
+
+    def __enter__(self) -> Sink:
+        for shard, file in zip(self.plan.shards, self.files, strict=True):
             header = shard.header()
             assert len(header) == shard.header_bytes
             file.append(header)
+        return self
 
-    def write(self, slab: Slab, data) -> None:
+    def __exit__(self, *unused: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def put(self, slab: Slab, data: Any) -> Future:
+        """Write ``data`` behind what was put before. The buffer has to stay as it is until then."""
+        return self._thread.submit(self._write, slab, data)
+
+    def _write(self, slab: Slab, data: Any) -> None:
         entry = self.plan.entries[slab.index]
         file = self.files[entry.shard]
         if slab.matrix == 0 and slab.start == 0:
@@ -242,6 +276,7 @@ class Sink:
         if slab.last:
             file.append(bytes(-entry.bytes % ALIGNMENT))
 
-    def close(self) -> None:
+    def check(self) -> None:
+        """That every file has its planned size."""
         for shard, file in zip(self.plan.shards, self.files, strict=True):
             assert file.written == shard.file_bytes, f"{file.path}: {file.written} of {shard.file_bytes} bytes"

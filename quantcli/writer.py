@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from quantcli.errors import OutputExists, OutputFailed, OutputIsInput, UsageErro
 
 PREFIX, SUFFIX = ".quantcli-", ".part"
 LONGEST_STEM = 100  # characters of the target's name in the temporary one
+FLUSH_BYTES = 64 << 20  # the disk starts on this much while the rest is being made, instead of all at the end
 
 HINTS = {
     errno.ENOSPC: "free some space, or write to another disk with -o",
@@ -52,6 +54,9 @@ class OutputFile:
         self.written = 0
         self.sha256 = ""
         self._digest = hashlib.sha256()
+        self._flushed = 0
+        self._flush: threading.Thread | None = None
+        self._flush_error: OSError | None = None
         with failures(self.path):
             self._descriptor, self._temporary = _create(self.path)
             try:
@@ -69,13 +74,30 @@ class OutputFile:
                 done += os.write(self._descriptor, view[done:])
         self._digest.update(view)
         self.written += len(view)
+        if self.written - self._flushed >= FLUSH_BYTES and not (self._flush and self._flush.is_alive()):
+            self._flushed = self.written
+            self._flush = threading.Thread(target=self._start_disk, args=(os.dup(self._descriptor),), daemon=True)
+            self._flush.start()
+
+    def _start_disk(self, descriptor: int) -> None:
+        """Bring what is there to the disk. The system reports a failure once only, so it is kept for `finish`."""
+        try:
+            getattr(os, "fdatasync", os.fsync)(descriptor)
+        except OSError as error:
+            self._flush_error = error
+        finally:
+            os.close(descriptor)
 
     def finish(self) -> str:
         """Bring the bytes to the disk; returns the sha256 in hex."""
         if self.written != self.size:
             raise AssertionError(f"{self.path}: {self.written} bytes written, {self.size} planned")
+        if self._flush is not None:
+            self._flush.join()
         with failures(self.path):
             os.fsync(self._descriptor)
+            if self._flush_error is not None:
+                raise self._flush_error
         self.sha256 = self._digest.hexdigest()
         return self.sha256
 
@@ -119,13 +141,20 @@ def _create(path: Path) -> tuple[int, Path]:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    if not size or not hasattr(os, "posix_fallocate"):
+    """Take ``size`` bytes of the disk, or where that is not possible at least look whether they are free."""
+    if not size:
         return
     try:
         os.posix_fallocate(descriptor, 0, size)
+        return
+    except AttributeError:  # macOS
+        pass
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
+    free = os.fstatvfs(descriptor)
+    if free.f_bavail * free.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _rename_new(temporary: Path, path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import synthetic
 
 from quantcli import encode, formats, kernels, plan, writer
-from quantcli.errors import NonFiniteWeight, ScaleOverflow
+from quantcli.errors import NonFiniteWeight, OutputFailed, ScaleOverflow
 from quantcli.imatrix import Importance
 
 
@@ -127,6 +127,32 @@ def test_every_expert_gets_its_own_importance(tmp_path: Path) -> None:
     search = encode.search_for(entry.type, None)
     wanted = b"".join(kernels.encode(entry.type.id, rows[32 * e : 32 * e + 32], values[e], search=search).tobytes() for e in range(3))
     assert data[made.shards[0].header_bytes :][: entry.bytes] == wanted
+
+
+def test_a_slow_disk_holds_the_encoders_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is bounded, for several outputs too, and a failing write ends the run with its own error."""
+    monkeypatch.setattr(encode, "SLAB_WEIGHTS", 4096)
+    model = synthetic.readable_model()
+    plans = [plan.make(model, plan.Options(name)) for name in ("Q8_0", "Q4_0")]
+    encoded, written = [], []
+    original = encode.Encoder.encode
+    monkeypatch.setattr(encode.Encoder, "encode", lambda self, slab: (encoded.append(slab), original(self, slab))[1])
+
+    class Slow:
+        path, written = Path("slow"), 0
+
+        def append(self, data) -> None:
+            time.sleep(0.0005)
+            written.append(len(encoded))
+            Slow.written += memoryview(data).nbytes
+            if len(written) == 60:
+                raise OutputFailed("full")
+
+    monkeypatch.setattr(encode.Sink, "_write", lambda self, slab, data: self.files[0].append(data))
+    with pytest.raises(OutputFailed, match="full"):
+        encode.run(plans, [[Slow()], [Slow()]], threads=2, search=None)
+    most = 2 + encode.AHEAD + encode.UNWRITTEN + 2
+    assert max(count - index // 2 for index, count in enumerate(written)) <= most and len(encoded) < 60
 
 
 @pytest.mark.parametrize("value, error, kind", [(numpy.nan, NonFiniteWeight, "Q4_K_M"), (numpy.inf, NonFiniteWeight, "F32"),

@@ -108,6 +108,32 @@ def test_disk_full_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "No space" in str(caught.value) and not list(tmp_path.iterdir())
 
 
+def test_a_failing_disk_is_never_a_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system reports a failed write-back once: to the flush during the work, not to the last one."""
+    monkeypatch.setattr(writer, "FLUSH_BYTES", 10)
+    calls = []
+
+    def refuse(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", refuse, raising=False)
+    output = writer.OutputFile(tmp_path / "x.gguf", 20)
+    output.append(bytes(20))
+    with pytest.raises(OutputFailed, match="Input/output"):
+        output.finish()
+    output.discard()
+    assert calls and not list(tmp_path.iterdir())
+
+
+def test_without_preallocation_free_space_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    with pytest.raises(OutputFailed) as caught:
+        writer.OutputFile(tmp_path / "x.gguf", 1 << 60)
+    assert "No space" in str(caught.value) and not list(tmp_path.iterdir())
+
+
 def test_targets(tmp_path: Path) -> None:
     source, link, folder = tmp_path / "in.gguf", tmp_path / "link.gguf", tmp_path / "d"
     source.write_bytes(b"x")
