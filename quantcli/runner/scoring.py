@@ -1,0 +1,71 @@
+"""From chunks to log-probabilities, a bounded block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy
+
+from quantcli.runner.network import Network
+from quantcli.runner.text import Chunks
+
+BLOCK = 12 << 20  # logits that are held at a time (48 MB)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Scored positions ``start`` to ``stop`` (counted in the chunk) of chunk ``chunk``."""
+
+    chunk: int
+    start: int
+    stop: int
+
+
+def blocks(chunks: Chunks, chunk: int, vocabulary: int) -> Iterator[Block]:
+    """The scored positions of one chunk, in pieces of bounded size."""
+    step = max(8, BLOCK // vocabulary)
+    last = chunks.length - 1
+    for start in range(chunks.first_scored, last, step):
+        yield Block(chunk, start, min(start + step, last))
+
+
+def targets(chunks: Chunks, block: Block) -> numpy.ndarray:
+    """The text's next tokens of the block's positions."""
+    return chunks.tokens[block.chunk, block.start + 1 : block.stop + 1]
+
+
+def stream(network: Network, inputs: numpy.ndarray) -> numpy.ndarray:
+    """The residual stream before the head, float32 [sequences, positions, hidden], of fresh sequences."""
+    cache = network.new_cache(*inputs.shape)
+    x = network.embed(inputs)
+    for layer in range(network.settings.layers):
+        x = network.layer(layer, x, cache)
+    return x
+
+
+def log_softmax(logits: numpy.ndarray) -> numpy.ndarray:
+    """Log-probabilities in place: differences to the maximum in float32, sum and logarithm in float64."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    total = numpy.exp(logits).sum(axis=-1, keepdims=True, dtype=numpy.float64)
+    logits -= numpy.log(total).astype(numpy.float32)
+    return logits
+
+
+class ModelScores:
+    """Log-probabilities of one network: `begin` runs a batch of chunks, `block` gives a piece of it."""
+
+    def __init__(self, network: Network, chunks: Chunks) -> None:
+        self.network, self.chunks = network, chunks
+        self.first = 0
+        self.x: numpy.ndarray | None = None
+
+    def begin(self, start: int, stop: int) -> None:
+        """Run chunks ``start`` to ``stop``."""
+        self.first = start
+        self.x = None  # free the last batch before the next is made
+        self.x = stream(self.network, self.chunks.inputs(start, stop))
+
+    def block(self, block: Block) -> numpy.ndarray:
+        """float32 [positions, vocabulary]; the caller may change it."""
+        return log_softmax(self.network.head(self.x[block.chunk - self.first, None, block.start : block.stop])[0])

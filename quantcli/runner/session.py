@@ -1,0 +1,115 @@
+"""A model opened for running: the network, its vocabulary, and how its products round."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantcli import formats, loader
+from quantcli.errors import UsageError
+from quantcli.model import Model
+from quantcli.runner.network import Network
+from quantcli.runner.operations import ACTIVATIONS, Operations
+from quantcli.vocab.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a model is run. ``activations`` None: "q8" for quantized models, "float" for others.
+
+    ``exact`` means float32 throughout (activations and cache). ``kv_type`` None: F16, F32 where exact.
+    """
+
+    activations: str | None = None
+    exact: bool = False
+    kv_type: str | None = None
+    threads: int | None = None
+    length: int | None = None  # positions that will be asked for
+
+    def __post_init__(self) -> None:
+        if self.activations is not None and self.activations not in ACTIVATIONS:
+            raise UsageError(f"there are no activations {self.activations!r}", where="--activations",
+                             hint=f"known: {', '.join(ACTIVATIONS)}")
+        if self.exact and (self.activations not in (None, "float") or (self.kv_type or "F32").upper() != "F32"):
+            raise UsageError("--exact means float activations and a float cache", hint="leave out the other option")
+
+
+@dataclass
+class Session:
+    """A model that is ready. ``tokenizer`` is None until asked for with `vocabulary`."""
+
+    model: Model
+    network: Network
+    activations: str
+    path: Path
+    options: Options
+    _tokenizer: list[Tokenizer] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The file's name without suffix, or the folder's."""
+        return self.path.name.removesuffix(".gguf")
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary in use. Raises BadTokenizer, UnsupportedFile."""
+        if not self._tokenizer:
+            self._tokenizer.append(Tokenizer.from_metadata(self.model.metadata))
+        return self._tokenizer[0]
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of all tensors as they are stored."""
+        return sum(formats.tensor_bytes(t.stored if t.raw else t.type, t.shape) for t in self.model.tensors)
+
+    def describe(self) -> dict[str, Any]:
+        """What every result says about the model it is about."""
+        weights = sum(tensor.rows * tensor.columns for tensor in self.model.tensors)
+        files = [path for path in self.model.files if self.model.kind == "gguf" or path.endswith(".safetensors")]
+        return {
+            "name": self.name, "architecture": self.model.architecture, "bytes": sum(map(os.path.getsize, files)),
+            "bpw": 8 * self.tensor_bytes / max(weights, 1), "activations": self.activations,
+            "kv_type": self.network.kv_type, "exact": self.options.exact,
+        }
+
+    def close(self) -> None:
+        self.model.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+
+def is_quantized(model: Model) -> bool:
+    """Whether any matrix is stored in a quantized type."""
+    return any(tensor.stored.quantized for tensor in model.tensors)
+
+
+def open_session(path: str | os.PathLike[str], options: Options | None = None) -> Session:
+    """Open the checkpoint folder or GGUF file at ``path`` for running. Weights are read when first used."""
+    options = options or Options()
+    model = loader.open_model(path)
+    try:
+        activations = options.activations or ("q8" if is_quantized(model) and not options.exact else "float")
+        kv_type = (options.kv_type or ("F32" if options.exact else "F16")).upper()
+        network = Network(model, make_operations(activations, options.threads), length=options.length, kv_type=kv_type)
+        return Session(model, network, activations, Path(os.path.abspath(path)), options)
+    except BaseException:
+        model.close()
+        raise
+
+
+def make_operations(activations: str, threads: int | None) -> Operations:
+    """The operations that this build has; numpy takes its number of threads from `limit_threads`."""
+    return Operations(activations)
+
+
+def limit_threads(threads: int | None) -> None:
+    """Ask numpy's BLAS for at most ``threads`` threads. Only heard before numpy is first imported."""
+    if threads is not None:
+        for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS"):
+            os.environ[name] = str(threads)
