@@ -36,9 +36,10 @@ SPEED_BAR, TOGETHER_BAR, MEMORY_BAR = 5.0, 0.75, 256 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Wall time and peak resident set of one process."""
+    """Wall time, processor time and peak resident set (bytes) of one process."""
 
     seconds: float
+    processor: float
     peak: int
 
 
@@ -66,7 +67,8 @@ class Bench:
     def convert(self, source: Path, types: Sequence[str], *more: str) -> Run:
         """`quantcli convert` of ``source`` into the scratch folder."""
         command = [sys.executable, "-m", "quantcli", "convert", str(source), "--quiet", "--force", "--threads",
-                   str(self.threads), *more, "-o", str(self.output(source, types[0]) if len(types) == 1 else self.scratch)]
+                   str(self.threads), *more, "-o"]
+        command.append(str(self.output(source, types[0]) if len(types) == 1 else self.scratch))
         for name in types:
             command += ["-t", name]
         return process(command)
@@ -96,11 +98,11 @@ def process(command: Sequence[str]) -> Run:
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{' '.join(command)}\n{errors.decode(errors='replace')}")
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
 
-def median(times: Sequence[Run]) -> float:
-    return statistics.median(run.seconds for run in times)
+def median(times: Sequence[Run], what: str = "seconds") -> float:
+    return statistics.median(getattr(run, what) for run in times)
 
 
 def alternating(count: int, *actions: Callable[[], Run]) -> list[list[Run]]:
@@ -125,7 +127,9 @@ def against_peer(bench: Bench, source: Path, matrix: Path) -> None:
     for runs, search in zip(times, ("--search ggml", "default search"), strict=False):
         text = f"{median(runs):.2f} s"
         if peer is not None:
-            text += f", llama.cpp {peer:.2f} s: {peer / median(runs):.2f}x"
+            ours, theirs_used = median(runs, "processor"), median(times[2], "processor")
+            text += (f", llama.cpp {peer:.2f} s: {peer / median(runs):.2f}x "
+                     f"(processor time {ours:.1f} s, {theirs_used:.1f} s: {theirs_used / ours:.2f}x)")
         bench.add(f"checkpoint -> Q4_K_M with imatrix, {search}", text, f">= {SPEED_BAR:g}x",
                   None if peer is None else peer / median(runs) >= SPEED_BAR)
     if bench.peer:
@@ -160,7 +164,8 @@ def same_tensors(ours: Path, theirs: Path) -> tuple[int, int]:
 def together(bench: Bench, source: Path) -> None:
     """Three types in one command against three commands."""
     def three() -> Run:
-        return Run(sum(bench.convert(source, [name]).seconds for name in THREE), 0)
+        runs = [bench.convert(source, [name]) for name in THREE]
+        return Run(sum(run.seconds for run in runs), sum(run.processor for run in runs), max(run.peak for run in runs))
 
     one, several = alternating(bench.runs, lambda: bench.convert(source, THREE), three)
     ratio = median(one) / median(several)
@@ -216,7 +221,7 @@ def floor(bench: Bench, source: Path) -> None:
 
 
 def peer_child(source: str, matrix: str, target: str, threads: str) -> None:
-    """Call llama_model_quantize once; prints its seconds and the process's peak."""
+    """Call llama_model_quantize once; prints what it took as the fields of `Run`."""
     import ctypes
     import resource
 
@@ -231,20 +236,25 @@ def peer_child(source: str, matrix: str, target: str, threads: str) -> None:
         row.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.nthread, settings.ftype, settings.imatrix = int(threads), FILE_TYPE, data
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     status = llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(settings))
-    seconds = time.perf_counter() - start
+    seconds, used = time.perf_counter() - start, time.process_time() - used
     if status:
         raise SystemExit(f"llama_model_quantize failed: {status}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps([seconds, peak]))
+    print(json.dumps([seconds, used, peak]))
 
 
 def peer_python(given: str | None) -> str | None:
     """A Python that imports llama_cpp: the given one, QUANTCLI_PEER_PYTHON, this one, or None."""
     for candidate in (given, os.environ.get("QUANTCLI_PEER_PYTHON"), sys.executable):
-        if candidate and not subprocess.run([candidate, "-c", "import llama_cpp, numpy"], capture_output=True).returncode:
-            return candidate
+        if not candidate:
+            continue
+        found = shutil.which(candidate)
+        if found and not subprocess.run([found, "-c", "import llama_cpp, numpy"], capture_output=True).returncode:
+            return found
+        if candidate == given:
+            raise SystemExit(f"--peer-python {given}: it does not import llama_cpp and numpy")
     return None
 
 
@@ -267,8 +277,9 @@ def report(bench: Bench, command: str) -> str:
     peer = "no llama.cpp here" if bench.peer is None else "llama.cpp: " + subprocess.run(
         [bench.peer, "-c", "import llama_cpp; print('llama-cpp-python', llama_cpp.__version__)"],
         stdout=subprocess.PIPE, text=True).stdout.strip()
-    lines = [f"{datetime.date.today()}, {machine()}, Python {platform.python_version()}; {bench.threads} threads, median "
-             f"of {bench.runs}; {peer}.", "", f"`{command}`", "", "| what | measured | bar | |", "|---|---|---|---|"]
+    lines = [f"{datetime.date.today()}, {machine()}, Python {platform.python_version()}; {bench.threads} threads, "
+             f"median of {bench.runs}; {peer}.", "", f"`{command}`", "",
+             "| what | measured | bar | |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in bench.rows]
     return "\n".join(lines) + "\n"
 
@@ -285,7 +296,8 @@ def measure(bench: Bench, sizes: tuple[float, float], shape: Sequence[str]) -> N
         path.unlink()
     large, matrix = bench.checkpoint("large", sizes[1], shape)
     more = memory(bench, large, matrix, sizes[1]) - peak
-    bench.add("growth of the peak between the two sizes", f"{more / MIB:+.0f} MiB", "0 (within 16 MiB)", more < 16 * MIB)
+    bench.add("growth of the peak between the two sizes", f"{more / MIB:+.0f} MiB", "0 (within 16 MiB)",
+              more < 16 * MIB)
 
 
 def main() -> None:
