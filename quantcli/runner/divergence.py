@@ -1,0 +1,181 @@
+"""How far models are from a reference: KL divergence and its relatives, several models in one pass.
+
+Statistics by the formulas of llama.cpp's perplexity tool (``--kl-divergence``). Models run side by side, so only one
+block of the reference's predictions exists at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import exp, log, sqrt
+from pathlib import PurePath
+from typing import Any
+
+import numpy
+
+from quantcli.errors import VocabularyMismatch
+from quantcli.runner import statistics
+from quantcli.runner.reference import ModelSource, Source
+from quantcli.runner.refcache import Record, Recorder
+from quantcli.runner.scoring import ModelScores, blocks, targets
+from quantcli.runner.session import Session
+
+Progress = Callable[[int, str], None]
+SHARES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+
+
+@dataclass
+class Tally:
+    """What is known about one model on one text: values of every scored position, chunk by chunk."""
+
+    session: Session
+    nll: list[numpy.ndarray] = field(default_factory=list)  # float32 [scored] each, of the model
+    base: list[numpy.ndarray] = field(default_factory=list)  # of the reference
+    kld: list[numpy.ndarray] = field(default_factory=list)
+    same: list[numpy.ndarray] = field(default_factory=list)
+    missed: list[tuple[float, float]] = field(default_factory=list)  # (true, recorded) divergence where both are known
+
+
+@dataclass
+class _Chunk:
+    """One chunk's values of one model while its blocks come in."""
+
+    nll: list[numpy.ndarray] = field(default_factory=list)
+    base: list[numpy.ndarray] = field(default_factory=list)
+    kld: list[numpy.ndarray] = field(default_factory=list)
+    same: list[numpy.ndarray] = field(default_factory=list)
+    missed: list[tuple[float, float]] = field(default_factory=list)
+
+
+def check_vocabulary(reference: Session | Record | Any, session: Session) -> None:
+    """Raises VocabularyMismatch where the model's ids mean something else than the reference's."""
+    rows = reference.network.vocabulary if isinstance(reference, Session) else reference.vocabulary
+    hint = "compare models that were made from one checkpoint"
+    if rows != session.network.vocabulary:
+        raise VocabularyMismatch(f"{session.network.vocabulary} tokens, the reference has {rows}", where=session.name, hint=hint)
+    if isinstance(reference, Session):
+        own, other = (s.model.metadata.get("tokenizer.ggml.tokens") for s in (session, reference))
+        if own is not None and other is not None and bytes(own.data.raw) != bytes(other.data.raw):
+            raise VocabularyMismatch("the tokens have other texts than the reference's", where=session.name, hint=hint)
+
+
+def compare(source: Source, sessions: Sequence[Session], progress: Progress | None = None,
+            recorder: Recorder | None = None) -> tuple[list[Tally], bool]:
+    """(one tally per model, interrupted) for the source's text.
+
+    After an interrupt the tallies hold the complete chunks; without any the KeyboardInterrupt goes on.
+    """
+    chunks = source.chunks
+    scores = [ModelScores(session.network, chunks) for session in sessions]
+    tallies = [Tally(session) for session in sessions]
+    try:
+        for start, stop in chunks.batches():
+            for one in (source, *scores):
+                one.begin(start, stop)
+            for chunk in range(start, stop):
+                _add(tallies, _measure(source, scores, chunk, recorder))
+                if progress is not None:
+                    progress(chunk + 1, ", ".join(f"{statistics.mean_error(numpy.concatenate(t.kld))[0]:.5f}" for t in tallies))
+    except KeyboardInterrupt:
+        if not tallies or not tallies[0].kld:
+            raise
+        return tallies, True
+    return tallies, False
+
+
+def _measure(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: Recorder | None) -> list[_Chunk]:
+    """All models on one chunk."""
+    found = [_Chunk() for _ in scores]
+    place, whole = source.full(chunk) if isinstance(source, Record) else (-1, None)
+    for block in blocks(source.chunks, chunk, scores[0].network.vocabulary if scores else 1):
+        expected, wanted = source.block(block), targets(source.chunks, block)
+        base, top = expected.nll(wanted), expected.top()
+        if recorder is not None:
+            recorder.add(block, expected, wanted)
+        for one, score in zip(found, scores, strict=True):
+            log_probs = score.block(block)
+            one.nll.append(-numpy.take_along_axis(log_probs, wanted[:, None], axis=1)[:, 0])
+            one.base.append(base)
+            one.kld.append(expected.divergence(log_probs).astype(numpy.float32))
+            one.same.append(log_probs.argmax(axis=1) == top)
+            if block.start <= place < block.stop:
+                true = whole.divergence(log_probs[place - block.start, None])[0]
+                one.missed.append((float(true), float(one.kld[-1][place - block.start])))
+    return found
+
+
+def _add(tallies: Sequence[Tally], found: Sequence[_Chunk]) -> None:
+    """A chunk counts when all models have seen it."""
+    for tally, one in zip(tallies, found, strict=True):
+        for name in ("nll", "base", "kld", "same"):
+            getattr(tally, name).append(numpy.concatenate(getattr(one, name)))
+        tally.missed += one.missed
+
+
+# ---- results
+
+
+def report(tally: Tally, first: Tally, text: str) -> dict[str, Any]:
+    """One entry of the result's "models": the tally's statistics, and its paired difference to the first model."""
+    kld = numpy.concatenate(tally.kld)
+    ordered = numpy.sort(kld)
+    mean, error = statistics.mean_error(kld)
+    per_chunk = [float(values.mean(dtype=numpy.float64)) for values in tally.kld]
+    same = numpy.concatenate(tally.same).mean()
+    rms, rms_error = _rms_change(tally)
+    result = {
+        **tally.session.describe(), "text": text, "chunks": len(tally.kld), "scored": len(kld),
+        "kld": {"mean": mean, "se": error, **{name: statistics.percentile(ordered, share) for name, share in SHARES.items()},
+                "max": float(ordered[-1]), "min": float(ordered[0])},
+        "ppl": _perplexities(tally),
+        "same_top": 100 * float(same), "same_top_se": 100 * sqrt(same * (1 - same) / max(len(kld) - 1, 1)),
+        "rms_dp": 100 * rms, "rms_dp_se": 100 * rms_error, "per_chunk": per_chunk,
+    }
+    if tally is not first:
+        others = [float(values.mean(dtype=numpy.float64)) for values in first.kld]
+        result["difference"] = {"to": first.session.name, "kld": paired(per_chunk, others),
+                                "ln_ppl": paired(*([float(v.mean(dtype=numpy.float64)) for v in t.nll] for t in (tally, first)))}
+    if tally.missed:
+        true, recorded = numpy.array(tally.missed).mean(axis=0)
+        result["record_error"] = {"positions": len(tally.missed), "kld": float(true - recorded),
+                                  "relative": float((true - recorded) / true) if true else 0.0}
+    return result
+
+
+def paired(own: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """Mean difference over chunks and its standard error: what both have in common cancels."""
+    differences = numpy.subtract(own, others)
+    deviation = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    return {"mean": float(differences.mean()), "se": deviation / sqrt(len(differences))}
+
+
+def _perplexities(tally: Tally) -> dict[str, float]:
+    nll, base = numpy.concatenate(tally.nll), numpy.concatenate(tally.base)
+    (own, own_error), (other, other_error) = statistics.mean_error(nll), statistics.mean_error(base)
+    variance = own_error**2 + other_error**2 - 2 * statistics.covariance(nll, base)
+    ratio = exp(min(own - other, 700.0))
+    error = sqrt(max(variance, 0.0))
+    return {"mean": exp(min(own, 700.0)), "se": exp(min(own, 700.0)) * own_error, "reference": exp(min(other, 700.0)),
+            "ratio": ratio, "ratio_se": ratio * error, "ln_ratio": log(ratio) if ratio else 0.0, "ln_ratio_se": error}
+
+
+def _rms_change(tally: Tally) -> tuple[float, float]:
+    """Root mean square change of the right token's probability, and its error."""
+    nll, base = numpy.concatenate(tally.nll), numpy.concatenate(tally.base)
+    squares = numpy.square(numpy.exp(-nll) - numpy.exp(-base))
+    mean, error = statistics.mean_error(squares)
+    root = sqrt(mean)
+    return root, 0.5 * error / root if root else 0.0
+
+
+def calibrated_on(session: Session, text: str) -> bool:
+    """Whether the model says that its importance matrix comes from a text of this name: its figures flatter it then."""
+    value = session.model.metadata.get("quantize.imatrix.dataset")
+    name = value.data if value is not None and isinstance(value.data, str) else ""
+    return bool(name) and PurePath(name).name == PurePath(text).name
+
+
+def source_for(session: Session, chunks: Any) -> ModelSource:
+    """A model as the reference for one text."""
+    return ModelSource(session, chunks)

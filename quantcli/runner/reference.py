@@ -1,0 +1,79 @@
+"""What models are compared with: another model, or recorded probabilities (llama.cpp's file, or our compact one)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy
+
+from quantcli.runner.scoring import Block, ModelScores
+from quantcli.runner.session import Session
+from quantcli.runner.text import Chunks
+
+CLAMPED = -16.0  # llama.cpp's base files clamp what is less likely; it takes no part in the divergence
+
+
+class Distribution(Protocol):
+    """The reference's predictions at some positions."""
+
+    def nll(self, targets: numpy.ndarray) -> numpy.ndarray:
+        """Negative log-likelihood of each position's target, float32 [positions]."""
+        ...
+
+    def top(self) -> numpy.ndarray:
+        """The likeliest token of each position (the first of equals)."""
+        ...
+
+    def divergence(self, other: numpy.ndarray) -> numpy.ndarray:
+        """KL(reference || other) per position, float64, from the other's log-probabilities [positions, vocabulary]."""
+        ...
+
+
+class Full:
+    """Log-probabilities of the whole vocabulary, float32 [positions, vocabulary]."""
+
+    def __init__(self, log_probs: numpy.ndarray, cutoff: float | None = None) -> None:
+        self.log_probs = log_probs
+        self.probs = numpy.exp(log_probs)
+        if cutoff is not None:
+            self.probs[log_probs <= cutoff] = 0
+
+    def nll(self, targets: numpy.ndarray) -> numpy.ndarray:
+        return -numpy.take_along_axis(self.log_probs, targets[:, None], axis=1)[:, 0]
+
+    def top(self) -> numpy.ndarray:
+        return self.log_probs.argmax(axis=1)
+
+    def divergence(self, other: numpy.ndarray) -> numpy.ndarray:
+        return numpy.einsum("ij,ij->i", self.probs, self.log_probs - other, dtype=numpy.float64)
+
+
+class Source(Protocol):
+    """A reference for one text."""
+
+    chunks: Chunks
+
+    def begin(self, start: int, stop: int) -> None:
+        """Prepare chunks ``start`` to ``stop``."""
+        ...
+
+    def block(self, block: Block) -> Distribution: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+
+class ModelSource:
+    """A model that runs beside those it is compared with; only one block of its predictions exists at a time."""
+
+    def __init__(self, session: Session, chunks: Chunks) -> None:
+        self.session, self.chunks = session, chunks
+        self.scores = ModelScores(session.network, chunks)
+
+    def begin(self, start: int, stop: int) -> None:
+        self.scores.begin(start, stop)
+
+    def block(self, block: Block) -> Full:
+        return Full(self.scores.block(block))
+
+    def describe(self) -> dict[str, Any]:
+        return self.session.describe()
