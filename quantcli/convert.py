@@ -173,8 +173,8 @@ def _importance_warnings(plans: Sequence[Plan]) -> list[str]:
         importance = one.options.importance
         if importance is None:
             continue
-        found += importance.warnings
         missing = imatrix.missing(importance, one.entries)
+        found += importance.warnings  # looking entries up may have added one
         if missing:
             found.append(f"{one.type.name}: {len(missing)} tensors are not in the importance matrix and are quantized "
                          f"without ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})")
@@ -283,11 +283,15 @@ def describe(job: Job) -> dict[str, Any]:
 
 
 def _add_checksums(path: Path, files: Sequence[writer.OutputFile]) -> None:
-    """Add lines of `sha256sum`, replacing those of the same names; names are relative to the list's folder."""
-    kept: list[str] = []
-    if path.exists():
-        kept = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    """Add lines of `sha256sum`, replacing those of the same names; names are relative to the list's folder.
+
+    The list is replaced in one step, and runs that end together wait for each other.
+    """
     new = {os.path.relpath(file.path, path.parent): file.sha256 for file in files}
-    kept = [line for line in kept if line[66:] not in new]
-    lines = [*kept, *(f"{digest}  {name}" for name, digest in new.items())]
-    writer.write_text(path, "\n".join(lines) + "\n")
+    with writer.failures(path), writer.locked_folder(path.parent):
+        kept = []
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            kept = [line for line in lines if line[66:] not in new]
+        lines = [*kept, *(f"{digest}  {name}" for name, digest in new.items())]
+        writer.write_text(path, "\n".join(lines) + "\n")

@@ -238,9 +238,23 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """One process at a time, among those that ask. No lock file is left; without locks on the disk, no waiting."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Replace a small text file in one step."""
-    data = text.encode()
+    """Replace a small text file in one step. Surrogates stand for bytes that are not UTF-8."""
+    data = text.encode(errors="surrogateescape")
     output = OutputFile(path, len(data), force=True)
     try:
         output.append(data)

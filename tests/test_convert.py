@@ -200,6 +200,33 @@ def test_checksums_are_added_and_replaced(tiny: Path, tmp_path: Path) -> None:
     assert lines == {n: hashlib.sha256((tmp_path / n).read_bytes()).hexdigest() for n in ("a.gguf", "b.gguf")}
 
 
+def test_checksums_of_runs_that_end_together(tmp_path: Path) -> None:
+    """No line is lost, and what another tool wrote stays as it is."""
+    from concurrent.futures import ThreadPoolExecutor
+    from types import SimpleNamespace
+
+    sums = tmp_path / "SHA256SUMS"
+    foreign = b"0" * 64 + b" *caf\xe9.bin\n"
+    sums.write_bytes(foreign)
+    files = [SimpleNamespace(path=tmp_path / f"{i}.gguf", sha256=f"{i:064x}") for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda file: convert._add_checksums(sums, [file]), files))
+    lines = sums.read_bytes().splitlines(keepends=True)
+    assert lines[0] == foreign and sorted(lines[1:]) == sorted(f"{f.sha256}  {f.path.name}\n".encode() for f in files)
+
+
+def test_an_embedding_entry_of_another_size_is_told(tiny: Path, tmp_path: Path) -> None:
+    from quantcli.imatrix import Importance, to_gguf_bytes
+
+    matrix = tmp_path / "im.gguf"
+    sums = {"token_embd.weight": numpy.ones((1, 8), numpy.float32), "blk.0.attn_q.weight": numpy.ones((1, 256), numpy.float32)}
+    given = Importance("im.gguf", sums, {name: numpy.ones(1, numpy.float32) for name in sums}, ["text"], 1)
+    matrix.write_bytes(to_gguf_bytes(given))
+    told = convert.convert(request(tiny, "Q4_0", imatrix=matrix, dry_run=True))["warnings"]
+    assert any("token_embd.weight" in text and "not used" in text for text in told)
+    assert any("Q4_0" in text and "not in the importance matrix" in text for text in told)
+
+
 @pytest.mark.parametrize("options, error", [
     ({"types": ()}, UsageError),
     ({"search": "nope"}, UsageError),
