@@ -254,12 +254,17 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a small text file in one step. Surrogates stand for bytes that are not UTF-8."""
-    data = text.encode(errors="surrogateescape")
-    output = OutputFile(path, len(data), force=True)
+    write_bytes(path, text.encode(errors="surrogateescape"))
+
+
+def write_bytes(path: Path, data: bytes, *, force: bool = True) -> str:
+    """Write (or, with ``force``, replace) a file in one step; returns its sha256."""
+    output = OutputFile(path, len(data), force=force)
     try:
         output.append(data)
-        output.finish()
+        digest = output.finish()
         output.publish()
+        return digest
     except BaseException:
         output.discard()
         raise

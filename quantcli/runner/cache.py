@@ -32,8 +32,7 @@ class Cache:
         self.length = [0] * layers
         self.shape = (sequences, heads, capacity)
         self.widths = widths
-        rows = tuple(formats.row_bytes(self.type, width) for width in widths)
-        self.stores = [[numpy.zeros((*self.shape, row), numpy.uint8) for row in rows] for _ in range(layers)]
+        self.stores: dict[int, list[numpy.ndarray]] = {}  # per layer keys and values, uint8 [*shape, bytes of a head]
         self.turns = [self._turn(widths[0], largest=True), self._turn(widths[1], largest=False)]
 
     def _turn(self, width: int, *, largest: bool) -> numpy.ndarray | None:
@@ -53,6 +52,9 @@ class Cache:
         """
         start = self.length[layer]
         stop = start + keys.shape[1]
+        if layer not in self.stores:
+            rows = (formats.row_bytes(self.type, width) for width in self.widths)
+            self.stores[layer] = [numpy.zeros((*self.shape, row), numpy.uint8) for row in rows]
         result = []
         for store, turn, new, width in zip(self.stores[layer], self.turns, (keys, values), self.widths, strict=True):
             new = numpy.ascontiguousarray(turned(new, turn).transpose(0, 2, 1, 3))  # [sequences, heads, positions, width]
@@ -63,6 +65,10 @@ class Cache:
             result.append(decoded.reshape(*part.shape[:3], width))
         self.length[layer] = stop
         return result[0], result[1]
+
+    def drop(self, layer: int) -> None:
+        """Free a layer that nothing will be added to any more."""
+        self.stores.pop(layer, None)
 
     def rotate_queries(self, queries: numpy.ndarray) -> numpy.ndarray:
         """Queries as the stored keys expect them: the products stay what they were."""

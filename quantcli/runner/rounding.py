@@ -18,7 +18,7 @@ PARTNERS = {
     "F32": "F32", "F16": "F16", "BF16": "BF16", "Q4_0": "Q8_0", "Q4_1": "Q8_1", "Q5_0": "Q8_0", "Q5_1": "Q8_1",
     "Q8_0": "Q8_0", "IQ4_NL": "Q8_0", "MXFP4": "Q8_0", "NVFP4": "Q8_0", "Q1_0": "Q8_0", "Q2_0": "Q8_0",
 }
-CODES = {"q8": 127, "int16": 8191}  # int16: 14 bits per block of 32, with a float32 scale
+CODES = {"q8": 127, "int16": 32767}  # int16: per block of 32, with a float32 scale
 
 
 def partner(kind: TensorType) -> str:
@@ -29,7 +29,7 @@ def partner(kind: TensorType) -> str:
 def rounded(x: numpy.ndarray, kind: TensorType, activations: str) -> numpy.ndarray:
     """``x`` [..., columns] as the product with weights of type ``kind`` sees it, float32.
 
-    ``activations``: "float" (unchanged), "q8" (the partner's rounding), "int16" (14 bits per 32 elements).
+    ``activations``: "float" (unchanged), "q8" (the partner's rounding), "int16" (15 bits and sign per 32 elements).
     """
     name = partner(kind)
     if activations == "float" or name == "F32":

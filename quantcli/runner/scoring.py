@@ -41,6 +41,7 @@ def stream(network: Network, inputs: numpy.ndarray) -> numpy.ndarray:
     x = network.embed(inputs)
     for layer in range(network.settings.layers):
         x = network.layer(layer, x, cache)
+        cache.drop(layer)
     return x
 
 
