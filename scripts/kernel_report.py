@@ -117,7 +117,7 @@ def markdown(result: dict) -> str:
 # ---- plot
 
 COLOURS = {"ggml": "#9aa4b1", "ours ggml": "#2f6fb0", "ours best": "#d9822b"}
-LABELS = {"ggml": "ggml", "ours ggml": "quantcli, same bytes (--search ggml)", "ours best": "quantcli, --search best"}
+LABELS = {"ggml": "ggml", "ours ggml": "quantcli --search ggml", "ours best": "quantcli --search best"}
 
 
 def plot(result: dict) -> str:
