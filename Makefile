@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-NATIVE := $(wildcard csrc/*.c csrc/*.h csrc/kernels/*.inc) scripts/build_kernels.py setup.py
+NATIVE := $(wildcard csrc/*.c csrc/*.h csrc/kernels/*.inc csrc/runner/*) scripts/build_kernels.py setup.py
 
 .PHONY: demo test test-all test-peers test-arm64 test-sanitize bench lint clean help
 .DEFAULT_GOAL := help

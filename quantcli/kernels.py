@@ -84,7 +84,8 @@ def _isa(name: str | None) -> int:
                                     hint=f"usable here: {usable}")
 
 
-def _index(name: str | None) -> int:
+def isa_index(name: str | None) -> int:
+    """The library's number of an instruction set; None: the one in use. Raises UnsupportedInstructionSet."""
     return _isa(name or os.environ.get(ENVIRONMENT) or None)
 
 
@@ -116,7 +117,7 @@ def encode(type_id: int, x: numpy.ndarray, importance: numpy.ndarray | None = No
         _check_array(importance, numpy.float32, columns)
     place = ffi.new("qc_place *")
     status = lib.qc_encode(
-        _index(isa), type_id, SEARCHES[search], ffi.from_buffer("float[]", x), rows, columns,
+        isa_index(isa), type_id, SEARCHES[search], ffi.from_buffer("float[]", x), rows, columns,
         ffi.NULL if importance is None else ffi.from_buffer("float[]", importance),
         ffi.from_buffer("uint8_t[]", out, require_writable=True), place)
     if status != OK:
@@ -132,7 +133,7 @@ def decode(type_id: int, raw: Any, rows: int, columns: int, out: numpy.ndarray |
         out = numpy.empty((rows, columns), numpy.float32)
     _check_array(out, numpy.float32, rows * columns)
     data = _raw(ffi, raw, formats.row_bytes(formats.BY_ID[type_id], columns) * rows)
-    status = lib.qc_decode(_index(isa), type_id, data, rows, columns, ffi.from_buffer("float[]", out, require_writable=True))
+    status = lib.qc_decode(isa_index(isa), type_id, data, rows, columns, ffi.from_buffer("float[]", out, require_writable=True))
     if status != OK:
         raise _failure(status, type_id, None)
     return out
@@ -143,7 +144,7 @@ def validate(type_id: int, raw: Any, rows: int, columns: int, *, isa: str | None
     ffi, lib = _library()
     data = _raw(ffi, raw, formats.row_bytes(formats.BY_ID[type_id], columns) * rows)
     place = ffi.new("qc_place *")
-    status = lib.qc_validate(_index(isa), type_id, data, rows, columns, place)
+    status = lib.qc_validate(isa_index(isa), type_id, data, rows, columns, place)
     if status == BAD_BLOCK:
         return place.row, place.column
     if status != OK:

@@ -33,6 +33,9 @@ FILE_FLAGS = {"isa_emu16.c": ["-O1"]}
 X86_FLAGS = {
     "isa_avx2.c": ["-mavx2", "-mf16c"],
     "isa_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mf16c", "-mprefer-vector-width=512"],
+    "level_avx2.c": ["-mavx2", "-mf16c", "-mfma"],
+    "level_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx2", "-mf16c", "-mfma",
+                       "-mprefer-vector-width=512"],
 }
 EXPORT = '-DQC_API=__attribute__((visibility("default")))'
 
@@ -68,9 +71,16 @@ def is_x86(command: list[str], slice_flags: list[str]) -> bool:
     return asked.stdout.startswith(("x86_64", "amd64"))
 
 
-def newest_header() -> float:
-    """Time of the last change of anything that objects include; and of the flags in this file."""
-    headers = [*SOURCE.glob("*.h"), *SOURCE.glob("kernels/*.inc"), Path(__file__)]
+def library_sources() -> list[Path]:
+    """Every file of the library; their names differ across folders, for objects share one."""
+    return sorted([*SOURCE.glob("*.c"), *SOURCE.glob("runner/*.c")], key=lambda path: path.name)
+
+
+def newest_header(source: Path) -> float:
+    """Time of the last change of anything that this source may include; and of the flags in this file."""
+    runner = [path for pattern in ("*.h", "*.inc") for path in SOURCE.glob(f"runner/{pattern}")]
+    headers = [*SOURCE.glob("*.h"), *SOURCE.glob("kernels/*.inc"), *(runner if source.parent.name == "runner" else []),
+               Path(__file__)]
     return max(path.stat().st_mtime for path in headers)
 
 
@@ -95,11 +105,11 @@ def compile_all(base: list[str], slice_flags: list[str], sources: list[Path], wo
     """Compile for one architecture; returns the objects. Exits with the compiler's message on failure."""
     command = [*base, *slice_flags]
     folder = work / f"{zlib.crc32(' '.join(command).encode()):08x}"         # other flags, other objects
-    header_time, x86 = newest_header(), is_x86(compiler(), slice_flags)
+    x86 = is_x86(compiler(), slice_flags)
     jobs = []
     for source in sources:
         extra = FILE_FLAGS.get(source.name, []) + (X86_FLAGS.get(source.name, []) if x86 else [])
-        jobs.append(([*command, *extra], source, folder / f"{source.stem}.o", force, header_time))
+        jobs.append(([*command, *extra], source, folder / f"{source.stem}.o", force, newest_header(source)))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda job: compile_object(*job), jobs))
     for (_, source, *_), (_, said) in zip(jobs, results, strict=True):
@@ -125,7 +135,7 @@ def build(output: Path, *, force: bool = False) -> Path:
     base = [*compiler(), *common_flags()]
     library, slices = output / library_name(), []
     for number, flags in enumerate(architectures()):
-        objects = compile_all(base, flags, sorted(SOURCE.glob("*.c")), ROOT / "build" / "kernels", force)
+        objects = compile_all(base, flags, library_sources(), ROOT / "build" / "kernels", force)
         slices.append(link([*base, *flags, "-shared", *objects], output / f"{number}-{library.name}"))
     if len(slices) > 1:
         joined = library.with_name(f"{library.name}.{os.getpid()}.part")
@@ -140,7 +150,7 @@ def build(output: Path, *, force: bool = False) -> Path:
 def build_program(source: Path, output: Path, *, force: bool = False) -> Path:
     """Compile the kernels and ``source`` and link them to the program ``output``."""
     base = [*compiler(), *common_flags()]
-    objects = compile_all(base, [], [*sorted(SOURCE.glob("*.c")), source.resolve()], ROOT / "build" / "kernels", force)
+    objects = compile_all(base, [], [*library_sources(), source.resolve()], ROOT / "build" / "kernels", force)
     link([*base, *objects], output).replace(output)
     return output
 

@@ -1,0 +1,11 @@
+/* The runner for AVX-512 with VNNI (flags: scripts/build_kernels.py); empty on other architectures. */
+#if defined(__x86_64__)
+#define VW 16
+#define QC_LEVEL qc_level_avx512
+#define QC_LEVEL_NAME "avx512"
+#define QC_TYPE_ROWS qc_rows_avx512
+#define NARROW_SPAN 255
+#include "body.inc"
+#else
+typedef int qc_no_level_avx512;
+#endif

@@ -1,0 +1,21 @@
+/* levels.c - from an index of quantcli.h to the runner's tables. */
+#include "levels.h"
+#include <string.h>
+
+#if defined(__x86_64__)
+static int has_fma(void) { return __builtin_cpu_supports("fma"); }
+static int has_vnni(void) { return has_fma() && __builtin_cpu_supports("avx512vnni"); }
+#endif
+
+const level *qc_level_of(int32_t isa) {
+    if (!qc_isa_supported(isa)) return 0;
+    const char *name = qc_isa_name(isa);
+#if defined(__x86_64__)
+    if (!strcmp(name, "avx512") && has_vnni()) return &qc_level_avx512;
+    if (!strncmp(name, "avx", 3) && has_fma()) return &qc_level_avx2;
+#elif defined(__aarch64__)
+    if (!strcmp(name, "neon")) return &qc_level_neon;
+#endif
+    (void)name;
+    return &qc_level_scalar;
+}

@@ -1,0 +1,9 @@
+/* levels.h - which level serves an instruction set of quantcli.h on this CPU. */
+#ifndef QC_LEVELS_H
+#define QC_LEVELS_H
+#include "level.h"
+
+enum { QC_PRODUCTS = 64 };                 /* products that one dispatch takes */
+
+const level *qc_level_of(int32_t isa);     /* NULL: not supported by this CPU */
+#endif
