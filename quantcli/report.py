@@ -24,6 +24,12 @@ class Advance(Protocol):
     def __call__(self, done_bytes: int, weights: int = 0) -> None: ...
 
 
+class Step(Protocol):
+    """What `steps` yields: report how many steps are done, and what is known by now."""
+
+    def __call__(self, done: int, known: str = "") -> None: ...
+
+
 class Reporter:
     """Where a command's output goes. ``quiet`` silences talk and progress, ``as_json`` reserves stdout for one object."""
 
@@ -126,6 +132,29 @@ class Reporter:
             yield _plain_progress(label, total_bytes)
 
     @contextmanager
+    def steps(self, label: str, total: int) -> Iterator[Step]:
+        """Yield a function that takes (steps done, what is known so far); shows both and the time left."""
+        if self.quiet:
+            yield lambda done, known="": None
+        elif sys.stderr.isatty():
+            with self._step_bar(label, total) as advance:
+                yield advance
+        else:
+            yield _plain_steps(label, total)
+
+    @contextmanager
+    def _step_bar(self, label: str, total: int) -> Iterator[Step]:
+        from rich import progress as widgets
+
+        columns = (
+            widgets.TextColumn("{task.description}"), widgets.BarColumn(), widgets.MofNCompleteColumn(),
+            widgets.TextColumn("{task.fields[known]}"), widgets.TimeRemainingColumn(),
+        )
+        with widgets.Progress(*columns, console=self._console(stderr=True), transient=True) as bar:
+            task = bar.add_task(label, total=max(total, 1), known="")
+            yield lambda done, known="": bar.update(task, completed=done, known=known)
+
+    @contextmanager
     def _bar(self, label: str, total_bytes: int) -> Iterator[Advance]:
         from rich import progress as widgets
 
@@ -155,6 +184,21 @@ def _plain_progress(label: str, total_bytes: int) -> Advance:
         left = (now - start) * (total_bytes - done_bytes) / done_bytes
         print(f"{label}: {100 * done_bytes / total_bytes:.0f} %, {size(done_bytes)} of {size(total_bytes)}, "
               f"{weights_per_second(weights, now - start)}, {duration(left)} left", file=sys.stderr, flush=True)
+
+    return advance
+
+
+def _plain_steps(label: str, total: int) -> Step:
+    start = last = time.monotonic()
+
+    def advance(done: int, known: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < PLAIN_INTERVAL or not 0 < done < total:
+            return
+        last = now
+        print(f"{label}: {done} of {total}, {known}, {duration((now - start) * (total - done) / done)} left",
+              file=sys.stderr, flush=True)
 
     return advance
 

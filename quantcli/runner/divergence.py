@@ -16,7 +16,7 @@ import numpy
 
 from quantcli.errors import VocabularyMismatch
 from quantcli.runner import statistics
-from quantcli.runner.reference import ModelSource, Source
+from quantcli.runner.reference import Source
 from quantcli.runner.refcache import Record, Recorder
 from quantcli.runner.scoring import ModelScores, blocks, targets
 from quantcli.runner.session import Session
@@ -60,7 +60,7 @@ def check_vocabulary(reference: Session | Record | Any, session: Session) -> Non
             raise VocabularyMismatch("the tokens have other texts than the reference's", where=session.name, hint=hint)
 
 
-def compare(source: Source, sessions: Sequence[Session], progress: Progress | None = None,
+def measure(source: Source, sessions: Sequence[Session], progress: Progress | None = None,
             recorder: Recorder | None = None) -> tuple[list[Tally], bool]:
     """(one tally per model, interrupted) for the source's text.
 
@@ -74,7 +74,7 @@ def compare(source: Source, sessions: Sequence[Session], progress: Progress | No
             for one in (source, *scores):
                 one.begin(start, stop)
             for chunk in range(start, stop):
-                _add(tallies, _measure(source, scores, chunk, recorder))
+                _add(tallies, _chunk(source, scores, chunk, recorder))
                 if progress is not None:
                     progress(chunk + 1, ", ".join(f"{statistics.mean_error(numpy.concatenate(t.kld))[0]:.5f}" for t in tallies))
     except KeyboardInterrupt:
@@ -84,7 +84,7 @@ def compare(source: Source, sessions: Sequence[Session], progress: Progress | No
     return tallies, False
 
 
-def _measure(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: Recorder | None) -> list[_Chunk]:
+def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: Recorder | None) -> list[_Chunk]:
     """All models on one chunk."""
     found = [_Chunk() for _ in scores]
     place, whole = source.full(chunk) if isinstance(source, Record) else (-1, None)
@@ -174,8 +174,3 @@ def calibrated_on(session: Session, text: str) -> bool:
     value = session.model.metadata.get("quantize.imatrix.dataset")
     name = value.data if value is not None and isinstance(value.data, str) else ""
     return bool(name) and PurePath(name).name == PurePath(text).name
-
-
-def source_for(session: Session, chunks: Any) -> ModelSource:
-    """A model as the reference for one text."""
-    return ModelSource(session, chunks)

@@ -26,13 +26,18 @@ class Network:
         self.model = model
         self.operations = operations or Operations()
         self.settings = settings.read(model)
-        self.length = length or self.settings.context
-        if self.length > self.settings.context:
-            raise ContextTooLong(f"{self.length} positions, the model knows {self.settings.context}", where=model.name,
-                                 hint="choose a smaller -c")
+        self.length = 0
+        self.require(length or self.settings.context)
         self.kv_type = kv_type
         self.weights = Weights(model)
         self.embeddings = self.weights.matrix("token_embd", self.settings.hidden)
+
+    def require(self, length: int) -> None:
+        """Prepare for contexts of ``length`` positions. Raises ContextTooLong."""
+        if length > self.settings.context:
+            raise ContextTooLong(f"{length} positions, the model knows {self.settings.context}", where=self.model.name,
+                                 hint=f"at most -c {self.settings.context}")
+        self.length = length
         self._angles: dict[bool, positions.ANGLE_TABLE] = {}
 
     @property
