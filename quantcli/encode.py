@@ -26,8 +26,8 @@ from quantcli.plan import Plan
 from quantcli.shards import ALIGNMENT, PlannedTensor
 from quantcli.writer import OutputFile
 
-SLAB_WEIGHTS = 1 << 20  # 4 MiB of float32: fits the caches of a core's share, and keeps hundreds of slabs per minute
-SLAB_ROWS = 16  # at least, where a matrix has them: kernels take this many rows side by side
+SLAB_WEIGHTS = 1 << 19  # 2 MiB of float32: stays in the caches of a core's share while every output is encoded
+SLAB_ROWS = 16  # slabs are multiples, as far as a matrix goes: kernels take this many rows side by side
 DEFAULT_SEARCH = "best"
 AHEAD = 2  # slabs in flight beyond one per thread
 UNWRITTEN = 2  # slabs that wait for their writers
@@ -59,7 +59,7 @@ def slabs(tensors: Sequence[ModelTensor]) -> Iterator[Slab]:
     for index, tensor in enumerate(tensors):
         total = tensor.rows
         per_matrix = tensor.shape[1] if len(tensor.shape) > 2 else total
-        step = max(SLAB_ROWS, SLAB_WEIGHTS // max(tensor.columns, 1))
+        step = max(SLAB_WEIGHTS // max(tensor.columns, 1) // SLAB_ROWS, 1) * SLAB_ROWS
         for matrix, base in enumerate(range(0, total, max(per_matrix, 1))):
             end = min(base + per_matrix, total)
             for start in range(base, end, step):

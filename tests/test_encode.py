@@ -38,6 +38,8 @@ def test_slabs_cover_every_row_once_and_never_straddle_matrices(monkeypatch: pyt
         found = [s for s in encode.slabs(model.tensors) if s.tensor is tensor]
         assert [s.start for s in found] == [0, *(s.stop for s in found[:-1])] and found[-1].stop == tensor.rows
         assert [s.last for s in found] == [False] * (len(found) - 1) + [True]
+        matrix_rows = 30 if tensor.name == "experts" else tensor.rows
+        assert all((s.stop - s.start) % encode.SLAB_ROWS == 0 or s.stop % matrix_rows == 0 for s in found)
         if tensor.name == "experts":
             assert all(s.start // 30 == (s.stop - 1) // 30 == s.matrix for s in found)
         if tensor.name == "wide":
