@@ -1,0 +1,69 @@
+"""What each type's scale search minimises: sum w (x - decoded)^2, with the weights of ggml's own searches.
+
+One row per type: (block of the mean square, factor of it, weights without importance). With importance q the weight is
+q sqrt(sigma2 + x^2), sigma2 = factor * mean of x^2 over the block (ROW: over the whole row), or q alone (factor None).
+Without importance: one of PLAIN. Formulas: ggml's quantizers, as recorded in the golden block bytes' description.
+"""
+
+from __future__ import annotations
+
+import numpy
+
+ROW = 0  # instead of a block: the whole row
+
+
+def _means(x: numpy.ndarray, block: int) -> numpy.ndarray:
+    """Mean of x^2 over blocks of columns, one value per weight. x: float64 [rows, columns]."""
+    rows, columns = x.shape
+    block = block or columns
+    means = (x * x).reshape(rows, columns // block, block).mean(axis=2)
+    return means.repeat(block, axis=1)
+
+
+PLAIN = {
+    "one": lambda x: numpy.ones_like(x),
+    "square": lambda x: x * x,
+    "absolute": abs,
+    "rms32 + absolute": lambda x: numpy.sqrt(_means(x, 32)) + abs(x),
+    "sigma2 + square": lambda x: 0.5 * _means(x, 256) + x * x,  # a quarter of 2 * mean
+}
+
+#: type -> (block, factor, weights without importance)
+OBJECTIVES: dict[str, tuple[int, float | None, str]] = {
+    "Q4_0": (ROW, 1.0, "one"),
+    "Q4_1": (ROW, 1.0, "one"),
+    "Q5_0": (ROW, 1.0, "one"),
+    "Q5_1": (ROW, 1.0, "one"),
+    "Q2_K": (256, 1.0, "absolute"),
+    "Q3_K": (256, 2.0, "square"),
+    "Q4_K": (256, 2.0, "rms32 + absolute"),
+    "Q5_K": (256, 2.0, "rms32 + absolute"),
+    "Q6_K": (256, None, "square"),
+    "IQ1_S": (256, 2.0, "square"),
+    "IQ1_M": (256, 2.0, "square"),
+    "IQ2_XXS": (256, 1.0, "square"),
+    "IQ2_XS": (256, 1.0, "square"),
+    "IQ2_S": (256, 2.0, "sigma2 + square"),
+    "IQ3_XXS": (256, 2.0, "square"),
+    "IQ3_S": (256, 2.0, "square"),
+    "IQ4_NL": (32, 2.0, "square"),
+    "IQ4_XS": (256, 2.0, "square"),
+}
+
+
+def weights(name: str, x: numpy.ndarray, importance: numpy.ndarray | None) -> numpy.ndarray:
+    """Weights of the squared errors, float64 [rows, columns]; ``importance`` [columns] or None."""
+    block, factor, plain = OBJECTIVES[name]
+    x = x.astype(numpy.float64)
+    if importance is None:
+        return PLAIN[plain](x)
+    q = importance.astype(numpy.float64)
+    if factor is None:
+        return numpy.broadcast_to(q, x.shape)
+    return q * numpy.sqrt(factor * _means(x, block) + x * x)
+
+
+def error(name: str, x: numpy.ndarray, importance: numpy.ndarray | None, decoded: numpy.ndarray) -> float:
+    """The objective of one tensor."""
+    difference = x.astype(numpy.float64) - decoded
+    return float((weights(name, x, importance) * difference * difference).sum())
