@@ -45,6 +45,12 @@ class Reporter:
         if not self.as_json:
             print(text, flush=True)
 
+    def text(self, piece: str) -> None:
+        """A piece of a text that comes bit by bit."""
+        if not self.as_json:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
     def object(self, value: dict[str, Any]) -> None:
         """The result as one JSON object, when --json was given."""
         if self.as_json:

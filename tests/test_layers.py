@@ -11,7 +11,7 @@ import pytest
 FLOORS = {
     "errors": 0, "report": 1, "formats": 1, "kernels": 2, "container": 2, "model": 3, "imatrix": 3, "recipes": 3,
     "overrides": 3, "sources": 4, "vocab": 5, "families": 6, "loader": 7, "plan": 7, "writer": 7, "encode": 8,
-    "convert": 9, "inspect": 9, "verify": 9, "overview": 9, "cli": 10,
+    "runner": 8, "convert": 9, "inspect": 9, "verify": 9, "overview": 9, "cli": 10,
 }
 SPLIT = {"container_read": "container", "container_write": "container", "shards": "plan", "choose": "plan"}
 

@@ -13,7 +13,7 @@ import sys
 import typer
 
 from quantcli import __version__
-from quantcli.cli import convert, formats, inspect, verify
+from quantcli.cli import compare, convert, formats, generate, imatrix, inspect, perplexity, verify
 from quantcli.cli.frame import frame
 from quantcli.errors import Interrupted
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="From a Hugging Face checkpoint to quantized GGUF files: one pass, no torch, the same bytes everywhere.",
 )
-for command in (convert, inspect, verify, formats):
+for command in (convert, inspect, verify, formats, imatrix, perplexity, compare, generate):
     app.command(name=command.NAME)(command.run)
 
 

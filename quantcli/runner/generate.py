@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy
 
@@ -24,6 +25,13 @@ class Generation:
     prompt_seconds: float = 0.0
     seconds: float = 0.0
     stopped: str = "length"  # or "end" (the model ended its answer), "context" (no room left)
+
+    def summary(self) -> dict[str, Any]:
+        """Ids, counts and speeds for a result."""
+        later = max(len(self.tokens) - 1, 0)  # the first one comes from the prompt's logits
+        return {"tokens": self.tokens, "stopped": self.stopped, "prompt_tokens": len(self.prompt),
+                "prompt_tokens_per_second": len(self.prompt) / self.prompt_seconds if self.prompt_seconds else 0.0,
+                "tokens_per_second": later / self.seconds if self.seconds else 0.0}
 
 
 def prompt_ids(session: Session, prompt: str) -> list[int]:

@@ -5,6 +5,7 @@ As llama.cpp's perplexity tool defines it, so that figures compare.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +48,7 @@ def measure(session: Session, chunks: Chunks, progress: Progress | None = None) 
     seconds = time.perf_counter() - start
     tokens = len(per_chunk) * chunks.length
     return {
-        "perplexity": statistics.perplexity(nll), "text": chunks.name, "context": chunks.length,
+        "perplexity": statistics.perplexity(nll), "text": os.path.basename(chunks.name), "context": chunks.length,
         "chunks": len(per_chunk), "tokens": tokens, "scored": nll.count, "seconds": seconds,
         "tokens_per_second": tokens / seconds if seconds else 0.0, "per_chunk": per_chunk, "interrupted": interrupted,
     }

@@ -104,12 +104,5 @@ def open_session(path: str | os.PathLike[str], options: Options | None = None) -
 
 
 def make_operations(activations: str, threads: int | None) -> Operations:
-    """The operations that this build has; numpy takes its number of threads from `limit_threads`."""
+    """The operations that this build has; numpy's BLAS has taken its number of threads from the environment."""
     return Operations(activations)
-
-
-def limit_threads(threads: int | None) -> None:
-    """Ask numpy's BLAS for at most ``threads`` threads. Only heard before numpy is first imported."""
-    if threads is not None:
-        for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS"):
-            os.environ[name] = str(threads)

@@ -1,0 +1,83 @@
+"""`quantcli compare REFERENCE MODEL... -f TEXT`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from quantcli import __version__
+from quantcli.cli.common import AsJson, Debug, Quiet
+from quantcli.cli.frame import frame
+from quantcli.cli.running import (Activations, ChunkLimit, Context, Exact, KvType, ParseSpecial, Threads, finish,
+                                  use_threads)
+from quantcli.report import Reporter
+
+NAME = "compare"
+Option = typer.Option
+
+
+def run(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help=(
+        "A GGUF file or checkpoint folder; or recorded predictions: llama.cpp's base logits, or a --reference-cache."))],
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="What to compare with it.")],
+    file: Annotated[Optional[list[Path]], Option("--file", "-f", metavar="TEXT", help=(
+        "A text that no model was calibrated on; repeatable."))] = None,
+    ctx: Context = 512, chunks: ChunkLimit = None, threads: Threads = None, activations: Activations = None,
+    reference_activations: Annotated[Optional[str], Option(metavar="KIND", help=(
+        "The same for the reference. Default: float."))] = None,
+    exact: Exact = False, kv_type: KvType = None, parse_special: ParseSpecial = False,
+    html: Annotated[Optional[Path], Option(metavar="FILE", help="Write a report with pictures, one self-contained page.")] = None,
+    reference_cache: Annotated[Optional[Path], Option(metavar="FILE", help=(
+        "Record the reference's predictions (likeliest tokens and the mass of the rest), or use them where FILE exists."))] = None,
+    top: Annotated[Optional[int], Option("--reference-top", metavar="N", min=1, help=(
+        "Tokens of each recorded position. Default: 512."))] = None,
+    as_json: AsJson = False, quiet: Quiet = False, debug: Debug = False,
+) -> None:
+    """Measure how far models are from a reference: KL divergence, perplexity ratio, agreement."""
+    reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
+    use_threads(threads)
+    from quantcli.runner import compare
+    from quantcli.runner.session import Options
+
+    request = compare.Request(
+        reference=reference, models=models, texts=tuple(file or ()), length=ctx, chunks=chunks, parse_special=parse_special,
+        options=Options(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
+        reference_activations=reference_activations, record=reference_cache, top=top)
+    job = compare.prepare(request)
+    try:
+        for text in job.warnings:
+            reporter.warning(text)
+        result = compare.execute(job, lambda name, total: reporter.steps(f"compare on {name}, KLD", total))
+    finally:
+        job.close()
+    _show(reporter, result)
+    if html is not None:
+        from quantcli.runner.html import render
+        from quantcli.writer import write_text
+
+        write_text(html, render(result, __version__))
+        reporter.note(f"report: {html}")
+    finish(reporter, result)
+
+
+def _show(reporter: Reporter, result: dict[str, Any]) -> None:
+    columns = ("model", "text", "MB", "bpw", "KLD", "+-", "median", "90 %", "95 %", "99 %", "99.9 %", "max", "same top %",
+               "RMS dp %", "PPL ratio", "+-", "KLD - first", "+-")
+    rows = []
+    for e in result["models"]:
+        kld, ppl = e["kld"], e["ppl"]
+        difference = e.get("difference")
+        paired = [f"{difference['kld'][key]:.6f}" for key in ("mean", "se")] if difference else ["-", "-"]
+        rows.append((e["name"], e["text"], f"{e['bytes'] / 1e6:.1f}", f"{e['bpw']:.2f}", f"{kld['mean']:.6f}",
+                     f"{kld['se']:.6f}", *(f"{kld[key]:.4f}" for key in ("median", "p90", "p95", "p99", "p999", "max")),
+                     f"{e['same_top']:.2f}", f"{e['rms_dp']:.3f}", f"{ppl['ratio']:.5f}", f"{ppl['ratio_se']:.5f}", *paired))
+    reporter.table(columns, rows, right=range(2, len(columns)))
+    used = ", ".join(dict.fromkeys(f"{e['name']} {e['activations']}" for e in result["models"]))
+    reporter.note(f"activations: {used}; reference {result['reference'].get('activations', 'recorded')}")
+    for e in result["models"]:
+        if "record_error" in e:
+            found = e["record_error"]
+            reporter.note(f"{e['name']}, {e['text']}: the record misses {100 * found['relative']:.2g} % of the divergence "
+                          f"(measured at {found['positions']} positions)")
