@@ -45,4 +45,49 @@ QC_API int32_t qc_matmul(qc_pool *pool, int32_t isa, int32_t mode, const qc_prod
  * Activations that are not finite give garbage in their own token's row, as in llama.cpp. */
 QC_API int32_t qc_round_activations(qc_pool *pool, int32_t isa, int32_t mode, int32_t type, const float *x, int64_t tokens,
                                     int64_t columns, float *out);
+
+/* Causal attention of one sequence: keys and values of positions 0 .. start + tokens - 1, queries of the last `tokens`.
+ * Head h of heads reads head h / (heads / kv_heads) of keys and values. Strides count elements. */
+typedef struct {
+    const float *q;                        /* q[token * q_token + head * q_head + i], i < width */
+    int64_t q_token, q_head;
+    const void *k, *v;                     /* float32, or fp16 if `half`; innermost elements contiguous */
+    int64_t k_head, k_position, v_head, v_position;
+    int32_t half;
+    int64_t tokens, start, heads, kv_heads, width, value_width;
+    int64_t window;                        /* > 0: position i sees only j > i - window */
+    float scale, cap;                      /* score = scale * q.k; cap != 0: cap * tanh(score / cap) */
+    const float *sinks;                    /* NULL, or per head one more logit that takes its share and gives nothing */
+    float *out;                            /* out[token * out_token + head * out_head + i], i < value_width */
+    int64_t out_token, out_head;
+} qc_attention;
+
+/* All sequences in one go. Sums over width and positions in float32, in order; exp with 2^-22 relative error. */
+QC_API int32_t qc_attend(qc_pool *pool, int32_t isa, const qc_attention *sequences, int32_t count);
+
+/* x * weight / sqrt(mean(x^2) + eps) per row; layer norm subtracts the mean first and adds bias (or NULL). */
+QC_API int32_t qc_rms_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns, const float *weight,
+                           float eps, float *out);
+QC_API int32_t qc_layer_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns,
+                             const float *weight, const float *bias, float eps, float *out);
+
+/* out = act(gate) * up, or act(gate) where up is NULL; rows of `columns`, strides in floats. Absolute error about 4e-7 |gate|.
+ * GELU: x (1 + erf(x / sqrt 2)) / 2. SWIGLU_OAI: g sigmoid(1.702 g) (clamp(up, -7, 7) + 1), g = min(gate, 7). */
+enum { QC_SILU, QC_GELU, QC_GELU_TANH, QC_RELU, QC_RELU2, QC_SWIGLU_OAI, QC_ACTIVATION_KINDS };
+QC_API int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float *gate, int64_t gate_stride, const float *up,
+                           int64_t up_stride, int64_t rows, int64_t columns, float *out);
+
+/* Rotate the first 2 * pairs elements of every head: x, out [positions, heads, width], cosines and sines [positions, pairs].
+ * neox: pairs (i, i + pairs), else (2i, 2i + 1). x may be out. */
+QC_API int32_t qc_rotate(qc_pool *pool, int32_t isa, const float *x, int64_t positions, int64_t heads, int64_t width,
+                         int64_t pairs, int32_t neox, const float *cosines, const float *sines, float *out);
+
+/* Rows of logits, in place, to log-probabilities: maximum and exp in float32, sum and logarithm in float64.
+ * cap != 0: logits are capped as scores are, first. */
+QC_API int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale, float cap);
+
+/* Per row of log-probabilities (base, other): sum of exp(base) (base - other) over base > -16 (terms in float32, sum in
+ * float64), and the first index of the largest element of each. */
+QC_API int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float *other, int64_t rows, int64_t columns,
+                             double *divergence, int64_t *base_top, int64_t *other_top);
 #endif

@@ -71,7 +71,22 @@ typedef struct {
     /* scratch: ROUND_SCRATCH(columns) bytes */
     void (*round_group)(const activations *, const float *x, int64_t stride, int64_t tokens, void *scratch);
     void (*rounded)(rounding kind, const float *x, int64_t columns, float *out, void *scratch);
+    /* queries first .. last - 1 of one kv head; scratch: ATTENTION_SCRATCH */
+    void (*attend)(const qc_attention *, int64_t kv_head, int64_t first, int64_t last, float *scratch);
+    void (*rms_norm)(const float *x, int64_t columns, const float *weight, float eps, float *out);
+    void (*layer_norm)(const float *x, int64_t columns, const float *weight, const float *bias, float eps, float *out);
+    void (*activate)(int32_t kind, const float *gate, const float *up, int64_t columns, float *out);
+    void (*rotate)(const float *x, int64_t heads, int64_t width, int64_t pairs, int32_t neox, const float *cosines,
+                   const float *sines, float *out);
+    void (*log_softmax)(float *logits, int64_t columns, float scale, float cap);
+    double (*divergence)(const float *base, const float *other, int64_t columns);
+    int64_t (*top)(const float *x, int64_t columns);
 } level;
+
+enum { QUERY_BLOCK = 32, QUERY_ROWS = 4 };
+/* floats: transposed keys, padded values, scores */
+#define ATTENTION_SCRATCH(keys, width, value_width) \
+    (((keys) + 32) * ((width) + (value_width) + 64 + QUERY_ROWS) + QUERY_ROWS * ((width) + (value_width) + 64))
 
 extern const level qc_level_scalar;
 #if defined(__x86_64__)
