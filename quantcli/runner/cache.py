@@ -10,11 +10,12 @@ from quantcli import formats, kernels
 from quantcli.errors import UsageError
 
 TYPES = ("F32", "F16", "Q8_0", "Q4_0")
+VIEWS = {"F32": numpy.float32, "F16": numpy.float16}
 ROTATED = 64  # quantized caches hold rotated heads when the width is a multiple of this
 
 
 class Cache:
-    """One store for all layers: `extend` adds positions of a layer and gives all of them back as float32.
+    """One store for all layers: `extend` adds positions of a layer and gives all of them back.
 
     Quantized types hold each head's vector rotated by a Hadamard matrix (as llama.cpp does), which spreads outliers
     over a block; queries are rotated alike and results back, so that only rounding is left of it.
@@ -47,8 +48,8 @@ class Cache:
     def extend(self, layer: int, keys: numpy.ndarray, values: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Store ``keys``, ``values`` [sequences, positions, heads, width] behind the layer's positions.
 
-        Returns all of the layer's keys and values so far, [sequences, heads, positions so far, width] each, rounded
-        as the type rounds; keys still rotated (see `rotate_queries`).
+        Returns all of the layer's keys and values so far, [sequences, heads, positions so far, width] each: a view of
+        the store for float types, decoded for others; keys still rotated (see `rotate_queries`).
         """
         start = self.length[layer]
         stop = start + keys.shape[1]
@@ -60,11 +61,16 @@ class Cache:
             new = numpy.ascontiguousarray(turned(new, turn).transpose(0, 2, 1, 3))  # [sequences, heads, positions, width]
             raw = kernels.encode(self.type.id, new.reshape(-1, width))
             store[:, :, start:stop] = raw.reshape(*new.shape[:3], -1)
-            part = numpy.ascontiguousarray(store[:, :, :stop])
-            decoded = kernels.decode(self.type.id, part, part[..., 0].size, width)
-            result.append(decoded.reshape(*part.shape[:3], width))
+            result.append(self._seen(store[:, :, :stop], width))
         self.length[layer] = stop
         return result[0], result[1]
+
+    def _seen(self, part: numpy.ndarray, width: int) -> numpy.ndarray:
+        """Stored heads as numbers."""
+        if self.type.name in VIEWS:
+            return part.view(VIEWS[self.type.name])
+        packed = numpy.ascontiguousarray(part)
+        return kernels.decode(self.type.id, packed, packed[..., 0].size, width).reshape(*part.shape[:3], width)
 
     def drop(self, layer: int) -> None:
         """Free a layer that nothing will be added to any more."""

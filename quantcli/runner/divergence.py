@@ -90,18 +90,19 @@ def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: 
     place, whole = source.full(chunk) if isinstance(source, Record) else (-1, None)
     for block in blocks(source.chunks, chunk, scores[0].network.vocabulary if scores else 1):
         expected, wanted = source.block(block), targets(source.chunks, block)
-        base, top = expected.nll(wanted), expected.top()
+        base = expected.nll(wanted)
         if recorder is not None:
             recorder.add(block, expected, wanted)
         for one, score in zip(found, scores, strict=True):
-            log_probs = score.block(block)
+            log_probs, operations = score.block(block), score.network.operations
+            found_kld, same = expected.compare(log_probs, operations)
             one.nll.append(-numpy.take_along_axis(log_probs, wanted[:, None], axis=1)[:, 0])
             one.base.append(base)
-            one.kld.append(expected.divergence(log_probs).astype(numpy.float32))
-            one.same.append(log_probs.argmax(axis=1) == top)
+            one.kld.append(found_kld.astype(numpy.float32))
+            one.same.append(same)
             if block.start <= place < block.stop:
-                true = whole.divergence(log_probs[place - block.start, None])[0]
-                one.missed.append((float(true), float(one.kld[-1][place - block.start])))
+                true, _ = whole.compare(log_probs[place - block.start, None], operations)
+                one.missed.append((float(true[0]), float(one.kld[-1][place - block.start])))
     return found
 
 

@@ -11,7 +11,7 @@ from quantcli.errors import ContextTooLong, VocabularyMismatch
 from quantcli.model import Model
 from quantcli.runner import positions, settings
 from quantcli.runner.cache import Cache
-from quantcli.runner.operations import Operations, sigmoid, softmax, split, top_indices
+from quantcli.runner.operations import Operations, scale_and_cap, sigmoid, softmax, split, top_indices
 from quantcli.runner.weights import Matrix, Weights
 
 Array = numpy.ndarray
@@ -94,14 +94,15 @@ class Network:
         return x + layer.post_norm("post_ffw_norm", feed_forward(self, layer, normed)) * scale
 
     def head(self, x: Array) -> Array:
-        """Final norm and output matrix: [S, T, H] -> [S, T, V]."""
-        s = self.settings
-        x = norm(self, "output_norm", x)
-        (logits,) = self.operations.multiply(flat(x), self.head_matrix())
-        if s.logit_scale != 1:
-            logits *= numpy.float32(s.logit_scale)
-        if s.final_cap:
-            logits = numpy.tanh(logits / numpy.float32(s.final_cap)) * numpy.float32(s.final_cap)
+        """Final norm, output matrix, scale and cap: [S, T, H] -> [S, T, V]."""
+        return scale_and_cap(self._outputs(x), self.settings.logit_scale, self.settings.final_cap)
+
+    def log_probs(self, x: Array) -> Array:
+        """The same as log-probabilities."""
+        return self.operations.log_softmax(self._outputs(x), self.settings.logit_scale, self.settings.final_cap)
+
+    def _outputs(self, x: Array) -> Array:
+        (logits,) = self.operations.multiply(flat(norm(self, "output_norm", x)), self.head_matrix())
         return logits.reshape(*x.shape[:-1], -1)
 
     def head_matrix(self) -> Matrix:
@@ -201,14 +202,11 @@ def attention(network: Network, layer: Layer, x: Array, cache: Cache) -> Array:
     start, windowed = cache.length[layer.index], s.window_layers[layer.index]
     if s.rotates(layer.index):
         angles = network.angles(windowed, start, start + length)
-        q, k = positions.rotate(q, angles, s.graph.rope), positions.rotate(k, angles, s.graph.rope)
+        q, k = (operations.rotate(part, angles, s.graph.rope) for part in (q, k))
     keys, values = cache.extend(layer.index, k, v)  # [S, kv heads, positions so far, d]
-    q = cache.rotate_queries(q)
     sinks = layer.vector("attn_sinks.weight", (s.heads,)) if s.graph.sinks else None
-    mixed = numpy.empty((sequences, length, s.heads, s.value), numpy.float32)
-    for i in range(sequences):
-        mixed[i] = operations.attend(q[i], keys[i], values[i], scale=s.attention_scale, start=start,
-                                     window=s.window if windowed else 0, cap=s.attention_cap, sinks=sinks)
+    mixed = operations.attend_all(cache.rotate_queries(q), keys, values, scale=s.attention_scale, start=start,
+                                  window=s.window if windowed else 0, cap=s.attention_cap, sinks=sinks)  # [S, T, h, d]
     mixed = cache.rotate_back(mixed)
     return operations.multiply(mixed.reshape(sequences * length, -1), layer.out)[0].reshape(x.shape)
 

@@ -11,6 +11,7 @@ from math import sqrt
 
 import numpy
 
+from quantcli.runner import positions
 from quantcli.runner.rounding import rounded
 from quantcli.runner.weights import Matrix
 
@@ -88,34 +89,73 @@ class Operations:
         result = ACTIVATION[kind](gate)
         return result if up is None else numpy.multiply(result, up, out=result)
 
+    def rotate(self, x: Array, angles: positions.ANGLE_TABLE, kind: str) -> Array:
+        """Rotary positions of ``x`` [sequences, positions, heads, width], see `positions.rotate`."""
+        return positions.rotate(x, angles, kind)
+
     # ---- attention
+
+    def attend_all(self, q: Array, k: Array, v: Array, *, scale: float, start: int, window: int = 0, cap: float = 0.0,
+                   sinks: Array | None = None) -> Array:
+        """`attend` for several sequences: every array has one more dimension in front."""
+        return numpy.stack([self.attend(*one, scale=scale, start=start, window=window, cap=cap, sinks=sinks)
+                            for one in zip(q, k, v, strict=True)])
 
     def attend(self, q: Array, k: Array, v: Array, *, scale: float, start: int, window: int = 0, cap: float = 0.0,
                sinks: Array | None = None) -> Array:
         """Causal attention of one sequence: [positions, heads, value width].
 
         ``q``: [positions, heads, width], the first at position ``start``; ``k``, ``v``: [kv heads, start + positions,
-        width] of all positions so far. Position i sees j with i - window < j <= i (j <= i without a window). Scores
+        width] of all positions so far, float32 or float16, strided or not. Position i sees j with i - window < j <= i (j <= i without a window). Scores
         are capped as cap * tanh(score / cap) where ``cap`` is not 0; ``sinks`` [heads] adds one logit to the softmax.
         """
-        positions, heads, width = q.shape
+        length, heads, width = q.shape
+        k, v = k.astype(numpy.float32, copy=False), v.astype(numpy.float32, copy=False)
         groups = heads // len(k)
-        result = numpy.empty((positions, heads, v.shape[-1]), numpy.float32)
-        for first in range(0, positions, QUERIES):
-            last = min(first + QUERIES, positions)
+        result = numpy.empty((length, heads, v.shape[-1]), numpy.float32)
+        for first in range(0, length, QUERIES):
+            last = min(first + QUERIES, length)
             low = max(0, start + first - window + 1) if window else 0
             high = start + last
             block = numpy.ascontiguousarray(q[first:last].transpose(1, 0, 2)).reshape(len(k), -1, width)
             scores = numpy.matmul(block, k[:, low:high].transpose(0, 2, 1))  # [kv heads, groups * queries, keys]
             scores = scores.reshape(len(k), groups, last - first, high - low)
             scores *= numpy.float32(scale)
-            if cap:
-                scores = numpy.tanh(scores / numpy.float32(cap)) * numpy.float32(cap)
+            scale_and_cap(scores, 1, cap)
             mask(scores, start + first, low, window)
             softmax(scores, None if sinks is None else sinks.reshape(len(k), groups, 1, 1))
             mixed = numpy.matmul(scores.reshape(len(k), -1, high - low), v[:, low:high])
             result[first:last] = mixed.reshape(heads, last - first, -1).transpose(1, 0, 2)
         return result
+
+    # ---- logits
+
+    def log_softmax(self, logits: Array, scale: float = 1.0, cap: float = 0.0) -> Array:
+        """Log-probabilities in place of ``logits`` [..., vocabulary], scaled and then capped (as scores are) before.
+
+        Differences to the maximum in float32, sum and logarithm in float64.
+        """
+        scale_and_cap(logits, scale, cap)
+        logits -= logits.max(axis=-1, keepdims=True)
+        total = numpy.exp(logits).sum(axis=-1, keepdims=True, dtype=numpy.float64)
+        logits -= numpy.log(total).astype(numpy.float32)
+        return logits
+
+    def divergence(self, base: Array, other: Array) -> tuple[Array, Array, Array]:
+        """Of log-probabilities [rows, vocabulary]: KL(base || other) in float64, first argmax of each."""
+        divergence = numpy.einsum("ij,ij->i", numpy.exp(base), base - other, dtype=numpy.float64)
+        return divergence, base.argmax(axis=1), other.argmax(axis=1)
+
+
+def scale_and_cap(logits: Array, scale: float, cap: float) -> Array:
+    """In place: logits * scale, then cap * tanh(logits / cap); 1 and 0 are off."""
+    if scale != 1:
+        logits *= numpy.float32(scale)
+    if cap:
+        logits /= numpy.float32(cap)
+        numpy.tanh(logits, out=logits)
+        logits *= numpy.float32(cap)
+    return logits
 
 
 def mask(scores: Array, first: int, low: int, window: int) -> None:

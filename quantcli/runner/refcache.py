@@ -17,6 +17,7 @@ from quantcli import container, writer
 from quantcli.container import boolean, string, u32
 from quantcli.errors import BadReference, QuantcliError
 from quantcli.formats import BY_NAME
+from quantcli.runner.operations import Operations
 from quantcli.runner.reference import Distribution, Full
 from quantcli.runner.scoring import Block
 from quantcli.runner.text import Chunks
@@ -43,15 +44,13 @@ class Top:
     def nll(self, targets: numpy.ndarray) -> numpy.ndarray:
         return -self.target
 
-    def top(self) -> numpy.ndarray:
-        return self.ids[:, 0]
-
-    def divergence(self, other: numpy.ndarray) -> numpy.ndarray:
+    def compare(self, other: numpy.ndarray, operations: Operations) -> tuple[numpy.ndarray, numpy.ndarray]:
         taken = numpy.take_along_axis(other, self.ids, axis=1)
         known = numpy.einsum("ij,ij->i", numpy.exp(self.log_probs), self.log_probs - taken, dtype=numpy.float64)
         left = 1 - numpy.exp(taken).sum(axis=1, dtype=numpy.float64)
         other_rest = numpy.where(left > 0, numpy.log(numpy.maximum(left, 1e-35)), LEAST)
-        return known + numpy.exp(self.rest.astype(numpy.float64)) * (self.rest - other_rest)
+        found = known + numpy.exp(self.rest.astype(numpy.float64)) * (self.rest - other_rest)
+        return found, self.ids[:, 0] == other.argmax(axis=1)
 
 
 def summarise(distribution: Full, targets: numpy.ndarray, top: int) -> Top:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy
 
+from quantcli.runner.operations import Operations
 from quantcli.runner.scoring import Block, ModelScores
 from quantcli.runner.session import Session
 from quantcli.runner.text import Chunks
@@ -20,32 +21,32 @@ class Distribution(Protocol):
         """Negative log-likelihood of each position's target, float32 [positions]."""
         ...
 
-    def top(self) -> numpy.ndarray:
-        """The likeliest token of each position (the first of equals)."""
-        ...
-
-    def divergence(self, other: numpy.ndarray) -> numpy.ndarray:
-        """KL(reference || other) per position, float64, from the other's log-probabilities [positions, vocabulary]."""
+    def compare(self, other: numpy.ndarray, operations: Operations) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """KL(reference || other) per position in float64, and whether both have the same likeliest token (the first of
+        equals), from the other's log-probabilities [positions, vocabulary]."""
         ...
 
 
 class Full:
-    """Log-probabilities of the whole vocabulary, float32 [positions, vocabulary]."""
+    """Log-probabilities of the whole vocabulary, float32 [positions, vocabulary].
+
+    With a ``cutoff``, tokens that are not likelier take no part in the divergence.
+    """
 
     def __init__(self, log_probs: numpy.ndarray, cutoff: float | None = None) -> None:
-        self.log_probs = log_probs
-        self.probs = numpy.exp(log_probs)
-        if cutoff is not None:
-            self.probs[log_probs <= cutoff] = 0
+        self.log_probs, self.cutoff = log_probs, cutoff
 
     def nll(self, targets: numpy.ndarray) -> numpy.ndarray:
         return -numpy.take_along_axis(self.log_probs, targets[:, None], axis=1)[:, 0]
 
-    def top(self) -> numpy.ndarray:
-        return self.log_probs.argmax(axis=1)
-
-    def divergence(self, other: numpy.ndarray) -> numpy.ndarray:
-        return numpy.einsum("ij,ij->i", self.probs, self.log_probs - other, dtype=numpy.float64)
+    def compare(self, other: numpy.ndarray, operations: Operations) -> tuple[numpy.ndarray, numpy.ndarray]:
+        base = self.log_probs
+        if self.cutoff is not None:
+            shares = numpy.where(base > self.cutoff, numpy.exp(base), numpy.float32(0))
+            found = numpy.einsum("ij,ij->i", shares, base - other, dtype=numpy.float64)
+            return found, base.argmax(axis=1) == other.argmax(axis=1)
+        found, own_top, other_top = operations.divergence(base, other)
+        return found, own_top == other_top
 
 
 class Source(Protocol):

@@ -45,14 +45,6 @@ def stream(network: Network, inputs: numpy.ndarray) -> numpy.ndarray:
     return x
 
 
-def log_softmax(logits: numpy.ndarray) -> numpy.ndarray:
-    """Log-probabilities in place: differences to the maximum in float32, sum and logarithm in float64."""
-    logits -= logits.max(axis=-1, keepdims=True)
-    total = numpy.exp(logits).sum(axis=-1, keepdims=True, dtype=numpy.float64)
-    logits -= numpy.log(total).astype(numpy.float32)
-    return logits
-
-
 class ModelScores:
     """Log-probabilities of one network: `begin` runs a batch of chunks, `block` gives a piece of it."""
 
@@ -69,4 +61,4 @@ class ModelScores:
 
     def block(self, block: Block) -> numpy.ndarray:
         """float32 [positions, vocabulary]; the caller may change it."""
-        return log_softmax(self.network.head(self.x[block.chunk - self.first, None, block.start : block.stop])[0])
+        return self.network.log_probs(self.x[block.chunk - self.first, None, block.start : block.stop])[0]
