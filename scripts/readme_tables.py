@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Write the generated parts of README.md: the table of recipes and the list of model families.
+
+    python scripts/readme_tables.py            # rewrite README.md
+    python scripts/readme_tables.py --check    # exit status 1 if it is not up to date
+
+A generated part stands between `<!-- name -->` and `<!-- /name -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from quantcli import families, overview
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def recipes() -> str:
+    """A Markdown table of every recipe."""
+    rows = ["| recipe | bpw | imatrix | for |", "|---|---|---|---|"]
+    for row in overview.formats_overview()["recipes"]:
+        bpw = "-" if row["bpw"] is None else f"{row['bpw']:.2f}"
+        rows.append(f"| {row['name']} | {bpw} | {row['importance']} | {row['purpose']} |")
+    return "\n" + "\n".join(rows) + "\n"
+
+
+def family_list() -> str:
+    """The class names that config.json may hold."""
+    names = {name for family in families.registry().values() for name in family.hf_architectures}
+    return ", ".join(sorted(names, key=lambda name: (name.lower(), name)))
+
+
+PARTS = {"recipes": recipes, "families": family_list}
+
+
+def render(text: str) -> str:
+    """The text of README.md with its generated parts made anew."""
+    for name, make in PARTS.items():
+        pattern = re.compile(rf"<!-- {name} -->(.*?<!-- /{name} -->)?", re.DOTALL)
+        text = pattern.sub(lambda _: f"<!-- {name} -->{make()}<!-- /{name} -->", text, count=1)  # noqa: B023
+    return text
+
+
+def main() -> int:
+    current = README.read_text(encoding="utf-8")
+    wanted = render(current)
+    if "--check" in sys.argv[1:]:
+        return int(current != wanted)
+    README.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
