@@ -76,7 +76,6 @@ class Encoder:
         self.search = search
         self._scratch = threading.local()
         self._pool: queue.SimpleQueue[numpy.ndarray] = queue.SimpleQueue()
-        self._weights: tuple[int, Any] = (-1, None)
 
     def encode(self, slab: Slab) -> list[numpy.ndarray | memoryview]:
         """The slab's bytes for every output."""
