@@ -87,7 +87,7 @@ def measure(source: Source, sessions: Sequence[Session], progress: Progress | No
 def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: Recorder | None) -> list[_Chunk]:
     """All models on one chunk."""
     found = [_Chunk() for _ in scores]
-    place, whole = source.full(chunk) if isinstance(source, Record) else (-1, None)
+    wholes = source.full(chunk) if isinstance(source, Record) else {}
     for block in blocks(source.chunks, chunk, scores[0].network.vocabulary if scores else 1):
         expected, wanted = source.block(block), targets(source.chunks, block)
         base = expected.nll(wanted)
@@ -100,9 +100,9 @@ def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: 
             one.base.append(base)
             one.kld.append(found_kld.astype(numpy.float32))
             one.same.append(same)
-            if block.start <= place < block.stop:
-                true, _ = whole.compare(log_probs[place - block.start, None], operations)
-                one.missed.append((float(true[0]), float(one.kld[-1][place - block.start])))
+            for place in (p - block.start for p in wholes if block.start <= p < block.stop):
+                true, _ = wholes[place + block.start].compare(log_probs[place, None], operations)
+                one.missed.append((float(true[0]), float(one.kld[-1][place])))
     return found
 
 

@@ -1,8 +1,9 @@
 """A compact record of a reference: per position the likeliest tokens' log-probabilities and the mass of the rest.
 
 The divergence over "each of the top k, and the rest as one" is a lower bound of the true one. How much it misses is
-measured: one position of every chunk is recorded in full. A GGUF container of type "quantcli.reference"; per chunk
-the tensors ids, log_probs [k, positions], rest and target [2, positions], full [vocabulary].
+measured: a few positions of every chunk are recorded in full. A GGUF container of type "quantcli.reference"; per
+chunk the tensors tokens, ids and log_probs [k, positions], sums [2, positions] (logarithm of the rest's mass,
+log-probability of the target), full [vocabulary, full positions].
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from quantcli.sources.files import SourceFile
 
 KIND = "quantcli.reference"
 TOP = 512  # tokens of each position
-STRIDE = 37  # the fully recorded position wanders through the chunks
+MOST_FULL = 16  # fully recorded positions of a chunk
 LEAST = -80.0  # stands for the logarithm of no mass at all
 PARTS = ("tokens", "ids", "log_probs", "sums", "full")
 
 
-def full_position(chunks: Chunks, chunk: int) -> int:
-    """Which position of a chunk is recorded in full."""
-    return chunks.first_scored + chunk * STRIDE % chunks.scored
+def full_positions(chunks: Chunks, top: int, vocabulary: int) -> list[int]:
+    """Which positions of every chunk are recorded in full: as many as take about the room of the rest, spread evenly."""
+    count = min(max(1, 2 * chunks.scored * top // vocabulary), MOST_FULL, chunks.scored)
+    return [chunks.first_scored + (2 * i + 1) * chunks.scored // (2 * count) for i in range(count)]
 
 
 class Top:
@@ -71,7 +73,8 @@ class Recorder:
     def __init__(self, path: Path, chunks: Chunks, vocabulary: int, described: dict[str, Any], top: int = TOP) -> None:
         self.chunks, self.top = chunks, min(top, vocabulary)
         scored, count = chunks.scored, len(chunks)
-        shapes = [(chunks.length,), (self.top, scored), (self.top, scored), (2, scored), (vocabulary,)]
+        self.places = full_positions(chunks, self.top, vocabulary)
+        shapes = [(chunks.length,), (self.top, scored), (self.top, scored), (2, scored), (vocabulary, len(self.places))]
         types = [BY_NAME[name].id for name in ("I32", "I32", "F32", "F32", "F32")]
         rows = [(shape, kind) for _ in range(count) for shape, kind in zip(shapes, types, strict=True)]
         names = [f"chunk.{i}.{part}" for i in range(count) for part in PARTS]
@@ -87,22 +90,20 @@ class Recorder:
         self.output = writer.OutputFile(path, len(header) + size, force=True)
         self.output.append(header)
         self._parts: list[Top] = []
-        self._full: numpy.ndarray | None = None
+        self._full: list[numpy.ndarray] = []
 
     def add(self, block: Block, distribution: Full, targets: numpy.ndarray) -> None:
         """Take a block; the last of a chunk writes the chunk."""
         self._parts.append(summarise(distribution, targets, self.top))
-        place = full_position(self.chunks, block.chunk)
-        if block.start <= place < block.stop:
-            self._full = distribution.log_probs[place - block.start].copy()
+        self._full += [distribution.log_probs[p - block.start].copy() for p in self.places if block.start <= p < block.stop]
         if block.stop == self.chunks.length - 1:
             sums = [numpy.concatenate([getattr(p, name) for p in self._parts]) for name in ("rest", "target")]
             arrays = (self.chunks.tokens[block.chunk], numpy.concatenate([p.ids for p in self._parts]),
-                      numpy.concatenate([p.log_probs for p in self._parts]), numpy.stack(sums, axis=1), self._full)
+                      numpy.concatenate([p.log_probs for p in self._parts]), numpy.stack(sums, axis=1), numpy.stack(self._full))
             for array in arrays:
                 data = numpy.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
                 self.output.append(data + bytes(container.padded(len(data)) - len(data)))
-            self._parts, self._full = [], None
+            self._parts, self._full = [], []
 
     def finish(self) -> None:
         self.output.finish()
@@ -122,7 +123,7 @@ def is_record(path: str | os.PathLike[str]) -> bool:
 
 
 class Record:
-    """A recorded reference. ``fulls`` are the fully recorded positions: (chunk, position, log-probabilities)."""
+    """A recorded reference as a source."""
 
     def __init__(self, path: str | os.PathLike[str], limit: int | None = None) -> None:
         """Raises BadReference, MalformedFile, MissingFile."""
@@ -172,9 +173,11 @@ class Record:
         ids, log_probs, sums = (array[start:stop] for array in self._held[1])
         return Top(ids, log_probs, sums[:, 0], sums[:, 1])
 
-    def full(self, chunk: int) -> tuple[int, Full]:
-        """(position, prediction) that is recorded whole."""
-        return full_position(self.chunks, chunk), Full(self._array(chunk, "full", (1, self.vocabulary)))
+    def full(self, chunk: int) -> dict[int, Full]:
+        """The predictions of a chunk that are recorded whole, by position."""
+        places = full_positions(self.chunks, self.top, self.vocabulary)
+        rows = self._array(chunk, "full", (len(places), self.vocabulary))
+        return {place: Full(row[None]) for place, row in zip(places, rows, strict=True)}
 
     def describe(self) -> dict[str, Any]:
         def text(key: str) -> str:
