@@ -35,7 +35,8 @@ X86_FLAGS = {
     "isa_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mf16c", "-mprefer-vector-width=512"],
     "level_avx2.c": ["-mavx2", "-mf16c", "-mfma"],
     "level_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx2", "-mf16c", "-mfma",
-                       "-mprefer-vector-width=512"],
+                       "-mbmi2", "-mprefer-vector-width=512"],
+    "bf16_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx2", "-mfma"],
 }
 EXPORT = '-DQC_API=__attribute__((visibility("default")))'
 

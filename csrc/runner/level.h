@@ -24,23 +24,27 @@ typedef enum { ROUND_FLOAT, ROUND_F16, ROUND_BF16, ROUND_Q8_0, ROUND_Q8_1, ROUND
 typedef void (*unpacker)(const uint8_t *in, int64_t blocks, uint8_t *codes, float *scales, float *minima);
 
 typedef struct {
+    rounding kind;
+    int64_t columns, group;                /* group: tokens side by side, GROUP or 1 */
+    int64_t block;                         /* activations that share a scale */
+    int32_t wide;                          /* integers of 16 bits, whatever their rounding; pairs of BF16 */
+    const void *values;
+    const float *d, *fsum32, *fsum16;
+    const int32_t *sum32, *sum16;
+} activations;                             /* of one group */
+
+/* A row of whole blocks times int8 activations of a group of 1. Types with blocks of 32: the first columns / 256 * 256. */
+typedef float (*dotter)(const uint8_t *row, const activations *);
+
+typedef struct {
     int16_t block, bytes;                  /* of the packed type */
     int16_t sub;                           /* weights that share a scale: 16 or 32; 0: a float type */
     int16_t low, span;                     /* smallest code; largest minus smallest */
     int8_t minima;                         /* whether sub-blocks have minima */
     uint8_t partner;                       /* rounding of the activations in mode q8 */
     unpacker unpack;
+    dotter dot;                            /* NULL: unpack, then multiply */
 } code_row;
-
-typedef struct {
-    rounding kind;
-    int64_t columns, group;                /* group: tokens side by side, GROUP or 1 */
-    int64_t block;                         /* activations that share a scale */
-    int32_t wide;                          /* integers of 16 bits, whatever their rounding */
-    const void *values;
-    const float *d, *fsum32, *fsum16;
-    const int32_t *sum32, *sum16;
-} activations;                             /* of one group */
 
 typedef struct {
     int64_t columns;
@@ -55,14 +59,15 @@ typedef float result[GROUP][LANES];        /* [token][row] */
 typedef struct {
     const char *name;
     int32_t narrow_span;                   /* largest span that `narrow` takes; others are multiplied as `wide` */
-    int32_t pairs;                         /* whether this level multiplies BF16 pairs */
     const code_row *codes;                 /* by type */
     const qc_row *types;
     /* all columns, the first `tokens` tokens of a group (later rows of the result may hold anything) */
     void (*narrow)(const tile *, const activations *, const int32_t *correction, int64_t tokens, result out);
     void (*wide)(const tile *, const activations *, int64_t tokens, result out);
     void (*floats)(const tile *, const activations *, int64_t tokens, result out);
+    /* NULL: this level multiplies BF16 as floats. The second: a row of a BF16 matrix times one token. */
     void (*bf16_pairs)(const tile *, const activations *, int64_t tokens, result out);
+    float (*bf16_dot)(const uint8_t *row, const activations *);
     /* rows of 16-byte (LANES lanes of dwords) transposition: in [LANES][words] to out [words][LANES] */
     void (*interleave)(const uint32_t *const in[LANES], int64_t words, uint32_t *out);
     /* one token: the dot product of `count` packed rows with the activations of a group of 1 */
@@ -91,6 +96,8 @@ enum { QUERY_BLOCK = 32, QUERY_ROWS = 4 };
 extern const level qc_level_scalar;
 #if defined(__x86_64__)
 extern const level qc_level_avx2, qc_level_avx512;
+void qc_bf16_pairs(const tile *, const activations *, int64_t tokens, result out);       /* AVX512_BF16 */
+float qc_bf16_dot(const uint8_t *row, const activations *);
 #elif defined(__aarch64__)
 extern const level qc_level_neon;
 #endif

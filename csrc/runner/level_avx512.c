@@ -5,6 +5,7 @@
 #define QC_LEVEL_NAME "avx512"
 #define QC_TYPE_ROWS qc_rows_avx512
 #define NARROW_SPAN 255
+#define PAIRS .bf16_pairs = qc_bf16_pairs, .bf16_dot = qc_bf16_dot,
 #include "body.inc"
 #else
 typedef int qc_no_level_avx512;

@@ -19,3 +19,11 @@ const level *qc_level_of(int32_t isa) {
     (void)name;
     return &qc_level_scalar;
 }
+
+int qc_has_pairs(const level *l) {
+#if defined(__x86_64__)
+    return l->bf16_pairs && __builtin_cpu_supports("avx512bf16");
+#else
+    return l->bf16_pairs != 0;
+#endif
+}

@@ -122,6 +122,24 @@ static void fill_codes(const level *l, const planned *p, const uint8_t *rows, in
     }
 }
 
+/* BF16 rows as they are, two columns to a word. */
+static void fill_pairs(const level *l, const planned *p, const uint8_t *rows, int64_t count, uint32_t *pairs, uint32_t *scratch) {
+    int64_t columns = p->product->columns, chunk = 512, words = (columns + 1) / 2;
+    for (int64_t first = 0; first < words; first += chunk) {
+        int64_t n = words - first < chunk ? words - first : chunk;
+        const uint32_t *lanes[LANES];
+        for (int64_t r = 0; r < LANES; ++r) {
+            uint32_t *to = scratch + (r < count ? r : 0) * (chunk + 16);
+            lanes[r] = to;
+            if (r >= count) continue;
+            int64_t left = columns * 2 - first * 4;
+            to[n - 1] = 0;
+            memcpy(to, rows + r * p->row_bytes + first * 4, (size_t)(left < n * 4 ? left : n * 4));
+        }
+        l->interleave(lanes, n, pairs + first * LANES);
+    }
+}
+
 /* The part of the thread's memory that a tile of `LANES` rows takes. */
 typedef struct { size_t values, scales, minima, total; } tile_size;
 
@@ -144,6 +162,7 @@ static int panel_unit(const level *l, const planned *p, int64_t unit, qc_pool *p
     const code_row *type = &l->codes[product->type];
     const rounding kind = p->x->kind;
     const int narrow = integers(kind) && !p->x->wide, wide = integers(kind) && p->x->wide;
+    const int pairs = !integers(kind) && p->x->wide;
     const int64_t first = unit / p->chunks * p->panel, group = unit % p->chunks * p->chunk_groups;
     const int64_t rows = product->rows - first < p->panel ? product->rows - first : p->panel;
     const tile_size size = size_of_tile(l, product, kind);
@@ -158,6 +177,8 @@ static int panel_unit(const level *l, const planned *p, int64_t unit, qc_pool *p
         int64_t count = rows - r < LANES ? rows - r : LANES;
         if (integers(kind))
             fill_codes(l, p, from, count, wide, t, (float *)(t + size.values), (float *)(t + size.values + size.scales), scratch);
+        else if (pairs)
+            fill_pairs(l, p, from, count, (uint32_t *)t, (uint32_t *)scratch);
         else
             fill_floats(l, p, from, count, (float *)t, (float *)scratch);
     }
@@ -176,6 +197,7 @@ static int panel_unit(const level *l, const planned *p, int64_t unit, qc_pool *p
             result values;
             if (narrow) l->narrow(&w, &a, type->low ? correction : 0, tokens, values);
             else if (wide) l->wide(&w, &a, tokens, values);
+            else if (pairs) l->bf16_pairs(&w, &a, tokens, values);
             else l->floats(&w, &a, tokens, values);
             store_result(product, first + r, rows - r < LANES ? rows - r : LANES, g * GROUP, tokens, values);
         }
@@ -218,7 +240,7 @@ static rounding rounding_of(const level *l, int32_t mode, int32_t type) {
  * between Q8_0 and Q8_1, so these are different sets although their integers are the same. */
 static int32_t find_set(const level *l, prepared *sets, int32_t *count, rounding kind, const qc_product *p) {
     int64_t group = p->tokens <= FEW ? 1 : GROUP;
-    int32_t wide = kind == ROUND_INT16 || (integers(kind) && group == GROUP && l->codes[p->type].span > l->narrow_span);
+    int32_t wide = kind == ROUND_INT16 || (kind == ROUND_BF16 && qc_has_pairs(l)) || (integers(kind) && group == GROUP && l->codes[p->type].span > l->narrow_span);
     for (int32_t i = 0; i < *count; ++i)
         if (sets[i].kind == kind && sets[i].wide == wide && sets[i].x == p->x && sets[i].stride == p->x_stride && sets[i].tokens == p->tokens &&
             sets[i].columns == p->columns)
