@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,9 @@ def open_session(path: str | os.PathLike[str], options: Options | None = None) -
         raise
 
 
+@cache
 def make_operations(activations: str, threads: int | None) -> Operations:
-    """The operations that this build has; numpy's BLAS has taken its number of threads from the environment."""
-    return Operations(activations)
+    """The operations in C; models that run side by side share one pool of threads."""
+    from quantcli.runner.products import Products
+
+    return Products(activations, threads)

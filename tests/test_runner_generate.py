@@ -1,0 +1,121 @@
+"""Choosing tokens, generating text, chat templates."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+
+from quantcli import container
+from quantcli.errors import BadTokenizer, ContextTooLong, MissingPackage, UsageError
+from quantcli.runner import chat
+from quantcli.runner.generate import Generation, generate, prompt_ids
+from quantcli.runner.sampling import Sampler, Sampling
+from quantcli.runner.session import Options, Session, open_session
+
+
+def text_of(session: Session, prompt: str, count: int, sampling: Sampling = Sampling(), **options: bool) -> tuple[str, Generation]:
+    generation = Generation(prompt_ids(session, prompt))
+    return "".join(session.tokenizer.stream(generate(session, generation, count, sampling, **options))), generation
+
+
+def test_greedy_text_is_the_argmax_of_whole_passes(root: Path) -> None:
+    with open_session(root / "examples" / "tiny", Options(exact=True, length=64)) as session:
+        text, generation = text_of(session, "Once upon a time", 12)
+        ids = list(generation.prompt)
+        for token in generation.tokens:
+            logits = session.network.forward(numpy.array([ids]), session.network.new_cache(1, len(ids)))[0, -1]
+            assert token == logits.argmax()
+            ids.append(token)
+    assert text == ", I was surprised to see the s" and generation.stopped == "length" and len(generation.tokens) == 12
+    assert generation.summary()["prompt_tokens"] == len(generation.prompt)
+
+
+def test_long_prompts_are_read_in_pieces(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for piece in (512, 7):
+        monkeypatch.setattr("quantcli.runner.generate.PIECE", piece)
+        with open_session(root / "examples" / "tiny", Options(exact=True, length=64)) as session:
+            found.append(text_of(session, "It was the best of times, it was the worst of times", 8)[0])
+    assert found[0] == found[1]
+
+
+def test_stops_at_the_end_and_at_the_context(root: Path) -> None:
+    with open_session(root / "examples" / "tiny", Options(exact=True, length=16)) as session:
+        text, generation = text_of(session, "Once upon a time", 50)
+        assert generation.stopped == "context" and len(generation.prompt) + len(generation.tokens) == 16
+        session.tokenizer.end_of_generation = {generation.tokens[2]}
+        text, stopped = text_of(session, "Once upon a time", 50)
+        assert stopped.stopped == "end" and stopped.tokens == generation.tokens[:2]
+        assert len(text_of(session, "Once upon a time", 4, ignore_end=True)[1].tokens) == 4
+        with pytest.raises(ContextTooLong, match="room for 16"):
+            text_of(session, "word " * 40, 1)
+
+
+def test_sampling_filters_and_seeds() -> None:
+    logits = numpy.log(numpy.array([0.5, 0.25, 0.15, 0.06, 0.04]))
+
+    def drawn(**settings: float) -> set[int]:
+        sampler = Sampler(Sampling(**({"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 7} | settings)))
+        return {sampler.choose(logits) for _ in range(400)}
+
+    assert drawn(temperature=0) == {0} and drawn() == {0, 1, 2, 3, 4}
+    assert drawn(top_k=2) == {0, 1} and drawn(top_p=0.7) == {0, 1} and drawn(top_p=0.76) == {0, 1, 2}
+    assert drawn(min_p=0.2) == {0, 1, 2} and drawn(top_p=0) == {0}
+    first, second = (Sampler(Sampling(temperature=1.0, seed=3)) for _ in range(2))
+    assert [first.choose(logits) for _ in range(20)] == [second.choose(logits) for _ in range(20)]
+    sampler = Sampler(Sampling(temperature=2.0, top_k=0, top_p=1, min_p=0, seed=1))
+    share = numpy.bincount([sampler.choose(logits) for _ in range(4000)], minlength=5) / 4000
+    flat = numpy.sqrt([0.5, 0.25, 0.15, 0.06, 0.04])
+    assert numpy.abs(share - flat / flat.sum()).max() < 0.03
+    with pytest.raises(UsageError, match="--top-p"):
+        Sampling(top_p=1.5)
+
+
+TEMPLATE = ("{% for m in messages %}<|{{ m.role }}|>{{ m['content'] | trim }}{% endfor %}"
+            "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+
+
+def with_template(session: Session, template: str | None) -> Session:
+    session.tokenizer.chat_template = template
+    return session
+
+
+def test_chat_without_a_template_or_the_package(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_session(root / "examples" / "tiny") as session:
+        with pytest.raises(UsageError, match="no chat template"):
+            chat.render(with_template(session, None).tokenizer, [])
+        for name in ("jinja2", "jinja2.ext", "jinja2.sandbox"):
+            monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+        with pytest.raises(MissingPackage, match="jinja2"):
+            chat.render(with_template(session, TEMPLATE).tokenizer, [])
+
+
+def test_chat_templates_are_rendered_in_a_sandbox(root: Path) -> None:
+    pytest.importorskip("jinja2")
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": " Hello "}]
+    with open_session(root / "examples" / "tiny") as session:
+        assert chat.render(with_template(session, TEMPLATE).tokenizer, messages) == "<|system|>Be kind.<|user|>Hello<|assistant|>"
+        for template, message in (("{{ raise_exception('no system role') }}", "no system role"),
+                                  ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "unsafe"), ("{% for %}", "fails")):
+            with pytest.raises(BadTokenizer, match=message):
+                chat.render(with_template(session, template).tokenizer, messages)
+        assert chat.render(with_template(session, "{{ bos_token }}{{ messages | tojson }}").tokenizer, messages[:1]) == (
+            '<s>[{"role": "system", "content": "Be kind."}]')
+
+
+def test_special_tokens_of_a_rendered_conversation_are_read(root: Path) -> None:
+    with open_session(root / "tests" / "arch" / "phi3") as session:
+        tokenizer = session.tokenizer
+        ids = chat.encode(tokenizer, "<|user|>\nHi<|end|>\n<|assistant|>\n")
+        texts = [tokenizer.texts[i] for i in ids]
+        assert "<|user|>" in texts and "<|assistant|>" in texts and texts.count("<s>") <= 1
+    with open_session(root / "examples" / "tiny") as session:
+        bos = session.tokenizer.texts[session.tokenizer.bos]
+        assert chat.encode(session.tokenizer, bos + "Hi").count(session.tokenizer.bos) == 1
+        assert isinstance(session.model.metadata["tokenizer.ggml.model"], container.Value)
+        session.tokenizer.add_bos = False
+        with pytest.raises(UsageError, match="empty"):
+            prompt_ids(session, "")
