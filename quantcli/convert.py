@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from quantcli import __version__, encode, formats, imatrix, kernels, loader, overrides, plan, recipes, shards, writer
 from quantcli.container import string
-from quantcli.errors import MissingFile, NoKernel, OutputFailed, UsageError
+from quantcli.errors import MissingFile, NoKernel, OutputExists, OutputFailed, UsageError
 from quantcli.model import Model
 from quantcli.plan import Plan
 
 TEMPLATE_LIMIT = 4 << 20  # bytes of a chat template file
+AUTOMATIC = Path("auto")  # --imatrix auto: collect one first
+COLLECTED = "imatrix.gguf"  # its name, beside the output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +79,33 @@ class Job:
 
 
 def convert(request: Request, progress: encode.Progress | None = None) -> dict[str, Any]:
-    """`prepare`, then `describe` for a dry run or `execute`. Raises QuantcliError."""
-    job = prepare(request)
+    """`calibrated`, `prepare`, then `describe` for a dry run or `execute`. Raises QuantcliError."""
+    job = prepare(calibrated(request))
     try:
         return describe(job) if request.dry_run else execute(job, progress)
     finally:
         job.model.close()
+
+
+def calibrated(request: Request, progress: Callable[[str, int], Any] | None = None) -> Request:
+    """With `--imatrix auto` the request that uses a matrix collected from the bundled text, kept beside the output.
+
+    Everything else about the request is checked first: collecting takes minutes. A dry run collects nothing.
+    """
+    if request.imatrix != AUTOMATIC or request.dry_run:
+        return request
+    from quantcli.runner import calibration
+
+    prepare(replace(request, imatrix=None, allow_no_imatrix=True)).model.close()
+    output = request.output
+    folder = Path() if output is None else output if _is_folder(output, len(request.types)) else output.parent
+    matrix = folder / COLLECTED
+    try:
+        calibration.run(calibration.Request(model=request.source, output=matrix, force=request.force), progress)
+    except OutputExists as error:
+        raise OutputExists(error.message, where=error.where,
+                           hint=f"use it with --imatrix {matrix}, or replace it with --force") from None
+    return replace(request, imatrix=matrix)
 
 
 # ---- before the work
@@ -131,16 +154,17 @@ def _options(request: Request) -> dict[str, Any]:
         return None if text is None else overrides.tensor_type(text, option)
 
     importance = None
-    if request.imatrix is not None:
+    if request.imatrix is not None and request.imatrix != AUTOMATIC:
         importance = imatrix.read(request.imatrix).filtered(request.include_weights, request.exclude_weights)
-    elif request.include_weights or request.exclude_weights:
+    elif request.imatrix is None and (request.include_weights or request.exclude_weights):
         raise UsageError("--include-weights and --exclude-weights select from an importance matrix",
                          hint="give one with --imatrix FILE")
     return {
         "pure": request.pure, "overrides": tuple(rules),
         "output_tensor_type": one_type(request.output_tensor_type, "--output-tensor-type"),
         "token_embedding_type": one_type(request.token_embedding_type, "--token-embedding-type"),
-        "leave_output_tensor": request.leave_output_tensor, "importance": importance, "keep_split": request.keep_split,
+        "leave_output_tensor": request.leave_output_tensor, "importance": importance,
+        "imatrix": request.imatrix == AUTOMATIC, "keep_split": request.keep_split,
         "split_max_size": overrides.parse_size(request.split_max_size) if request.split_max_size else None,
         "metadata": tuple(overrides.parse_setting(text) for text in request.metadata),
     }

@@ -23,7 +23,8 @@ def run(
         "`quantcli formats` lists them."))],
     output: Annotated[Optional[Path], Option("--output", "-o", metavar="FILE|DIR", help=(
         "Where to write. Default: <name>-<TYPE>.gguf in the current folder."))] = None,
-    imatrix: Annotated[Optional[Path], Option(metavar="FILE", help="Importance matrix (GGUF or legacy).")] = None,
+    imatrix: Annotated[Optional[Path], Option(metavar="FILE", help=(
+        "Importance matrix (GGUF or legacy); `auto` collects one from the bundled text first."))] = None,
     include_weights: Annotated[Optional[list[str]], Option(
         metavar="NAME", help="Use the importance matrix only for tensors whose name holds NAME.")] = None,
     exclude_weights: Annotated[Optional[list[str]], Option(
@@ -78,7 +79,7 @@ def run(
 
 
 def _run(reporter: Reporter, convert, request) -> dict[str, Any]:
-    job = convert.prepare(request)
+    job = convert.prepare(convert.calibrated(request, lambda name, total: reporter.steps(f"imatrix {name}", total)))
     for text in job.notes:
         reporter.note(f"note: {text}")
     for text in job.warnings:
