@@ -126,6 +126,6 @@ def test_edges_give_finite_blocks_or_an_overflow(name):
                 continue
             decoded = kernels.decode(type_id, raw, *x.shape)
             assert np.isfinite(decoded).all(), (pattern, index)
-            assert abs(decoded).max() <= 2.5 * float(abs(x).max()) + 1e-4, (pattern, index)
+            assert float(abs(decoded).max()) <= 2.5 * float(abs(x).max()) + 1e-4, (pattern, index)
             if not x.any():
                 assert not decoded.any(), (pattern, index)
