@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Write tests/golden/codebook_errors.json: ggml's weighted error on some rows of a trained model, per codebook type.
+
+    python scripts/make_codebook_golden.py [--ggml libggml-base.so]
+
+The model is ../shared/models/mid with ../shared/golden/mid-imatrix.gguf; the objective that of scripts/objectives.py. The
+codebook encoders promise ggml's error or less, not its bytes, and tests/test_codebook.py holds them to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+import objectives  # noqa: E402
+from bench_kernels import find_ggml, ggml_encoder  # noqa: E402
+from bench_quality import SHARED, linear_tensors  # noqa: E402
+from quantcli import formats, kernels  # noqa: E402
+
+TYPES = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS")
+TENSORS = ("blk.0.attn_v.weight", "blk.0.ffn_down.weight", "blk.2.attn_q.weight", "blk.4.ffn_up.weight",
+           "blk.4.attn_output.weight")
+ROWS = 48
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ggml", type=Path, help="libggml-base.so (default: that of llama-cpp-python)")
+    encode = ggml_encoder(parser.parse_args().ggml or find_ggml())
+    errors: dict[str, dict[str, float]] = {name: {} for name in TYPES}
+    for tensor, x, importance in linear_tensors(SHARED / "models" / "mid", SHARED / "golden" / "mid-imatrix.gguf", 1):
+        if tensor not in TENSORS:
+            continue
+        x = numpy.ascontiguousarray(x[:ROWS])
+        for name in TYPES:
+            row = formats.by_name(name)
+            out = numpy.empty((ROWS, formats.row_bytes(row, x.shape[1])), numpy.uint8)
+            encode(row.id, x, importance, out)
+            errors[name][tensor] = objectives.error(name, x, importance, kernels.decode(row.id, out, *x.shape))
+    target = ROOT / "tests" / "golden" / "codebook_errors.json"
+    target.write_text(json.dumps({"rows": ROWS, "errors": errors}, indent=1) + "\n", encoding="ascii")
+
+
+if __name__ == "__main__":
+    main()
