@@ -78,19 +78,20 @@ static int strict_rounding(void) {
 
 /* Index of the first value that is NaN or infinite (or, with `negative`, below zero); -1 if there is none. */
 static int64_t first_bad(const float *x, int64_t count, int negative) {
-    enum { CHUNK = 4096 };
+    enum { CHUNK = 1024 };
     for (int64_t start = 0; start < count; start += CHUNK) {
         int64_t stop = count - start < CHUNK ? count : start + CHUNK;
-        uint32_t bad = 0;
+        int32_t any = 0;                                        /* signed comparisons: SSE2 has no others */
         for (int64_t i = start; i < stop; ++i) {
-            uint32_t u;
+            int32_t u;
             memcpy(&u, x + i, 4);
-            bad |= ((u & 0x7fffffff) > 0x7f7fffff) | ((uint32_t)negative & (u > 0x80000000u));
+            any |= -((u & 0x7fffffff) > 0x7f7fffff) | (u & -negative);
         }
-        for (int64_t i = start; bad && i < stop; ++i) {
-            uint32_t u;
+        if (any >= 0) continue;
+        for (int64_t i = start; i < stop; ++i) {
+            int32_t u;
             memcpy(&u, x + i, 4);
-            if ((u & 0x7fffffff) > 0x7f7fffff || (negative && u > 0x80000000u)) return i;
+            if ((u & 0x7fffffff) > 0x7f7fffff || (negative && u < 0 && u != INT32_MIN)) return i;   /* -0 is fine */
         }
     }
     return -1;
