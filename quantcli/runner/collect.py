@@ -145,7 +145,7 @@ def _by_layer(session: Session, chunks: Chunks, collecting: Collecting, progress
             streams[index] = network.layer(layer, streams[index], cache)
             if progress is not None:
                 progress((layer * len(chunks) + stop) // layers, f"layer {layer + 1} of {layers}")
-        network.weights.release(f"blk.{layer}.")
+        network.release(layer)
     if collecting.output:
         for x in streams:
             network.head(x)

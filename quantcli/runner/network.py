@@ -31,6 +31,7 @@ class Network:
         self.kv_type = kv_type
         self.weights = Weights(model)
         self.embeddings = self.weights.matrix("token_embd", self.settings.hidden)
+        self._layers: dict[int, Layer] = {}
 
     def require(self, length: int) -> None:
         """Prepare for contexts of ``length`` positions. Raises ContextTooLong."""
@@ -48,8 +49,19 @@ class Network:
     def load(self) -> None:
         """Read all layers and the head now, so that the first run is not slower than the others."""
         for layer in range(self.settings.layers):
-            Layer(self, layer)
+            self.tensors(layer)
         self.head_matrix()
+
+    def tensors(self, layer: int) -> Layer:
+        """The layer's tensors, read when first asked for."""
+        if layer not in self._layers:
+            self._layers[layer] = Layer(self, layer)
+        return self._layers[layer]
+
+    def release(self, layer: int) -> None:
+        """Forget the layer's tensors."""
+        self._layers.pop(layer, None)
+        self.weights.release(f"blk.{layer}.")
 
     def new_cache(self, sequences: int, capacity: int) -> Cache:
         """An empty cache for ``sequences`` of at most ``capacity`` positions."""
@@ -83,7 +95,7 @@ class Network:
 
     def layer(self, index: int, x: Array, cache: Cache) -> Array:
         """One transformer layer on the residual stream [S, T, H]."""
-        s, layer, scale = self.settings, Layer(self, index), numpy.float32(self.settings.residual_scale)
+        s, layer, scale = self.settings, self.tensors(index), numpy.float32(self.settings.residual_scale)
         normed = layer.norm("attn_norm", x)
         attended = layer.post_norm("post_attention_norm", attention(self, layer, normed, cache))
         if s.parallel:  # both read the layer's input
