@@ -13,7 +13,7 @@ from quantcli.model import Model
 
 # Graph flags that name computations which the runner lacks.
 LACKING = {"latent": "latent attention", "recurrent": "recurrent layers", "encoder_decoder": "an encoder beside the decoder"}
-MISSING_KIND = "this runner has no {what}; other commands take the model"
+MISSING_KIND = "{what}: not in this runner; convert, inspect and verify take the model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class _Reader:
         if hasattr(value, "__len__") and not isinstance(value, str):
             if len(set(value)) != 1:
                 raise UnsupportedGraph(f"{key} differs between layers", where=f"{self.architecture}.{key}",
-                                       hint=MISSING_KIND.format(what="such layers"))
+                                       hint=MISSING_KIND.format(what="layers of different kinds"))
             value = value[0]
         if value is None or isinstance(value, (str, bool)) or not least <= value <= most:
             problem = "is missing" if value is None else f"is {value!r}"
@@ -111,7 +111,7 @@ def read(model: Model, *, length: int | None = None) -> Settings:
             raise UnsupportedGraph(f"{model.architecture} needs {what}", where=model.name, hint=MISSING_KIND.format(what=what))
     if not graph.causal:
         raise UnsupportedGraph(f"{model.architecture} is no causal language model", where=model.name,
-                               hint=MISSING_KIND.format(what="use for encoders"))
+                               hint=MISSING_KIND.format(what="encoders"))
     return _read(_Reader(model), graph, model, length)
 
 
