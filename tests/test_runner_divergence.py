@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from math import exp, log
 from pathlib import Path
 from xml.dom import minidom
@@ -222,3 +224,15 @@ def test_the_page_is_one_well_formed_file(tiny_files: dict[str, Path], result: d
     assert not any(word in page for word in ("<script", "http:", "https:", "src=", "url("))
     nasty = {**result, "models": [{**result["models"][0], "name": "<b>&", "text": "<i>"}]}
     assert "<b>" not in html.render(nasty, "1") and "&lt;b&gt;&amp;" in html.render(nasty, "1")
+
+
+# ---- figures of llama.cpp
+
+
+@pytest.mark.slow
+def test_divergences_are_llama_cpps(root: Path, shared: Path) -> None:
+    """A file of each kind of activation blocks on one text; scripts/check_divergence.py does all."""
+    command = [sys.executable, root / "scripts" / "check_divergence.py", shared, "--texts", "code", "--types", "Q8_0", "Q4_1",
+               "Q4_K_M", "IQ4_NL", "IQ3_M"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0 and "5 of 5 hold" in done.stdout, done.stdout + done.stderr

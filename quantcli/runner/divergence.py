@@ -26,26 +26,21 @@ SHARES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
 @dataclass
-class Tally:
-    """What is known about one model on one text: values of every scored position, chunk by chunk."""
+class Values:
+    """Values of scored positions in pieces: of one chunk while its blocks come in, of a text chunk by chunk."""
 
-    session: Session
-    nll: list[numpy.ndarray] = field(default_factory=list)  # float32 [scored] each, of the model
+    nll: list[numpy.ndarray] = field(default_factory=list)  # float32 [positions] each, of the model
     base: list[numpy.ndarray] = field(default_factory=list)  # of the reference
     kld: list[numpy.ndarray] = field(default_factory=list)
-    same: list[numpy.ndarray] = field(default_factory=list)
+    same: list[numpy.ndarray] = field(default_factory=list)  # whether both have the same likeliest token
     missed: list[tuple[float, float]] = field(default_factory=list)  # (true, recorded) divergence where both are known
 
 
 @dataclass
-class _Chunk:
-    """One chunk's values of one model while its blocks come in."""
+class Tally(Values):
+    """What is known about one model on one text; one piece per complete chunk."""
 
-    nll: list[numpy.ndarray] = field(default_factory=list)
-    base: list[numpy.ndarray] = field(default_factory=list)
-    kld: list[numpy.ndarray] = field(default_factory=list)
-    same: list[numpy.ndarray] = field(default_factory=list)
-    missed: list[tuple[float, float]] = field(default_factory=list)
+    session: Session | None = None
 
 
 def check_vocabulary(reference: Session | Record | Any, session: Session) -> None:
@@ -68,7 +63,7 @@ def measure(source: Source, sessions: Sequence[Session], progress: Progress | No
     """
     chunks = source.chunks
     scores = [ModelScores(session.network, chunks) for session in sessions]
-    tallies = [Tally(session) for session in sessions]
+    tallies = [Tally(session=session) for session in sessions]
     try:
         for start, stop in chunks.batches():
             for one in (source, *scores):
@@ -84,9 +79,9 @@ def measure(source: Source, sessions: Sequence[Session], progress: Progress | No
     return tallies, False
 
 
-def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: Recorder | None) -> list[_Chunk]:
+def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: Recorder | None) -> list[Values]:
     """All models on one chunk."""
-    found = [_Chunk() for _ in scores]
+    found = [Values() for _ in scores]
     wholes = source.full(chunk) if isinstance(source, Record) else {}
     for block in blocks(source.chunks, chunk, scores[0].network.vocabulary if scores else 1):
         expected, wanted = source.block(block), targets(source.chunks, block)
@@ -95,10 +90,10 @@ def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: 
             recorder.add(block, expected, wanted)
         for one, score in zip(found, scores, strict=True):
             log_probs, operations = score.block(block), score.network.operations
-            found_kld, same = expected.compare(log_probs, operations)
+            kld, same = expected.compare(log_probs, operations)
             one.nll.append(-numpy.take_along_axis(log_probs, wanted[:, None], axis=1)[:, 0])
             one.base.append(base)
-            one.kld.append(found_kld.astype(numpy.float32))
+            one.kld.append(kld.astype(numpy.float32))
             one.same.append(same)
             for place in (p - block.start for p in wholes if block.start <= p < block.stop):
                 true, _ = wholes[place + block.start].compare(log_probs[place, None], operations)
@@ -106,7 +101,7 @@ def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: 
     return found
 
 
-def _add(tallies: Sequence[Tally], found: Sequence[_Chunk]) -> None:
+def _add(tallies: Sequence[Tally], found: Sequence[Values]) -> None:
     """A chunk counts when all models have seen it."""
     for tally, one in zip(tallies, found, strict=True):
         for name in ("nll", "base", "kld", "same"):

@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Divergence of our files beside llama.cpp's, type by type: quantize a checkpoint as llama-quantize does, compare, print.
+
+    python scripts/check_divergence.py ../shared                      # all types and texts: about an hour on two cores
+    python scripts/check_divergence.py ../shared --types Q8_0 Q4_K_M --texts code
+
+FOLDER holds models/mid, golden/peer-mid.csv, golden/mid-imatrix.gguf and text/. A figure holds when it is within 5 % or one
+standard error of llama.cpp's; for codebook types (IQ1 to IQ3) it may also be lower. Exit status 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+from pathlib import Path
+
+from quantcli import convert
+from quantcli.report import Reporter
+from quantcli.runner import compare
+from quantcli.runner.session import Options
+
+TEXTS = {"wiki": "wiki.test.raw", "books": "books.txt", "code": "code.txt"}
+TOLERANCE = 0.05
+MAY_BE_LOWER = ("IQ1", "IQ2", "IQ3")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--types", nargs="+", help="file types; default: all in the peer's table")
+    parser.add_argument("--texts", nargs="+", choices=TEXTS, default=list(TEXTS))
+    parser.add_argument("--chunks", type=int, default=40, help="the peer's figures are those of 40")
+    parser.add_argument("--threads", type=int)
+    given = parser.parse_args()
+    with open(given.folder / "golden" / "peer-mid.csv", newline="") as file:
+        peer = {(row["type"], row["text"]): row for row in csv.DictReader(file)}
+    types = given.types or list(dict.fromkeys(name for name, _ in peer))
+    with tempfile.TemporaryDirectory() as folder:
+        return run(given, peer, types, Path(folder))
+
+
+def run(given: argparse.Namespace, peer: dict, types: list[str], folder: Path) -> int:
+    source = given.folder / "models" / "mid"
+    convert.convert(convert.Request(source=source, types=("BF16",), output=folder / "base.gguf"))
+    for name in types:
+        convert.convert(convert.Request(source=source, types=(name,), search="ggml", output=folder / f"{name}.gguf",
+                                        imatrix=given.folder / "golden" / "mid-imatrix.gguf"))
+    # The peer's base logits come from BF16 activations: "q8" is that beside BF16 weights.
+    job = compare.prepare(compare.Request(
+        reference=folder / "base.gguf", models=[folder / f"{name}.gguf" for name in types], chunks=given.chunks,
+        texts=[given.folder / "text" / TEXTS[text] for text in given.texts], reference_activations="q8",
+        options=Options(activations="q8", threads=given.threads, length=512)))
+    reporter = Reporter()
+    try:
+        result = compare.execute(job, reporter.steps)
+    finally:
+        job.close()
+    names = {file: text for text, file in TEXTS.items()}
+    rows, failed = [], 0
+    for entry in result["models"]:
+        row = peer[entry["name"], names[entry["text"]]]
+        own, other, error = entry["kld"]["mean"], float(row["kld_mean"]), float(row["kld_se"])
+        lower = own < other and entry["name"].startswith(MAY_BE_LOWER)
+        good = lower or abs(own / other - 1) <= TOLERANCE or abs(own - other) <= error
+        failed += not good
+        rows.append((entry["name"], row["text"], f"{own:.6f}", f"{other:.6f}", f"{error:.6f}", f"{own / other:.3f}",
+                     f"{entry['ppl']['mean']:.4f}", row["ppl"], f"{entry['same_top']:.2f}", row["same_top_pct"],
+                     f"{entry['rms_dp']:.3f}", row["rms_dp_pct"], "ok" if good else "DIFFERS"))
+    reporter.table(("type", "text", "KLD", "peer", "+-", "ratio", "PPL", "peer", "same top", "peer", "RMS dp", "peer", ""), rows,
+                   right=range(2, 12))
+    reporter.line(f"{len(rows) - failed} of {len(rows)} hold")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
