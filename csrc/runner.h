@@ -90,4 +90,8 @@ QC_API int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t
  * float64), and the first index of the largest element of each. */
 QC_API int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float *other, int64_t rows, int64_t columns,
                              double *divergence, int64_t *base_top, int64_t *other_top);
+
+/* For benchmarks: run the multiply-adds that products are made of in registers alone, on the calling thread, and return how
+ * many operations (a multiplication and an addition are two) that was. kind: a QC_ACTIVATIONS_ value. */
+QC_API int64_t qc_peak(int32_t isa, int32_t kind, int64_t rounds);
 #endif

@@ -86,6 +86,7 @@ typedef struct {
     void (*log_softmax)(float *logits, int64_t columns, float scale, float cap);
     double (*divergence)(const float *base, const float *other, int64_t columns);
     int64_t (*top)(const float *x, int64_t columns);
+    int64_t (*peak)(int32_t kind, int64_t rounds);
 } level;
 
 enum { QUERY_BLOCK = 32, QUERY_ROWS = 4 };

@@ -27,3 +27,8 @@ int qc_has_pairs(const level *l) {
     return l->bf16_pairs != 0;
 #endif
 }
+
+int64_t qc_peak(int32_t isa, int32_t kind, int64_t rounds) {
+    const level *l = qc_level_of(isa);
+    return l ? l->peak(kind, rounds) : 0;
+}

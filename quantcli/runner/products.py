@@ -66,6 +66,7 @@ int32_t qc_rotate(qc_pool *pool, int32_t isa, const float *x, int64_t positions,
 int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale, float cap);
 int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float *other, int64_t rows, int64_t columns,
                       double *divergence, int64_t *base_top, int64_t *other_top);
+int64_t qc_peak(int32_t isa, int32_t kind, int64_t rounds);
 """
 KINDS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4, "swiglu_oai": 5}
 

@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Speed of the runner: products per type against this core's peak, whole models against llama.cpp in the same run.
+
+    python scripts/bench_runner.py [--types Q4_K,Q8_0] [--models FILE.gguf ...] [--threads 2] [--markdown FILE]
+
+Products: 2048 x 2048 weights times 512 tokens (GFLOP/s) and 16384 x 2048 weights times one token (GB/s of weights),
+one thread, best of several by that thread's CPU time, so that a busy machine disturbs little. Models: a prompt of 512
+tokens and 64 generated ones, q8 activations (what llama.cpp does), turns alternating with llama.cpp's library where
+llama-cpp-python can be imported (`pip install '.[peers]'`); best of each, by wall time, with --threads 1 by CPU time. Files: scripts/make_checkpoint.py
+writes a 1.1B-shaped checkpoint, `quantcli convert` makes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import kernel_report as report  # noqa: E402
+
+from quantcli import formats, kernels  # noqa: E402
+from quantcli.runner.products import MODES, Products, can_multiply  # noqa: E402
+
+COLUMNS, ROWS, TOKENS, ROWS_OF_ONE = 2048, 2048, 512, 16384
+PROMPT, GENERATED = 512, 64
+TYPES = "F32,F16,BF16,Q8_0,Q4_0,Q5_0,Q4_1,Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_NL,IQ4_XS,IQ3_S,IQ3_XXS,IQ2_S,IQ2_XS,IQ2_XXS,IQ1_S,MXFP4"
+
+
+def best(run: Callable[[], Any], seconds: float, clock: Callable[[], float] = time.thread_time) -> float:
+    """Shortest time of `run`, called for about ``seconds`` after one warm-up."""
+    run()
+    shortest, end = math.inf, clock() + seconds
+    while clock() < end:
+        start = clock()
+        run()
+        shortest = min(shortest, clock() - start)
+    return shortest
+
+
+# ---- products
+
+
+def peaks(products: Products) -> dict[str, float]:
+    """Operations per second (10^9) of one core without memory, by mode."""
+    result = {}
+    for mode, kind in MODES.items():
+        count = products.lib.qc_peak(products.isa, kind, 1)
+        rounds = 200_000
+        result[mode] = count * rounds / best(lambda: products.lib.qc_peak(products.isa, kind, rounds), 0.3) / 1e9
+    return result
+
+
+def measure_type(kind: formats.TensorType, contenders: dict[str, Products], seconds: float) -> dict[str, float]:
+    """GFLOP/s per mode for a batch, GB/s per mode for one token."""
+    generator = numpy.random.default_rng(kind.id)
+    part = generator.normal(0, 0.05, (256, COLUMNS)).astype(numpy.float32)
+    raw = numpy.tile(kernels.encode(kind.id, part, numpy.ones(COLUMNS, numpy.float32)), (ROWS_OF_ONE // 256, 1))
+    x = generator.standard_normal((TOKENS, COLUMNS)).astype(numpy.float32)
+    out, one = numpy.empty((TOKENS, ROWS), numpy.float32), numpy.empty((1, ROWS_OF_ONE), numpy.float32)
+    result = {}
+    for mode, products in contenders.items():
+        spent = best(lambda products=products: products.product(kind.id, raw, ROWS, x, out), seconds)
+        result[mode] = 2 * ROWS * COLUMNS * TOKENS / spent / 1e9
+        spent = best(lambda products=products: products.product(kind.id, raw, ROWS_OF_ONE, x[:1], one), seconds / 2)
+        result[f"{mode} one"] = raw.nbytes / spent / 1e9
+    return result
+
+
+def product_table(names: list[str], isa: str | None, seconds: float) -> list[str]:
+    contenders = {mode: Products(mode, 1, isa) for mode in MODES}
+    roof = peaks(contenders["q8"])
+    lines = [
+        f"Peak of one core in registers ({isa or kernels.isa()}): float {roof['float']:.0f}, int16 {roof['int16']:.0f}, "
+        f"int8 {roof['q8']:.0f} GOP/s.", "",
+        "| type | q8 GFLOP/s | of peak | int16 | float | of peak | one token, q8 GB/s | float GB/s |", "|---|---|---|---|---|---|---|---|"]
+    for name in names:
+        kind = formats.by_name(name)
+        if not can_multiply(kind.id):
+            continue
+        got = measure_type(kind, contenders, seconds)
+        top = roof["q8"] if kind.quantized else roof["float"]
+        lines.append(f"| {name} | {got['q8']:.0f} | {got['q8'] / top:.0%} | {got['int16']:.0f} | {got['float']:.0f} | "
+                     f"{got['float'] / roof['float']:.0%} | {got['q8 one']:.1f} | {got['float one']:.1f} |")
+    return lines
+
+
+# ---- whole models
+
+
+class Ours:
+    """A file in this project's runner."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        from quantcli.runner.session import Options, open_session
+
+        self.session = open_session(path, Options(activations="q8", threads=threads))
+        self.network = self.session.network
+        self.network.load()
+
+    def prompt(self, tokens: numpy.ndarray) -> None:
+        self.cache = self.network.new_cache(1, PROMPT + GENERATED)
+        self.network.forward(tokens[None], self.cache, len(tokens) - 1)
+
+    def generate(self, tokens: numpy.ndarray) -> None:
+        for token in tokens:
+            self.network.forward(numpy.array([[token]]), self.cache)
+
+    def close(self) -> None:
+        self.session.close()
+
+
+class Llama:
+    """The same file in llama.cpp, through llama-cpp-python."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        from llama_cpp import Llama as Model
+
+        with open("/dev/null", "w") as nothing, contextlib.redirect_stderr(nothing):
+            self.model = Model(str(path), n_ctx=PROMPT + GENERATED, n_batch=PROMPT, n_ubatch=PROMPT, n_threads=threads,
+                               n_threads_batch=threads, verbose=False)
+
+    def prompt(self, tokens: numpy.ndarray) -> None:
+        self.model.reset()
+        self.model.eval(tokens.tolist())
+
+    def generate(self, tokens: numpy.ndarray) -> None:
+        for token in tokens.tolist():
+            self.model.eval([token])
+
+    def close(self) -> None:
+        self.model.close()
+
+
+def measure_model(path: Path, contenders: dict[str, type], threads: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """(prompt, generated) tokens per second of each contender, in turns."""
+    tokens = numpy.random.default_rng(1).integers(3, 2000, PROMPT + GENERATED)
+    running = {name: make(path, threads) for name, make in contenders.items()}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    for turn in range(rounds + 1):
+        for name, model in running.items():
+            start = clock()
+            model.prompt(tokens[:PROMPT])
+            middle = clock()
+            model.generate(tokens[PROMPT:])
+            if turn:
+                times[name].append((middle - start, clock() - middle))
+    for model in running.values():
+        model.close()
+    return {name: (PROMPT / min(t[0] for t in spent), GENERATED / min(t[1] for t in spent)) for name, spent in times.items()}
+
+
+def model_table(paths: list[Path], threads: int, rounds: int, show: Callable[[str], None]) -> None:
+    peer = importlib.util.find_spec("llama_cpp") is not None
+    contenders: dict[str, type] = {"quantcli": Ours, **({"llama.cpp": Llama} if peer else {})}
+    show(f"Tokens per second, {threads} threads, prompt of {PROMPT}, then {GENERATED} one by one; q8 activations"
+         + ("." if peer else "; llama.cpp is not installed here."))
+    show("")
+    show("| file | prompt | llama.cpp | ratio | generated | llama.cpp | ratio |")
+    show("|---|---|---|---|---|---|---|")
+    ratios: tuple[list[float], list[float]] = ([], [])
+    for path in paths:
+        got = measure_model(path, contenders, threads, rounds)
+        cells = []
+        for part in (0, 1):
+            ours, theirs = got["quantcli"][part], got.get("llama.cpp", (0, 0))[part]
+            if theirs:
+                ratios[part].append(ours / theirs)
+            cells += [f"{ours:.1f}", f"{theirs:.1f}" if theirs else "-", f"{ours / theirs:.2f}" if theirs else "-"]
+        show(f"| {path.stem} | " + " | ".join(cells) + " |")
+    if ratios[0]:
+        means = [math.exp(sum(map(math.log, part)) / len(part)) for part in ratios]
+        show(f"| geometric mean | | | {means[0]:.2f} | | | {means[1]:.2f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--types", default=TYPES, help="types of the first table, separated by commas; empty: no such table")
+    parser.add_argument("--isa", help="instruction set of the first table (default: the best)")
+    parser.add_argument("--models", type=Path, nargs="*", default=[], metavar="FILE", help="GGUF files of the second table")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the second table")
+    parser.add_argument("--rounds", type=int, default=3, help="turns per model")
+    parser.add_argument("--seconds", type=float, default=0.3, help="time per product")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")
+    options = parser.parse_args()
+    lines: list[str] = []
+
+    def show(line: str) -> None:
+        print(line, flush=True)
+        lines.append(line)
+
+    about = report.machine()
+    show(f"{about['date']}, {about['cpu']}; `python scripts/bench_runner.py {' '.join(sys.argv[1:])}`")
+    show("")
+    if options.types:
+        for line in product_table(options.types.split(","), options.isa, options.seconds):
+            show(line)
+        show("")
+    if options.models:
+        model_table(options.models, options.threads, options.rounds, show)
+    if options.markdown:
+        options.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
