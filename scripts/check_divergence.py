@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Divergence of our files beside llama.cpp's, type by type: quantize a checkpoint as llama-quantize does, compare, print.
+"""Divergence of our files beside llama.cpp's: quantize a checkpoint as llama-quantize does, compare, print.
 
     python scripts/check_divergence.py ../shared                      # all types and texts: about an hour on two cores
     python scripts/check_divergence.py ../shared --types Q8_0 Q4_K_M --texts code
 
-FOLDER holds models/mid, golden/peer-mid.csv, golden/mid-imatrix.gguf and text/. A figure holds when it is within 5 % or one
-standard error of llama.cpp's; for codebook types (IQ1 to IQ3) it may also be lower. Exit status 1 otherwise.
+FOLDER holds models/mid, golden/peer-mid.csv, golden/mid-imatrix.gguf and text/. A figure holds when it is within 5 % or
+one standard error of llama.cpp's; for codebook types (IQ1 to IQ3) it may also be lower. Exit status 1 otherwise.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def run(given: argparse.Namespace, peer: dict, types: list[str], folder: Path) -
         rows.append((entry["name"], row["text"], f"{own:.6f}", f"{other:.6f}", f"{error:.6f}", f"{own / other:.3f}",
                      f"{entry['ppl']['mean']:.4f}", row["ppl"], f"{entry['same_top']:.2f}", row["same_top_pct"],
                      f"{entry['rms_dp']:.3f}", row["rms_dp_pct"], "ok" if good else "DIFFERS"))
-    reporter.table(("type", "text", "KLD", "peer", "+-", "ratio", "PPL", "peer", "same top", "peer", "RMS dp", "peer", ""), rows,
+    columns = ("type", "text", "KLD", "peer", "+-", "ratio", "PPL", "peer", "same top", "peer", "RMS dp", "peer", "")
+    reporter.table(columns, rows,
                    right=range(2, 12))
     reporter.line(f"{len(rows) - failed} of {len(rows)} hold")
     return 1 if failed else 0

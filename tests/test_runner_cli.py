@@ -15,7 +15,8 @@ from quantcli import imatrix
 
 
 def quantcli(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "quantcli", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-m", "quantcli", *map(str, arguments)], capture_output=True, text=True,
+                          timeout=120)
 
 
 def test_perplexity(tiny_files: dict[str, Path], prose: Path) -> None:
@@ -31,17 +32,21 @@ def test_perplexity(tiny_files: dict[str, Path], prose: Path) -> None:
 
 def test_compare_prints_a_table_and_writes_a_page(tiny_files: dict[str, Path], prose: Path, tmp_path: Path) -> None:
     page, models = tmp_path / "r.html", [tiny_files["Q8_0"], tiny_files["Q2_K"]]
-    done = quantcli("compare", tiny_files["BF16"], *models, "-f", prose, "-c", 64, "--chunks", 2, "--html", page, "--threads", 1)
+    done = quantcli("compare", tiny_files["BF16"], *models, "-f", prose, "-c", 64, "--chunks", 2, "--html", page,
+                    "--threads", 1)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split()[:5] == ["model", "text", "MB", "bpw", "KLD"] and lines[2].startswith("tiny-Q2_K") and len(lines) == 3
+    assert lines[0].split()[:5] == ["model", "text", "MB", "bpw", "KLD"]
+    assert lines[2].startswith("tiny-Q2_K") and len(lines) == 3
     assert page.read_text().startswith("<!DOCTYPE html>") and "activations: tiny-Q8_0 q8" in done.stderr
-    done = quantcli("compare", tiny_files["BF16"], *models, "-f", prose, "-c", 64, "--chunks", 2, "--json", "--threads", 1)
+    done = quantcli("compare", tiny_files["BF16"], *models, "-f", prose, "-c", 64, "--chunks", 2, "--json",
+                    "--threads", 1)
     result = json.loads(done.stdout)
     entry = result["models"][1]
     assert {"name", "bytes", "bpw", "text", "kld", "ppl", "same_top", "rms_dp"} <= entry.keys()
     assert {"mean", "se", "median", "p90", "p95", "p99", "p999", "max"} <= entry["kld"].keys()
-    assert {"mean", "se", "ratio"} <= entry["ppl"].keys() and result["schema"] == 1 and result["reference"]["name"] == "tiny-BF16"
+    assert {"mean", "se", "ratio"} <= entry["ppl"].keys()
+    assert result["schema"] == 1 and result["reference"]["name"] == "tiny-BF16"
     assert entry["bytes"] == tiny_files["Q2_K"].stat().st_size
 
 
@@ -60,7 +65,8 @@ def test_imatrix_feeds_convert(root: Path, prose: Path, tmp_path: Path) -> None:
 def test_generate(tiny_files: dict[str, Path]) -> None:
     done = quantcli("generate", tiny_files["BF16"], "-p", "Once upon a time", "-n", 12, "--threads", 1)
     assert done.stdout == "Once upon a time, I was surprised to see the s\n" and "tokens/s" in done.stderr
-    result = json.loads(quantcli("generate", tiny_files["BF16"], "-p", "Once", "-n", 5, "--temperature", 1, "--seed", 5, "--json").stdout)
+    result = json.loads(quantcli("generate", tiny_files["BF16"], "-p", "Once", "-n", 5, "--temperature", 1, "--seed", 5,
+                                 "--json").stdout)
     assert len(result["tokens"]) == 5 and result["stopped"] == "length" and isinstance(result["text"], str)
     assert quantcli("generate", tiny_files["BF16"], "-p", "Hi", "--chat").returncode == 2
 
@@ -81,7 +87,8 @@ def test_errors_are_classes(tiny_files: dict[str, Path], tmp_path: Path, argumen
 def test_ctrl_c_prints_what_is_known(tiny_files: dict[str, Path], prose: Path, tmp_path: Path) -> None:
     text = tmp_path / "long.txt"
     text.write_text(prose.read_text() * 60)
-    command = [sys.executable, "-m", "quantcli", "perplexity", tiny_files["BF16"], "-f", text, "-c", "128", "--json", "--threads", "1"]
+    command = [sys.executable, "-m", "quantcli", "perplexity", tiny_files["BF16"], "-f", text, "-c", "128", "--json",
+               "--threads", "1"]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     time.sleep(8)
     process.send_signal(signal.SIGINT)

@@ -18,7 +18,8 @@ OPTIONS = Options(activations="float", length=LENGTH)
 
 
 def request(root: Path, prose: Path, output: Path, **options: object) -> calibration.Request:
-    given = {"model": root / "examples" / "tiny", "text": prose, "length": LENGTH, "chunks": 6, "options": OPTIONS} | options
+    given = {"model": root / "examples" / "tiny", "text": prose, "length": LENGTH, "chunks": 6,
+             "options": OPTIONS} | options
     return calibration.Request(output=output, **given)
 
 

@@ -71,7 +71,8 @@ def test_statistics_are_their_definitions(result: dict, tiny_files: dict[str, Pa
     assert entry["ppl"]["ratio"] == pytest.approx(exp(reference.mean() - own.mean()), rel=1e-4)
     assert log(entry["ppl"]["ratio"]) == pytest.approx(entry["ppl"]["ln_ratio"])
     assert entry["ppl"]["ln_ratio_se"] == pytest.approx((reference - own).std() / (own.size - 1) ** 0.5, rel=1e-3)
-    assert entry["rms_dp"] == pytest.approx(100 * numpy.square(numpy.exp(own) - numpy.exp(reference)).mean() ** 0.5, rel=1e-3)
+    assert entry["rms_dp"] == pytest.approx(100 * numpy.square(numpy.exp(own) - numpy.exp(reference)).mean() ** 0.5,
+                                            rel=1e-3)
     assert entry["same_top"] == pytest.approx(100 * (base.argmax(-1) == other.argmax(-1)).mean(), abs=1)
     first = numpy.array(result["models"][0]["per_chunk"])
     difference = numpy.array(entry["per_chunk"]) - first
@@ -92,7 +93,8 @@ def test_a_model_does_not_diverge_from_itself(tiny_files: dict[str, Path], prose
 
 
 def test_exact_activations_halve_the_divergence_of_q8_0(tiny_files: dict[str, Path], prose: Path) -> None:
-    found = [run(tiny_files["BF16"], [tiny_files["Q8_0"]], [prose], options=Options(length=LENGTH, activations=kind))["models"][0]
+    found = [run(tiny_files["BF16"], [tiny_files["Q8_0"]], [prose],
+                 options=Options(length=LENGTH, activations=kind))["models"][0]
              ["kld"]["mean"] for kind in ("q8", "int16", "float")]
     assert found[1] == pytest.approx(found[2], rel=0.05) and found[2] < 0.75 * found[0]
 
@@ -151,7 +153,8 @@ def test_llama_cpps_base_file(result: dict, tiny_files: dict[str, Path], prose: 
     # an odd vocabulary has a pad slot
     write_base(path, tokens[:1, :8] % 5, numpy.log(numpy.full((1, 3, 5), 0.2)) + numpy.arange(5) / 10)
     block = BaseFile(path, None).block(Block(0, 5, 7))
-    assert block.log_probs.shape == (2, 5) and numpy.allclose(block.log_probs, log(0.2) + numpy.arange(5) / 10, atol=1e-5)
+    assert block.log_probs.shape == (2, 5) and numpy.allclose(block.log_probs, log(0.2) + numpy.arange(5) / 10,
+                                                              atol=1e-5)
 
 
 def test_broken_base_files(tmp_path: Path) -> None:
@@ -167,7 +170,8 @@ def test_broken_base_files(tmp_path: Path) -> None:
         BaseFile(path, None)
 
 
-def test_a_recorded_reference_gives_nearly_the_same(result: dict, tiny_files: dict[str, Path], prose: Path, tmp_path: Path) -> None:
+def test_a_recorded_reference_gives_nearly_the_same(result: dict, tiny_files: dict[str, Path], prose: Path,
+                                                    tmp_path: Path) -> None:
     path, models = tmp_path / "ref.gguf", [tiny_files[name] for name in ("Q8_0", "Q4_K_M", "Q2_K")]
     first = run(tiny_files["BF16"], models, [prose], record=path, top=256)
     again = run(tiny_files["BF16"], models, [prose], record=path)
@@ -183,7 +187,8 @@ def test_a_recorded_reference_gives_nearly_the_same(result: dict, tiny_files: di
     assert path.stat().st_size < 4 * (31 * (256 * 8 + 8) + 7 * 4 * 2048 + 4 * LENGTH) + 8000
 
 
-def test_a_record_of_something_else_is_refused(root: Path, tiny_files: dict[str, Path], prose: Path, tmp_path: Path) -> None:
+def test_a_record_of_something_else_is_refused(root: Path, tiny_files: dict[str, Path], prose: Path,
+                                               tmp_path: Path) -> None:
     path = tmp_path / "ref.gguf"
     run(tiny_files["BF16"], [tiny_files["Q8_0"]], [prose], record=path, chunks=2, top=16)
     with pytest.raises(BadReference, match="another text, other chunks or fewer"):
@@ -232,7 +237,7 @@ def test_the_page_is_one_well_formed_file(tiny_files: dict[str, Path], result: d
 @pytest.mark.slow
 def test_divergences_are_llama_cpps(root: Path, shared: Path) -> None:
     """A file of each kind of activation blocks on one text; scripts/check_divergence.py does all."""
-    command = [sys.executable, root / "scripts" / "check_divergence.py", shared, "--texts", "code", "--types", "Q8_0", "Q4_1",
-               "Q4_K_M", "IQ4_NL", "IQ3_M"]
+    command = [sys.executable, root / "scripts" / "check_divergence.py", shared, "--texts", "code", "--types", "Q8_0",
+               "Q4_1", "Q4_K_M", "IQ4_NL", "IQ3_M"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0 and "5 of 5 hold" in done.stdout, done.stdout + done.stderr

@@ -16,7 +16,8 @@ from quantcli.runner.sampling import Sampler, Sampling
 from quantcli.runner.session import Options, Session, open_session
 
 
-def text_of(session: Session, prompt: str, count: int, sampling: Sampling = Sampling(), **options: bool) -> tuple[str, Generation]:
+def text_of(session: Session, prompt: str, count: int, sampling: Sampling = Sampling(),
+            **options: bool) -> tuple[str, Generation]:
     generation = Generation(prompt_ids(session, prompt))
     return "".join(session.tokenizer.stream(generate(session, generation, count, sampling, **options))), generation
 
@@ -58,7 +59,8 @@ def test_sampling_filters_and_seeds() -> None:
     logits = numpy.log(numpy.array([0.5, 0.25, 0.15, 0.06, 0.04]))
 
     def drawn(**settings: float) -> set[int]:
-        sampler = Sampler(Sampling(**({"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 7} | settings)))
+        off = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 7}
+        sampler = Sampler(Sampling(**(off | settings)))
         return {sampler.choose(logits) for _ in range(400)}
 
     assert drawn(temperature=0) == {0} and drawn() == {0, 1, 2, 3, 4}
@@ -97,13 +99,15 @@ def test_chat_templates_are_rendered_in_a_sandbox(root: Path) -> None:
     pytest.importorskip("jinja2")
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": " Hello "}]
     with open_session(root / "examples" / "tiny") as session:
-        assert chat.render(with_template(session, TEMPLATE).tokenizer, messages) == "<|system|>Be kind.<|user|>Hello<|assistant|>"
+        rendered = chat.render(with_template(session, TEMPLATE).tokenizer, messages)
+        assert rendered == "<|system|>Be kind.<|user|>Hello<|assistant|>"
         for template, message in (("{{ raise_exception('no system role') }}", "no system role"),
-                                  ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "unsafe"), ("{% for %}", "fails")):
+                                  ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
+                                  ("{% for %}", "fails")):
             with pytest.raises(BadTokenizer, match=message):
                 chat.render(with_template(session, template).tokenizer, messages)
-        assert chat.render(with_template(session, "{{ bos_token }}{{ messages | tojson }}").tokenizer, messages[:1]) == (
-            '<s>[{"role": "system", "content": "Be kind."}]')
+        tokenizer = with_template(session, "{{ bos_token }}{{ messages | tojson }}").tokenizer
+        assert chat.render(tokenizer, messages[:1]) == '<s>[{"role": "system", "content": "Be kind."}]'
 
 
 def test_special_tokens_of_a_rendered_conversation_are_read(root: Path) -> None:

@@ -9,7 +9,8 @@ import numpy
 import pytest
 
 from quantcli import convert
-from quantcli.errors import ContextTooLong, MissingTensors, ShapeMismatch, UnknownArchitecture, UnsupportedGraph, UsageError
+from quantcli.errors import (ContextTooLong, MissingTensors, ShapeMismatch, UnknownArchitecture, UnsupportedGraph,
+                             UsageError)
 from quantcli.loader import open_model
 from quantcli.runner.cache import Cache, hadamard
 from quantcli.runner.network import Network
@@ -78,8 +79,10 @@ def test_cache_types_round_as_much_as_they_should(root: Path) -> None:
     ids = numpy.random.default_rng(2).integers(3, 300, 48)
     folder = root / "examples" / "tiny"
     exact = logits(folder, ids)
-    errors = {kind: numpy.abs(logits(folder, ids, kv_type=kind) - exact).max() / exact.std() for kind in ("F16", "Q8_0", "Q4_0")}
-    assert 0 < errors["F16"] < 0.005 and errors["F16"] < errors["Q8_0"] < 0.1 and errors["Q8_0"] < errors["Q4_0"] < 1.5, errors
+    errors = {kind: numpy.abs(logits(folder, ids, kv_type=kind) - exact).max() / exact.std()
+              for kind in ("F16", "Q8_0", "Q4_0")}
+    assert 0 < errors["F16"] < 0.005 and errors["F16"] < errors["Q8_0"] < 0.1, errors
+    assert errors["Q8_0"] < errors["Q4_0"] < 1.5, errors
 
 
 def test_quantized_caches_rotate_heads_and_spread_outliers() -> None:

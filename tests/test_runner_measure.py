@@ -65,10 +65,12 @@ def naive(session: Session, chunks: text.Chunks) -> numpy.ndarray:
     found = []
     for chunk in range(len(chunks)):
         ids = [session.tokenizer.bos, *chunks.tokens[chunk, 1:].tolist()]
-        logits = session.network.forward(numpy.array([ids]), session.network.new_cache(1, len(ids)))[0].astype(numpy.float64)
+        cache = session.network.new_cache(1, len(ids))
+        logits = session.network.forward(numpy.array([ids]), cache)[0].astype(numpy.float64)
         for position in range(len(ids) // 2, len(ids) - 1):
             row = logits[position]
-            found.append(numpy.log(numpy.exp(row - row.max()).sum()) + row.max() - row[chunks.tokens[chunk, position + 1]])
+            total = numpy.log(numpy.exp(row - row.max()).sum()) + row.max()
+            found.append(total - row[chunks.tokens[chunk, position + 1]])
     return numpy.array(found)
 
 
@@ -97,7 +99,8 @@ def test_moments_and_percentiles() -> None:
     assert few.error == 0
     ordered = numpy.sort(values)
     for share in (0, 0.5, 0.9, 0.999, 1):
-        assert statistics.percentile(ordered, share) == pytest.approx(float(numpy.quantile(values.astype(float), share)), abs=1e-6)
+        expected = float(numpy.quantile(values.astype(float), share))
+        assert statistics.percentile(ordered, share) == pytest.approx(expected, abs=1e-6)
     assert statistics.covariance(values, 2 * values) == pytest.approx(2 * values.var() / 999, rel=1e-4)
 
 
@@ -116,7 +119,8 @@ def measured(model: Path, text_file: Path, chunks: int, **options: object) -> fl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model, name, expected", [("tiny", "wiki.test.raw", 28.0969), ("mid", "wiki.test.raw", 96.6465),
+@pytest.mark.parametrize("model, name, expected", [("tiny", "wiki.test.raw", 28.0969),
+                                                   ("mid", "wiki.test.raw", 96.6465),
                                                    ("mid", "books.txt", 24.4340), ("mid", "code.txt", 12.1143)])
 def test_perplexity_is_llama_cpps(shared: Path, tmp_path: Path, model: str, name: str, expected: float) -> None:
     path = tmp_path / "model.gguf"

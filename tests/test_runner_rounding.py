@@ -22,7 +22,8 @@ def rows(seed: int = 0, columns: int = 512) -> numpy.ndarray:
 def test_q8_0_is_what_the_encoder_writes() -> None:
     """Same codes and scales as the Q8_0 type of files (ties aside, which these numbers do not have)."""
     x, kind = rows(), formats.BY_NAME["Q8_0"]
-    assert numpy.array_equal(rounded(x, formats.BY_NAME["Q4_0"], "q8"), kernels.decode(kind.id, kernels.encode(kind.id, x), *x.shape))
+    assert numpy.array_equal(rounded(x, formats.BY_NAME["Q4_0"], "q8"),
+                             kernels.decode(kind.id, kernels.encode(kind.id, x), *x.shape))
 
 
 def test_q8_k_scales_by_the_signed_extreme_of_256() -> None:

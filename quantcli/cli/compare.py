@@ -20,7 +20,7 @@ Option = typer.Option
 
 def run(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help=(
-        "A GGUF file or checkpoint folder; or recorded predictions: llama.cpp's base logits, or a --reference-cache."))],
+        "A GGUF file or checkpoint folder; or recorded predictions (llama.cpp's base logits, or a --reference-cache)."))],
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="What to compare with it.")],
     file: Annotated[Optional[list[Path]], Option("--file", "-f", metavar="TEXT", help=(
         "A text that no model was calibrated on; repeatable."))] = None,
@@ -28,9 +28,10 @@ def run(
     reference_activations: Annotated[Optional[str], Option(metavar="KIND", help=(
         "The same for the reference. Default: float."))] = None,
     exact: Exact = False, kv_type: KvType = None, parse_special: ParseSpecial = False,
-    html: Annotated[Optional[Path], Option(metavar="FILE", help="Write a report with pictures, one self-contained page.")] = None,
+    html: Annotated[Optional[Path], Option(
+        metavar="FILE", help="Write a report with pictures, one self-contained page.")] = None,
     reference_cache: Annotated[Optional[Path], Option(metavar="FILE", help=(
-        "Record the reference's predictions (likeliest tokens and the mass of the rest), or use them where FILE exists."))] = None,
+        "Record the reference's predictions (likeliest tokens, mass of the rest), or use them where FILE exists."))] = None,
     top: Annotated[Optional[int], Option("--reference-top", metavar="N", min=1, help=(
         "Tokens of each recorded position. Default: 512."))] = None,
     as_json: AsJson = False, quiet: Quiet = False, debug: Debug = False,
@@ -42,8 +43,8 @@ def run(
     from quantcli.runner.session import Options
 
     request = compare.Request(
-        reference=reference, models=models, texts=tuple(file or ()), length=ctx, chunks=chunks, parse_special=parse_special,
-        options=Options(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
+        reference=reference, models=models, texts=tuple(file or ()), length=ctx, chunks=chunks,
+        parse_special=parse_special, options=Options(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
         reference_activations=reference_activations, record=reference_cache, top=top)
     job = compare.prepare(request)
     try:
@@ -63,8 +64,8 @@ def run(
 
 
 def _show(reporter: Reporter, result: dict[str, Any]) -> None:
-    columns = ("model", "text", "MB", "bpw", "KLD", "+-", "median", "90 %", "95 %", "99 %", "99.9 %", "max", "same top %",
-               "RMS dp %", "PPL ratio", "+-", "KLD - first", "+-")
+    columns = ("model", "text", "MB", "bpw", "KLD", "+-", "median", "90 %", "95 %", "99 %", "99.9 %", "max",
+               "same top %", "RMS dp %", "PPL ratio", "+-", "KLD - first", "+-")
     rows = []
     for e in result["models"]:
         kld, ppl = e["kld"], e["ppl"]
@@ -72,12 +73,13 @@ def _show(reporter: Reporter, result: dict[str, Any]) -> None:
         paired = [f"{difference['kld'][key]:.6f}" for key in ("mean", "se")] if difference else ["-", "-"]
         rows.append((e["name"], e["text"], f"{e['bytes'] / 1e6:.1f}", f"{e['bpw']:.2f}", f"{kld['mean']:.6f}",
                      f"{kld['se']:.6f}", *(f"{kld[key]:.4f}" for key in ("median", "p90", "p95", "p99", "p999", "max")),
-                     f"{e['same_top']:.2f}", f"{e['rms_dp']:.3f}", f"{ppl['ratio']:.5f}", f"{ppl['ratio_se']:.5f}", *paired))
+                     f"{e['same_top']:.2f}", f"{e['rms_dp']:.3f}", f"{ppl['ratio']:.5f}", f"{ppl['ratio_se']:.5f}",
+                     *paired))
     reporter.table(columns, rows, right=range(2, len(columns)))
     used = ", ".join(dict.fromkeys(f"{e['name']} {e['activations']}" for e in result["models"]))
     reporter.note(f"activations: {used}; reference {result['reference'].get('activations', 'recorded')}")
     for e in result["models"]:
         if "record_error" in e:
             found = e["record_error"]
-            reporter.note(f"{e['name']}, {e['text']}: the record misses {100 * found['relative']:.2g} % of the divergence "
-                          f"(measured at {found['positions']} positions)")
+            missed = f"{100 * found['relative']:.2g} %"
+            reporter.note(f"{e['name']}, {e['text']}: the record misses {missed} of the divergence (measured at {found['positions']} positions)")

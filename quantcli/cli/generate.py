@@ -17,14 +17,16 @@ Option = typer.Option
 
 def run(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A GGUF file or checkpoint folder.")],
-    prompt: Annotated[str, Option("--prompt", "-p", metavar="TEXT", help="The beginning of the text, or the question.")],
+    prompt: Annotated[str, Option("--prompt", "-p", metavar="TEXT",
+                                  help="The beginning of the text, or the question.")],
     count: Annotated[int, Option("--tokens", "-n", metavar="N", min=1, help="Generate at most N tokens.")] = 64,
     chat: Annotated[bool, Option("--chat", help="Put the prompt into the model's chat template.")] = False,
     system: Annotated[Optional[str], Option(metavar="TEXT", help="System message, with --chat.")] = None,
     temperature: Annotated[float, Option(metavar="X", min=0, help="0 takes the likeliest token; above, draw.")] = 0.0,
     top_k: Annotated[int, Option(metavar="N", min=0, help="Draw from the N likeliest (0: all).")] = 40,
     top_p: Annotated[float, Option(metavar="P", min=0, max=1, help="Draw from the likeliest that sum to P.")] = 0.95,
-    min_p: Annotated[float, Option(metavar="P", min=0, max=1, help="Leave out what is less than P times the likeliest.")] = 0.05,
+    min_p: Annotated[float, Option(metavar="P", min=0, max=1,
+                                   help="Leave out what is less than P times the likeliest.")] = 0.05,
     seed: Annotated[Optional[int], Option(metavar="N", min=0, help="The same seed draws the same text.")] = None,
     ctx: Annotated[Optional[int], Option("--ctx", "-c", metavar="N", min=4, help=(
         "Most tokens of prompt and text. Default: what is needed."))] = None,
@@ -69,5 +71,6 @@ def run(
         result = {"schema": 1, "model": session.describe(), "prompt": prompt, "text": "".join(shown),
                   **generation.summary(), "interrupted": interrupted}
     reporter.note(f"prompt {result['prompt_tokens']} tokens, {result['prompt_tokens_per_second']:.1f} tokens/s; "
-                  f"generated {len(result['tokens'])}, {result['tokens_per_second']:.1f} tokens/s; ended by {result['stopped']}")
+                  f"generated {len(result['tokens'])}, {result['tokens_per_second']:.1f} tokens/s; "
+                  f"ended by {result['stopped']}")
     finish(reporter, result, "the text ends here")

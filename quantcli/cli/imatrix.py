@@ -26,7 +26,8 @@ def run(
     from_chunk: Annotated[int, Option(metavar="N", min=0, help="Skip the first N chunks.")] = 0,
     in_file: Annotated[Optional[list[Path]], Option(metavar="FILE", help="Add an earlier matrix; repeatable.")] = None,
     output_frequency: Annotated[int, Option(metavar="N", min=0, help="Save every N chunks (0: only at the end).")] = 10,
-    resume: Annotated[bool, Option("--resume", help="Continue the interrupted run that wrote the output file.")] = False,
+    resume: Annotated[bool, Option(
+        "--resume", help="Continue the interrupted run that wrote the output file.")] = False,
     process_output: Annotated[bool, Option("--process-output", help="Collect for output.weight too.")] = False,
     low_memory: Annotated[bool, Option("--low-memory", help=(
         "Layer by layer: keep the activations of all chunks instead of the model."))] = False,
@@ -41,13 +42,14 @@ def run(
     from quantcli.runner.session import Options
 
     request = calibration.Request(
-        model=model, text=file, output=output, length=ctx, chunks=chunks, first=from_chunk, earlier=tuple(in_file or ()),
+        model=model, text=file, output=output, length=ctx, chunks=chunks, first=from_chunk,
+        earlier=tuple(in_file or ()),
         frequency=output_frequency, resume=resume, process_output=process_output, low_memory=low_memory,
         parse_special=parse_special, force=force,
         options=Options(activations=activations or "float", exact=exact, threads=threads, length=ctx))
     result = calibration.run(request, lambda name, total: reporter.steps(f"imatrix {name}", total))
     for text in result["warnings"]:
         reporter.warning(text)
-    reporter.line(f"{result['output']}: {result['entries']} entries, {result['chunks']} chunks of {result['chunk_size']} "
-                  f"tokens, from {', '.join(result['datasets'])}")
+    reporter.line(f"{result['output']}: {result['entries']} entries, {result['chunks']} chunks of "
+                  f"{result['chunk_size']} tokens, from {', '.join(result['datasets'])}")
     finish(reporter, result, "the file holds the complete chunks; --resume continues")

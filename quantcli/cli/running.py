@@ -29,7 +29,8 @@ def use_threads(threads: int | None) -> None:
             os.environ[name] = str(threads)
 
 
-def finish(reporter: Reporter, result: dict[str, Any], kept: str = "the figures are those of the complete chunks") -> None:
+def finish(reporter: Reporter, result: dict[str, Any],
+           kept: str = "the figures are those of the complete chunks") -> None:
     """Print the object of --json, and end an interrupted command with its exit code."""
     reporter.object(result)
     if result.get("interrupted"):

@@ -21,7 +21,8 @@ class Cache:
     over a block; queries are rotated alike and results back, so that only rounding is left of it.
     """
 
-    def __init__(self, kind: str, layers: int, sequences: int, capacity: int, heads: int, widths: tuple[int, int]) -> None:
+    def __init__(self, kind: str, layers: int, sequences: int, capacity: int, heads: int,
+                 widths: tuple[int, int]) -> None:
         """``heads``: key/value heads; ``widths``: of one head's key and value. Raises UsageError."""
         if kind.upper() not in TYPES:
             raise UsageError(f"there is no cache type {kind!r}", where="--kv-type", hint=f"known: {', '.join(TYPES)}")
@@ -58,7 +59,8 @@ class Cache:
             self.stores[layer] = [numpy.zeros((*self.shape, row), numpy.uint8) for row in rows]
         result = []
         for store, turn, new, width in zip(self.stores[layer], self.turns, (keys, values), self.widths, strict=True):
-            new = numpy.ascontiguousarray(turned(new, turn).transpose(0, 2, 1, 3))  # [sequences, heads, positions, width]
+            # [sequences, heads, positions, width]
+            new = numpy.ascontiguousarray(turned(new, turn).transpose(0, 2, 1, 3))
             raw = kernels.encode(self.type.id, new.reshape(-1, width))
             store[:, :, start:stop] = raw.reshape(*new.shape[:3], -1)
             result.append(self._seen(store[:, :, :stop], width))

@@ -51,7 +51,8 @@ def run(request: Request, progress: Callable[[str, int], Any] | None = None) -> 
         importance, interrupted, described = imatrix.merge(earlier, request.output.name), False, None
     else:
         with open_session(request.model, request.options) as session:
-            writer.check_targets([request.output], [*inputs, *session.model.files], force=request.force or request.resume)
+            writer.check_targets([request.output], [*inputs, *session.model.files],
+                                 force=request.force or request.resume)
             importance, interrupted = _collect(request, session, earlier, progress)
             described = session.describe()
     save(importance, request.output)

@@ -26,7 +26,8 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
     """
     template = tokenizer.chat_template
     if not template:
-        raise UsageError("the model has no chat template", where="--chat", hint="leave out --chat to continue a plain text")
+        raise UsageError("the model has no chat template", where="--chat",
+                         hint="leave out --chat to continue a plain text")
     try:
         from jinja2 import TemplateError
         from jinja2.ext import loopcontrols

@@ -74,8 +74,9 @@ def sum_of_squares(x: Array, name: str) -> Array:
     for start in range(0, len(x), ROWS):
         total += numpy.square(x[start : start + ROWS], dtype=numpy.float64).sum(axis=0)
     if not numpy.isfinite(total).all():
-        raise BadImportance(f"the input's column {int(numpy.flatnonzero(~numpy.isfinite(total))[0])} overflows or is NaN",
-                            where=name, hint="the model is damaged: try the original checkpoint")
+        column = int(numpy.flatnonzero(~numpy.isfinite(total))[0])
+        raise BadImportance(f"the input's column {column} overflows or is NaN", where=name,
+                            hint="the model is damaged: try the original checkpoint")
     return total
 
 
@@ -103,7 +104,8 @@ def collect(session: Session, chunks: Chunks, *, output: bool = False, low_memor
 
 
 def _by_chunk(session: Session, chunks: Chunks, collecting: Collecting, earlier: Sequence[Importance],
-              save: Callable[[Importance], None] | None, frequency: int, progress: Progress | None) -> tuple[Importance, bool]:
+              save: Callable[[Importance], None] | None, frequency: int,
+              progress: Progress | None) -> tuple[Importance, bool]:
     total, done, saved = Sums(), 0, 0
     try:
         for start, stop in chunks.batches():
@@ -153,7 +155,8 @@ def _by_layer(session: Session, chunks: Chunks, collecting: Collecting, progress
 
 def _importance(session: Session, found: Sums, chunks: Chunks, done: int, earlier: Sequence[Importance]) -> Importance:
     own = Importance(session.name, {name: found.sums[name].copy() for name in sorted(found.sums)},
-                     {name: counts.copy() for name, counts in found.counts.items()}, [dataset(chunks)], done, chunks.length)
+                     {name: counts.copy() for name, counts in found.counts.items()}, [dataset(chunks)], done,
+                     chunks.length)
     return merge([*earlier, own], session.name) if earlier else own
 
 
@@ -162,9 +165,9 @@ def dataset(chunks: Chunks) -> str:
     return os.path.basename(chunks.name)
 
 
-def calibrate(source: str | os.PathLike[str] | Session, text: str | os.PathLike[str] | None = None, *, length: int = 512,
-              chunks: int | None = None, threads: int | None = None, parse_special: bool = False, low_memory: bool = False,
-              progress: Callable[[int, int], None] | None = None) -> Importance:
+def calibrate(source: str | os.PathLike[str] | Session, text: str | os.PathLike[str] | None = None, *,
+              length: int = 512, chunks: int | None = None, threads: int | None = None, parse_special: bool = False,
+              low_memory: bool = False, progress: Callable[[int, int], None] | None = None) -> Importance:
     """Open (or take) a model, run ``text`` (default: the bundled calibration text) through it, return the importance.
 
     Activations are float. ``progress`` is told (chunks done, chunks). Raises what opening and running raise.
@@ -177,8 +180,8 @@ def calibrate(source: str | os.PathLike[str] | Session, text: str | os.PathLike[
             raise KeyboardInterrupt
         return importance
     with open_session(source, Options(activations="float", threads=threads, length=length)) as session:
-        return calibrate(session, text, length=length, chunks=chunks, parse_special=parse_special, low_memory=low_memory,
-                         progress=progress)
+        return calibrate(session, text, length=length, chunks=chunks, parse_special=parse_special,
+                         low_memory=low_memory, progress=progress)
 
 
 def bundled_text() -> str:

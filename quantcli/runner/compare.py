@@ -22,7 +22,7 @@ Progress = Callable[[int, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is compared. ``options`` are the models'; the reference runs with float activations unless told otherwise."""
+    """What is compared. ``options`` are the models'; the reference has float activations unless told otherwise."""
 
     reference: Path
     models: Sequence[Path]
@@ -61,7 +61,7 @@ def prepare(request: Request) -> Job:
         else:
             sources, recorders = _model_sources(request, sessions, stack)
         warnings = [
-            f"{session.name} was calibrated on {os.path.basename(source.chunks.name)}: its figures on that text flatter it"
+            f"{session.name} was calibrated on {os.path.basename(source.chunks.name)}: its figures there flatter it"
             for source in sources for session in sessions if divergence.calibrated_on(session, source.chunks.name)
         ]
         return Job(request, sessions, sources, sources[0].describe(), recorders, warnings, stack.pop_all())
@@ -70,8 +70,8 @@ def prepare(request: Request) -> Job:
 def _recorded(request: Request, sessions: Sequence[Session], stack: ExitStack) -> Source:
     """A file of predictions as the reference: it holds the text as well."""
     if request.texts or request.record is not None:
-        raise UsageError("the reference is a file of recorded predictions, which holds its text", where=str(request.reference),
-                         hint="leave out -f and --reference-cache")
+        raise UsageError("the reference is a file of recorded predictions, which holds its text",
+                         where=str(request.reference), hint="leave out -f and --reference-cache")
     tokenizer = sessions[0].tokenizer
     bos = tokenizer.bos if tokenizer.add_bos else None
     source = (BaseFile(request.reference, bos, request.chunks) if is_base_file(request.reference)
@@ -87,7 +87,8 @@ def _model_sources(request: Request, sessions: Sequence[Session],
                    stack: ExitStack) -> tuple[list[Source], list[Recorder | None]]:
     """The reference model on each text; its predictions from (or into) the record where one is wanted."""
     if not request.texts:
-        raise UsageError("no text to compare on", where="-f", hint="give a text that no model was calibrated on: -f wiki.test.raw")
+        raise UsageError("no text to compare on", where="-f",
+                         hint="give a text that no model was calibrated on: -f wiki.test.raw")
     options = Options(activations=request.reference_activations or "float", exact=request.options.exact,
                       kv_type=None, threads=request.options.threads, length=request.length)
     session = stack.enter_context(open_session(request.reference, options))
@@ -96,7 +97,8 @@ def _model_sources(request: Request, sessions: Sequence[Session],
     sources: list[Source] = []
     recorders: list[Recorder | None] = []
     for index, text in enumerate(request.texts):
-        chunks = chunks_of(session.tokenizer, text, request.length, chunks=request.chunks, parse_special=request.parse_special)
+        chunks = chunks_of(session.tokenizer, text, request.length, chunks=request.chunks,
+                           parse_special=request.parse_special)
         path = record_path(request.record, index, request.texts)
         if path is not None and path.exists():
             record = Record(path, len(chunks))
@@ -132,7 +134,8 @@ def _check_record(record: Record, session: Session, chunks: Chunks) -> None:
                            where=str(record.path), hint=hint)
     same = record.chunks.tokens.shape == chunks.tokens.shape and (record.chunks.tokens == chunks.tokens).all()
     if not same or record.chunks.bos != chunks.bos:
-        raise BadReference("was recorded from another text, other chunks or fewer of them", where=str(record.path), hint=hint)
+        raise BadReference("was recorded from another text, other chunks or fewer of them", where=str(record.path),
+                           hint=hint)
 
 
 def execute(job: Job, progress: Callable[[str, int], Any] | None = None) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def check_vocabulary(reference: Session | Record | Any, session: Session) -> Non
     rows = reference.network.vocabulary if isinstance(reference, Session) else reference.vocabulary
     hint = "compare models that were made from one checkpoint"
     if rows != session.network.vocabulary:
-        raise VocabularyMismatch(f"{session.network.vocabulary} tokens, the reference has {rows}", where=session.name, hint=hint)
+        raise VocabularyMismatch(f"{session.network.vocabulary} tokens, the reference has {rows}", where=session.name,
+                                 hint=hint)
     if isinstance(reference, Session):
         own, other = (s.model.metadata.get("tokenizer.ggml.tokens") for s in (session, reference))
         if own is not None and other is not None and bytes(own.data.raw) != bytes(other.data.raw):
@@ -71,7 +72,8 @@ def measure(source: Source, sessions: Sequence[Session], progress: Progress | No
             for chunk in range(start, stop):
                 _add(tallies, _chunk(source, scores, chunk, recorder))
                 if progress is not None:
-                    progress(chunk + 1, ", ".join(f"{statistics.mean_error(numpy.concatenate(t.kld))[0]:.5f}" for t in tallies))
+                    progress(chunk + 1, ", ".join(f"{statistics.mean_error(numpy.concatenate(t.kld))[0]:.5f}"
+                                                  for t in tallies))
     except KeyboardInterrupt:
         if not tallies or not tallies[0].kld:
             raise
@@ -122,7 +124,8 @@ def report(tally: Tally, first: Tally, text: str) -> dict[str, Any]:
     rms, rms_error = _rms_change(tally)
     result = {
         **tally.session.describe(), "text": text, "chunks": len(tally.kld), "scored": len(kld),
-        "kld": {"mean": mean, "se": error, **{name: statistics.percentile(ordered, share) for name, share in SHARES.items()},
+        "kld": {"mean": mean, "se": error,
+                **{name: statistics.percentile(ordered, share) for name, share in SHARES.items()},
                 "max": float(ordered[-1]), "min": float(ordered[0])},
         "ppl": _perplexities(tally),
         "same_top": 100 * float(same), "same_top_se": 100 * sqrt(same * (1 - same) / max(len(kld) - 1, 1)),
@@ -131,7 +134,8 @@ def report(tally: Tally, first: Tally, text: str) -> dict[str, Any]:
     if tally is not first:
         others = [float(values.mean(dtype=numpy.float64)) for values in first.kld]
         result["difference"] = {"to": first.session.name, "kld": paired(per_chunk, others),
-                                "ln_ppl": paired(*([float(v.mean(dtype=numpy.float64)) for v in t.nll] for t in (tally, first)))}
+                                "ln_ppl": paired(*([float(v.mean(dtype=numpy.float64)) for v in t.nll]
+                                                   for t in (tally, first)))}
     if tally.missed:
         true, recorded = numpy.array(tally.missed).mean(axis=0)
         result["record_error"] = {"positions": len(tally.missed), "kld": float(true - recorded),

@@ -12,17 +12,20 @@ COLOURS = ("#1f6fb2", "#d1662b", "#3a8f4d", "#8a4fb0", "#b23a48", "#6b6b6b")
 SMALLEST = 1e-9  # divergences below are drawn there: a logarithm needs something
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222; background: #fff; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em;
+  color: #222; background: #fff; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
 th, td { padding: 3px 9px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } .scroll { overflow-x: auto; }
-svg { max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #333; } .grid { stroke: #e4e4e4; }
+svg { max-width: 100%; height: auto; }
+svg text { font: 12px system-ui, sans-serif; fill: #333; } .grid { stroke: #e4e4e4; }
 .note { color: #666; font-size: 13px; }
 """
 
 COLUMNS = (
-    ("model", lambda e: e["name"]), ("activations", lambda e: e["activations"]), ("MB", lambda e: f"{e['bytes'] / 1e6:.1f}"),
+    ("model", lambda e: e["name"]), ("activations", lambda e: e["activations"]),
+    ("MB", lambda e: f"{e['bytes'] / 1e6:.1f}"),
     ("bpw", lambda e: f"{e['bpw']:.2f}"), ("KLD mean", lambda e: f"{e['kld']['mean']:.6f} &#177; {e['kld']['se']:.6f}"),
     ("median", lambda e: f"{e['kld']['median']:.5f}"), ("90 %", lambda e: f"{e['kld']['p90']:.4f}"),
     ("95 %", lambda e: f"{e['kld']['p95']:.4f}"), ("99 %", lambda e: f"{e['kld']['p99']:.4f}"),
@@ -44,26 +47,30 @@ def render(result: dict[str, Any], version: str) -> str:
     entries = result["models"]
     texts = list(dict.fromkeys(entry["text"] for entry in entries))
     reference = result["reference"]
-    about = ", ".join(f"{key.replace('_', ' ')} {reference[key]}" for key in ("kind", "activations", "kv_type") if reference.get(key))
+    about = ", ".join(f"{key.replace('_', ' ')} {reference[key]}" for key in ("kind", "activations", "kv_type")
+                      if reference.get(key))
     parts = [f"<h1>Divergence from {escape(str(reference['name']))}</h1>",
-             f'<p class="note">quantcli {escape(version)}; reference: {escape(about)}; context {result["context"]}. KLD: '
-             "Kullback-Leibler divergence of the next token's probabilities from the reference's, in nats, over the second "
-             "half of every chunk; &#177; is one standard error.</p>"]
+             f'<p class="note">quantcli {escape(version)}; reference: {escape(about)}; context {result["context"]}. '
+             "KLD: Kullback-Leibler divergence of the next token's probabilities from the reference's, in nats, over the "
+             "second half of every chunk; &#177; is one standard error.</p>"]
     if result.get("interrupted"):
         parts.append("<p><strong>Interrupted: the figures are those of the chunks that were complete.</strong></p>")
     parts += ["<h2>Size against divergence</h2>", scatter(entries, texts)]
     for text in texts:
         own = [entry for entry in entries if entry["text"] == text]
-        parts += [f"<h2>{escape(text)}</h2>", f'<p class="note">{own[0]["chunks"]} chunks, {own[0]["scored"]} predictions, '
-                  f'PPL of the reference {own[0]["ppl"]["reference"]:.4f}</p>', table(own), "<h3>Spread over chunks</h3>", spread(own)]
-    return (f"<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{escape(str(reference['name']))}</title>"
+        about = (f"{own[0]['chunks']} chunks, {own[0]['scored']} predictions, PPL of the reference "
+                 f"{own[0]['ppl']['reference']:.4f}")
+        parts += [f"<h2>{escape(text)}</h2>", f'<p class="note">{about}</p>', table(own), "<h3>Spread over chunks</h3>", spread(own)]
+    title = escape(str(reference["name"]))
+    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
             f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n")
 
 
 def table(entries: Sequence[dict[str, Any]]) -> str:
     """One row per model."""
     head = "".join(f"<th>{name}</th>" for name, _ in COLUMNS)
-    rows = ("".join(f"<td>{escape(cell(e)) if name == 'model' else cell(e)}</td>" for name, cell in COLUMNS) for e in entries)
+    rows = ("".join(f"<td>{escape(cell(e)) if name == 'model' else cell(e)}</td>" for name, cell in COLUMNS)
+            for e in entries)
     return f'<div class="scroll"><table><tr>{head}</tr>' + "".join(f"<tr>{row}</tr>" for row in rows) + "</table></div>"
 
 
@@ -110,8 +117,8 @@ def scatter(entries: Sequence[dict[str, Any]], texts: Sequence[str]) -> str:
             mean, error = entry["kld"]["mean"], entry["kld"]["se"]
             across, up = x.place(entry["bytes"] / 1e6), y.place(mean)
             parts.append(f'<line x1="{across:.1f}" x2="{across:.1f}" y1="{y.place(max(mean - error, SMALLEST)):.1f}" '
-                         f'y2="{y.place(mean + error):.1f}" stroke="{colour}"/><circle cx="{across:.1f}" cy="{up:.1f}" r="4" '
-                         f'fill="{colour}"><title>{escape(entry["name"])}: {mean:.6f}</title></circle>')
+                         f'y2="{y.place(mean + error):.1f}" stroke="{colour}"/>'
+                         f'<circle cx="{across:.1f}" cy="{up:.1f}" r="4" fill="{colour}"><title>{escape(entry["name"])}: {mean:.6f}</title></circle>')
             if index == 0:
                 parts.append(f'<text x="{across + 7:.1f}" y="{up - 6:.1f}">{escape(entry["name"])[:24]}</text>')
     return _svg(WIDTH, HEIGHT, parts, "size against divergence")
@@ -133,8 +140,10 @@ def spread(entries: Sequence[dict[str, Any]]) -> str:
         parts += [f'<circle cx="{x.place(value):.1f}" cy="{middle}" r="3" fill="{COLOURS[0]}" fill-opacity="0.35"/>'
                   for value in entry["per_chunk"]]
         mean = x.place(entry["kld"]["mean"])
-        parts.append(f'<line x1="{mean:.1f}" x2="{mean:.1f}" y1="{middle - 8}" y2="{middle + 8}" stroke="{COLOURS[1]}" stroke-width="2"/>')
-    parts.append(f'<text x="{(170 + WIDTH) / 2:.0f}" y="{height - 10}" text-anchor="middle">mean KLD of a chunk, nats</text>')
+        parts.append(f'<line x1="{mean:.1f}" x2="{mean:.1f}" y1="{middle - 8}" y2="{middle + 8}" '
+                     f'stroke="{COLOURS[1]}" stroke-width="2"/>')
+    parts.append(f'<text x="{(170 + WIDTH) / 2:.0f}" y="{height - 10}" text-anchor="middle">'
+                 "mean KLD of a chunk, nats</text>")
     return _svg(WIDTH, height, parts, "divergence of every chunk")
 
 

@@ -77,7 +77,8 @@ class Network:
         """
         start = cache.length[0]
         if start + tokens.shape[1] > self.length:
-            raise ContextTooLong(f"{start + tokens.shape[1]} positions, prepared for {self.length}", where=self.model.name)
+            raise ContextTooLong(f"{start + tokens.shape[1]} positions, prepared for {self.length}",
+                                 where=self.model.name)
         x = self.embed(tokens, start)  # [S, T, H]
         for layer in range(self.settings.layers):
             x = self.layer(layer, x, cache)  # [S, T, H]

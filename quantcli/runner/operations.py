@@ -106,8 +106,9 @@ class Operations:
         """Causal attention of one sequence: [positions, heads, value width].
 
         ``q``: [positions, heads, width], the first at position ``start``; ``k``, ``v``: [kv heads, start + positions,
-        width] of all positions so far, float32 or float16, strided or not. Position i sees j with i - window < j <= i (j <= i without a window). Scores
-        are capped as cap * tanh(score / cap) where ``cap`` is not 0; ``sinks`` [heads] adds one logit to the softmax.
+        width] of all positions so far, float32 or float16, strided or not. Position i sees j with i - window < j <= i
+        (j <= i without a window). Scores are capped as cap * tanh(score / cap) where ``cap`` is not 0; ``sinks``
+        [heads] adds one logit to the softmax.
         """
         length, heads, width = q.shape
         k, v = k.astype(numpy.float32, copy=False), v.astype(numpy.float32, copy=False)

@@ -32,7 +32,7 @@ PARTS = ("tokens", "ids", "log_probs", "sums", "full")
 
 
 def full_positions(chunks: Chunks, top: int, vocabulary: int) -> list[int]:
-    """Which positions of every chunk are recorded in full: as many as take about the room of the rest, spread evenly."""
+    """Which positions of a chunk are recorded in full: as many as take about the room of the rest, spread evenly."""
     count = min(max(1, 2 * chunks.scored * top // vocabulary), MOST_FULL, chunks.scored)
     return [chunks.first_scored + (2 * i + 1) * chunks.scored // (2 * count) for i in range(count)]
 
@@ -40,7 +40,8 @@ def full_positions(chunks: Chunks, top: int, vocabulary: int) -> list[int]:
 class Top:
     """The recorded part of the predictions at some positions."""
 
-    def __init__(self, ids: numpy.ndarray, log_probs: numpy.ndarray, rest: numpy.ndarray, target: numpy.ndarray) -> None:
+    def __init__(self, ids: numpy.ndarray, log_probs: numpy.ndarray, rest: numpy.ndarray,
+                 target: numpy.ndarray) -> None:
         self.ids, self.log_probs, self.rest, self.target = ids, log_probs, rest, target
 
     def nll(self, targets: numpy.ndarray) -> numpy.ndarray:
@@ -86,7 +87,8 @@ class Recorder:
             "reference.has_bos": boolean(chunks.bos is not None), "reference.bos": u32(chunks.bos or 0),
             "reference.activations": string(described.get("activations", "")),
         }
-        header = container.encode_header(metadata, [(n, *row, o) for n, row, o in zip(names, rows, offsets, strict=True)])
+        tensors = [(name, *row, offset) for name, row, offset in zip(names, rows, offsets, strict=True)]
+        header = container.encode_header(metadata, tensors)
         self.output = writer.OutputFile(path, len(header) + size, force=True)
         self.output.append(header)
         self._parts: list[Top] = []
@@ -95,11 +97,13 @@ class Recorder:
     def add(self, block: Block, distribution: Full, targets: numpy.ndarray) -> None:
         """Take a block; the last of a chunk writes the chunk."""
         self._parts.append(summarise(distribution, targets, self.top))
-        self._full += [distribution.log_probs[p - block.start].copy() for p in self.places if block.start <= p < block.stop]
+        self._full += [distribution.log_probs[p - block.start].copy() for p in self.places
+                       if block.start <= p < block.stop]
         if block.stop == self.chunks.length - 1:
             sums = [numpy.concatenate([getattr(p, name) for p in self._parts]) for name in ("rest", "target")]
             arrays = (self.chunks.tokens[block.chunk], numpy.concatenate([p.ids for p in self._parts]),
-                      numpy.concatenate([p.log_probs for p in self._parts]), numpy.stack(sums, axis=1), numpy.stack(self._full))
+                      numpy.concatenate([p.log_probs for p in self._parts]), numpy.stack(sums, axis=1),
+                      numpy.stack(self._full))
             for array in arrays:
                 data = numpy.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
                 self.output.append(data + bytes(container.padded(len(data)) - len(data)))
@@ -153,7 +157,8 @@ class Record:
         """One tensor of a chunk, of the numpy ``shape`` it must have."""
         info = self.header.by_name.get(f"chunk.{chunk}.{part}")
         integer = part in ("tokens", "ids")
-        if info is None or info.elements != numpy.prod(shape) or info.type_id != BY_NAME["I32" if integer else "F32"].id:
+        kind = BY_NAME["I32" if integer else "F32"]
+        if info is None or info.elements != numpy.prod(shape) or info.type_id != kind.id:
             raise BadReference(f"chunk {chunk} has no fitting {part}", where=str(self.path), hint="record it again")
         raw = self.file.read(self.header.data_start + info.offset, info.bytes)
         array = numpy.frombuffer(raw, "<i4" if integer else "<f4").reshape(shape)

@@ -23,7 +23,8 @@ class Sampling:
         limits = {"temperature": (0, 100), "top_k": (0, 1 << 31), "top_p": (0, 1), "min_p": (0, 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
-                raise UsageError(f"{getattr(self, name)} is not between {low} and {high}", where="--" + name.replace("_", "-"))
+                raise UsageError(f"{getattr(self, name)} is not between {low} and {high}",
+                                 where="--" + name.replace("_", "-"))
 
 
 class Sampler:
@@ -34,7 +35,7 @@ class Sampler:
         self.random = numpy.random.default_rng(settings.seed)
 
     def choose(self, logits: numpy.ndarray) -> int:
-        """A token from ``logits`` [vocabulary]: filters in llama.cpp's order (top-k, top-p, min-p), then temperature."""
+        """A token from ``logits`` [vocabulary]: filters in llama.cpp's order, top-k, top-p, min-p, then temperature."""
         s = self.settings
         if s.temperature == 0:
             return int(logits.argmax())

@@ -12,7 +12,8 @@ from quantcli.families.declaration import Graph
 from quantcli.model import Model
 
 # Graph flags that name computations which the runner lacks.
-LACKING = {"latent": "latent attention", "recurrent": "recurrent layers", "encoder_decoder": "an encoder beside the decoder"}
+LACKING = {"latent": "latent attention", "recurrent": "recurrent layers",
+           "encoder_decoder": "an encoder beside the decoder"}
 MISSING_KIND = "{what}: not in this runner; convert, inspect and verify take the model"
 
 
@@ -87,7 +88,8 @@ class _Reader:
             value = value[0]
         if value is None or isinstance(value, (str, bool)) or not least <= value <= most:
             problem = "is missing" if value is None else f"is {value!r}"
-            raise BadConfig(f"{key} {problem}", where=f"{self.architecture}.{key}", hint="the file does not describe its model")
+            raise BadConfig(f"{key} {problem}", where=f"{self.architecture}.{key}",
+                            hint="the file does not describe its model")
         return value
 
     def count(self, key: str, default: int | None = None, least: int = 1) -> int:
@@ -105,10 +107,11 @@ def read(model: Model, *, length: int | None = None) -> Settings:
     graph = families.graph(model.architecture)
     if graph is None:
         raise UnknownArchitecture(f"the architecture {model.architecture!r} cannot be run", where=model.name,
-                                  hint="`quantcli convert`, `inspect` and `verify` take it; running needs a declared family")
+                                  hint="`quantcli convert`, `inspect` and `verify` take it")
     for flag, what in LACKING.items():
         if getattr(graph, flag):
-            raise UnsupportedGraph(f"{model.architecture} needs {what}", where=model.name, hint=MISSING_KIND.format(what=what))
+            raise UnsupportedGraph(f"{model.architecture} needs {what}", where=model.name,
+                                   hint=MISSING_KIND.format(what=what))
     if not graph.causal:
         raise UnsupportedGraph(f"{model.architecture} is no causal language model", where=model.name,
                                hint=MISSING_KIND.format(what="encoders"))
@@ -129,7 +132,8 @@ def _read(reader: _Reader, graph: Graph, model: Model, length: int | None) -> Se
         key=key, value=reader.count("attention.value_length", key),
         eps=reader.real(f"attention.layer_norm_{'rms_' if graph.norm == 'rms' else ''}epsilon"),
         context=reader.count("context_length"), rope_dims=reader.count("rope.dimension_count", key), rope=_rope(reader),
-        window_rope=_window_rope(reader, graph), window=window, window_layers=_window_layers(reader, graph, layers, window),
+        window_rope=_window_rope(reader, graph), window=window,
+        window_layers=_window_layers(reader, graph, layers, window),
         attention_scale=_attention_scale(reader, graph, layers, hidden, heads, key),
         attention_cap=reader.real("attn_logit_softcapping", 0.0), final_cap=reader.real("final_logit_softcapping", 0.0),
         embedding_scale=sqrt(hidden) if graph.embedding_scale == "sqrt_hidden" else reader.real("embedding_scale", 1.0),
@@ -180,5 +184,6 @@ def _window_rope(reader: _Reader, graph: Graph) -> Rope:
     full = _rope(reader)
     base = reader.real("rope.freq_base_swa", graph.window_rope_base or full.base)
     if graph.scaled_window_rope:
-        return Rope(base, full.scale, full.kind, full.original, full.magnitude, full.extrapolation, full.fast, full.slow)
+        return Rope(base, full.scale, full.kind, full.original, full.magnitude, full.extrapolation, full.fast,
+                    full.slow)
     return Rope(base)
