@@ -7,19 +7,23 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from quantcli import __version__, encode, formats, imatrix, kernels, loader, overrides, plan, recipes, shards, writer
+from quantcli import (
+    __version__, checksums, encode, formats, imatrix, kernels, loader, overrides, plan, recipes, shards, writer,
+)
 from quantcli.container import string
 from quantcli.errors import MissingFile, NoKernel, OutputExists, OutputFailed, UsageError
 from quantcli.model import Model
 from quantcli.plan import Plan
 
 TEMPLATE_LIMIT = 4 << 20  # bytes of a chat template file
+MOST_THREADS = 256  # each holds slabs in memory; beyond this it is a typing error
 AUTOMATIC = Path("auto")  # --imatrix auto: collect one first
 COLLECTED = "imatrix.gguf"  # its name, beside the output
 
@@ -31,6 +35,7 @@ class Request:
     source: Path
     types: Sequence[str]
     output: Path | None = None
+    into_folder: bool = False  # `-o name/`: a folder, whether it is there yet or not
     imatrix: Path | None = None
     include_weights: tuple[str, ...] = ()
     exclude_weights: tuple[str, ...] = ()
@@ -98,7 +103,7 @@ def calibrated(request: Request, progress: Callable[[str, int], Any] | None = No
 
     prepare(replace(request, imatrix=None, allow_no_imatrix=True)).model.close()
     output = request.output
-    folder = Path() if output is None else output if _is_folder(output, len(request.types)) else output.parent
+    folder = Path() if output is None else output if _is_folder(request) else output.parent
     matrix = folder / COLLECTED
     try:
         calibration.run(calibration.Request(model=request.source, output=matrix, force=request.force), progress)
@@ -126,7 +131,8 @@ def prepare(request: Request) -> Job:
         for one in plans:
             one.check(writing=not request.dry_run, allow_no_imatrix=request.allow_no_imatrix,
                       allow_requantize=request.allow_requantize)
-        job = Job(request, model, plans, _targets(request, model, plans), request.threads or encode.default_threads())
+        threads = min(request.threads or encode.default_threads(), MOST_THREADS)
+        job = Job(request, model, plans, _targets(request, model, plans), threads)
         job.notes = list(dict.fromkeys([*model.notes, *(note for one in plans for note in one.notes)]))
         job.warnings = _importance_warnings(plans)
         if not request.dry_run:
@@ -182,9 +188,11 @@ def _template(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        if os.path.getsize(path) > TEMPLATE_LIMIT:
+        with open(path, "rb") as file:
+            raw = file.read(TEMPLATE_LIMIT + 1)
+        if len(raw) > TEMPLATE_LIMIT:
             raise UsageError("too large for a chat template", where=str(path))
-        return path.read_text(encoding="utf-8")
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UsageError("not UTF-8 text", where=str(path)) from error
     except OSError as error:
@@ -226,7 +234,7 @@ def _targets(request: Request, model: Model, plans: Sequence[Plan]) -> list[Path
     output = request.output
     if output is None:
         return [Path(name) for name in names]
-    if _is_folder(output, len(plans)):
+    if _is_folder(request):
         return [output / name for name in names]
     if len(plans) > 1:
         raise UsageError("with several types the output is a folder, not a file", where=str(output),
@@ -234,21 +242,38 @@ def _targets(request: Request, model: Model, plans: Sequence[Plan]) -> list[Path
     return [output]
 
 
-def _is_folder(output: Path, count: int) -> bool:
-    if output.is_dir():
-        return True
-    return count > 1 and not output.exists() and output.suffix.lower() != ".gguf"
+def _is_folder(request: Request) -> bool:
+    output = request.output
+    if output is None or output.is_dir():
+        return output is not None
+    return not output.exists() and (request.into_folder or len(request.types) > 1 and output.suffix.lower() != ".gguf")
 
 
 def _check_targets(job: Job) -> None:
     request = job.request
-    if request.output is not None and not request.output.exists() and len(job.plans) > 1:
+    if _is_folder(request) and not request.output.exists():
         _make_folder(request.output)
     inputs = [*job.model.files, *(str(p) for p in (request.imatrix, request.tensor_type_file, request.chat_template) if p)]
     targets = [path for files in job.files for path in files]
+    _check_places(targets, force=request.force)
     writer.check_targets(targets, inputs, force=request.force)
     if request.checksums is not None:
-        writer.check_targets([request.checksums], [*inputs, *map(str, targets)], force=True)
+        _check_places([request.checksums], force=True)
+        writer.check_targets([request.checksums], inputs, force=True)
+        if os.path.realpath(request.checksums) in map(os.path.realpath, targets):
+            raise UsageError("an output has the same name", where="--checksums")
+        if request.checksums.exists():
+            checksums.Checksums(request.checksums)  # whatever else this file is, nothing is added to it
+
+
+def _check_places(paths: Sequence[Path], *, force: bool) -> None:
+    """Outputs appear by renaming: that would put a file in the place of a device, a pipe or a link that leads nowhere."""
+    for path in paths:
+        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+            raise OutputFailed("not a regular file", where=str(path),
+                               hint="choose another name with -o; --dry-run shows sizes without writing")
+        if not force and os.path.islink(path) and not os.path.exists(path):
+            raise OutputExists("exists already, a link that leads nowhere", where=str(path), hint="--force replaces it")
 
 
 def _make_folder(path: Path) -> None:
@@ -284,7 +309,7 @@ def execute(job: Job, progress: encode.Progress | None = None) -> dict[str, Any]
             for file in made:
                 file.discard()
     if job.request.checksums is not None:
-        _add_checksums(job.request.checksums, [file for made in outputs for file in made])
+        checksums.add(job.request.checksums, {file.path: file.sha256 for made in outputs for file in made})
     seconds = time.monotonic() - start
     result = describe(job)
     for entry, made in zip(result["outputs"], outputs, strict=True):
@@ -304,18 +329,3 @@ def describe(job: Job) -> dict[str, Any]:
               "tensors": len(model.tensors), "bytes": job.total_bytes}
     return {"schema": 1, "source": source, "outputs": outputs, "seconds": 0.0, "threads": job.threads,
             "search": job.request.search or encode.DEFAULT_SEARCH, "notes": job.notes, "warnings": job.warnings}
-
-
-def _add_checksums(path: Path, files: Sequence[writer.OutputFile]) -> None:
-    """Add lines of `sha256sum`, replacing those of the same names; names are relative to the list's folder.
-
-    The list is replaced in one step, and runs that end together wait for each other.
-    """
-    new = {os.path.relpath(file.path, path.parent): file.sha256 for file in files}
-    with writer.failures(path), writer.locked_folder(path.parent):
-        kept = []
-        if path.exists():
-            lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-            kept = [line for line in lines if line[66:] not in new]
-        lines = [*kept, *(f"{digest}  {name}" for name, digest in new.items())]
-        writer.write_text(path, "\n".join(lines) + "\n")

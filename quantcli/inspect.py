@@ -41,8 +41,7 @@ def inspect(path: Path) -> dict[str, Any]:
 
 def _gguf(path: Path, header: container.Header) -> dict[str, Any]:
     headers = [header]
-    count, number = header.metadata.get("split.count"), header.metadata.get("split.no")
-    if count is not None and number is not None and int(count.data) > 1 and int(number.data) == 0:
+    if container.is_first_of_several(header):
         headers = container.read_split_headers(path)
     tensors = [
         {"name": t.name, "shape": list(t.shape), "type": formats.BY_ID[t.type_id].name, "bytes": t.bytes}
@@ -113,7 +112,8 @@ def metadata(entries: dict[str, container.Value]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for key, value in entries.items():
         if value.element is not None:
-            first = [_plain(value.data[i]) for i in range(min(len(value.data), SHOWN_ELEMENTS))]
+            element = value.data.bytes_at if isinstance(value.data, container.Strings) else value.data.__getitem__
+            first = [_plain(element(i)) for i in range(min(len(value.data), SHOWN_ELEMENTS))]
             shown[key] = {"type": f"{value.element.name}[]".lower(), "length": len(value.data), "first": first}
         else:
             shown[key] = {"type": value.type.name.lower(), "value": _plain(value.data)}
@@ -130,19 +130,24 @@ def one_line(entry: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):  # a string that need not be UTF-8
+        return value.decode("utf-8", "backslashreplace")
     return value.item() if hasattr(value, "item") else value
 
 
 def _text(header: container.Header, key: str) -> str | None:
     value = header.metadata.get(key)
-    return str(value.data) if value is not None else None
+    return str(_plain(value.data)) if value is not None else None
 
 
-def _file_type_name(number: int) -> str:
+def _file_type_name(number: Any) -> str:
     from quantcli import recipes
+
+    if not isinstance(number, int):  # a file may say anything
+        return repr(number)[:SHOWN_TEXT]
 
     guessed = 1024  # the bit that llama.cpp sets when it guessed the file type from the tensors
     for name, row in recipes.FILE_TYPES.items():
-        if row.number == int(number) & ~guessed:
+        if row.number == number & ~guessed:
             return name
     return str(number)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from quantcli import container, formats, kernels
+from quantcli.checksums import Checksums
 from quantcli.errors import MalformedFile, MissingFile, QuantcliError, VerificationFailed
 
 SLAB_BYTES = 8 << 20
-SUMS_LIMIT = 16 << 20  # bytes of a SHA256SUMS file
 
 Progress = Callable[[int], None]
 
@@ -26,7 +26,7 @@ def verify(files: Sequence[Path], *, checksums: Path | None = None, progress: Pr
 
     A problem in one file does not stop the others. With ``checksums`` every file must be listed there with its hash.
     """
-    expected = read_checksums(checksums) if checksums else None
+    listed = Checksums(checksums) if checksums else None
     results = []
     done = 0
     for path in files:
@@ -36,7 +36,7 @@ def verify(files: Sequence[Path], *, checksums: Path | None = None, progress: Pr
             if progress:
                 progress(base + count)
 
-        result = _verify_file(Path(path), expected, report)
+        result = _verify_file(Path(path), listed, report)
         results.append(result)
         done += result["bytes"] or 0
     return {"schema": 1, "ok": all(r["ok"] for r in results), "files": results}
@@ -50,7 +50,7 @@ def require(result: dict[str, Any]) -> None:
         raise VerificationFailed(f"{len(bad)} of {len(result['files'])} files failed", hint=hint)
 
 
-def _verify_file(path: Path, expected: dict[str, str] | None, report: Progress) -> dict[str, Any]:
+def _verify_file(path: Path, listed: Checksums | None, report: Progress) -> dict[str, Any]:
     result: dict[str, Any] = {"path": str(path), "ok": False, "bytes": None, "sha256": None, "tensors": None,
                               "problem": None}
     try:
@@ -60,8 +60,8 @@ def _verify_file(path: Path, expected: dict[str, str] | None, report: Progress) 
         _check_shards(path, header)
         digest = _check_data(path, header, report)
         result["sha256"] = digest
-        if expected is not None:
-            _check_digest(path, digest, expected)
+        if listed is not None:
+            _check_digest(path, digest, listed)
         result["ok"] = True
     except QuantcliError as error:
         result["problem"] = str(error)
@@ -77,8 +77,7 @@ def _size(path: Path) -> int:
 
 def _check_shards(path: Path, header: container.Header) -> None:
     """The first shard stands for the set: all others must be there and fit."""
-    count, number = header.metadata.get("split.count"), header.metadata.get("split.no")
-    if count is not None and number is not None and int(count.data) > 1 and int(number.data) == 0:
+    if container.is_first_of_several(header):
         container.read_split_headers(path)
 
 
@@ -145,33 +144,8 @@ def _check_blocks(kind: formats.TensorType, view, rows: int, unit_columns: int, 
                             f"column {index % columns})", where=where)
 
 
-# ---- SHA256SUMS
-
-
-def read_checksums(path: Path) -> dict[str, str]:
-    """File name -> sha256 in hex, from the format of `sha256sum` (text and binary lines)."""
-    try:
-        if os.path.getsize(path) > SUMS_LIMIT:
-            raise MalformedFile("too large for a list of checksums", where=str(path))
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise MalformedFile("not a text file", where=str(path)) from error
-    sums: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        digest, _, name = line.partition(" ")
-        if len(digest) != 64 or any(c not in "0123456789abcdefABCDEF" for c in digest) or not name[1:]:
-            raise MalformedFile("not a line of sha256sum (64 hex digits, two blanks, name)",
-                                where=f"{path}: line {number}")
-        sums[os.path.basename(name[1:])] = digest.lower()
-    return sums
-
-
-def _check_digest(path: Path, digest: str, expected: dict[str, str]) -> None:
-    wanted = expected.get(path.name)
+def _check_digest(path: Path, digest: str, listed: Checksums) -> None:
+    wanted = listed.find(path)
     if wanted is None:
         raise VerificationFailed("not listed among the checksums", where=str(path))
     if wanted != digest:

@@ -10,7 +10,7 @@ import numpy
 import pytest
 from gguf import GGUFReader
 
-from quantcli import container, convert
+from quantcli import checksums, container, convert
 from quantcli.errors import (ImportanceNeeded, MissingFile, NonFiniteWeight, OutputFailed, QuantcliError, QuantizedSource,
                              UsageError)
 
@@ -203,16 +203,15 @@ def test_checksums_are_added_and_replaced(tiny: Path, tmp_path: Path) -> None:
 def test_checksums_of_runs_that_end_together(tmp_path: Path) -> None:
     """No line is lost, and what another tool wrote stays as it is."""
     from concurrent.futures import ThreadPoolExecutor
-    from types import SimpleNamespace
 
     sums = tmp_path / "SHA256SUMS"
     foreign = b"0" * 64 + b" *caf\xe9.bin\n"
     sums.write_bytes(foreign)
-    files = [SimpleNamespace(path=tmp_path / f"{i}.gguf", sha256=f"{i:064x}") for i in range(40)]
+    files = {tmp_path / f"{i}.gguf": f"{i:064x}" for i in range(40)}
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda file: convert._add_checksums(sums, [file]), files))
+        list(pool.map(lambda file: checksums.add(sums, {file: files[file]}), files))
     lines = sums.read_bytes().splitlines(keepends=True)
-    assert lines[0] == foreign and sorted(lines[1:]) == sorted(f"{f.sha256}  {f.path.name}\n".encode() for f in files)
+    assert lines[0] == foreign and sorted(lines[1:]) == sorted(f"{digest}  {f.name}\n".encode() for f, digest in files.items())
 
 
 def test_an_embedding_entry_of_another_size_is_told(tiny: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 # A module may import modules of a lower floor, and its own package. `TYPE_CHECKING` blocks don't count.
 FLOORS = {
     "errors": 0, "report": 1, "formats": 1, "kernels": 2, "container": 2, "model": 3, "imatrix": 3, "recipes": 3,
-    "overrides": 3, "sources": 4, "vocab": 5, "families": 6, "loader": 7, "plan": 7, "writer": 7, "encode": 8,
-    "runner": 8, "convert": 9, "inspect": 9, "verify": 9, "overview": 9, "cli": 10,
+    "overrides": 3, "sources": 4, "vocab": 5, "families": 6, "loader": 7, "plan": 7, "writer": 7,
+    "checksums": 8, "encode": 8, "runner": 8, "convert": 9, "inspect": 9, "verify": 9, "overview": 9, "cli": 10,
 }
 SPLIT = {"container_read": "container", "container_write": "container", "shards": "plan", "choose": "plan"}
 

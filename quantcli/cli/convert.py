@@ -17,13 +17,14 @@ FALLBACKS_SHOWN = 8
 
 
 def run(
-    source: Annotated[Path, Argument(metavar="SRC", help="Checkpoint folder or GGUF file (the first shard of several).")],
+    source: Annotated[Path, Argument(
+        metavar="SRC", readable=False, help="Checkpoint folder or GGUF file (the first shard of several).")],
     types: Annotated[list[str], Option("--type", "-t", metavar="T", help=(
         "File type: Q4_K_M, Q8_0, BF16 ... in any case, or its number; repeat for several files from one read. "
         "`quantcli formats` lists them."))],
-    output: Annotated[Optional[Path], Option("--output", "-o", metavar="FILE|DIR", help=(
-        "Where to write. Default: <name>-<TYPE>.gguf in the current folder."))] = None,
-    imatrix: Annotated[Optional[Path], Option(metavar="FILE", help=(
+    output: Annotated[Optional[str], Option("--output", "-o", metavar="FILE|DIR", help=(
+        "Where to write; `name/` is a folder. Default: <name>-<TYPE>.gguf in the current folder."))] = None,
+    imatrix: Annotated[Optional[Path], Option(metavar="FILE", readable=False, help=(
         "Importance matrix (GGUF or legacy); `auto` collects one from the bundled text first."))] = None,
     include_weights: Annotated[Optional[list[str]], Option(
         metavar="NAME", help="Use the importance matrix only for tensors whose name holds NAME.")] = None,
@@ -31,7 +32,8 @@ def run(
         metavar="NAME", help="Don't use it for tensors whose name holds NAME.")] = None,
     tensor_type: Annotated[Optional[list[str]], Option(
         metavar="REGEX=T", help="Tensors whose name matches get type T; repeatable, first match wins.")] = None,
-    tensor_type_file: Annotated[Optional[Path], Option(metavar="FILE", help="More REGEX=T, one per line.")] = None,
+    tensor_type_file: Annotated[Optional[Path], Option(
+        metavar="FILE", readable=False, help="More REGEX=T, one per line.")] = None,
     output_tensor_type: Annotated[Optional[str], Option(metavar="T", help="Type of output.weight.")] = None,
     token_embedding_type: Annotated[Optional[str], Option(metavar="T", help="Type of the token embeddings.")] = None,
     leave_output_tensor: Annotated[bool, Option("--leave-output-tensor", help="Don't quantize output.weight.")] = False,
@@ -48,14 +50,16 @@ def run(
     keep_split: Annotated[bool, Option("--keep-split", help="One output shard for each shard of the source.")] = False,
     metadata: Annotated[Optional[list[str]], Option(
         metavar="KEY=VALUE", help="Set a metadata entry; KEY=TYPE:VALUE names the type (u32, i32, f32, bool, str).")] = None,
-    chat_template: Annotated[Optional[Path], Option(metavar="FILE", help="Chat template to store.")] = None,
+    chat_template: Annotated[Optional[Path], Option(
+        metavar="FILE", readable=False, help="Chat template to store.")] = None,
     allow_no_imatrix: Annotated[bool, Option(
         "--allow-no-imatrix", help="Quantize without importance what llama.cpp refuses to.")] = False,
     architecture: Annotated[Optional[str], Option(
         metavar="NAME", help="Read the checkpoint as this architecture (class name of config.json).")] = None,
     pre_tokenizer: Annotated[Optional[str], Option(
         metavar="NAME", help="llama.cpp's name of the BPE pre-tokenizer, when it is not recognised.")] = None,
-    checksums: Annotated[Optional[Path], Option(metavar="FILE", help="Add the files' sha256 to this list.")] = None,
+    checksums: Annotated[Optional[Path], Option(
+        metavar="FILE", readable=False, help="Add the files' sha256 to this list.")] = None,
     as_json: AsJson = False, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Convert a checkpoint or GGUF file to quantized GGUF files, in one pass."""
@@ -63,7 +67,8 @@ def run(
     from quantcli import convert
 
     request = convert.Request(
-        source=source, types=tuple(types), output=output, imatrix=imatrix,
+        source=source, types=tuple(types), output=None if output is None else Path(output), imatrix=imatrix,
+        into_folder=output is not None and output.endswith("/"),
         include_weights=tuple(include_weights or ()), exclude_weights=tuple(exclude_weights or ()),
         tensor_types=tuple(tensor_type or ()), tensor_type_file=tensor_type_file,
         output_tensor_type=output_tensor_type, token_embedding_type=token_embedding_type,

@@ -15,7 +15,7 @@ NAME = "inspect"
 
 
 def run(
-    path: Annotated[Path, typer.Argument(metavar="FILE_OR_DIR",
+    path: Annotated[Path, typer.Argument(metavar="FILE_OR_DIR", readable=False,
                                          help="A GGUF file, a checkpoint folder or an importance matrix.")],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: AsJson = False, quiet: Quiet = False, debug: Debug = False,

@@ -15,9 +15,10 @@ NAME = "verify"
 
 
 def run(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="GGUF files (of a split model, all shards).")],
+    files: Annotated[list[Path], typer.Argument(
+        metavar="FILE...", readable=False, help="GGUF files (of a split model, all shards).")],
     checksums: Annotated[Optional[Path], typer.Option(
-        metavar="SHA256SUMS", help="Compare with this list, as sha256sum writes it.")] = None,
+        metavar="SHA256SUMS", readable=False, help="Compare with this list, as sha256sum writes it.")] = None,
     as_json: AsJson = False, quiet: Quiet = False, debug: Debug = False,
 ) -> None:
     """Check structure, offsets, finite scales in every block, and the sha256 of GGUF files."""
@@ -25,7 +26,7 @@ def run(
     from quantcli import verify
     from quantcli.report import size
 
-    total = sum(os.path.getsize(path) for path in files if path.is_file())
+    total = sum(os.path.getsize(path) for path in files if os.path.isfile(path))
     with reporter.progress("verify", total) as advance:
         result = verify.verify(files, checksums=checksums, progress=advance)
     if as_json:

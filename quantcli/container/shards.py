@@ -55,6 +55,11 @@ def read_split_headers(first_path: str | os.PathLike[str]) -> list[Header]:
     return headers
 
 
+def is_first_of_several(header: Header) -> bool:
+    """Whether the file says that it is the first shard. Raises MalformedFile where it says nonsense about shards."""
+    return _number(header, SPLIT_COUNT, 1) > 1 and _number(header, SPLIT_NO) == 0
+
+
 def _number(header: Header, key: str, default: int | None = None) -> int:
     value = header.metadata.get(key)
     if value is None and default is not None:
