@@ -7,6 +7,8 @@ cursor tricks, so that logs of CI runs stay readable. NO_COLOR is honoured (by r
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +17,9 @@ from typing import Any, Protocol
 
 from quantcli.errors import QuantcliError
 
+# Texts come from files that anyone may have made: what steers a terminal or turns the direction of writing is shown, not
+# sent. Half a surrogate pair stands for a byte of a file name that is not UTF-8.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN_INTERVAL = 10.0  # seconds between progress lines off a terminal
 
 
@@ -43,7 +48,7 @@ class Reporter:
     def line(self, text: str) -> None:
         """One line of the result."""
         if not self.as_json:
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
     def text(self, piece: str) -> None:
         """A piece of a text that comes bit by bit."""
@@ -54,15 +59,20 @@ class Reporter:
     def object(self, value: dict[str, Any]) -> None:
         """The result as one JSON object, when --json was given."""
         if self.as_json:
-            json.dump(value, sys.stdout, ensure_ascii=False, indent=1 if sys.stdout.isatty() else None)
-            print(flush=True)
+            style = {"ensure_ascii": not (sys.stdout.encoding or "").lower().startswith("utf"),
+                     "indent": 1 if sys.stdout.isatty() else None, "allow_nan": False}
+            try:
+                text = json.dumps(value, **style)
+            except ValueError:
+                text = json.dumps(_finite(value), **style)
+            print(text, flush=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None,
               right: Sequence[int] = ()) -> None:
         """A table of the result; ``right`` holds the indices of right-aligned columns."""
         if self.as_json:
             return
-        rows = [[str(cell) for cell in row] for row in rows]
+        rows = [[printable(str(cell)) for cell in row] for row in rows]
         if sys.stdout.isatty():
             self._rich_table(columns, rows, title, right)
         else:
@@ -110,12 +120,13 @@ class Reporter:
                                             "hint": error.hint}})
 
     def _talk(self, text: str, style: str | None) -> None:
+        text = printable(text)
         if sys.stderr.isatty():
             from rich.text import Text
 
             self._console(stderr=True).print(Text(text, style=style or ""), soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def _console(self, *, stderr: bool):
         if stderr not in self._consoles:
@@ -188,8 +199,8 @@ def _plain_progress(label: str, total_bytes: int) -> Advance:
             return
         last = now
         left = (now - start) * (total_bytes - done_bytes) / done_bytes
-        print(f"{label}: {100 * done_bytes / total_bytes:.0f} %, {size(done_bytes)} of {size(total_bytes)}, "
-              f"{weights_per_second(weights, now - start)}, {duration(left)} left", file=sys.stderr, flush=True)
+        say(f"{label}: {100 * done_bytes / total_bytes:.0f} %, {size(done_bytes)} of {size(total_bytes)}, "
+            f"{weights_per_second(weights, now - start)}, {duration(left)} left")
 
     return advance
 
@@ -203,13 +214,34 @@ def _plain_steps(label: str, total: int) -> Step:
         if now - last < PLAIN_INTERVAL or not 0 < done < total:
             return
         last = now
-        print(f"{label}: {done} of {total}, {known}, {duration((now - start) * (total - done) / done)} left",
-              file=sys.stderr, flush=True)
+        say(f"{label}: {done} of {total}, {known}, {duration((now - start) * (total - done) / done)} left")
 
     return advance
 
 
-# ---- numbers as people read them
+def say(text: str) -> None:
+    """One line on stderr. That nobody listens any more is no reason to stop the work."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+# ---- texts and numbers as people read them
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters escaped, but for tabs and line ends."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _finite(value: Any) -> Any:
+    """The same for JSON, which has neither NaN nor infinities: null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def size(count: int) -> str:

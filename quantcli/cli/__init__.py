@@ -5,6 +5,8 @@ from __future__ import annotations
 
 def main() -> None:
     """Run `quantcli`. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted."""
-    from quantcli.cli.app import run
-
+    try:
+        from quantcli.cli.app import run
+    except KeyboardInterrupt:  # so early that nothing is there yet to say it
+        raise SystemExit(130) from None
     run()

@@ -42,9 +42,28 @@ def _terminate(signum, _frame) -> None:
     raise KeyboardInterrupt(signal.Signals(signum).name)
 
 
+def _standard_streams() -> None:
+    """A closed stream is a null device, or the next file that is opened would take its place; what a stream's encoding
+    lacks is escaped."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run() -> None:
     """Parse the command line, run the command, exit."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
+            signal.signal(number, _terminate)
+    _standard_streams()
+    frame.start(as_json="--json" in sys.argv, debug="--debug" in sys.argv)  # until the command itself says it
     status = 0
     try:
         status = app(standalone_mode=False)  # Exit arrives as its code, other values are results of commands

@@ -28,7 +28,10 @@ class Frame:
         if self.debug:
             traceback.print_exception(error)
         known = _translate(error)
-        self.reporter.error(known)
+        try:
+            self.reporter.error(known)
+        except OSError:  # stdout is full or gone: the exit code still tells
+            pass
         return known.exit_status
 
 
@@ -47,6 +50,8 @@ def _translate(error: BaseException) -> QuantcliError:
         return MissingFile("no such file", where=error.filename)
     if isinstance(error, OSError):
         return OutputFailed(error.strerror or str(error), where=error.filename)
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return QuantcliError("the system refuses another thread", hint="use fewer --threads, or raise `ulimit -u`")
     hint = "run again with --debug for the traceback; please report this"
     return QuantcliError(f"unexpected {type(error).__name__}: {error}", hint=hint)
 

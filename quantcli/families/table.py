@@ -81,8 +81,11 @@ def choose(config: Mapping[str, Any], architecture: str | None) -> tuple[Family,
         known = by_class(_stated(inner) or "") or _by_model_type(inner)
     elif known is None:
         known = _by_model_type(config) if stated is None else None
+    if known is None and not (stated or config.get("model_type")):
+        raise BadConfig("names neither architectures nor a model_type", where="config.json",
+                        hint="name it with --architecture")
     if known is None:
-        raise unknown(stated or str(config.get("model_type")))
+        raise unknown(stated or str(config["model_type"]))
     return known, text, wrapped
 
 

@@ -46,6 +46,8 @@ class Checkpoint:
         self.folder = Path(os.path.abspath(folder))
         if not self.folder.is_dir():
             raise MissingFile("no such folder", where=str(folder))
+        if not os.access(self.folder, os.R_OK | os.X_OK):
+            raise MissingFile("no permission to read this folder", where=str(folder))
         self.owner, self.name = hub_name(self.folder)
         self._opened: list[safetensors.SafetensorsFile] | None = None
 
@@ -144,9 +146,10 @@ def hub_name(folder: Path) -> tuple[str | None, str]:
     """(owner or None, name) of the model in an absolute ``folder``.
 
     A Hugging Face cache has `models--owner--name/snapshots/<commit>`; anywhere else the folder's name counts. A
-    commit hash is never the name: the next folder above it is.
+    commit hash is never the name: the next folder above it is. Bytes that are not UTF-8 are left out.
     """
     for part in (folder.name, *(parent.name for parent in folder.parents)):
+        part = part.encode("utf-8", "ignore").decode()
         match = _HUB_FOLDER.fullmatch(part)
         if match:
             return match["owner"], match["name"]
