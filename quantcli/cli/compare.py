@@ -20,7 +20,7 @@ Option = typer.Option
 
 def run(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help=(
-        "A GGUF file or checkpoint folder; or recorded predictions (llama.cpp's base logits, or a --reference-cache)."))],
+        "A GGUF file or checkpoint folder; or recorded predictions: llama.cpp's base logits, a --reference-cache."))],
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="What to compare with it.")],
     file: Annotated[Optional[list[Path]], Option("--file", "-f", metavar="TEXT", help=(
         "A text that no model was calibrated on; repeatable."))] = None,
@@ -31,7 +31,7 @@ def run(
     html: Annotated[Optional[Path], Option(
         metavar="FILE", help="Write a report with pictures, one self-contained page.")] = None,
     reference_cache: Annotated[Optional[Path], Option(metavar="FILE", help=(
-        "Record the reference's predictions (likeliest tokens, mass of the rest), or use them where FILE exists."))] = None,
+        "Record the reference's predictions (likeliest tokens, mass of the rest); used where FILE exists."))] = None,
     top: Annotated[Optional[int], Option("--reference-top", metavar="N", min=1, help=(
         "Tokens of each recorded position. Default: 512."))] = None,
     as_json: AsJson = False, quiet: Quiet = False, debug: Debug = False,
@@ -44,7 +44,8 @@ def run(
 
     request = compare.Request(
         reference=reference, models=models, texts=tuple(file or ()), length=ctx, chunks=chunks,
-        parse_special=parse_special, options=Options(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
+        parse_special=parse_special,
+        options=Options(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
         reference_activations=reference_activations, record=reference_cache, top=top)
     job = compare.prepare(request)
     try:
@@ -82,4 +83,5 @@ def _show(reporter: Reporter, result: dict[str, Any]) -> None:
         if "record_error" in e:
             found = e["record_error"]
             missed = f"{100 * found['relative']:.2g} %"
-            reporter.note(f"{e['name']}, {e['text']}: the record misses {missed} of the divergence (measured at {found['positions']} positions)")
+            reporter.note(f"{e['name']}, {e['text']}: the record misses {missed} of the divergence "
+                          f"(measured at {found['positions']} positions)")

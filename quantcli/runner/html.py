@@ -51,8 +51,8 @@ def render(result: dict[str, Any], version: str) -> str:
                       if reference.get(key))
     parts = [f"<h1>Divergence from {escape(str(reference['name']))}</h1>",
              f'<p class="note">quantcli {escape(version)}; reference: {escape(about)}; context {result["context"]}. '
-             "KLD: Kullback-Leibler divergence of the next token's probabilities from the reference's, in nats, over the "
-             "second half of every chunk; &#177; is one standard error.</p>"]
+             "KLD: Kullback-Leibler divergence of the next token's probabilities from the reference's, in nats, over "
+             "the second half of every chunk; &#177; is one standard error.</p>"]
     if result.get("interrupted"):
         parts.append("<p><strong>Interrupted: the figures are those of the chunks that were complete.</strong></p>")
     parts += ["<h2>Size against divergence</h2>", scatter(entries, texts)]
@@ -60,7 +60,8 @@ def render(result: dict[str, Any], version: str) -> str:
         own = [entry for entry in entries if entry["text"] == text]
         about = (f"{own[0]['chunks']} chunks, {own[0]['scored']} predictions, PPL of the reference "
                  f"{own[0]['ppl']['reference']:.4f}")
-        parts += [f"<h2>{escape(text)}</h2>", f'<p class="note">{about}</p>', table(own), "<h3>Spread over chunks</h3>", spread(own)]
+        parts += [f"<h2>{escape(text)}</h2>", f'<p class="note">{about}</p>', table(own),
+                  "<h3>Spread over chunks</h3>", spread(own)]
     title = escape(str(reference["name"]))
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
             f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n")
@@ -118,7 +119,8 @@ def scatter(entries: Sequence[dict[str, Any]], texts: Sequence[str]) -> str:
             across, up = x.place(entry["bytes"] / 1e6), y.place(mean)
             parts.append(f'<line x1="{across:.1f}" x2="{across:.1f}" y1="{y.place(max(mean - error, SMALLEST)):.1f}" '
                          f'y2="{y.place(mean + error):.1f}" stroke="{colour}"/>'
-                         f'<circle cx="{across:.1f}" cy="{up:.1f}" r="4" fill="{colour}"><title>{escape(entry["name"])}: {mean:.6f}</title></circle>')
+                         f'<circle cx="{across:.1f}" cy="{up:.1f}" r="4" fill="{colour}">'
+                         f'<title>{escape(entry["name"])}: {mean:.6f}</title></circle>')
             if index == 0:
                 parts.append(f'<text x="{across + 7:.1f}" y="{up - 6:.1f}">{escape(entry["name"])[:24]}</text>')
     return _svg(WIDTH, HEIGHT, parts, "size against divergence")
