@@ -50,7 +50,8 @@ static int half_number(const half_table *t, unsigned packed) {
 }
 
 /* Keep the QC_NEIGHBOURS smallest keys (distance, then grid index) in ascending order. */
-static void nearest_points(const int32_t *low, const int32_t *high, const uint8_t (*halves)[2], int count, int32_t *keys) {
+static void nearest_points(const int32_t *low, const int32_t *high, const uint8_t (*halves)[2], int count,
+                           int32_t *keys) {
     for (int k = 0; k < QC_NEIGHBOURS; ++k) keys[k] = INT32_MAX;
     for (int j = 0; j < count; ++j) {
         int32_t key = ((low[halves[j][0]] + high[halves[j][1]]) << 11) | j;

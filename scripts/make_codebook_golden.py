@@ -3,8 +3,8 @@
 
     python scripts/make_codebook_golden.py [--ggml libggml-base.so]
 
-The model is ../shared/models/mid with ../shared/golden/mid-imatrix.gguf; the objective that of scripts/objectives.py. The
-codebook encoders promise ggml's error or less, not its bytes, and tests/test_codebook.py holds them to it.
+The model is ../shared/models/mid with ../shared/golden/mid-imatrix.gguf; the objective that of scripts/objectives.py.
+The codebook encoders promise ggml's error or less, not its bytes, and tests/test_codebook.py holds them to it.
 """
 
 from __future__ import annotations
