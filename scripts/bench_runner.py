@@ -4,10 +4,10 @@
     python scripts/bench_runner.py [--types Q4_K,Q8_0] [--models FILE.gguf ...] [--threads 2] [--markdown FILE]
 
 Products: 2048 x 2048 weights times 512 tokens (GFLOP/s) and 16384 x 2048 weights times one token (GB/s of weights),
-one thread, best of several by that thread's CPU time, so that a busy machine disturbs little. Models: a prompt of 512
-tokens and 64 generated ones, q8 activations (what llama.cpp does), turns alternating with llama.cpp's library where
-llama-cpp-python can be imported (`pip install '.[peers]'`); best of each, by wall time, with --threads 1 by CPU time. Files: scripts/make_checkpoint.py
-writes a 1.1B-shaped checkpoint, `quantcli convert` makes them.
+one thread, best of several by that thread's CPU time, so that a busy machine disturbs little. Models: a prompt of 448
+tokens and 64 generated ones, q8 activations (what llama.cpp does), taking turns with llama.cpp's library where
+llama-cpp-python can be imported (`pip install '.[peers]'`); best of each, by wall time, with --threads 1 by CPU time.
+Files: scripts/make_checkpoint.py writes a 1.1B-shaped checkpoint, `quantcli convert` makes them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from quantcli import formats, kernels  # noqa: E402
 from quantcli.runner.products import MODES, Products, can_multiply  # noqa: E402
 
 COLUMNS, ROWS, TOKENS, ROWS_OF_ONE = 2048, 2048, 512, 16384
-PROMPT, GENERATED = 512, 64
+PROMPT, GENERATED = 448, 64  # together what a model of 512 positions takes
 TYPES = "F32,F16,BF16,Q8_0,Q4_0,Q5_0,Q4_1,Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_NL,IQ4_XS,IQ3_S,IQ3_XXS,IQ2_S,IQ2_XS,IQ2_XXS,IQ1_S,MXFP4"
 
 

@@ -38,6 +38,7 @@ X86_FLAGS = {
                        "-mbmi2", "-mprefer-vector-width=512"],
     "bf16_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx2", "-mfma"],
 }
+ARM64_FLAGS = {"level_dotprod.c": ["-march=armv8.2-a+dotprod"]}
 EXPORT = '-DQC_API=__attribute__((visibility("default")))'
 
 
@@ -64,12 +65,11 @@ def architectures() -> list[list[str]]:
     return [["-arch", name] for name in names] or [[]]
 
 
-def is_x86(command: list[str], slice_flags: list[str]) -> bool:
-    """Whether the compiler (not this machine) makes code for x86-64."""
-    if slice_flags:
-        return slice_flags[1] == "x86_64"
-    asked = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True)
-    return asked.stdout.startswith(("x86_64", "amd64"))
+def machine_flags(command: list[str], slice_flags: list[str]) -> dict[str, list[str]]:
+    """Flags of single files for the machine that the compiler makes code for (not this one)."""
+    asked = slice_flags[1] if slice_flags else subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True).stdout
+    tables = {("x86_64", "amd64"): X86_FLAGS, ("aarch64", "arm64"): ARM64_FLAGS}
+    return next((table for names, table in tables.items() if asked.startswith(names)), {})
 
 
 def library_sources() -> list[Path]:
@@ -106,10 +106,10 @@ def compile_all(base: list[str], slice_flags: list[str], sources: list[Path], wo
     """Compile for one architecture; returns the objects. Exits with the compiler's message on failure."""
     command = [*base, *slice_flags]
     folder = work / f"{zlib.crc32(' '.join(command).encode()):08x}"         # other flags, other objects
-    x86 = is_x86(compiler(), slice_flags)
+    machine = machine_flags(compiler(), slice_flags)
     jobs = []
     for source in sources:
-        extra = FILE_FLAGS.get(source.name, []) + (X86_FLAGS.get(source.name, []) if x86 else [])
+        extra = FILE_FLAGS.get(source.name, []) + machine.get(source.name, [])
         jobs.append(([*command, *extra], source, folder / f"{source.stem}.o", force, newest_header(source)))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda job: compile_object(*job), jobs))

@@ -100,7 +100,8 @@ extern const level qc_level_avx2, qc_level_avx512;
 void qc_bf16_pairs(const tile *, const activations *, int64_t tokens, result out);       /* AVX512_BF16 */
 float qc_bf16_dot(const uint8_t *row, const activations *);
 #elif defined(__aarch64__)
-extern const level qc_level_neon;
+extern const level qc_level_neon, qc_level_dotprod;
+const level *qc_dotprod(void);             /* NULL: not in this build */
 #endif
 
 /* Grids of the codebook types as vectors of signed bytes; ready once a pool exists. */

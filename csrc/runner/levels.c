@@ -4,7 +4,14 @@
 
 #if defined(__x86_64__)
 static int has_fma(void) { return __builtin_cpu_supports("fma"); }
-static int has_vnni(void) { return has_fma() && __builtin_cpu_supports("avx512vnni"); }
+static int has_vnni(void) {
+    return has_fma() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("bmi2");
+}
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+static int has_dotprod(void) { return (getauxval(AT_HWCAP) >> 20) & 1; }
+#elif defined(__aarch64__)
+static int has_dotprod(void) { return 1; }                 /* every Apple chip with arm64 macOS */
 #endif
 
 const level *qc_level_of(int32_t isa) {
@@ -14,7 +21,7 @@ const level *qc_level_of(int32_t isa) {
     if (!strcmp(name, "avx512") && has_vnni()) return &qc_level_avx512;
     if (!strncmp(name, "avx", 3) && has_fma()) return &qc_level_avx2;
 #elif defined(__aarch64__)
-    if (!strcmp(name, "neon")) return &qc_level_neon;
+    if (!strcmp(name, "neon")) return has_dotprod() && qc_dotprod() ? qc_dotprod() : &qc_level_neon;
 #endif
     (void)name;
     return &qc_level_scalar;
