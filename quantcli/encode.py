@@ -158,10 +158,9 @@ def search_for(kind: formats.TensorType, asked: str | None) -> str:
 
 def _placed(error: QuantcliError, slab: Slab) -> QuantcliError:
     """Name tensor and row: kernels count from the start of the slab."""
+    error.where = f"{slab.tensor.origin}: tensor {slab.tensor.name}"
     if getattr(error, "row", -1) >= 0:
-        error.where = f"{slab.tensor.origin}: tensor {slab.tensor.name}, row {slab.start + error.row}, column {error.column}"
-    else:
-        error.where = f"{slab.tensor.origin}: tensor {slab.tensor.name}"
+        error.where += f", row {slab.start + error.row}, column {error.column}"
     return error
 
 
@@ -186,7 +185,8 @@ def run(plans: Sequence[Plan], outputs: Sequence[Sequence[OutputFile]], *, threa
     return writing.encoded
 
 
-def in_order(items: Iterable[Slab], work: Callable[[Slab], Any], take: Callable[[Slab, Any], None], threads: int) -> None:
+def in_order(items: Iterable[Slab], work: Callable[[Slab], Any], take: Callable[[Slab, Any], None],
+             threads: int) -> None:
     """``work`` on threads, ``take`` its results here and in order, with a bounded number of items in between."""
     pending: deque[tuple[Slab, Future]] = deque()
     stop = threading.Event()
@@ -212,7 +212,7 @@ def in_order(items: Iterable[Slab], work: Callable[[Slab], Any], take: Callable[
 
 
 class Writing:
-    """Hands slabs to all outputs; at most UNWRITTEN wait, so a slow disk slows the encoders instead of filling memory."""
+    """Hands slabs to all outputs. At most UNWRITTEN wait: a slow disk slows the encoders instead of filling memory."""
 
     def __init__(self, sinks: Sequence[Sink], recycle: Callable[[list], None], progress: Progress | None) -> None:
         self.sinks, self.recycle, self.progress = sinks, recycle, progress

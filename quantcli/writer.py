@@ -25,7 +25,8 @@ FLUSH_BYTES = 64 << 20  # the disk starts on this much while the rest is being m
 HINTS = {
     errno.ENOSPC: "free some space, or write to another disk with -o",
     errno.EDQUOT: "your quota on this disk is used up",
-    errno.EFBIG: "the file system or a limit of this shell (ulimit -f) refuses files of this size; --split-max-size helps",
+    errno.EFBIG: "the file system or a limit of this shell (ulimit -f) refuses files of this size; "
+                 "--split-max-size helps",
     errno.EACCES: "choose a folder that you may write to with -o",
     errno.EROFS: "choose a folder that you may write to with -o",
     errno.ENOENT: "create the folder first, or choose another with -o",
@@ -219,7 +220,8 @@ def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) 
         seen.add(real)
         identity = _identity(path)
         if identity is not None and identity in sources:
-            raise OutputIsInput("the output is a file of the input", where=str(path), hint="choose another name with -o")
+            raise OutputIsInput("the output is a file of the input", where=str(path),
+                                hint="choose another name with -o")
         if path.is_dir():
             raise OutputFailed("is a folder", where=str(path), hint="choose another name with -o")
         if identity is not None and not force:
