@@ -67,11 +67,15 @@ LANE vf vmin(vf a, vf b) {
 
 /* Sums and maxima over the lanes, in one fixed order. */
 LANE float vsum(vf v) {
+#if VW == 16
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float s[VW];
     memcpy(s, &v, sizeof v);
     for (int n = VW / 2; n; n /= 2)
         for (int i = 0; i < n; ++i) s[i] += s[i + n];
     return s[0];
+#endif
 }
 LANE float vtop(vf v) {
     float s[VW];
