@@ -9,7 +9,8 @@ CHECK_ROUNDS ?= 100
 CHECK := build/check
 CHECK_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/kernels/*.inc csrc/tests/*.c) scripts/build_kernels.py
 BUILD_CHECK = $(BIN)/python scripts/build_kernels.py --program csrc/tests/check.c --output
-# Unrolling is a wish (-Wno-pass-failed). -w: under sanitizers gcc warns of what cannot happen; the clang build below and the ordinary one show the real ones.
+# -w: under sanitizers gcc warns of what cannot happen; the ordinary builds of gcc and clang show the real warnings.
+# -Wno-pass-failed below: unrolling is only a wish.
 SANITIZE := -g1 -O1 -w -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 
 # $(call need,program,Debian packages)
