@@ -34,7 +34,7 @@ class RowReader(Protocol):
 class ModelTensor:
     """One tensor as the GGUF file will hold it.
 
-    ``shape`` is in GGUF order (columns first, trailing ones dropped). ``type`` is the type that llama.cpp's converter
+    ``shape`` is in GGUF order (columns first); a file may leave trailing ones out. ``type`` is the type that llama.cpp's converter
     with ``--outtype auto`` would write (for a GGUF source: the type in the file). ``stored`` is the type of the
     bytes that ``read_raw`` gives; ``raw`` says that these bytes are the tensor's rows unchanged, so that a copy to
     type ``stored`` needs no decoding.

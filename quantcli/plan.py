@@ -169,7 +169,8 @@ def make(model: Model, options: Options) -> Plan:
             needs.append(tensor.name)
         rows.append((tensor, row, wanted, _bytes(row, tensor)))
     entries = list(place(rows, options.split_max_size, options.keep_split))
-    shards = build(metadata, entries, model.shards if options.keep_split else 1)
+    converted = options.type.is_float and model.kind == "checkpoint"  # written by the converter alone, not by ggml
+    shards = build(metadata, entries, model.shards if options.keep_split else 1, keep_ones=converted)
     return Plan(model, options, entries, shards, metadata, needs, problems, _notes(chooser))
 
 
@@ -257,12 +258,16 @@ def _cut(text: str) -> str:
 
 def to_json(plan: Plan) -> dict[str, Any]:
     """The plan's part of one output in the JSON report: shapes in GGUF order (columns first), tensors as written."""
+    def shape(entry: PlannedTensor) -> list[int]:
+        given = entry.tensor.shape
+        return list(given if plan.shards[entry.shard].keep_ones else container.without_trailing_ones(given))
+
     return {
         "type": plan.type.name,
         "bytes": plan.file_bytes,
         "bpw": plan.bpw,
         "tensors": [
-            {"name": e.tensor.name, "shape": list(e.tensor.shape), "type": e.type.name, "bytes": e.bytes}
+            {"name": e.tensor.name, "shape": shape(e), "type": e.type.name, "bytes": e.bytes}
             for e in plan.entries
         ],
         "fallbacks": len(plan.fallbacks),

@@ -41,6 +41,7 @@ class Shard:
     entries: Sequence[PlannedTensor]
     header_bytes: int
     data_bytes: int  # with the padding after every tensor
+    keep_ones: bool = False  # trailing dimensions of 1 are written
 
     @property
     def file_bytes(self) -> int:
@@ -49,11 +50,12 @@ class Shard:
     def header(self) -> bytes:
         """The header as it is written, padding up to the data included."""
         rows = [(e.tensor.name, e.tensor.shape, e.type.id, e.offset) for e in self.entries]
-        return container.encode_header(self.metadata, rows, alignment=ALIGNMENT)
+        return container.encode_header(self.metadata, rows, alignment=ALIGNMENT, keep_ones=self.keep_ones)
 
 
-def _header_size(metadata: Mapping[str, Value], entries: Sequence[PlannedTensor]) -> int:
-    return container.header_size(metadata, [(e.tensor.name, e.tensor.shape) for e in entries], ALIGNMENT)
+def _header_size(metadata: Mapping[str, Value], entries: Sequence[PlannedTensor], keep_ones: bool) -> int:
+    rows = [(e.tensor.name, e.tensor.shape) for e in entries]
+    return container.header_size(metadata, rows, ALIGNMENT, keep_ones=keep_ones)
 
 
 def place(rows: Iterable[tuple[ModelTensor, TensorType, TensorType | None, int]], largest: int | None,
@@ -77,8 +79,12 @@ def place(rows: Iterable[tuple[ModelTensor, TensorType, TensorType | None, int]]
         filled += size
 
 
-def build(metadata: dict[str, Value], entries: Sequence[PlannedTensor], at_least: int = 1) -> list[Shard]:
-    """The files of an output. Shard 0 carries the metadata; with several, each carries its number."""
+def build(metadata: dict[str, Value], entries: Sequence[PlannedTensor], at_least: int = 1,
+          keep_ones: bool = False) -> list[Shard]:
+    """The files of an output. Shard 0 carries the metadata; with several, each carries its number.
+
+    ``keep_ones``: shapes are written with trailing dimensions of 1, as llama.cpp's converter does and ggml does not.
+    """
     count = max(at_least, entries[-1].shard + 1 if entries else 1)
     if count > MOST_SHARDS:
         raise UsageError(f"{count} shards are more than GGUF can number ({MOST_SHARDS})",
@@ -94,7 +100,7 @@ def build(metadata: dict[str, Value], entries: Sequence[PlannedTensor], at_least
             own["split.count"] = u16(count)
             own["split.tensors.count"] = i32(len(entries))
         data = group[-1].offset + padded(group[-1].bytes) if group else 0
-        shards.append(Shard(own, group, _header_size(own, group), data))
+        shards.append(Shard(own, group, _header_size(own, group, keep_ones), data, keep_ones))
     return shards
 
 

@@ -189,3 +189,24 @@ def test_odd_names_come_back(tmp_path: Path) -> None:
     assert checksums.Checksums(tmp_path / "SUMS").find(odd) == hashlib.sha256(b"x").hexdigest()
     if sys.platform == "linux":
         assert subprocess.run(["sha256sum", "-c", "SUMS"], cwd=tmp_path, capture_output=True).returncode == 0
+
+
+# ---- shapes
+
+
+@pytest.mark.parametrize("kind, written", [("BF16", (64, 1)), ("Q8_0", (64,))])
+def test_trailing_ones_as_the_tools_write_them(shared: Path, tmp_path: Path, kind: str, written: tuple[int, ...]) -> None:
+    """llama.cpp's converter keeps them, its quantizer drops them; the size is planned either way."""
+    out = tmp_path / "a.gguf"
+    made = convert.convert(convert.Request(source=shared / "arch" / "qwen2-moe", types=(kind,), output=out))["outputs"][0]
+    from gguf import GGUFReader
+
+    name = "blk.0.ffn_gate_inp_shexp.weight"
+    found = {t.name: tuple(map(int, t.shape)) for t in GGUFReader(out).tensors}
+    assert found[name] == written == tuple({t["name"]: t["shape"] for t in made["tensors"]}[name])
+    assert made["bytes"] == out.stat().st_size
+
+
+def test_the_bare_name_shows_the_help(tmp_path: Path) -> None:
+    done = shell("$Q", tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("Usage:")

@@ -27,6 +27,9 @@ class Frame:
             return error.code if isinstance(error.code, int) else 1
         if self.debug:
             traceback.print_exception(error)
+        if type(error).__name__ == "NoArgsIsHelpError":  # the bare program name
+            self.reporter.note(error.format_message())
+            return UsageError.exit_status
         known = _translate(error)
         try:
             self.reporter.error(known)

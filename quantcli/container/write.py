@@ -23,10 +23,11 @@ TensorRow = tuple[str, Sequence[int], int, int]  # name, shape (columns first), 
 
 
 def encode_header(metadata: Mapping[str, Value], tensors: Sequence[TensorRow],
-                  alignment: int = DEFAULT_ALIGNMENT) -> bytes:
+                  alignment: int = DEFAULT_ALIGNMENT, *, keep_ones: bool = False) -> bytes:
     """The bytes from the magic up to the first tensor's data (padding included if there are tensors).
 
-    ``tensors``: (name, shape, type id, offset) in data order; the offsets are those of `place_tensors`. Raises
+    ``tensors``: (name, shape, type id, offset) in data order; the offsets are those of `place_tensors`. Trailing
+    dimensions of 1 are dropped, as ggml's writer does, unless ``keep_ones``, as llama.cpp's converter does. Raises
     MalformedFile for what no reader would accept: bad or repeated names, gaps, an alignment that contradicts the
     metadata.
     """
@@ -36,7 +37,7 @@ def encode_header(metadata: Mapping[str, Value], tensors: Sequence[TensorRow],
         pieces += (_packed_text(key, LIMITS.key_bytes, "metadata key"), *_packed_value(key, value))
     _check_tensors(tensors, alignment)
     for name, shape, type_id, offset in tensors:
-        sizes = without_trailing_ones(tuple(shape))
+        sizes = tuple(shape) if keep_ones else without_trailing_ones(tuple(shape))
         pieces.append(_packed_text(name, LIMITS.name_bytes, "tensor name"))
         pieces.append(struct.pack(f"<I{len(sizes)}qiQ", len(sizes), *sizes, type_id, offset))
     if tensors:
@@ -46,13 +47,14 @@ def encode_header(metadata: Mapping[str, Value], tensors: Sequence[TensorRow],
 
 
 def header_size(metadata: Mapping[str, Value], tensors: Sequence[tuple[str, Sequence[int]]],
-                alignment: int = DEFAULT_ALIGNMENT) -> int:
+                alignment: int = DEFAULT_ALIGNMENT, *, keep_ones: bool = False) -> int:
     """The length of what `encode_header` would give, from (name, shape, ...) rows, without building it."""
     size = PREAMBLE.size
     for key, value in metadata.items():
         size += 8 + len(key.encode()) + 4 + _value_size(value)
     for name, shape, *_ in tensors:
-        size += 8 + len(name.encode()) + 4 + 8 * len(without_trailing_ones(tuple(shape))) + 4 + 8
+        sizes = shape if keep_ones else without_trailing_ones(tuple(shape))
+        size += 8 + len(name.encode()) + 4 + 8 * len(sizes) + 4 + 8
     return padded(size, alignment) if tensors else size
 
 
