@@ -32,7 +32,8 @@ from quantcli.runner.products import MODES, Products, can_multiply  # noqa: E402
 
 COLUMNS, ROWS, TOKENS, ROWS_OF_ONE = 2048, 2048, 512, 16384
 PROMPT, GENERATED = 448, 64  # together what a model of 512 positions takes
-TYPES = "F32,F16,BF16,Q8_0,Q4_0,Q5_0,Q4_1,Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_NL,IQ4_XS,IQ3_S,IQ3_XXS,IQ2_S,IQ2_XS,IQ2_XXS,IQ1_S,MXFP4"
+TYPES = ("F32,F16,BF16,Q8_0,Q4_0,Q5_0,Q4_1,Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_NL,IQ4_XS,IQ3_S,IQ3_XXS,IQ2_S,IQ2_XS,IQ2_XXS,"
+         "IQ1_S,MXFP4")
 
 
 def best(run: Callable[[], Any], seconds: float, clock: Callable[[], float] = time.thread_time) -> float:
@@ -79,15 +80,16 @@ def product_table(names: list[str], isa: str | None, seconds: float) -> list[str
     contenders = {mode: Products(mode, 1, isa) for mode in MODES}
     roof = peaks(contenders["q8"])
     lines = [
-        f"Peak of one core in registers ({isa or kernels.isa()}): float {roof['float']:.0f}, int16 {roof['int16']:.0f}, "
-        f"int8 {roof['q8']:.0f} GOP/s.", "",
-        "| type | q8 GFLOP/s | of peak | int16 | float | of peak | one token, q8 GB/s | float GB/s |", "|---|---|---|---|---|---|---|---|"]
+        f"Peak of one core in registers ({isa or kernels.isa()}): float {roof['float']:.0f}, int16 "
+        f"(and BF16 pairs where the CPU has them) {roof['int16']:.0f}, int8 {roof['q8']:.0f} GOP/s.", "",
+        "| type | q8 GFLOP/s | of peak | int16 | float | of peak | one token, q8 GB/s | float GB/s |",
+        "|---|---|---|---|---|---|---|---|"]
     for name in names:
         kind = formats.by_name(name)
         if not can_multiply(kind.id):
             continue
         got = measure_type(kind, contenders, seconds)
-        top = roof["q8"] if kind.quantized else roof["float"]
+        top = roof["q8" if kind.quantized else "int16" if name == "BF16" else "float"]
         lines.append(f"| {name} | {got['q8']:.0f} | {got['q8'] / top:.0%} | {got['int16']:.0f} | {got['float']:.0f} | "
                      f"{got['float'] / roof['float']:.0%} | {got['q8 one']:.1f} | {got['float one']:.1f} |")
     return lines
@@ -140,7 +142,8 @@ class Llama:
         self.model.close()
 
 
-def measure_model(path: Path, contenders: dict[str, type], threads: int, rounds: int) -> dict[str, tuple[float, float]]:
+def measure_model(path: Path, contenders: dict[str, type], threads: int,
+                  rounds: int) -> dict[str, tuple[float, float]]:
     """(prompt, generated) tokens per second of each contender, in turns."""
     tokens = numpy.random.default_rng(1).integers(3, 2000, PROMPT + GENERATED)
     running = {name: make(path, threads) for name, make in contenders.items()}
@@ -156,7 +159,8 @@ def measure_model(path: Path, contenders: dict[str, type], threads: int, rounds:
                 times[name].append((middle - start, clock() - middle))
     for model in running.values():
         model.close()
-    return {name: (PROMPT / min(t[0] for t in spent), GENERATED / min(t[1] for t in spent)) for name, spent in times.items()}
+    return {name: (PROMPT / min(t[0] for t in spent), GENERATED / min(t[1] for t in spent))
+            for name, spent in times.items()}
 
 
 def model_table(paths: list[Path], threads: int, rounds: int, show: Callable[[str], None]) -> None:
@@ -184,9 +188,9 @@ def model_table(paths: list[Path], threads: int, rounds: int, show: Callable[[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--types", default=TYPES, help="types of the first table, separated by commas; empty: no such table")
+    parser.add_argument("--types", default=TYPES, help="types of the first table, by commas; empty: no such table")
     parser.add_argument("--isa", help="instruction set of the first table (default: the best)")
-    parser.add_argument("--models", type=Path, nargs="*", default=[], metavar="FILE", help="GGUF files of the second table")
+    parser.add_argument("--models", type=Path, nargs="*", default=[], metavar="FILE", help="GGUF files for the second")
     parser.add_argument("--threads", type=int, default=2, help="threads of the second table")
     parser.add_argument("--rounds", type=int, default=3, help="turns per model")
     parser.add_argument("--seconds", type=float, default=0.3, help="time per product")

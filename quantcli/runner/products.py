@@ -63,7 +63,8 @@ int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float *gate,
                     int64_t up_stride, int64_t rows, int64_t columns, float *out);
 int32_t qc_rotate(qc_pool *pool, int32_t isa, const float *x, int64_t positions, int64_t heads, int64_t width,
                   int64_t pairs, int32_t neox, const float *cosines, const float *sines, float *out);
-int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale, float cap);
+int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale,
+                       float cap);
 int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float *other, int64_t rows, int64_t columns,
                       double *divergence, int64_t *base_top, int64_t *other_top);
 int64_t qc_peak(int32_t isa, int32_t kind, int64_t rounds);
@@ -152,8 +153,8 @@ class Products(Operations):
     def rounded(self, type_id: int, x: Array) -> Array:
         """``x`` float32 [tokens, columns] as products with weights of this type see it."""
         out = numpy.empty_like(x)
-        self._check(self.lib.qc_round_activations(self.pool, self.isa, MODES[self.activations], type_id, self._floats(x),
-                                                  *x.shape, self._floats(out)), type_id)
+        self._check(self.lib.qc_round_activations(self.pool, self.isa, MODES[self.activations], type_id,
+                                                  self._floats(x), *x.shape, self._floats(out)), type_id)
         return out
 
     def _entry(self, type_id: int, raw: Any, rows: int, x: Array, out: Array) -> tuple:
@@ -212,8 +213,9 @@ class Products(Operations):
             raise ValueError(f"angles of shape {cosine.shape} and {sine.shape} for {length} positions")
         x, out = numpy.ascontiguousarray(x), numpy.empty(x.shape, numpy.float32)
         for i in range(sequences):
-            self._check(self.lib.qc_rotate(self.pool, self.isa, self._floats(x[i]), length, heads, width, cosine.shape[1],
-                                           kind != "norm", self._floats(cosine), self._floats(sine), self._floats(out[i])))
+            self._check(self.lib.qc_rotate(
+                self.pool, self.isa, self._floats(x[i]), length, heads, width, cosine.shape[1], kind != "norm",
+                self._floats(cosine), self._floats(sine), self._floats(out[i])))
         return out
 
     # ---- attention
@@ -246,7 +248,8 @@ class Products(Operations):
         kv_heads, seen = k.shape[:2]
         if (k.dtype != v.dtype or k.shape[2] != width or v.shape[:2] != (kv_heads, seen) or seen < start + positions
                 or heads % kv_heads):
-            raise ValueError(f"queries {q.shape} at {start} do not fit keys {k.dtype} {k.shape}, values {v.dtype} {v.shape}")
+            raise ValueError(f"queries {q.shape} at {start} do not fit keys {k.dtype} {k.shape}, "
+                             f"values {v.dtype} {v.shape}")
         k, v = (x if x.strides[2] == x.itemsize else numpy.ascontiguousarray(x) for x in (k, v))
         if k.dtype not in (numpy.float32, numpy.float16):
             raise ValueError(f"keys of {k.dtype}")
@@ -254,7 +257,8 @@ class Products(Operations):
         entry.q, entry.q_token, entry.q_head = self._floats(q), heads * width, width
         entry.k, entry.k_head, entry.k_position = self._address(k), k.strides[0] // size, k.strides[1] // size
         entry.v, entry.v_head, entry.v_position = self._address(v), v.strides[0] // size, v.strides[1] // size
-        entry.half, entry.tokens, entry.start, entry.heads, entry.kv_heads = size == 2, positions, start, heads, kv_heads
+        entry.half, entry.tokens, entry.start = size == 2, positions, start
+        entry.heads, entry.kv_heads = heads, kv_heads
         entry.width, entry.value_width = width, v.shape[2]
         entry.out, entry.out_token, entry.out_head = self._floats(out), heads * v.shape[2], v.shape[2]
         held += [q, k, v, out]
@@ -264,18 +268,20 @@ class Products(Operations):
     def log_softmax(self, logits: Array, scale: float = 1.0, cap: float = 0.0) -> Array:
         """Log-probabilities in place of float32 logits [..., vocabulary], which are scaled and capped before."""
         columns = logits.shape[-1]
-        self._check(self.lib.qc_log_softmax(self.pool, self.isa, self._floats(logits), logits.size // max(columns, 1), columns,
-                                            scale, cap))
+        self._check(self.lib.qc_log_softmax(self.pool, self.isa, self._floats(logits), logits.size // max(columns, 1),
+                                            columns, scale, cap))
         return logits
 
     def divergence(self, base: Array, other: Array) -> tuple[Array, Array, Array]:
-        """Of log-probabilities [rows, vocabulary]: Kullback-Leibler divergence (float64), first argmax of each (int64)."""
+        """Of log-probabilities [rows, vocabulary]: KL divergence (float64), first argmax of each (int64)."""
         rows, columns = base.shape
         if other.shape != base.shape:
             raise ValueError(f"{base.shape} against {other.shape}")
         result = numpy.zeros(rows), numpy.zeros(rows, numpy.int64), numpy.zeros(rows, numpy.int64)
-        pointers = (self.ffi.from_buffer(kind, part) for kind, part in zip(("double[]", "int64_t[]", "int64_t[]"), result))
-        self._check(self.lib.qc_divergence(self.pool, self.isa, self._floats(base), self._floats(other), rows, columns, *pointers))
+        kinds = ("double[]", "int64_t[]", "int64_t[]")
+        pointers = [self.ffi.from_buffer(kind, part) for kind, part in zip(kinds, result, strict=True)]
+        self._check(self.lib.qc_divergence(self.pool, self.isa, self._floats(base), self._floats(other), rows, columns,
+                                           *pointers))
         return result
 
     # ---- arrays and status
@@ -306,4 +312,5 @@ class Products(Operations):
         if status == kernels.NO_MEMORY:
             raise QuantcliError("out of memory in a kernel of the runner", hint="use a smaller context or batch")
         if status != kernels.OK:
-            raise NoKernel(f"this build cannot multiply {formats.BY_ID[type_id].name}", hint="`quantcli formats` shows what it can")
+            raise NoKernel(f"this build cannot multiply {formats.BY_ID[type_id].name}",
+                           hint="`quantcli formats` shows what it can")
