@@ -55,6 +55,11 @@ static const qc_row *find_row(int32_t isa, int32_t type) {
     return row->block ? row : 0;
 }
 
+/* Whole blocks, and a number of weights that an integer can count. */
+static int whole_rows(const qc_row *row, int64_t rows, int64_t columns) {
+    return rows >= 0 && columns >= 0 && columns % row->block == 0 && (columns == 0 || rows <= INT64_MAX / 8 / columns);
+}
+
 int32_t qc_can_decode(int32_t type) {
     const qc_row *row = find_row(0, type);
     return row && row->decode;
@@ -104,7 +109,7 @@ static int64_t first_bad(const float *x, int64_t count, int negative) {
 int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
                   const float *importance, uint8_t *out, qc_place *place) {
     const qc_row *row = find_row(isa, type);
-    if (!row || search < 0 || search >= QC_SEARCHES || rows < 0 || columns < 0 || columns % row->block) return QC_NO_KERNEL;
+    if (!row || search < 0 || search >= QC_SEARCHES || !whole_rows(row, rows, columns)) return QC_NO_KERNEL;
     qc_encoder encode = importance ? row->weighted[search] : row->plain[search];
     if (!encode) return QC_NO_KERNEL;
     if (rows == 0 || columns == 0) return QC_OK;
@@ -123,7 +128,7 @@ int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int
 
 int32_t qc_decode(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, float *out) {
     const qc_row *row = find_row(isa, type);
-    if (!row || !row->decode || rows < 0 || columns < 0 || columns % row->block) return QC_NO_KERNEL;
+    if (!row || !row->decode || !whole_rows(row, rows, columns)) return QC_NO_KERNEL;
     if (!strict_rounding()) return QC_BAD_ROUNDING;
     row->decode(in, rows * columns / row->block, out);
     return QC_OK;
@@ -177,7 +182,7 @@ static int64_t finite_ahead(const uint8_t *in, int64_t count, uint16_t exponent)
 
 int32_t qc_validate(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, qc_place *place) {
     const qc_row *row = find_row(isa, type);
-    if (!row || rows < 0 || columns < 0 || columns % row->block) return QC_NO_KERNEL;
+    if (!row || !whole_rows(row, rows, columns)) return QC_NO_KERNEL;
     int64_t blocks = rows * columns / row->block;
     int kind = scale_fields[type].kind;
     int64_t first = type == QC_F16 || type == QC_BF16 ? finite_ahead(in, blocks, type == QC_F16 ? 0x7c00 : 0x7f80) : 0;

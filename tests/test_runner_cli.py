@@ -86,11 +86,12 @@ def test_errors_are_classes(tiny_files: dict[str, Path], tmp_path: Path, argumen
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_prints_what_is_known(tiny_files: dict[str, Path], prose: Path, tmp_path: Path) -> None:
     text = tmp_path / "long.txt"
-    text.write_text(prose.read_text() * 60)
+    text.write_text(prose.read_text() * 400)
     command = [sys.executable, "-m", "quantcli", "perplexity", tiny_files["BF16"], "-f", text, "-c", "128", "--json",
                "--threads", "1"]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(8)
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    time.sleep(6)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
