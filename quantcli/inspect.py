@@ -145,9 +145,5 @@ def _file_type_name(number: Any) -> str:
 
     if not isinstance(number, int):  # a file may say anything
         return repr(number)[:SHOWN_TEXT]
-
-    guessed = 1024  # the bit that llama.cpp sets when it guessed the file type from the tensors
-    for name, row in recipes.FILE_TYPES.items():
-        if row.number == number & ~guessed:
-            return name
-    return str(number)
+    row = recipes.BY_NUMBER.get(number & ~recipes.GUESSED)
+    return row.name if row is not None else str(number)
