@@ -6,7 +6,7 @@
 #define QUANTCLI_H
 #include <stdint.h>
 
-#define QC_ABI 1
+#define QC_ABI 2
 #ifndef QC_API
 #define QC_API          /* the build makes these symbols visible */
 #endif

@@ -24,7 +24,7 @@ QC_API int32_t qc_pool_threads(const qc_pool *pool);
  * INT16: blocks of 32 integers of 15 bits and sign; float weights as FLOAT. Integer sums exact. */
 enum { QC_ACTIVATIONS_FLOAT = 0, QC_ACTIVATIONS_Q8 = 1, QC_ACTIVATIONS_INT16 = 2 };
 
-/* out[t * out_stride + r] = sum over c of x[t * x_stride + c] * weight[r][c]; weights packed row by row. */
+/* out[t * out_stride + r] = sum over c of x[t * x_stride + c] * weight[r][c] + bias[r]; weights packed row by row. */
 typedef struct {
     int32_t type;
     const uint8_t *weights;
@@ -33,6 +33,7 @@ typedef struct {
     int64_t x_stride, tokens;
     float *out;
     int64_t out_stride;
+    const float *bias;                     /* or NULL */
 } qc_product;
 
 /* 1 if weights of this type can be multiplied. */
@@ -81,6 +82,61 @@ QC_API int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float
  * neox: pairs (i, i + pairs), else (2i, 2i + 1). x may be out. */
 QC_API int32_t qc_rotate(qc_pool *pool, int32_t isa, const float *x, int64_t positions, int64_t heads, int64_t width,
                          int64_t pairs, int32_t neox, const float *cosines, const float *sines, float *out);
+
+/* out = x + scale * y, `count` floats; out may be x or y. */
+typedef struct {
+    const float *x, *y;
+    float scale;
+    int64_t count;
+    float *out;
+} qc_addition;
+QC_API int32_t qc_add(qc_pool *pool, int32_t isa, const qc_addition *addition);
+
+/* x float32 [positions, heads, width], each head as a row of `type` to out + head * out_head + position * out_position
+ * (bytes). Status of encoding: QC_OVERFLOW, QC_NON_FINITE. */
+typedef struct {
+    const float *x;
+    int64_t positions, heads, width;
+    int32_t type;
+    uint8_t *out;
+    int64_t out_head, out_position;
+} qc_storage;
+QC_API int32_t qc_store(qc_pool *pool, int32_t isa, const qc_storage *storage);
+
+/* Arguments of the functions above as steps of a list. */
+typedef struct {
+    const float *x;
+    int64_t rows, columns;
+    const float *weight, *bias;            /* bias: of layer norms, or NULL */
+    float eps;
+    float *out;
+} qc_norm;
+typedef struct {
+    int32_t kind;
+    const float *gate;
+    int64_t gate_stride;
+    const float *up;
+    int64_t up_stride, rows, columns;
+    float *out;
+} qc_activation;
+typedef struct {
+    const float *x;
+    int64_t positions, heads, width, pairs;
+    int32_t neox;
+    const float *cosines, *sines;
+    float *out;
+} qc_rotation;
+
+enum { QC_STEP_MATMUL, QC_STEP_RMS_NORM, QC_STEP_LAYER_NORM, QC_STEP_ACTIVATE, QC_STEP_ROTATE, QC_STEP_ADD, QC_STEP_STORE,
+       QC_STEP_ATTEND };
+typedef struct {
+    int32_t kind, count;                   /* QC_STEP_...; how many products or sequences */
+    const void *arguments;                 /* qc_product[count], qc_norm, ... qc_attention[count] */
+} qc_step;
+
+/* The steps one after another, as if everything had happened `shift` positions later than it says: angles, places in the
+ * cache and the start of attention move on. Stops at the first failure and returns its status. */
+QC_API int32_t qc_run(qc_pool *pool, int32_t isa, int32_t mode, const qc_step *steps, int32_t count, int64_t shift);
 
 /* Rows of logits, in place, to log-probabilities: maximum and exp in float32, sum and logarithm in float64.
  * cap != 0: logits are capped as scores are, first. */

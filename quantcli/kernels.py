@@ -18,39 +18,27 @@ from quantcli import formats
 from quantcli.errors import (BadImportance, BrokenInstall, NoKernel, NonFiniteWeight, QuantcliError, ScaleOverflow,
                              UnsupportedInstructionSet)
 
-ABI = 1
+ABI = 2
 SEARCHES = {"ggml": 0, "best": 1}
 ENVIRONMENT = "QUANTCLI_SIMD"
 
 OK, NON_FINITE, OVERFLOW, NO_KERNEL, NO_MEMORY, BAD_IMPORTANCE, BAD_ROUNDING, BAD_BLOCK = range(8)
 
-_DECLARATIONS = """
-typedef struct { int64_t row, column; } qc_place;
-int32_t qc_abi(void);
-int32_t qc_isa_count(void);
-const char *qc_isa_name(int32_t isa);
-int32_t qc_isa_supported(int32_t isa);
-int32_t qc_isa_best(void);
-int32_t qc_can_encode(int32_t type, int32_t search);
-int32_t qc_can_decode(int32_t type);
-int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
-                  const float *importance, uint8_t *out, qc_place *place);
-int32_t qc_decode(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, float *out);
-int32_t qc_validate(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, qc_place *place);
-"""
+HEADERS = ("quantcli.h", "runner.h")
 
 
 @cache
-def _library() -> tuple[Any, Any]:
-    """(ffi, lib). Raises BrokenInstall."""
+def library() -> tuple[Any, Any]:
+    """(ffi, lib) of all that the headers declare. Raises BrokenInstall."""
     from cffi import FFI
 
-    ffi = FFI()
-    ffi.cdef(_DECLARATIONS)
-    suffix = "dylib" if sys.platform == "darwin" else "so"
-    path = Path(__file__).parent / "_lib" / f"libquantcli.{suffix}"
+    folder = Path(__file__).parent / "_lib"
+    path = folder / f"libquantcli.{'dylib' if sys.platform == 'darwin' else 'so'}"
     hint = "install quantcli again (`pip install .`), or run scripts/build_kernels.py in a checkout"
+    ffi = FFI()
     try:
+        for name in HEADERS:
+            ffi.cdef(_declarations((folder / name).read_text(encoding="utf-8")))
         lib = ffi.dlopen(str(path))
     except OSError as error:
         raise BrokenInstall("the kernel library cannot be loaded", where=str(path), hint=hint) from error
@@ -59,9 +47,15 @@ def _library() -> tuple[Any, Any]:
     return ffi, lib
 
 
+def _declarations(header: str) -> str:
+    """A header as cffi reads it: without what is for the preprocessor."""
+    lines = (line for line in header.splitlines() if not line.startswith("#"))
+    return "\n".join(lines).replace("QC_API", "")
+
+
 def instruction_sets() -> list[tuple[str, bool]]:
     """(name, supported by this CPU) of every instruction set in this build."""
-    ffi, lib = _library()
+    ffi, lib = library()
     return [(ffi.string(lib.qc_isa_name(i)).decode(), bool(lib.qc_isa_supported(i))) for i in range(lib.qc_isa_count())]
 
 
@@ -74,7 +68,7 @@ def isa() -> str:
 def _isa(name: str | None) -> int:
     sets = instruction_sets()
     if name is None:
-        return _library()[1].qc_isa_best()
+        return library()[1].qc_isa_best()
     for index, (known, supported) in enumerate(sets):
         if known == name.lower() and supported:
             return index
@@ -91,12 +85,12 @@ def isa_index(name: str | None) -> int:
 
 def can_encode(type_id: int, search: str = "ggml") -> bool:
     """Whether this build encodes the type with this search."""
-    return bool(_library()[1].qc_can_encode(type_id, SEARCHES[search]))
+    return bool(library()[1].qc_can_encode(type_id, SEARCHES[search]))
 
 
 def can_decode(type_id: int) -> bool:
     """Whether this build decodes the type."""
-    return bool(_library()[1].qc_can_decode(type_id))
+    return bool(library()[1].qc_can_decode(type_id))
 
 
 def encode(type_id: int, x: numpy.ndarray, importance: numpy.ndarray | None = None, *, search: str = "ggml",
@@ -106,7 +100,7 @@ def encode(type_id: int, x: numpy.ndarray, importance: numpy.ndarray | None = No
     ``importance``: float32 [columns], one weight per column for all rows, or None. Raises NonFiniteWeight,
     ScaleOverflow, BadImportance with attributes ``row`` and ``column``, and NoKernel.
     """
-    ffi, lib = _library()
+    ffi, lib = library()
     rows, columns = x.shape
     width = formats.row_bytes(formats.BY_ID[type_id], columns)
     if out is None:
@@ -128,7 +122,7 @@ def encode(type_id: int, x: numpy.ndarray, importance: numpy.ndarray | None = No
 def decode(type_id: int, raw: Any, rows: int, columns: int, out: numpy.ndarray | None = None,
            *, isa: str | None = None) -> numpy.ndarray:
     """Decode a buffer of ``rows`` x ``columns`` weights to float32 [rows, columns], into ``out`` if given."""
-    ffi, lib = _library()
+    ffi, lib = library()
     if out is None:
         out = numpy.empty((rows, columns), numpy.float32)
     _check_array(out, numpy.float32, rows * columns)
@@ -141,7 +135,7 @@ def decode(type_id: int, raw: Any, rows: int, columns: int, out: numpy.ndarray |
 
 def validate(type_id: int, raw: Any, rows: int, columns: int, *, isa: str | None = None) -> tuple[int, int] | None:
     """(row, column) of the first block whose scale (weight, for float types) is not finite, or None."""
-    ffi, lib = _library()
+    ffi, lib = library()
     data = _raw(ffi, raw, formats.row_bytes(formats.BY_ID[type_id], columns) * rows)
     place = ffi.new("qc_place *")
     status = lib.qc_validate(isa_index(isa), type_id, data, rows, columns, place)

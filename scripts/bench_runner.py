@@ -29,6 +29,7 @@ import kernel_report as report  # noqa: E402
 
 from quantcli import formats, kernels  # noqa: E402
 from quantcli.runner.products import MODES, Products, can_multiply  # noqa: E402
+from quantcli.runner.replay import Stepper  # noqa: E402
 
 COLUMNS, ROWS, TOKENS, ROWS_OF_ONE = 2048, 2048, 512, 16384
 PROMPT, GENERATED = 448, 64  # together what a model of 512 positions takes
@@ -109,12 +110,13 @@ class Ours:
         self.network.load()
 
     def prompt(self, tokens: numpy.ndarray) -> None:
-        self.cache = self.network.new_cache(1, PROMPT + GENERATED)
-        self.network.forward(tokens[None], self.cache, len(tokens) - 1)
+        cache = self.network.new_cache(1, PROMPT + GENERATED)
+        self.network.forward(tokens[None], cache, len(tokens) - 1)
+        self.step = Stepper(self.network, cache)
 
     def generate(self, tokens: numpy.ndarray) -> None:
-        for token in tokens:
-            self.network.forward(numpy.array([[token]]), self.cache)
+        for token in tokens.tolist():
+            self.step(token)
 
     def close(self) -> None:
         self.session.close()

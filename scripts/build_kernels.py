@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compile csrc/ to the shared library quantcli/_lib/libquantcli.{so,dylib}.
+"""Compile csrc/ to the shared library quantcli/_lib/libquantcli.{so,dylib}, with the headers that Python reads beside it.
 
     python scripts/build_kernels.py [--force] [--output FOLDER] [--program SOURCE]
 
@@ -39,6 +39,7 @@ X86_FLAGS = {
     "bf16_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx2", "-mfma"],
 }
 ARM64_FLAGS = {"level_dotprod.c": ["-march=armv8.2-a+dotprod"]}
+HEADERS = ("quantcli.h", "runner.h")
 EXPORT = '-DQC_API=__attribute__((visibility("default")))'
 
 
@@ -145,6 +146,8 @@ def build(output: Path, *, force: bool = False) -> Path:
             part.unlink()
         slices = [joined]
     slices[0].replace(library)
+    for name in HEADERS:
+        shutil.copyfile(SOURCE / name, output / name)
     return library
 
 

@@ -12,8 +12,13 @@ from quantcli import container
 from quantcli.errors import BadTokenizer, ContextTooLong, MissingPackage, UsageError
 from quantcli.runner import chat
 from quantcli.runner.generate import Generation, generate, prompt_ids
+from quantcli.loader import open_model
+from quantcli.runner.network import Network
+from quantcli.runner.operations import Operations
+from quantcli.runner.products import Products
+from quantcli.runner.replay import Stepper
 from quantcli.runner.sampling import Sampler, Sampling
-from quantcli.runner.session import Options, Session, open_session
+from quantcli.runner.session import Options, Session, make_operations, open_session
 
 
 def text_of(session: Session, prompt: str, count: int, sampling: Sampling = Sampling(),
@@ -32,6 +37,43 @@ def test_greedy_text_is_the_argmax_of_whole_passes(root: Path) -> None:
             ids.append(token)
     assert text == ", I was surprised to see the s" and generation.stopped == "length" and len(generation.tokens) == 12
     assert generation.summary()["prompt_tokens"] == len(generation.prompt)
+
+
+DENSE = ("gemma3", "llama-quirks", "llama-tied-bias", "llama3", "phi3")
+
+
+@pytest.mark.parametrize("name, kind", [*((name, "F16") for name in DENSE), ("phi3", "F32"), ("qwen3-moe", "F16"),
+                                        ("tiny", "Q8_0")])
+def test_steps_are_passes_of_one_token(root: Path, name: str, kind: str) -> None:
+    """The repeated calls give the bits of `forward`, token after token, in every family (windows included)."""
+    ids = numpy.random.default_rng(3).integers(3, 300, 40)
+    with open_model(root / ("examples" if name == "tiny" else "tests/arch") / name) as model:
+        network = Network(model, make_operations("float", 2), kv_type=kind)
+        caches = [network.new_cache(1, 40) for _ in range(2)]
+        for cache in caches:
+            network.forward(ids[None, :20], cache)
+        step = Stepper(network, caches[0])
+        for token in ids[20:].tolist():
+            expected = network.forward(numpy.array([[token]]), caches[1])[0, -1]
+            assert numpy.array_equal(step(token), expected)
+        assert caches[0].length == caches[1].length
+        assert (step.recorder is not None and step.recorder.ready) == (name in DENSE)
+        if step.recorder is not None:
+            assert len(step.recorder.list) > 8 * network.settings.layers
+        with pytest.raises(ContextTooLong):
+            network.require(40)
+            step(3)
+
+
+def test_what_python_computes_between_steps_is_not_repeated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Products, "add", staticmethod(Operations.add))
+    with open_model(root / "tests" / "arch" / "llama3") as model:
+        network = Network(model, make_operations("float", 1))
+        step = Stepper(network, network.new_cache(1, 8))
+        first, cache = [step(token).copy() for token in (5, 6, 7)], network.new_cache(1, 8)
+        assert step.recorder is None
+        for token, logits in zip((5, 6, 7), first, strict=True):
+            assert numpy.array_equal(network.forward(numpy.array([[token]]), cache)[0, -1], logits)
 
 
 def test_long_prompts_are_read_in_pieces(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,13 +91,13 @@ def test_quantized_caches_rotate_heads_and_spread_outliers() -> None:
     keys = random.standard_normal((1, 8, 2, 64)).astype(numpy.float32)
     keys[..., 5] = 40
     cache = Cache("Q4_0", 1, 1, 8, 2, (64, 64))
-    stored, values = cache.extend(0, keys, keys)
+    stored, values = cache.extend(0, keys, keys, Operations())
     queries = random.standard_normal((1, 8, 2, 64)).astype(numpy.float32)
     expected = numpy.einsum("sqhd,skhd->hqk", queries, keys)
     found = numpy.einsum("sqhd,shkd->hqk", cache.rotate_queries(queries), stored)
     plain = Cache("Q4_0", 1, 1, 8, 2, (64, 64))
     plain.turns = [None, None]
-    unrotated = numpy.einsum("sqhd,shkd->hqk", queries, plain.extend(0, keys, keys)[0])
+    unrotated = numpy.einsum("sqhd,shkd->hqk", queries, plain.extend(0, keys, keys, Operations())[0])
     assert numpy.abs(found - expected).std() < 0.5 * numpy.abs(unrotated - expected).std()
     back = cache.rotate_back(values.transpose(0, 2, 1, 3))
     assert numpy.abs(back - keys).max() < 40 / 14

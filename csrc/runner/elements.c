@@ -1,5 +1,6 @@
 /* elements.c - attention, norms, activation functions, rotations and softmax over the threads of a pool. */
 #include "levels.h"
+#include <stdatomic.h>
 
 /* Rows are dealt out in runs of about this many elements. */
 enum { RUN = 16384 };
@@ -80,6 +81,15 @@ int32_t qc_rotate(qc_pool *pool, int32_t isa, const float *x, int64_t positions,
     return over_rows(pool, isa, job, heads * width, rotate_row);
 }
 
+static void add_run(const row_job *j, int64_t r) {
+    int64_t first = r * RUN, last = first + RUN < j->columns ? first + RUN : j->columns;
+    for (int64_t i = first; i < last; ++i) j->out[i] = j->x[i] + j->scale * j->y[i];
+}
+int32_t qc_add(qc_pool *pool, int32_t isa, const qc_addition *a) {
+    row_job job = { .x = a->x, .y = a->y, .rows = (a->count + RUN - 1) / RUN, .columns = a->count, .scale = a->scale, .out = a->out };
+    return over_rows(pool, isa, job, RUN, add_run);
+}
+
 static void softmax_row(const row_job *j, int64_t r) { j->level->log_softmax(j->out + r * j->columns, j->columns, j->scale, j->cap); }
 int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale, float cap) {
     row_job job = { .out = logits, .rows = rows, .columns = columns, .scale = scale, .cap = cap };
@@ -97,6 +107,34 @@ int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float
     row_job job = { .x = base, .y = other, .rows = rows, .columns = columns, .numbers = divergence, .first = base_top,
                     .second = other_top };
     return over_rows(pool, isa, job, columns, divergence_row);
+}
+
+/* ---- the cache */
+
+typedef struct {
+    const qc_storage *storage;
+    int32_t isa;
+    _Atomic int32_t status;                /* of any row that failed */
+} store_job;
+
+static void store_position(void *argument, int64_t position, qc_pool *pool, int32_t thread) {
+    store_job *job = argument;
+    const qc_storage *s = job->storage;
+    (void)pool, (void)thread;
+    for (int64_t head = 0; head < s->heads; ++head) {
+        qc_place place;
+        int32_t status = qc_encode(job->isa, s->type, QC_SEARCH_GGML, s->x + (position * s->heads + head) * s->width, 1, s->width,
+                                   0, s->out + head * s->out_head + position * s->out_position, &place);
+        if (status != QC_OK) job->status = status;
+    }
+}
+
+int32_t qc_store(qc_pool *pool, int32_t isa, const qc_storage *storage) {
+    store_job job = { storage, isa, QC_OK };
+    qc_pool_enter(pool);
+    qc_pool_run(pool, store_position, &job, storage->positions);
+    qc_pool_leave(pool);
+    return job.status;
 }
 
 /* ---- attention */

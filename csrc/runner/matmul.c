@@ -152,8 +152,16 @@ static tile_size size_of_tile(const level *l, const qc_product *product, roundin
     return size;
 }
 
+static void add_bias(const qc_product *p, int64_t row, int64_t rows, float *out) {
+    if (p->bias) for (int64_t r = 0; r < rows; ++r) out[r] += p->bias[row + r];
+}
+
 static void store_result(const qc_product *p, int64_t row, int64_t rows, int64_t token, int64_t tokens, result values) {
-    for (int64_t t = 0; t < tokens; ++t) memcpy(p->out + (token + t) * p->out_stride + row, values[t], (size_t)rows * 4);
+    for (int64_t t = 0; t < tokens; ++t) {
+        float *out = p->out + (token + t) * p->out_stride + row;
+        memcpy(out, values[t], (size_t)rows * 4);
+        add_bias(p, row, rows, out);
+    }
 }
 
 /* A panel of rows against a range of groups of tokens. */
@@ -214,8 +222,9 @@ static int dots_unit(const level *l, const planned *p, int64_t unit, qc_pool *po
     for (int64_t t = 0; t < product->tokens; ++t) {
         size_t bytes;
         activations a = part(p->x, t, &bytes);
-        l->dots(product->type, product->weights + first * p->row_bytes, p->row_bytes, rows, &a, scratch,
-                product->out + t * product->out_stride + first);
+        float *out = product->out + t * product->out_stride + first;
+        l->dots(product->type, product->weights + first * p->row_bytes, p->row_bytes, rows, &a, scratch, out);
+        add_bias(product, first, rows, out);
     }
     return 1;
 }

@@ -8,6 +8,7 @@ import numpy
 
 from quantcli import formats, kernels
 from quantcli.errors import UsageError
+from quantcli.runner.operations import Operations
 
 TYPES = ("F32", "F16", "Q8_0", "Q4_0")
 VIEWS = {"F32": numpy.float32, "F16": numpy.float16}
@@ -46,7 +47,13 @@ class Cache:
             size *= 2
         return hadamard(size)
 
-    def extend(self, layer: int, keys: numpy.ndarray, values: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+    @property
+    def plain(self) -> bool:
+        """Whether what is stored is what attention reads: nothing is turned or decoded on the way."""
+        return self.type.name in VIEWS
+
+    def extend(self, layer: int, keys: numpy.ndarray, values: numpy.ndarray,
+               operations: Operations) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Store ``keys``, ``values`` [sequences, positions, heads, width] behind the layer's positions.
 
         Returns all of the layer's keys and values so far, [sequences, heads, positions so far, width] each: a view of
@@ -59,17 +66,14 @@ class Cache:
             self.stores[layer] = [numpy.zeros((*self.shape, row), numpy.uint8) for row in rows]
         result = []
         for store, turn, new, width in zip(self.stores[layer], self.turns, (keys, values), self.widths, strict=True):
-            # [sequences, heads, positions, width]
-            new = numpy.ascontiguousarray(turned(new, turn).transpose(0, 2, 1, 3))
-            raw = kernels.encode(self.type.id, new.reshape(-1, width))
-            store[:, :, start:stop] = raw.reshape(*new.shape[:3], -1)
+            operations.store(turned(new, turn), self.type, store[:, :, start:stop])
             result.append(self._seen(store[:, :, :stop], width))
         self.length[layer] = stop
         return result[0], result[1]
 
     def _seen(self, part: numpy.ndarray, width: int) -> numpy.ndarray:
         """Stored heads as numbers."""
-        if self.type.name in VIEWS:
+        if self.plain:
             return part.view(VIEWS[self.type.name])
         packed = numpy.ascontiguousarray(part)
         return kernels.decode(self.type.id, packed, packed[..., 0].size, width).reshape(*part.shape[:3], width)

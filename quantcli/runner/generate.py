@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from quantcli.errors import ContextTooLong, UsageError
+from quantcli.runner.replay import Stepper
 from quantcli.runner.sampling import Sampler, Sampling
 from quantcli.runner.session import Session
 
@@ -57,6 +58,7 @@ def generate(session: Session, generation: Generation, count: int, sampling: Sam
     sampler = Sampler(sampling)
     start = time.perf_counter()
     logits = _read(session, np_ids(generation.prompt), cache)
+    step = Stepper(network, cache)
     generation.prompt_seconds = time.perf_counter() - start
     start = time.perf_counter()
     for index in range(min(count, room)):
@@ -67,7 +69,7 @@ def generate(session: Session, generation: Generation, count: int, sampling: Sam
         generation.tokens.append(token)
         yield token
         if index + 1 < min(count, room):
-            logits = network.forward(np_ids([token]), cache)[0, -1]
+            logits = step(token)
         generation.seconds = time.perf_counter() - start
     else:
         generation.stopped = "length" if count <= room else "context"

@@ -79,36 +79,46 @@ class Network:
         if start + tokens.shape[1] > self.length:
             raise ContextTooLong(f"{start + tokens.shape[1]} positions, prepared for {self.length}",
                                  where=self.model.name)
-        x = self.embed(tokens, start)  # [S, T, H]
+        return self.capped(self.logits(self.embed(tokens, start), cache, first_output))
+
+    def logits(self, x: Array, cache: Cache, first_output: int = 0) -> Array:
+        """From embeddings [S, T, H] to what `capped` makes logits of: [S, T - first_output, V]."""
         for layer in range(self.settings.layers):
             x = self.layer(layer, x, cache)  # [S, T, H]
-        return self.head(x[:, first_output:])  # [S, T', V]
+        return self._outputs(x[:, first_output:])
 
     def embed(self, tokens: Array, start: int = 0) -> Array:
         """The residual stream before layer 0: [S, T, H]."""
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.vocabulary:
             raise VocabularyMismatch(f"token {tokens.max()}, the model has {self.vocabulary}", where=self.model.name)
-        known, places = numpy.unique(tokens, return_inverse=True)
-        x = self.embeddings.take(known)[places.reshape(tokens.shape)]
+        if tokens.size == 1:
+            x = self.embeddings.take(tokens.reshape(1)).reshape(1, 1, -1)
+        else:
+            known, places = numpy.unique(tokens, return_inverse=True)
+            x = self.embeddings.take(known)[places.reshape(tokens.shape)]
         if self.settings.graph.learned_positions:
             x += self.weights.vector("position_embd.weight")[start : start + tokens.shape[1]]
         return x if self.settings.embedding_scale == 1 else x * numpy.float32(self.settings.embedding_scale)
 
     def layer(self, index: int, x: Array, cache: Cache) -> Array:
         """One transformer layer on the residual stream [S, T, H]."""
-        s, layer, scale = self.settings, self.tensors(index), numpy.float32(self.settings.residual_scale)
+        s, layer, add, scale = self.settings, self.tensors(index), self.operations.add, self.settings.residual_scale
         normed = layer.norm("attn_norm", x)
         attended = layer.post_norm("post_attention_norm", attention(self, layer, normed, cache))
         if s.parallel:  # both read the layer's input
             other = layer.norm("ffn_norm", x) if layer.has("ffn_norm.weight") else normed
-            return x + attended + layer.post_norm("post_ffw_norm", feed_forward(self, layer, other))
-        x = x + attended * scale
+            return add(add(x, attended), layer.post_norm("post_ffw_norm", feed_forward(self, layer, other)))
+        x = add(x, attended, scale)
         normed = layer.norm(s.graph.second_norm, x)
-        return x + layer.post_norm("post_ffw_norm", feed_forward(self, layer, normed)) * scale
+        return add(x, layer.post_norm("post_ffw_norm", feed_forward(self, layer, normed)), scale)
 
     def head(self, x: Array) -> Array:
         """Final norm, output matrix, scale and cap: [S, T, H] -> [S, T, V]."""
-        return scale_and_cap(self._outputs(x), self.settings.logit_scale, self.settings.final_cap)
+        return self.capped(self._outputs(x))
+
+    def capped(self, logits: Array) -> Array:
+        """The family's scale and cap on what the output matrix gives, in place."""
+        return scale_and_cap(logits, self.settings.logit_scale, self.settings.final_cap)
 
     def log_probs(self, x: Array) -> Array:
         """The same as log-probabilities."""
@@ -216,7 +226,7 @@ def attention(network: Network, layer: Layer, x: Array, cache: Cache) -> Array:
     if s.rotates(layer.index):
         angles = network.angles(windowed, start, start + length)
         q, k = (operations.rotate(part, angles, s.graph.rope) for part in (q, k))
-    keys, values = cache.extend(layer.index, k, v)  # [S, kv heads, positions so far, d]
+    keys, values = cache.extend(layer.index, k, v, operations)  # [S, kv heads, positions so far, d]
     sinks = layer.vector("attn_sinks.weight", (s.heads,)) if s.graph.sinks else None
     mixed = operations.attend_all(cache.rotate_queries(q), keys, values, scale=s.attention_scale, start=start,
                                   window=s.window if windowed else 0, cap=s.attention_cap, sinks=sinks)  # [S, T, h, d]
@@ -237,14 +247,14 @@ def head_norm(network: Network, layer: Layer, role: str, x: Array) -> Array:
 def feed_forward(network: Network, layer: Layer, x: Array) -> Array:
     """The MLP, the chosen experts, or both (a shared expert): [S, T, H] -> [S, T, H]."""
     rows = flat(x)
-    result = numpy.zeros_like(rows)
-    if layer.routed:
-        result += experts(network, layer, rows)
+    if not layer.routed:
+        return mlp(network, layer, rows).reshape(x.shape)
+    result = experts(network, layer, rows)
     if layer.dense:
         shared = mlp(network, layer, rows)
-        if layer.routed and network.settings.graph.shared_expert_gate:
+        if network.settings.graph.shared_expert_gate:
             shared *= sigmoid(rows @ layer.vector("ffn_gate_inp_shexp.weight").reshape(-1, 1))
-        result = result + shared if layer.routed else shared
+        result += shared
     return result.reshape(x.shape)
 
 

@@ -11,6 +11,8 @@ from math import sqrt
 
 import numpy
 
+from quantcli import kernels
+from quantcli.formats import TensorType
 from quantcli.runner import positions
 from quantcli.runner.rounding import rounded
 from quantcli.runner.weights import Matrix
@@ -82,6 +84,11 @@ class Operations:
         result = centred * (1 / numpy.sqrt(variance + numpy.float32(eps))) * weight
         return result if bias is None else result + bias
 
+    @staticmethod
+    def add(x: Array, y: Array, scale: float = 1.0) -> Array:
+        """x + scale * y."""
+        return x + (y if scale == 1 else y * numpy.float32(scale))
+
     def activate(self, kind: str, gate: Array, up: Array | None) -> Array:
         """act(gate) * up, or act(gate) where there is no ``up``; ``kind`` as `Graph.activation`."""
         if kind == "swiglu_oai":
@@ -94,6 +101,12 @@ class Operations:
         return positions.rotate(x, angles, kind)
 
     # ---- attention
+
+    @staticmethod
+    def store(x: Array, kind: TensorType, out: Array) -> None:
+        """``x`` [sequences, positions, heads, width] as rows of ``kind``: uint8 ``out`` [sequences, heads, positions, bytes]."""
+        raw = kernels.encode(kind.id, numpy.ascontiguousarray(x).reshape(-1, x.shape[-1]))
+        out[...] = raw.reshape(*x.shape[:3], -1).transpose(0, 2, 1, 3)
 
     def attend_all(self, q: Array, k: Array, v: Array, *, scale: float, start: int, window: int = 0, cap: float = 0.0,
                    sinks: Array | None = None) -> Array:

@@ -7,8 +7,7 @@ number. The instruction set is that of `quantcli.kernels` (QUANTCLI_SIMD).
 from __future__ import annotations
 
 import os
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -23,69 +22,16 @@ Array = numpy.ndarray
 MODES = {"float": 0, "q8": 1, "int16": 2}
 MOST_THREADS = 256
 
-_DECLARATIONS = """
-typedef struct qc_pool qc_pool;
-qc_pool *qc_pool_new(int32_t threads);
-void qc_pool_free(qc_pool *pool);
-int32_t qc_pool_threads(const qc_pool *pool);
-typedef struct {
-    int32_t type;
-    const uint8_t *weights;
-    int64_t rows, columns;
-    const float *x;
-    int64_t x_stride, tokens;
-    float *out;
-    int64_t out_stride;
-} qc_product;
-int32_t qc_can_multiply(int32_t type);
-int32_t qc_matmul(qc_pool *pool, int32_t isa, int32_t mode, const qc_product *products, int32_t count);
-int32_t qc_round_activations(qc_pool *pool, int32_t isa, int32_t mode, int32_t type, const float *x, int64_t tokens,
-                             int64_t columns, float *out);
-typedef struct {
-    const float *q;
-    int64_t q_token, q_head;
-    const void *k, *v;
-    int64_t k_head, k_position, v_head, v_position;
-    int32_t half;
-    int64_t tokens, start, heads, kv_heads, width, value_width;
-    int64_t window;
-    float scale, cap;
-    const float *sinks;
-    float *out;
-    int64_t out_token, out_head;
-} qc_attention;
-int32_t qc_attend(qc_pool *pool, int32_t isa, const qc_attention *sequences, int32_t count);
-int32_t qc_rms_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns, const float *weight,
-                    float eps, float *out);
-int32_t qc_layer_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns,
-                      const float *weight, const float *bias, float eps, float *out);
-int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float *gate, int64_t gate_stride, const float *up,
-                    int64_t up_stride, int64_t rows, int64_t columns, float *out);
-int32_t qc_rotate(qc_pool *pool, int32_t isa, const float *x, int64_t positions, int64_t heads, int64_t width,
-                  int64_t pairs, int32_t neox, const float *cosines, const float *sines, float *out);
-int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale,
-                       float cap);
-int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float *other, int64_t rows, int64_t columns,
-                      double *divergence, int64_t *base_top, int64_t *other_top);
-int64_t qc_peak(int32_t isa, int32_t kind, int64_t rounds);
-"""
+#: qc_step kinds: which struct of runner.h the arguments are, and its number
+STEPS = {name: (struct, number) for number, (name, struct) in enumerate((
+    ("matmul", "qc_product[]"), ("rms_norm", "qc_norm *"), ("layer_norm", "qc_norm *"), ("activate", "qc_activation *"),
+    ("rotate", "qc_rotation *"), ("add", "qc_addition *"), ("store", "qc_storage *"), ("attend", "qc_attention[]")))}
 KINDS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4, "swiglu_oai": 5}
-
-
-@cache
-def _library() -> tuple[Any, Any]:
-    from cffi import FFI
-
-    kernels.instruction_sets()  # the errors of a missing or foreign library are told there
-    ffi = FFI()
-    ffi.cdef(_DECLARATIONS)
-    suffix = "dylib" if os.uname().sysname == "Darwin" else "so"
-    return ffi, ffi.dlopen(str(Path(kernels.__file__).parent / "_lib" / f"libquantcli.{suffix}"))
 
 
 def can_multiply(type_id: int) -> bool:
     """Whether weights of this type can be multiplied as they are stored."""
-    return bool(_library()[1].qc_can_multiply(type_id))
+    return bool(kernels.library()[1].qc_can_multiply(type_id))
 
 
 def usable_threads() -> int:
@@ -101,7 +47,7 @@ class Products(Operations):
 
     def __init__(self, activations: str = "float", threads: int | None = None, isa: str | None = None) -> None:
         super().__init__(activations)
-        self.ffi, self.lib = _library()
+        self.ffi, self.lib = kernels.library()
         self.threads = max(1, min(threads or usable_threads(), MOST_THREADS))
         pool = self.lib.qc_pool_new(self.threads)
         if pool == self.ffi.NULL:
@@ -115,16 +61,14 @@ class Products(Operations):
         """``x`` float32 [tokens, columns] times ``rows`` packed rows: float32 [tokens, rows]."""
         if out is None:
             out = numpy.empty((len(x), rows), numpy.float32)
-        self._run([self._entry(type_id, raw, rows, x, out)])
+        self._matmul([self._entry(type_id, raw, rows, x, out)])
         return out
 
     def multiply(self, x: Array, *weights: Matrix) -> list[Array]:
         results = [numpy.empty((len(x), weight.rows), numpy.float32) for weight in weights]
-        self._run([self._entry(weight.type.id, weight.data[0], weight.rows, x, out)
-                   for weight, out in zip(weights, results, strict=True)])
-        for weight, out in zip(weights, results, strict=True):
-            if weight.bias is not None:
-                out += weight.bias[0]
+        self._matmul([self._entry(weight.type.id, weight.data[0], weight.rows, x, out,
+                                  None if weight.bias is None else weight.bias[0])
+                      for weight, out in zip(weights, results, strict=True)])
         return results
 
     def multiply_experts(self, x: Array, chosen: Array, *weights: Matrix) -> list[Array]:
@@ -134,21 +78,20 @@ class Products(Operations):
         experts, starts = numpy.unique(chosen.reshape(-1)[order], return_index=True)
         stops = [*starts[1:].tolist(), len(order)]
         entries, results = [], []
-        for weight in weights:
-            out = numpy.empty((len(order), weight.rows), numpy.float32)
-            for expert, start, stop in zip(experts.tolist(), starts.tolist(), stops, strict=True):
+        for expert, start, stop in zip(experts.tolist(), starts.tolist(), stops, strict=True):
+            for place, weight in enumerate(weights):  # the same inputs side by side
+                if len(results) == place:
+                    results.append(numpy.empty((len(order), weight.rows), numpy.float32))
                 entries.append(self._entry(weight.type.id, weight.data[expert], weight.rows, gathered[start:stop],
-                                           out[start:stop]))
-            results.append(out)
-        entries.sort(key=lambda entry: int(self.ffi.cast("uintptr_t", entry[0].x)))  # same inputs side by side
-        self._run(entries)
-        for place, (weight, out) in enumerate(zip(weights, results, strict=True)):
-            if weight.bias is not None:
-                out += weight.bias[chosen.reshape(-1)[order]]
-            scattered = numpy.empty_like(out)
-            scattered[order] = out
-            results[place] = scattered.reshape(*chosen.shape, weight.rows)
-        return results
+                                           results[place][start:stop],
+                                           None if weight.bias is None else weight.bias[expert]))
+        self._matmul(entries)
+        scattered = []
+        for out in results:
+            result = numpy.empty_like(out)
+            result[order] = out
+            scattered.append(result.reshape(*chosen.shape, -1))
+        return scattered
 
     def rounded(self, type_id: int, x: Array) -> Array:
         """``x`` float32 [tokens, columns] as products with weights of this type see it."""
@@ -157,8 +100,8 @@ class Products(Operations):
                                                   self._floats(x), *x.shape, self._floats(out)), type_id)
         return out
 
-    def _entry(self, type_id: int, raw: Any, rows: int, x: Array, out: Array) -> tuple:
-        """(qc_product, what it points to). The C side trusts its pointers: mistakes of callers must end here."""
+    def _entry(self, type_id: int, raw: Any, rows: int, x: Array, out: Array, bias: Array | None = None) -> tuple:
+        """(fields of a qc_product, its arrays). The C side trusts its pointers: mistakes of callers must end here."""
         tokens, columns = x.shape
         data = self.ffi.from_buffer("uint8_t[]", raw)
         expected = formats.row_bytes(formats.BY_ID[type_id], columns) * rows
@@ -166,32 +109,51 @@ class Products(Operations):
             raise ValueError(f"{len(data)} bytes where {expected} are needed")
         if out.shape != (tokens, rows):
             raise ValueError(f"out has shape {out.shape}, not {(tokens, rows)}")
-        entry = self.ffi.new("qc_product *", (type_id, data, rows, columns, self._floats(x), columns, tokens,
-                                              self._floats(out), rows))
-        return entry, data, x, out, type_id
+        fields = (type_id, data, rows, columns, self._floats(x), columns, tokens, self._floats(out), rows,
+                  self._optional(bias, rows))
+        return fields, raw, x, out, bias
 
-    def _run(self, entries: list[tuple]) -> None:
-        list_of = self.ffi.new("qc_product[]", [entry[0][0] for entry in entries])
-        status = self.lib.qc_matmul(self.pool, self.isa, MODES[self.activations], list_of, len(entries))
-        self._check(status, entries[0][4] if entries else 0)
+    def _matmul(self, entries: list[tuple]) -> None:
+        if entries:
+            self._run("matmul", [entry[0] for entry in entries], inputs=[entry[2] for entry in entries],
+                      outputs=[entry[3] for entry in entries], held=entries, type_id=entries[0][0][0])
+
+    def _run(self, name: str, fields: Any, *, inputs: Sequence[Array], outputs: Sequence[Array], held: Any = (),
+             type_id: int = 0) -> Any:
+        """Do one step now; returns its qc_step.
+
+        ``inputs`` are what other steps have made, ``outputs`` what this one makes; with ``held`` (weights) they are
+        all that the pointers in ``fields`` need alive. What could be done again later is a matter of replay.py.
+        """
+        struct, number = STEPS[name]
+        arguments = self.ffi.new(struct, fields)
+        step = self.ffi.new("qc_step *", (number, len(fields) if struct.endswith("[]") else 1, arguments))
+        self._check(self.lib.qc_run(self.pool, self.isa, MODES[self.activations], step, 1, 0), type_id)
+        return step, arguments
 
     # ---- elements
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
-        out = numpy.empty(x.shape, numpy.float32)
-        x = numpy.ascontiguousarray(x)
-        columns = x.shape[-1]
-        self._check(self.lib.qc_rms_norm(self.pool, self.isa, self._floats(x), x.size // max(columns, 1), columns,
-                                         self._floats(weight, count=columns), eps, self._floats(out)))
-        return out
+        return self._norm("rms_norm", x, weight, None, eps)
 
     def layer_norm(self, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+        return self._norm("layer_norm", x, weight, bias, eps)
+
+    def _norm(self, name: str, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
         out = numpy.empty(x.shape, numpy.float32)
         x = numpy.ascontiguousarray(x)
         columns = x.shape[-1]
-        self._check(self.lib.qc_layer_norm(self.pool, self.isa, self._floats(x), x.size // max(columns, 1), columns,
-                                           self._floats(weight, count=columns), self._optional(bias, columns), eps,
-                                           self._floats(out)))
+        self._run(name, (self._floats(x), x.size // max(columns, 1), columns, self._floats(weight, count=columns),
+                         self._optional(bias, columns), eps, self._floats(out)),
+                  inputs=[x], outputs=[out], held=(weight, bias))
+        return out
+
+    def add(self, x: Array, y: Array, scale: float = 1.0) -> Array:
+        if x.shape != y.shape:
+            raise ValueError(f"{x.shape} plus {y.shape}")
+        out = numpy.empty(x.shape, numpy.float32)
+        self._run("add", (self._floats(x), self._floats(y), scale, x.size, self._floats(out)), inputs=[x, y],
+                  outputs=[out])
         return out
 
     def activate(self, kind: str, gate: Array, up: Array | None) -> Array:
@@ -199,10 +161,10 @@ class Products(Operations):
         out = numpy.empty(gate.shape, numpy.float32)
         if out.size == 0:
             return out
-        gate, gate_stride = self._rows(gate)
-        up, up_stride = (self.ffi.NULL, 0) if up is None else self._rows(up)
-        self._check(self.lib.qc_activate(self.pool, self.isa, KINDS[kind], gate, gate_stride, up, up_stride,
-                                         out.size // columns, columns, self._floats(out)))
+        inputs = [self._rows(part) for part in (gate, up) if part is not None]
+        pointers = [(self.ffi.cast("float *", self._address(part)), part.strides[0] // 4) for part in inputs]
+        self._run("activate", (KINDS[kind], *pointers[0], *(pointers[1] if up is not None else (self.ffi.NULL, 0)),
+                               out.size // columns, columns, self._floats(out)), inputs=inputs, outputs=[out])
         return out
 
     def rotate(self, x: Array, angles: tuple[Array, Array], kind: str) -> Array:
@@ -212,10 +174,10 @@ class Products(Operations):
         if cosine.shape != sine.shape or len(cosine) != length:
             raise ValueError(f"angles of shape {cosine.shape} and {sine.shape} for {length} positions")
         x, out = numpy.ascontiguousarray(x), numpy.empty(x.shape, numpy.float32)
-        for i in range(sequences):
-            self._check(self.lib.qc_rotate(
-                self.pool, self.isa, self._floats(x[i]), length, heads, width, cosine.shape[1], kind != "norm",
-                self._floats(cosine), self._floats(sine), self._floats(out[i])))
+        for one, turned in zip(x, out, strict=True):
+            self._run("rotate", (self._floats(one), length, heads, width, cosine.shape[1], kind != "norm",
+                                 self._floats(cosine), self._floats(sine), self._floats(turned)),
+                      inputs=[one], outputs=[turned], held=(cosine, sine))
         return out
 
     # ---- attention
@@ -234,16 +196,25 @@ class Products(Operations):
         positions, heads, width = q[0].shape
         out = numpy.empty((len(q), positions, heads, v[0].shape[-1]), numpy.float32)
         share = self._optional(sinks, heads)
-        entries = self.ffi.new("qc_attention[]", len(q))
-        held: list[Any] = []
-        for entry, query, keys, values, result in zip(entries, q, k, v, out, strict=True):
-            self._attention(entry, numpy.ascontiguousarray(query), keys, values, result, start, held)
-            entry.window, entry.scale, entry.cap, entry.sinks = window, scale, cap, share
-        self._check(self.lib.qc_attend(self.pool, self.isa, entries, len(q)))
+        queries = [numpy.ascontiguousarray(one) for one in q]
+        entries, held = [], [sinks]
+        for query, keys, values, result in zip(queries, k, v, out, strict=True):
+            entry, kept = self._attention(query, keys, values, result, start)
+            entries.append({**entry, "window": window, "scale": scale, "cap": cap, "sinks": share})
+            held += kept
+        self._run("attend", entries, inputs=queries, outputs=[out], held=held)
         return out
 
-    def _attention(self, entry: Any, q: Array, k: Array, v: Array, out: Array, start: int, held: list[Any]) -> None:
-        """Fill a qc_attention; what its pointers need alive goes to ``held``."""
+    def store(self, x: Array, kind: formats.TensorType, out: Array) -> None:
+        sequences, length, heads, width = x.shape
+        if out.shape != (sequences, heads, length, formats.row_bytes(kind, width)) or out.strides[-1] != 1:
+            raise ValueError(f"{x.shape} does not fit {out.shape} of {kind.name}")
+        for one, place in zip(numpy.ascontiguousarray(x), out, strict=True):
+            self._run("store", (self._floats(one), length, heads, width, kind.id, self._address(place), *place.strides[:2]),
+                      inputs=[one], outputs=[], held=[place])
+
+    def _attention(self, q: Array, k: Array, v: Array, out: Array, start: int) -> tuple[dict[str, Any], list[Array]]:
+        """Fields of a qc_attention, and the keys and values that its pointers need alive."""
         positions, heads, width = q.shape
         kv_heads, seen = k.shape[:2]
         if (k.dtype != v.dtype or k.shape[2] != width or v.shape[:2] != (kv_heads, seen) or seen < start + positions
@@ -253,15 +224,15 @@ class Products(Operations):
         k, v = (x if x.strides[2] == x.itemsize else numpy.ascontiguousarray(x) for x in (k, v))
         if k.dtype not in (numpy.float32, numpy.float16):
             raise ValueError(f"keys of {k.dtype}")
-        size = k.itemsize
-        entry.q, entry.q_token, entry.q_head = self._floats(q), heads * width, width
-        entry.k, entry.k_head, entry.k_position = self._address(k), k.strides[0] // size, k.strides[1] // size
-        entry.v, entry.v_head, entry.v_position = self._address(v), v.strides[0] // size, v.strides[1] // size
-        entry.half, entry.tokens, entry.start = size == 2, positions, start
-        entry.heads, entry.kv_heads = heads, kv_heads
-        entry.width, entry.value_width = width, v.shape[2]
-        entry.out, entry.out_token, entry.out_head = self._floats(out), heads * v.shape[2], v.shape[2]
-        held += [q, k, v, out]
+        size, value_width = k.itemsize, v.shape[2]
+        return {
+            "q": self._floats(q), "q_token": heads * width, "q_head": width,
+            "k": self._address(k), "k_head": k.strides[0] // size, "k_position": k.strides[1] // size,
+            "v": self._address(v), "v_head": v.strides[0] // size, "v_position": v.strides[1] // size,
+            "half": size == 2, "tokens": positions, "start": start, "heads": heads, "kv_heads": kv_heads,
+            "width": width, "value_width": value_width,
+            "out": self._floats(out), "out_token": heads * value_width, "out_head": value_width,
+        }, [k, v]
 
     # ---- logits
 
@@ -293,12 +264,12 @@ class Products(Operations):
         """A pointer to an array of any layout; the caller keeps it alive and inside its bounds."""
         return self.ffi.cast("void *", array.__array_interface__["data"][0])
 
-    def _rows(self, array: Array) -> tuple[Any, int]:
-        """(pointer, floats from row to row) of float32 rows; a slice of the last dimension is not copied."""
+    @staticmethod
+    def _rows(array: Array) -> Array:
+        """float32 rows side by side or with gaps: a slice of the last dimension is not copied."""
         if array.dtype != numpy.float32 or array.ndim != 2 or array.strides[1] != 4 or array.strides[0] < 0:
-            array = numpy.ascontiguousarray(array, numpy.float32)
-            return self._floats(array), array.shape[-1]
-        return self.ffi.cast("float *", self._address(array)), array.strides[0] // 4
+            return numpy.ascontiguousarray(array, numpy.float32).reshape(-1, array.shape[-1])
+        return array
 
     def _floats(self, array: Array, *, count: int | None = None):
         """A pointer to a C-contiguous float32 array (of at least ``count`` elements)."""
@@ -309,6 +280,8 @@ class Products(Operations):
 
     @staticmethod
     def _check(status: int, type_id: int = 0) -> None:
+        if status in (kernels.OVERFLOW, kernels.NON_FINITE):
+            raise QuantcliError("keys or values of attention exceed the cache's type", hint="try --kv-type F32")
         if status == kernels.NO_MEMORY:
             raise QuantcliError("out of memory in a kernel of the runner", hint="use a smaller context or batch")
         if status != kernels.OK:
