@@ -10,10 +10,17 @@
 
 static int yes(void) { return 1; }
 #if defined(__x86_64__)
-static int has_avx2(void) {
-    unsigned a, b, c, d;                                        /* clang's builtin does not know f16c */
-    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+/* clang's builtin does not know f16c; and cpuid leaves a virtual machine, which takes longer than many a kernel: once only */
+static int has_f16c(void) {
+    enum { UNKNOWN, NO, YES };
+    static _Atomic int known = UNKNOWN;
+    if (known == UNKNOWN) {
+        unsigned a, b, c, d;
+        known = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) ? YES : NO;
+    }
+    return known == YES;
 }
+static int has_avx2(void) { return __builtin_cpu_supports("avx2") && has_f16c(); }
 static int has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
