@@ -80,9 +80,8 @@ def library_sources() -> list[Path]:
 
 def newest_header(source: Path) -> float:
     """Time of the last change of anything that this source may include; and of the flags in this file."""
-    runner = [path for pattern in ("*.h", "*.inc") for path in SOURCE.glob(f"runner/{pattern}")]
-    headers = [*SOURCE.glob("*.h"), *SOURCE.glob("kernels/*.inc"), *(runner if source.parent.name == "runner" else []),
-               Path(__file__)]
+    beside = [path for pattern in ("*.h", "*.inc") for path in source.parent.glob(pattern)]
+    headers = [*SOURCE.glob("*.h"), *SOURCE.glob("kernels/*.inc"), *beside, Path(__file__)]
     return max(path.stat().st_mtime for path in headers)
 
 

@@ -5,13 +5,18 @@ ARM64_CC ?= aarch64-linux-gnu-gcc
 ARM64_RUN ?= qemu-aarch64 -L /usr/aarch64-linux-gnu
 SANITIZE_ROUNDS ?= 60
 CHECK_ROUNDS ?= 100
+RUNNER_ROUNDS ?= 3
 
 CHECK := build/check
-CHECK_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/kernels/*.inc csrc/tests/*.c) scripts/build_kernels.py
+CHECK_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/kernels/*.inc csrc/runner/* csrc/tests/*.[ch]) scripts/build_kernels.py
 BUILD_CHECK = $(BIN)/python scripts/build_kernels.py --program csrc/tests/check.c --output
+BUILD_RUNNER = $(BIN)/python scripts/build_kernels.py --program csrc/tests/check_runner.c --output
 # -w: under sanitizers gcc warns of what cannot happen; the ordinary builds of gcc and clang show the real warnings.
 # -Wno-pass-failed below: unrolling is only a wish.
 SANITIZE := -g1 -O1 -w -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+SANITIZE_THREADS := -g1 -O1 -w -fsanitize=thread
+# An arm64 processor without the dot product instructions, for the runner's plain NEON bodies.
+ARM64_PLAIN ?= -cpu cortex-a53
 
 # $(call need,program,Debian packages)
 need = @command -v $(1) >/dev/null || { echo "$@ needs $(1); on Debian: apt-get install $(2)" >&2; exit 1; }
@@ -22,8 +27,12 @@ $(CHECK)/golden.flat: tests/golden/blocks.npz scripts/make_flat_golden.py | $(ST
 $(CHECK)/native: $(CHECK_SOURCES) | $(STAMP)
 	@$(BUILD_CHECK) $@
 
-test-driver: $(CHECK)/native $(CHECK)/golden.flat  ## the kernels without Python, on this machine
+$(CHECK)/native-runner: $(CHECK_SOURCES) | $(STAMP)
+	@$(BUILD_RUNNER) $@
+
+test-driver: $(CHECK)/native $(CHECK)/native-runner $(CHECK)/golden.flat  ## the kernels without Python, on this machine
 	@$(CHECK)/native $(CHECK)/golden.flat $(CHECK_ROUNDS)
+	@$(CHECK)/native-runner $(RUNNER_ROUNDS)
 
 test-arm64: $(CHECK)/native $(CHECK)/golden.flat  ## the kernels on arm64, under qemu-user
 	$(call need,$(firstword $(ARM64_CC)),gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
@@ -36,15 +45,26 @@ test-arm64: $(CHECK)/native $(CHECK)/golden.flat  ## the kernels on arm64, under
 	@test "$$(grep digest $(CHECK)/native.txt)" = "$$(grep digest $(CHECK)/arm64.txt)" \
 	  || { echo "this machine and arm64 differ:"; grep digest $(CHECK)/native.txt $(CHECK)/arm64.txt; exit 1; } >&2
 	@echo "arm64: the golden bytes, and the same bytes as this machine on random input"
+	@CC="$(ARM64_CC)" $(BUILD_RUNNER) $(CHECK)/arm64-runner
+	@$(ARM64_RUN) $(CHECK)/arm64-runner $(RUNNER_ROUNDS)
+	@$(ARM64_RUN) $(ARM64_PLAIN) $(CHECK)/arm64-runner $(RUNNER_ROUNDS)
+	@echo "arm64: the runner within its tolerances, with and without dot product instructions"
 
-test-sanitize: $(CHECK)/golden.flat  ## the kernels under ASan and UBSan with gcc, and a clang build
+test-sanitize: $(CHECK)/golden.flat  ## the kernels under ASan, UBSan, TSan with gcc, and a clang build
 	$(call need,gcc,gcc libc6-dev)
 	@CC=gcc CFLAGS="$(SANITIZE)" $(BUILD_CHECK) $(CHECK)/sanitized
 	@$(CHECK)/sanitized $(CHECK)/golden.flat $(SANITIZE_ROUNDS)
+	@CC=gcc CFLAGS="$(SANITIZE)" $(BUILD_RUNNER) $(CHECK)/sanitized-runner
+	@$(CHECK)/sanitized-runner $(RUNNER_ROUNDS)
 	@echo "gcc: no complaint of AddressSanitizer, UndefinedBehaviorSanitizer"
+	@CC=gcc CFLAGS="$(SANITIZE_THREADS)" $(BUILD_RUNNER) $(CHECK)/threads-runner
+	@$(CHECK)/threads-runner 1
+	@echo "gcc: no complaint of ThreadSanitizer"
 	$(call need,clang,clang)
 	@CC=clang CFLAGS="-O1 -Werror -Wno-pass-failed" $(BUILD_CHECK) $(CHECK)/clang
 	@$(CHECK)/clang $(CHECK)/golden.flat $(SANITIZE_ROUNDS)
+	@CC=clang CFLAGS="-O1 -Werror -Wno-pass-failed" $(BUILD_RUNNER) $(CHECK)/clang-runner
+	@$(CHECK)/clang-runner $(RUNNER_ROUNDS)
 	@echo "clang: the same bytes, no complaint of -Wall -Wextra"
 
 .PHONY: test-driver
