@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from quantcli.container import string
 from quantcli.errors import MissingFile, NoKernel, OutputExists, OutputFailed, UsageError
 from quantcli.model import Model
 from quantcli.plan import Plan
+from quantcli.sources.files import allow_open_files
 
 TEMPLATE_LIMIT = 4 << 20  # bytes of a chat template file
 MOST_THREADS = 256  # each holds slabs in memory; beyond this it is a typing error
@@ -123,6 +123,7 @@ def prepare(request: Request) -> Job:
         raise UsageError(f"there is no search {request.search!r}", where="--search",
                          hint=f"known: {', '.join(kernels.SEARCHES)}")
     options = _options(request)
+    allow_open_files()
     model = loader.open_model(request.source, architecture=request.architecture, pre_tokenizer=request.pre_tokenizer,
                               chat_template=_template(request.chat_template))
     try:
@@ -255,25 +256,13 @@ def _check_targets(job: Job) -> None:
         _make_folder(request.output)
     inputs = [*job.model.files, *(str(p) for p in (request.imatrix, request.tensor_type_file, request.chat_template) if p)]
     targets = [path for files in job.files for path in files]
-    _check_places(targets, force=request.force)
     writer.check_targets(targets, inputs, force=request.force)
     if request.checksums is not None:
-        _check_places([request.checksums], force=True)
         writer.check_targets([request.checksums], inputs, force=True)
         if os.path.realpath(request.checksums) in map(os.path.realpath, targets):
             raise UsageError("an output has the same name", where="--checksums")
         if request.checksums.exists():
             checksums.Checksums(request.checksums)  # whatever else this file is, nothing is added to it
-
-
-def _check_places(paths: Sequence[Path], *, force: bool) -> None:
-    """Outputs appear by renaming: that would put a file in the place of a device, a pipe or a link that leads nowhere."""
-    for path in paths:
-        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-            raise OutputFailed("not a regular file", where=str(path),
-                               hint="choose another name with -o; --dry-run shows sizes without writing")
-        if not force and os.path.islink(path) and not os.path.exists(path):
-            raise OutputExists("exists already, a link that leads nowhere", where=str(path), hint="--force replaces it")
 
 
 def _make_folder(path: Path) -> None:

@@ -23,7 +23,7 @@ from quantcli.overrides import Override, Setting, apply_settings
 from quantcli.recipes import FileType
 from quantcli.shards import PlannedTensor, Shard, build, place
 
-__all__ = ["Options", "Plan", "PlannedTensor", "Shard", "make", "nominal_bpw", "summary", "to_json"]
+__all__ = ["Options", "Plan", "PlannedTensor", "Shard", "make", "nominal_bpw", "to_json"]
 
 # Tensors that llama-quantize lets pass without importance: a matrix is seldom collected for them.
 _SPARED = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
@@ -275,26 +275,6 @@ def to_json(plan: Plan) -> dict[str, Any]:
             {"name": e.tensor.name, "wanted": e.wanted.name, "type": e.type.name} for e in plan.fallbacks
         ],
         "needs_imatrix": bool(plan.needs_imatrix),
-    }  # fmt: skip
-
-
-def summary(plan: Plan) -> dict[str, Any]:
-    """Totals for people: per type (largest share first), fallbacks grouped by what was wanted and what came."""
-    tensors, sizes, weights = Counter(), Counter(), Counter()
-    for entry in plan.entries:
-        tensors[entry.type] += 1
-        sizes[entry.type] += entry.bytes
-        weights[entry.type] += prod(entry.tensor.shape)
-    groups = Counter((entry.wanted.name, entry.type.name) for entry in plan.fallbacks)
-    return {
-        "types": [
-            {"type": row.name, "tensors": tensors[row], "weights": weights[row], "bytes": size,
-             "bpw": 8 * size / weights[row] if weights[row] else 0.0}
-            for row, size in sizes.most_common()
-        ],
-        "fallbacks": [{"wanted": wanted, "got": got, "tensors": n} for (wanted, got), n in groups.most_common()],
-        "tensors": len(plan.entries), "weights": plan.weights, "tensor_bytes": plan.tensor_bytes,
-        "file_bytes": plan.file_bytes, "bpw": plan.bpw, "files": len(plan.shards),
     }  # fmt: skip
 
 

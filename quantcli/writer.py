@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ class OutputFile:
     """One file in the making: ``append`` bytes in order, then ``finish`` and ``publish``, or ``discard``.
 
     ``size`` is the planned size in bytes: the space is reserved at once, so that a full disk is an early error, and a
-    file of another length is never published.
+    file of another length is never published. Raises OutputFailed, OutputExists (see `check_place`).
     """
 
     def __init__(self, path: Path, size: int, *, force: bool = False) -> None:
@@ -58,6 +59,7 @@ class OutputFile:
         self._flushed = 0
         self._flush: threading.Thread | None = None
         self._flush_error: OSError | None = None
+        check_place(self.path, force=force)
         with failures(self.path):
             self._descriptor, self._temporary = _create(self.path)
             try:
@@ -206,6 +208,20 @@ def clean_stale(folder: Path) -> list[str]:
     return removed
 
 
+def check_place(path: Path, *, force: bool) -> None:
+    """Refuse a device, a pipe or a link that leads nowhere: a file that appears by renaming would take its place."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        if not force and os.path.islink(path):
+            raise OutputExists("exists already, a link that leads nowhere", where=str(path),
+                               hint="--force replaces it") from None
+        return
+    if not stat.S_ISREG(mode):
+        what = "is a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise OutputFailed(what, where=str(path), hint="choose another name with -o")
+
+
 def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) -> None:
     """Refuse, before any work, targets that cannot or must not be written.
 
@@ -222,8 +238,7 @@ def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) 
         if identity is not None and identity in sources:
             raise OutputIsInput("the output is a file of the input", where=str(path),
                                 hint="choose another name with -o")
-        if path.is_dir():
-            raise OutputFailed("is a folder", where=str(path), hint="choose another name with -o")
+        check_place(path, force=force)
         if identity is not None and not force:
             raise OutputExists("exists already", where=str(path), hint="--force replaces it")
         if not os.path.isdir(path.parent):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -241,3 +243,11 @@ def test_wrong_requests(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(error):
         convert.convert(convert.Request(**({"source": tiny, "types": ("Q4_0",)} | options)))
     assert not list(tmp_path.iterdir())
+
+
+def test_more_shards_than_the_usual_limit_of_open_files(tiny: Path, tmp_path: Path) -> None:
+    """38 files below a limit of 24, which the run raises as far as the system lets it."""
+    command = f"ulimit -S -n 24; exec {sys.executable} -m quantcli convert {tiny} -t Q8_0 --split-max-size 1K -o {tmp_path}/"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.iterdir())) == 38

@@ -155,6 +155,25 @@ def test_targets(tmp_path: Path) -> None:
         check([tmp_path / "a.gguf", folder / ".." / "a.gguf"], [], force=False)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_no_writer_replaces_what_is_no_file(tmp_path: Path, force: bool) -> None:
+    """Whoever forgets `check_targets`: texts, tables, matrices and models go through the same door."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("nowhere")
+    with pytest.raises(OutputFailed, match="not a regular file"):
+        writer.write_bytes(pipe, b"x", force=force)
+    with pytest.raises(OutputFailed, match="is a folder"):
+        writer.write_bytes(tmp_path, b"x", force=force)
+    if force:
+        writer.write_bytes(link, b"x")
+        assert link.read_bytes() == b"x" and not link.is_symlink()
+    else:
+        with pytest.raises(OutputExists, match="nowhere"):
+            writer.check_targets([link], [], force=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe"]
+
+
 def test_two_runs_at_once_end_with_one_complete_file(root: Path, tmp_path: Path) -> None:
     target = tmp_path / "tiny.gguf"
     command = [sys.executable, "-m", "quantcli", "convert", str(root / "examples/tiny"), "-t", "Q6_K", "-o", str(target), "--force"]

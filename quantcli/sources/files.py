@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 import threading
 from collections.abc import Sequence
@@ -32,6 +33,16 @@ def scratch(size: int) -> numpy.ndarray:
         if size <= PIECE_BYTES:
             _scratch.buffer = buffer
     return buffer[:size]
+
+
+def allow_open_files() -> None:
+    """Raise this process' limit of open files as far as it may: models come in hundreds of shards, usual is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # macOS claims no limit and has one
+            pass
 
 
 def check_regular(path: Path) -> int:
