@@ -58,6 +58,11 @@ def given_head_dim(facts: Facts) -> int | None:
     return facts.read(count("head_dim", default=None))
 
 
+def four_times_hidden(facts: Facts) -> int:
+    """The MLP's width where the config does not give it."""
+    return 4 * facts.hidden
+
+
 def key_value_width(facts: Facts) -> int:
     facts.quotient("heads", "kv_heads", ("num_attention_heads", "num_key_value_heads"))
     return facts.kv_heads * facts.head_dim
@@ -101,22 +106,27 @@ ROPE_FACTS = {
     "yarn_slow": _scaling_value(real("rope_scaling.beta_slow", default=None), "yarn"),
 }
 
-FACTS = {
+# Whatever the attention is; FACTS adds heads of one width, with key/value heads that may be fewer.
+CORE_FACTS = {
     "layers": LAYERS,
     "context": context(2048),
     "hidden": HIDDEN,
     "ff": FEED_FORWARD,
     "heads": HEADS,
-    "kv_heads": KV_HEADS,
     "vocab": VOCAB,
     "eps": rms_eps(1e-6),
     **ROPE_FACTS,
+    # A head may only be missing where the config does not say outright that the embeddings are not tied.
+    "may_tie": lambda facts: facts.read(flag("tie_word_embeddings", default=True)),
+}
+
+FACTS = {
+    **CORE_FACTS,
+    "kv_heads": KV_HEADS,
     "head_dim": head_dim,
     "key_length": given_head_dim,
     "q": lambda facts: facts.heads * facts.head_dim,
     "kv": key_value_width,
-    # A head may only be missing where the config does not say outright that the embeddings are not tied.
-    "may_tie": lambda facts: facts.read(flag("tie_word_embeddings", default=True)),
 }
 
 EXPERT_FACTS = {
@@ -153,6 +163,7 @@ LENGTHS = (
 VOCAB_SIZE = (Entry("vocab_size", "u32", "vocab"),)
 ROPE_DIMS = (Entry("rope.dimension_count", "u32", "rope_dims"),)
 EXPERT_COUNTS = (Entry("expert_count", "u32", "experts"), Entry("expert_used_count", "u32", "experts_used"))
+PARALLEL_RESIDUAL = (Entry("use_parallel_residual", "boolean", "parallel"),)
 WINDOW = (Entry("attention.sliding_window", "u32", "window"),)
 
 METADATA = SIZES + ROPE + RMS + LENGTHS
@@ -197,6 +208,14 @@ FUSED_MLP = (
     Row("layers.{layer}.mlp.gate_up_proj", "blk.{layer}.ffn_up", ("2*ff", "hidden")),
     GATED_MLP[2],
 )
+
+
+def plain_mlp(up: str, down: str, block: str = "layers.{layer}.mlp.") -> tuple[Row, ...]:
+    """An MLP of two matrices, by their names in the checkpoint."""
+    return (
+        Row(block + up, "blk.{layer}.ffn_up", ("ff", "hidden")),
+        Row(block + down, "blk.{layer}.ffn_down", ("hidden", "ff")),
+    )
 
 
 def experts(prefix: str, *kinds: tuple[str, str], layers: str | None = None) -> tuple[Row, ...]:

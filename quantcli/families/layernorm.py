@@ -25,10 +25,7 @@ STABLELM = Family(
         "rope_dims": decoder.partial_rotary(0.25),
         "parallel": flag("use_parallel_residual", default=False),
     },
-    metadata=decoder.SIZES
-    + decoder.ROPE_DIMS
-    + (Entry("use_parallel_residual", "boolean", "parallel"),)
-    + decoder.LAYER_NORM,
+    metadata=decoder.SIZES + decoder.ROPE_DIMS + decoder.PARALLEL_RESIDUAL + decoder.LAYER_NORM,
     tensors=decoder.TOP + BODY + decoder.GATED_MLP,
     ignored=decoder.IGNORED,
     vocab=VocabHints("stablelm"),
@@ -42,12 +39,7 @@ STARCODER2 = STABLELM.derive(
     model_types=("starcoder2",),
     facts={"kv_heads": decoder.key_value_heads(2)},
     metadata=decoder.SIZES + decoder.ROPE + decoder.LAYER_NORM,
-    tensors=decoder.TOP
-    + BODY
-    + (
-        Row("layers.{layer}.mlp.c_fc", "blk.{layer}.ffn_up", ("ff", "hidden")),
-        Row("layers.{layer}.mlp.c_proj", "blk.{layer}.ffn_down", ("hidden", "ff")),
-    ),
+    tensors=decoder.TOP + BODY + decoder.plain_mlp("c_fc", "c_proj"),
     vocab=VocabHints("starcoder2"),
     graph={"mlp": "plain", "activation": "gelu_tanh"},
 )
@@ -60,7 +52,7 @@ PHI2 = STABLELM.derive(
     model_types=("phi",),
     facts={
         "context": decoder.context(2048),
-        "ff": lambda facts: 4 * facts.hidden,
+        "ff": decoder.four_times_hidden,
         "rope_dims": decoder.partial_rotary(0.5),
     },
     metadata=decoder.SIZES + decoder.LAYER_NORM + decoder.ROPE_DIMS,
@@ -69,9 +61,8 @@ PHI2 = STABLELM.derive(
         Row("lm_head", "output", ("vocab", "hidden")),
         Row("final_layernorm", "output_norm", decoder.HIDDEN_ROW),
         Row("layers.{layer}.self_attn.dense", "blk.{layer}.attn_output", ("hidden", "q")),
-        Row("layers.{layer}.mlp.fc1", "blk.{layer}.ffn_up", ("ff", "hidden")),
-        Row("layers.{layer}.mlp.fc2", "blk.{layer}.ffn_down", ("hidden", "ff")),
     )
+    + decoder.plain_mlp("fc1", "fc2")
     + decoder.PRE_NORMS[:1]
     + decoder.PROJECTIONS,
     vocab=VocabHints("phi2", add_bos=False),

@@ -19,7 +19,7 @@ GPT2 = Family(
     facts={
         **decoder.FACTS,
         "context": decoder.context(1024),
-        "ff": lambda facts: 4 * facts.hidden,
+        "ff": decoder.four_times_hidden,
         "eps": decoder.layer_eps(1e-5),
     },
     metadata=NO_KV_HEADS + decoder.LAYER_NORM,
@@ -57,10 +57,7 @@ GPT_NEOX = GPT2.derive(
         "rope_dims": decoder.partial_rotary(0.25),
         "parallel": flag("use_parallel_residual", default=True),
     },
-    metadata=NO_KV_HEADS
-    + decoder.ROPE_DIMS
-    + (Entry("use_parallel_residual", "boolean", "parallel"),)
-    + decoder.LAYER_NORM,
+    metadata=NO_KV_HEADS + decoder.ROPE_DIMS + decoder.PARALLEL_RESIDUAL + decoder.LAYER_NORM,
     tensors=(
         Row("embed_in", "token_embd", ("vocab", "hidden"), bias="none"),
         Row("embed_out", "output", ("vocab", "hidden"), bias="none", optional="may_tie"),
@@ -68,8 +65,7 @@ GPT_NEOX = GPT2.derive(
         *decoder.PRE_NORMS,
         Row("layers.{layer}.attention.query_key_value", "blk.{layer}.attn_qkv", ("3*q", "hidden"), NEOX_QKV),
         Row("layers.{layer}.attention.dense", "blk.{layer}.attn_output", ("hidden", "q")),
-        Row("layers.{layer}.mlp.dense_h_to_4h", "blk.{layer}.ffn_up", ("ff", "hidden")),
-        Row("layers.{layer}.mlp.dense_4h_to_h", "blk.{layer}.ffn_down", ("hidden", "ff")),
+        *decoder.plain_mlp("dense_h_to_4h", "dense_4h_to_h"),
     ),
     prefixes=("gpt_neox.",),
     vocab=VocabHints("gptneox"),
@@ -103,7 +99,7 @@ FALCON = GPT_NEOX.derive(
     facts={
         "context": 2048,
         "layout": "jploski",
-        "ff": lambda facts: 4 * facts.hidden,
+        "ff": decoder.four_times_hidden,
         "new_layout": flag("new_decoder_architecture", default=False),
         "kv_heads": falcon_kv_heads,
         "two_norms": lambda facts: facts.read(NORMS) == 2 if facts.new_layout else False,
@@ -120,8 +116,7 @@ FALCON = GPT_NEOX.derive(
         Row("h.{layer}.ln_attn", "blk.{layer}.attn_norm_2", decoder.HIDDEN_ROW, when="two_norms"),
         Row("h.{layer}.self_attention.query_key_value", "blk.{layer}.attn_qkv", ("q+2*kv", "hidden"), FALCON_QKV),
         Row("h.{layer}.self_attention.dense", "blk.{layer}.attn_output", ("hidden", "q")),
-        Row("h.{layer}.mlp.dense_h_to_4h", "blk.{layer}.ffn_up", ("ff", "hidden")),
-        Row("h.{layer}.mlp.dense_4h_to_h", "blk.{layer}.ffn_down", ("hidden", "ff")),
+        *decoder.plain_mlp("dense_h_to_4h", "dense_4h_to_h", "h.{layer}.mlp."),
     ),
     prefixes=("transformer.",),
     vocab=VocabHints("falcon"),

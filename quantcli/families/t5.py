@@ -64,7 +64,7 @@ T5 = Family(
         "gated": lambda facts: facts.read(text("feed_forward_proj", default="relu")).startswith("gated-"),
         "plain": lambda facts: not facts.gated,
         "first": lambda facts: lambda layer: layer == 0,
-        "may_tie": decoder.FACTS["may_tie"],
+        "may_tie": decoder.CORE_FACTS["may_tie"],
     },
     metadata=(
         Entry("context_length", "u32", "context"),
