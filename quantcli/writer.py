@@ -147,17 +147,21 @@ def _reserve(descriptor: int, size: int) -> None:
     """Take ``size`` bytes of the disk, or where that is not possible at least look whether they are free."""
     if not size:
         return
+    disk = os.fstatvfs(descriptor)
+    free = disk.f_bavail * disk.f_frsize
+    full = OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size:,} bytes are needed, {free:,} are free")
     try:
         os.posix_fallocate(descriptor, 0, size)
         return
     except AttributeError:  # macOS
         pass
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise full from error
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
-    free = os.fstatvfs(descriptor)
-    if free.f_bavail * free.f_frsize < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if free < size:
+        raise full
 
 
 def _rename_new(temporary: Path, path: Path) -> None:
@@ -242,6 +246,8 @@ def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) 
         if identity is not None and not force:
             raise OutputExists("exists already", where=str(path), hint="--force replaces it")
         if not os.path.isdir(path.parent):
+            if os.path.exists(path.parent):
+                raise OutputFailed("not a folder", where=str(path.parent), hint="choose another with -o")
             raise OutputFailed("the folder does not exist", where=str(path.parent), hint=HINTS[errno.ENOENT])
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise OutputFailed("no permission to write here", where=str(path.parent), hint=HINTS[errno.EACCES])

@@ -407,3 +407,20 @@ def test_every_quantized_type_is_a_source(tmp_path: Path) -> None:
             expected = gguf.dequantize(raw, Q(kind.id))
             assert numpy.array_equal(tensor.read_rows(0, 6), expected), name
             assert numpy.array_equal(tensor.read_rows(2, 5), expected[2:5]), name
+
+
+def test_a_cache_folder_and_a_lost_blob_say_what_to_do(tmp_path: Path, root: Path) -> None:
+    cache = tmp_path / "models--acme--mini"
+    snapshot = cache / "snapshots" / ("0123456789" * 4)
+    (cache / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (cache / "blobs" / name).write_bytes((root / "examples" / "tiny" / name).read_bytes())
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    assert len(Checkpoint(snapshot).tensors) > 30
+    with pytest.raises(MissingFile) as caught:
+        Checkpoint(cache).config  # noqa: B018
+    assert str(snapshot) in caught.value.hint
+    (cache / "blobs" / "model.safetensors").unlink()
+    with pytest.raises(MissingFile, match="a link to ../../blobs/model.safetensors, which is not there"):
+        Checkpoint(snapshot).tensors  # noqa: B018

@@ -131,7 +131,8 @@ def test_without_preallocation_free_space_is_looked_at(tmp_path: Path, monkeypat
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
     with pytest.raises(OutputFailed) as caught:
         writer.OutputFile(tmp_path / "x.gguf", 1 << 60)
-    assert "No space" in str(caught.value) and not list(tmp_path.iterdir())
+    assert "No space" in str(caught.value) and f"{1 << 60:,} bytes are needed" in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_targets(tmp_path: Path) -> None:
@@ -151,6 +152,8 @@ def test_targets(tmp_path: Path) -> None:
         check([folder], [], force=True)
     with pytest.raises(OutputFailed):
         check([tmp_path / "none" / "x.gguf"], [], force=False)
+    with pytest.raises(OutputFailed, match="not a folder"):
+        check([source / "x.gguf"], [], force=False)
     with pytest.raises(UsageError):
         check([tmp_path / "a.gguf", folder / ".." / "a.gguf"], [], force=False)
 

@@ -74,8 +74,10 @@ class Checkpoint:
         if raw is not None:
             return parse(raw, str(self.folder / name))
         if required:
+            inner = sorted(self.folder.glob(f"snapshots/*/{name}"))  # the Hugging Face cache's folder of a model
             raise MissingFile(f"there is no {name} in this folder", where=str(self.folder),
-                              hint="a checkpoint folder holds config.json, *.safetensors and tokenizer files")
+                              hint=f"there is one in {inner[-1].parent}: give that folder" if inner else
+                              "a checkpoint folder holds config.json, *.safetensors and tokenizer files")
         return None
 
     @cached_property

@@ -64,7 +64,8 @@ class SafetensorsFile:
     def _read(cls, file: SourceFile) -> SafetensorsFile:
         where = str(file.path)
         if file.size < 8:
-            raise MalformedFile(f"only {file.size} bytes: no safetensors file", where=where)
+            raise MalformedFile(f"only {file.size} bytes: no safetensors file", where=where,
+                                hint="an unfinished download, perhaps: get it again")
         length = int.from_bytes(file.read(0, 8), "little")
         if length > LARGEST_HEADER or length + 8 > file.size:
             raise MalformedFile(f"claims a header of {length} bytes; the file has {file.size}",
