@@ -15,20 +15,32 @@ static void check_refusals(void) {
     double divergence;
     int64_t top;
     qc_product product = { 8, (const uint8_t *)x, 1, 32, x, 32, 1, out, 1 }, odd = product, unknown = product;
-    qc_attention attention = { .q = x, .k = x, .v = x, .out = out, .tokens = 1, .heads = 3, .kv_heads = 2, .width = 4, .value_width = 4 };
+    qc_attention attention = { .q = x, .k = x, .v = x, .out = out, .tokens = 1, .heads = 3, .kv_heads = 2,
+                               .width = 4, .value_width = 4 };
     odd.columns = 31, unknown.type = 28;
     if (qc_pool_new(0) || qc_pool_new(257) || qc_pool_threads(pools[2]) != 3) fail("pool", "number of threads", 0);
     qc_pool_free(0);
-    if (qc_matmul(pool, -1, 0, &product, 1) != QC_NO_KERNEL || qc_matmul(pool, 99, 0, &product, 1) != QC_NO_KERNEL ||
-        qc_matmul(pool, 0, 3, &product, 1) != QC_NO_KERNEL || qc_matmul(pool, 0, -1, &product, 1) != QC_NO_KERNEL ||
-        qc_matmul(pool, 0, 0, &odd, 1) != QC_NO_KERNEL || qc_matmul(pool, 0, 0, &unknown, 1) != QC_NO_KERNEL ||
-        qc_matmul(pool, 0, 0, 0, 0) != QC_OK || qc_can_multiply(-1) || qc_can_multiply(TYPES) || qc_can_multiply(28) ||
-        qc_round_activations(pool, 99, 1, 8, x, 1, 32, out) != QC_NO_KERNEL || qc_round_activations(pool, 0, 1, 8, x, 1, 31, out) != QC_NO_KERNEL ||
-        qc_attend(pool, 0, &attention, 1) != QC_NO_KERNEL || qc_rms_norm(pool, 99, x, 1, 4, x, 0.0f, out) != QC_NO_KERNEL ||
-        qc_layer_norm(pool, 0, x, -1, 4, x, 0, 0.0f, out) != QC_NO_KERNEL || qc_activate(pool, 0, QC_ACTIVATION_KINDS, x, 4, 0, 0, 1, 4, out) != QC_NO_KERNEL ||
-        qc_rotate(pool, 0, x, 1, 1, 4, 3, 0, x, x, out) != QC_NO_KERNEL || qc_log_softmax(pool, 99, out, 1, 4, 1.0f, 0.0f) != QC_NO_KERNEL ||
-        qc_divergence(pool, 99, x, x, 1, 4, &divergence, &top, &top) != QC_NO_KERNEL || qc_peak(99, 0, 1) != 0)
-        fail("refusal", "a call that fits nothing", 0);
+    const int32_t refused[] = {
+        qc_matmul(pool, -1, 0, &product, 1),
+        qc_matmul(pool, 99, 0, &product, 1),
+        qc_matmul(pool, 0, 3, &product, 1),
+        qc_matmul(pool, 0, -1, &product, 1),
+        qc_matmul(pool, 0, 0, &odd, 1),
+        qc_matmul(pool, 0, 0, &unknown, 1),
+        qc_round_activations(pool, 99, 1, 8, x, 1, 32, out),
+        qc_round_activations(pool, 0, 1, 8, x, 1, 31, out),
+        qc_attend(pool, 0, &attention, 1),
+        qc_rms_norm(pool, 99, x, 1, 4, x, 0.0f, out),
+        qc_layer_norm(pool, 0, x, -1, 4, x, 0, 0.0f, out),
+        qc_activate(pool, 0, QC_ACTIVATION_KINDS, x, 4, 0, 0, 1, 4, out),
+        qc_rotate(pool, 0, x, 1, 1, 4, 3, 0, x, x, out),
+        qc_log_softmax(pool, 99, out, 1, 4, 1.0f, 0.0f),
+        qc_divergence(pool, 99, x, x, 1, 4, &divergence, &top, &top),
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; ++i)
+        if (refused[i] != QC_NO_KERNEL) fail("refusal", "a call that fits nothing", 0);
+    if (qc_matmul(pool, 0, 0, 0, 0) != QC_OK || qc_peak(99, 0, 1) != 0) fail("status", "a call for nothing", 0);
+    if (qc_can_multiply(-1) || qc_can_multiply(TYPES) || qc_can_multiply(28)) fail("types", "can_multiply", 0);
     for (int isa = 0; isa < qc_isa_count(); ++isa)
         for (int32_t mode = 0; mode < MODES && qc_isa_supported(isa); ++mode)
             if (qc_peak(isa, mode, 100) <= 0) fail("peak", "number of operations", isa);

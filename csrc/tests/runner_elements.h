@@ -228,7 +228,7 @@ static int32_t run_softmax(const void *arguments, qc_pool *pool, int32_t isa, fl
     return qc_log_softmax(pool, isa, out, c->rows, c->columns, c->scale, c->cap);
 }
 
-/* Returns the exact log-probabilities of a row in `exact`, a sum of exponentials being off by 2^-22 of itself. */
+/* The sum of exponentials is off by 2^-22 of itself. */
 static void check_softmax(int64_t rows, int64_t columns, float scale, float cap) {
     snprintf(label, sizeof label, "log_softmax, scale %g, cap %g, %" PRId64 " x %" PRId64, (double)scale, (double)cap, rows, columns);
     float *x = random_floats(rows * columns, 20.0f);
@@ -265,7 +265,8 @@ static void check_divergence(int64_t rows, int64_t columns) {
     for (int isa = 0; isa < qc_isa_count(); ++isa) for (int p = 0; p < POOLS && qc_isa_supported(isa); ++p) {
         double *divergence = doubles(rows);
         int64_t *base_top = allocate(rows * 8), *other_top = allocate(rows * 8);
-        if (qc_divergence(pools[p], isa, base, other, rows, columns, divergence, base_top, other_top) != QC_OK) fail("status", label, isa);
+        if (qc_divergence(pools[p], isa, base, other, rows, columns, divergence, base_top, other_top) != QC_OK)
+            fail("status", label, isa);
         for (int64_t r = 0; r < rows; ++r) {
             const float *b = base + r * columns, *o = other + r * columns;
             double sum = 0.0, size = 0.0;

@@ -91,14 +91,17 @@ static float *seen_by(int32_t mode, int32_t type, const float *x, int64_t tokens
 /* The largest error that rounding may make. `most`: largest magnitude among the block's activations. */
 static double rounding_bound(int32_t mode, int32_t type, int32_t block, double most) {
     if (mode == QC_ACTIVATIONS_FLOAT || type == F32) return 0.0;
-    if (type == F16 || type == BF16) return mode == QC_ACTIVATIONS_INT16 ? 0.0 : type == F16 ? most * 0x1p-11 + 0x1p-25 : most * 0x1p-8 + TINY;
+    if (block == 1 && mode == QC_ACTIVATIONS_INT16) return 0.0;
+    if (type == F16) return most * 0x1p-11 + 0x1p-25;
+    if (type == BF16) return most * 0x1p-8 + TINY;
     if (mode == QC_ACTIVATIONS_INT16) return most * (0.505 / 32767) + TINY;       /* x / step is a float32 itself */
     /* half a step, and for the scale in fp16 of Q8_0 and Q8_1 its own error times 127 */
     return block == 256 ? most * (0.5001 / 127) + TINY : most * (0.5001 / 127 + 0x1p-11) + 127 * 0x1p-25;
 }
 
 static void check_rounding(int32_t mode, int32_t type, int32_t block) {
-    int64_t columns = block == 1 ? 77 : 768, tokens = 16, group = block == 256 && mode == QC_ACTIVATIONS_Q8 ? 256 : block == 1 ? 1 : 32;
+    int64_t columns = block == 1 ? 77 : 768, tokens = 16;
+    int64_t group = block == 1 ? 1 : block == 256 && mode == QC_ACTIVATIONS_Q8 ? 256 : 32;       /* that share a scale */
     float *x = activations(tokens, columns, columns), *seen = seen_by(mode, type, x, tokens, columns, columns);
     double most = 0.0;
     for (int64_t i = 0; i < tokens * columns; ++i) {
