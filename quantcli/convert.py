@@ -286,7 +286,8 @@ def execute(job: Job, progress: encode.Progress | None = None) -> dict[str, Any]
         for one, files, made in zip(job.plans, job.files, outputs, strict=True):
             for path, shard in zip(files, one.shards, strict=True):
                 made.append(writer.OutputFile(path, shard.file_bytes, force=job.request.force))
-        weights = encode.run(job.plans, outputs, threads=job.threads, search=job.request.search, progress=progress)
+        weights, reading = encode.run(job.plans, outputs, threads=job.threads, search=job.request.search,
+                                      progress=progress)
         for made in outputs:
             for file in made:
                 file.finish()
@@ -304,7 +305,8 @@ def execute(job: Job, progress: encode.Progress | None = None) -> dict[str, Any]
     for entry, made in zip(result["outputs"], outputs, strict=True):
         entry["sha256"] = made[0].sha256 if len(made) == 1 else None
         entry["shards"] = [{"path": str(f.path), "bytes": f.size, "sha256": f.sha256} for f in made]
-    return result | {"seconds": round(seconds, 3), "weights_per_second": round(weights / max(seconds, 1e-9))}
+    return result | {"seconds": round(seconds, 3), "reading_seconds": round(reading, 3),
+                     "weights_per_second": round(weights / max(seconds, 1e-9))}
 
 
 def describe(job: Job) -> dict[str, Any]:

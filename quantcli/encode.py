@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,6 +75,7 @@ class Encoder:
         self.entries: list[Sequence[PlannedTensor]] = [plan.entries for plan in plans]
         self.importance = [plan.options.importance for plan in plans]
         self.search = search
+        self.reading: list[float] = []  # seconds of each slab, on any thread
         self._scratch = threading.local()
         self._pool: queue.SimpleQueue[numpy.ndarray] = queue.SimpleQueue()
 
@@ -82,10 +84,12 @@ class Encoder:
         tensor, rows, columns = slab.tensor, slab.stop - slab.start, slab.tensor.columns
         types = [entries[slab.index].type for entries in self.entries]
         copied = [tensor.raw and kind is tensor.stored for kind in types]
+        start = time.perf_counter()
         raw = tensor.reader.read_raw(slab.start, slab.stop) if any(copied) else None
+        floats = None if all(copied) else self._floats(slab, raw)
+        self.reading.append(time.perf_counter() - start)
         if raw is not None and (all(copied) or tensor.stored.quantized):  # encoders look at every weight themselves
             self._check_copied(slab, raw)
-        floats = None if all(copied) else self._floats(slab, raw)
         done: dict[tuple[int, int], Any] = {}
         results = []
         for kind, copy, importance in zip(types, copied, self.importance, strict=True):
@@ -168,8 +172,10 @@ def _placed(error: QuantcliError, slab: Slab) -> QuantcliError:
 
 
 def run(plans: Sequence[Plan], outputs: Sequence[Sequence[OutputFile]], *, threads: int, search: str | None,
-        progress: Progress | None = None) -> int:
-    """Fill the files of every plan (one list per plan, one file per shard); returns the number of weights encoded.
+        progress: Progress | None = None) -> tuple[int, float]:
+    """Fill the files of every plan (one list per plan, one file per shard).
+
+    Returns the weights encoded, and the seconds of reading the source as float32 (summed over threads).
 
     All plans must be of one model and in one order. Any failure leaves the files to the caller, who discards them.
     """
@@ -182,7 +188,7 @@ def run(plans: Sequence[Plan], outputs: Sequence[Sequence[OutputFile]], *, threa
         writing = Writing(sinks, encoder.recycle, progress)
         in_order(slabs(tensors), encoder.encode, writing.take, threads)
         writing.finish()
-    return writing.encoded
+    return writing.encoded, sum(encoder.reading)
 
 
 def in_order(items: Iterable[Slab], work: Callable[[Slab], Any], take: Callable[[Slab, Any], None],

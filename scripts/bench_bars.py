@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""The encoders against what they should reach, in one table: exactness, speed, error, one set of bytes, edges, recipes.
+
+    python scripts/bench_bars.py [--shared ../shared] [--ggml FILE] [--quick] [--markdown docs/bars.md]
+
+Speed and error are those of bench_kernels.py and bench_quality.py, against ggml in the same run where llama-cpp-python is
+installed. Ten minutes on two cores; --quick measures speed on fewer rows and error on every fourth one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+import bench_kernels  # noqa: E402
+import bench_quality  # noqa: E402
+import kernel_report as report  # noqa: E402
+from quantcli import formats, kernels, recipes  # noqa: E402
+
+Row = tuple[str, str, str, bool]  # what, bar, measured, met
+#: types -> most mean ratio of the weighted error; the worst tensor may be 1 everywhere
+ERROR_GROUPS = [
+    (("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"), 0.96), (("IQ4_NL", "IQ4_XS"), 0.95),
+    (("Q4_K", "Q5_K", "Q2_K", "Q4_1", "Q5_1"), 0.97), (("Q6_K",), 0.93), (("Q3_K", "Q4_0", "Q5_0"), 1.0),
+    (("IQ1_S", "IQ1_M"), 1.0),
+]
+THREADS = (1, 2, 3, 7)
+
+
+def decoding() -> Iterator[Row]:
+    """Every recorded block of every type, decoded by every instruction set."""
+    equal = total = 0
+    kinds = set()
+    with numpy.load(ROOT / "tests" / "golden" / "blocks.npz") as golden:
+        for key in golden.files:
+            if not (key.startswith("decode/") and key.endswith("/bytes")):
+                continue
+            name = key.split("/")[1]
+            row, raw, expected = formats.by_name(name), golden[key], golden[f"decode/{name}/values"]
+            kinds.add(name)
+            for isa, usable in kernels.instruction_sets():
+                if usable:
+                    found = kernels.decode(row.id, raw, expected.size // row.block, row.block, isa=isa)
+                    equal += found.tobytes() == expected.tobytes()
+                    total += 1
+    yield f"decode, {len(kinds)} types", "bit-exact", f"{equal} of {total} recorded arrays and instruction sets", equal == total
+
+
+def speed(options: argparse.Namespace) -> Iterator[Row]:
+    """The bars of kernel_report.py for the types with a scale search."""
+    usable = [name for name, supported in kernels.instruction_sets() if supported and name in ("avx2", "neon")]
+    bench = bench_kernels.Bench(types.SimpleNamespace(
+        ggml=options.ggml, isa=usable, rounds=None, quick=options.quick, searches=list(kernels.SEARCHES)))
+    encode = [bench.encoders(formats.by_name(name), True) for name in report.SEARCHED]
+    result = {"encode": [entry for entry in encode if entry], "isas": usable}
+    source = "" if bench.ggml else ", ggml's figure recorded on another machine"
+    for bar in report.bars(result):
+        names = next(kinds for search, what, kinds, value in report.BARS
+                     if (search, what, value) == (bar["search"], bar["what"], bar["bar"]) and len(kinds) == bar["of"])
+        what = "all types with a search" if len(names) == len(report.SEARCHED) else " ".join(names)
+        missed = "".join(f"; {name} {times:.1f}x" for name, times in bar["missed_by"].items())
+        yield (f"`--search {bar['search']}`, {bar['isa']}, times faster than ggml{source}: {what}, {bar['what']}",
+               f"{bar['bar']:g}x", f"{bar['reached']:.1f}x{missed}", bar["met"])
+
+
+def error(options: argparse.Namespace) -> Iterator[Row]:
+    """Weighted error of `best` over ggml's: mean of the tensors, and the worst one."""
+    model, matrix = options.shared / "models" / "mid", options.shared / "golden" / "mid-imatrix.gguf"
+    if not model.is_dir():
+        print(f"{model} is not there: no rows about the error", file=sys.stderr)
+        return
+    tensors = list(bench_quality.linear_tensors(model, matrix, 4 if options.quick else 1))
+    ggml = bench_quality.reference(bench_kernels.find_ggml(options.ggml))
+    for names, bar in ERROR_GROUPS:
+        lines = [bench_quality.measure(name, tensors, False, ggml) for name in names]
+        met = all(line["mean"] <= bar and line["worst"] <= 1 for line in lines)
+        found = ", ".join(f"{line['type']} {line['mean']:.3f} ({line['worst']:.3f})" for line in lines)
+        yield f"weighted error over ggml's, mean of {len(tensors)} tensors (worst)", f"{bar:.2f} (1.00)", found, met
+
+
+def one_set_of_bytes() -> Iterator[Row]:
+    """sha256 of every type and search, over instruction sets and threads."""
+    generator = numpy.random.default_rng(11)
+    x = (generator.standard_t(4, (84, 1024)) * 0.03).astype(numpy.float32)
+    importance = generator.lognormal(size=1024).astype(numpy.float32)
+    searches = [(row, search) for row in formats.BY_ID.values() for search in kernels.SEARCHES
+                if kernels.can_encode(row.id, search)]
+
+    def digest(isa: str, threads: int) -> str:
+        total = hashlib.sha256()
+        with ThreadPoolExecutor(threads) as pool:
+            for row, search in searches:
+                parts = numpy.array_split(x, threads)
+                encode = lambda part: kernels.encode(row.id, part, importance, search=search, isa=isa).tobytes()  # noqa: E731
+                total.update(b"".join(pool.map(encode, map(numpy.ascontiguousarray, parts))))
+        return total.hexdigest()
+
+    usable = [name for name, supported in kernels.instruction_sets() if supported]
+    found = {digest(isa, threads) for isa in usable for threads in THREADS}
+    yield (f"one sha256 for {len(searches)} types and searches over {', '.join(usable)} and "
+           f"{', '.join(map(str, THREADS))} threads (NEON: `make test-arm64`)", "1", str(len(found)), len(found) == 1)
+
+
+def edges() -> Iterator[Row]:
+    """The suite's edge patterns: an error, or valid blocks."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "tests/test_kernel_edges.py"], cwd=ROOT,
+                          capture_output=True, text=True)
+    last = done.stdout.strip().splitlines()[-1]
+    yield "NaN, Inf, denormal, huge and zero rows x every type (tests/test_kernel_edges.py)", "all", last, done.returncode == 0
+
+
+def all_recipes(options: argparse.Namespace) -> Iterator[Row]:
+    """Every file type of the mid model from one read."""
+    model = options.shared / "models" / "mid"
+    if not model.is_dir():
+        return
+    names = [name for name, row in recipes.FILE_TYPES.items() if row.selectable and not row.copies]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "quantcli", "convert", str(model), "-o", folder, "--json", "--imatrix",
+                   str(options.shared / "golden" / "mid-imatrix.gguf"), *(word for name in names for word in ("-t", name))]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        yield "all recipes in one command", "all", done.stderr.strip(), False
+        return
+    made = json.loads(done.stdout)
+    share = made["reading_seconds"] / made["threads"] / made["seconds"]
+    count = len(made["outputs"])
+    yield (f"all {len(names)} recipes of models/mid from one read", str(len(names)),
+           f"{count} in {made['seconds']:.2f} s, {share:.1%} of it reading", count == len(names))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
+    parser.add_argument("--ggml", type=Path, help="libggml-base.so to compare with")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too, dated")
+    options = parser.parse_args()
+    about = report.machine()
+    lines = [f"{about['date']}, {about['cpu']}; `python scripts/bench_bars.py`", "",
+             "| what | bar | measured | |", "|---|---|---|---|"]
+    print("\n".join(lines), flush=True)
+    missed = 0
+    for part in (decoding(), speed(options), error(options), one_set_of_bytes(), edges(), all_recipes(options)):
+        for what, bar, measured, met in part:
+            missed += not met
+            lines.append(f"| {what} | {bar} | {measured} | {'met' if met else 'missed'} |")
+            print(lines[-1], flush=True)
+    if options.markdown:
+        options.markdown.write_text("\n".join(["# The encoders against their bars", "", *lines, ""]), encoding="utf-8")
+    return min(missed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
