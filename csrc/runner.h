@@ -36,7 +36,7 @@ typedef struct {
     const float *bias;                     /* or NULL */
 } qc_product;
 
-/* 1 if weights of this type can be multiplied. */
+/* 1 if weights of this type can be multiplied. (A product has at least one column.) */
 QC_API int32_t qc_can_multiply(int32_t type);
 
 /* Independent products in one go (they may share x, which is then rounded once; outputs must not overlap). */

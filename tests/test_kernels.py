@@ -327,8 +327,8 @@ def test_an_instruction_set_that_is_not_here_is_an_error(monkeypatch, name):
 
 
 def test_a_library_of_another_version_or_none_is_a_broken_install(monkeypatch, tmp_path):
-    loaded = kernels._library
-    monkeypatch.setattr(kernels, "_library", cache(loaded.__wrapped__))
+    loaded = kernels.library
+    monkeypatch.setattr(kernels, "library", cache(loaded.__wrapped__))
     monkeypatch.setattr(kernels, "ABI", 999)
     with pytest.raises(BrokenInstall, match="interface"):
         kernels.can_encode(0)

@@ -281,7 +281,7 @@ static planned plan(const level *l, const qc_product *product, const prepared *x
 int32_t qc_can_multiply(int32_t type) { return type >= 0 && type < QC_TYPES && qc_level_scalar.codes[type].block != 0; }
 
 static int valid(const qc_product *p) {
-    return qc_can_multiply(p->type) && p->rows >= 0 && p->tokens >= 0 && p->columns >= 0 &&
+    return qc_can_multiply(p->type) && p->rows >= 0 && p->tokens >= 0 && p->columns > 0 &&
            p->columns % qc_level_scalar.codes[p->type].block == 0;
 }
 
@@ -336,7 +336,9 @@ int32_t qc_matmul(qc_pool *pool, int32_t isa, int32_t mode, const qc_product *pr
 int32_t qc_round_activations(qc_pool *pool, int32_t isa, int32_t mode, int32_t type, const float *x, int64_t tokens,
                              int64_t columns, float *out) {
     const level *l = qc_level_of(isa);
-    if (!l || !qc_can_multiply(type) || columns % l->codes[type].block) return QC_NO_KERNEL;
+    if (!l || mode < QC_ACTIVATIONS_FLOAT || mode > QC_ACTIVATIONS_INT16 || tokens < 0 || columns < 0 || !qc_can_multiply(type) ||
+        columns % l->codes[type].block)
+        return QC_NO_KERNEL;
     qc_pool_enter(pool);
     void *scratch = qc_pool_scratch(pool, 0, ROUND_SCRATCH(columns));
     for (int64_t t = 0; scratch && t < tokens; ++t)
