@@ -50,10 +50,11 @@ test-peers: $(PEERS) $(SMOLLM2)  ## load our files in llama.cpp and compare (bui
 	@$(BIN)/python scripts/check_peers.py --smollm2 $(SMOLLM2) --output docs/peers.md
 	@$(BIN)/python scripts/check_recipes.py --output docs/recipes.md
 
-bench: $(STAMP)  ## speed and memory, against llama.cpp where it is installed
-	@$(BIN)/python scripts/bench_kernels.py
-	@$(BIN)/python scripts/bench_quality.py
+bench: $(STAMP)  ## speed, error and memory against their bars; beside llama.cpp where it is installed (an hour, 30 GB of disk)
+	@$(BIN)/python scripts/bench_bars.py
 	@$(BIN)/python scripts/bench_convert.py
+	@mkdir -p build/bench
+	@$(BIN)/python scripts/bench_runner.py --build build/bench
 
 include csrc/tests/kernels.mk
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Speed of the runner: products per type against this core's peak, whole models against llama.cpp in the same run.
 
-    python scripts/bench_runner.py [--types Q4_K,Q8_0] [--models FILE.gguf ...] [--threads 2] [--markdown FILE]
+    python scripts/bench_runner.py [--types Q4_K,Q8_0] [--models FILE.gguf ... | --build FOLDER] [--threads 2]
+                                   [--markdown FILE]
 
 Products: 2048 x 2048 weights times 512 tokens (GFLOP/s) and 16384 x 2048 weights times one token (GB/s of weights),
 one thread, best of several by that thread's CPU time, so that a busy machine disturbs little. Models: a prompt of 448
 tokens and 64 generated ones, q8 activations (what llama.cpp does), taking turns with llama.cpp's library where
 llama-cpp-python can be imported (`pip install '.[peers]'`); best of each, by wall time, with --threads 1 by CPU time.
-Files: scripts/make_checkpoint.py writes a 1.1B-shaped checkpoint, `quantcli convert` makes them.
+--build makes the files in FOLDER where they are not there yet (15 GB): ../shared/models/mid where that exists, and a
+checkpoint of 1.1B shape with random weights, in nine types each.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import contextlib
 import importlib.util
 import math
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,10 +27,11 @@ from typing import Any
 
 import numpy
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 import kernel_report as report  # noqa: E402
 
-from quantcli import formats, kernels  # noqa: E402
+from quantcli import convert, formats, kernels  # noqa: E402
 from quantcli.runner.products import MODES, Products, can_multiply  # noqa: E402
 from quantcli.runner.replay import Stepper  # noqa: E402
 
@@ -35,6 +39,7 @@ COLUMNS, ROWS, TOKENS, ROWS_OF_ONE = 2048, 2048, 512, 16384
 PROMPT, GENERATED = 448, 64  # together what a model of 512 positions takes
 TYPES = ("F32,F16,BF16,Q8_0,Q4_0,Q5_0,Q4_1,Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_NL,IQ4_XS,IQ3_S,IQ3_XXS,IQ2_S,IQ2_XS,IQ2_XXS,"
          "IQ1_S,MXFP4")
+FILE_TYPES = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q6_K", "IQ4_XS", "IQ3_S", "IQ2_XS")
 
 
 def best(run: Callable[[], Any], seconds: float, clock: Callable[[], float] = time.thread_time) -> float:
@@ -185,7 +190,27 @@ def model_table(paths: list[Path], threads: int, rounds: int, show: Callable[[st
         show(f"| {path.stem} | " + " | ".join(cells) + " |")
     if ratios[0]:
         means = [math.exp(sum(map(math.log, part)) / len(part)) for part in ratios]
-        show(f"| geometric mean | | | {means[0]:.2f} | | | {means[1]:.2f} |")
+        least = [min(part) for part in ratios]
+        show(f"| geometric mean (least) | | | {means[0]:.2f} ({least[0]:.2f}) | | | {means[1]:.2f} ({least[1]:.2f}) |")
+
+
+def build(folder: Path) -> list[Path]:
+    """The files of the second table: those of the trained model, then those of the large one."""
+    shared, large = ROOT.parent / "shared", folder / "llama-1.1b"
+    if not large.is_dir():
+        command = [ROOT / "scripts" / "make_checkpoint.py", large, "--imatrix", folder / "llama-1.1b.imatrix.gguf"]
+        subprocess.run([sys.executable, *map(str, command)], check=True)
+    sources = {large: folder / "llama-1.1b.imatrix.gguf"}
+    if (shared / "models" / "mid").is_dir():
+        sources = {shared / "models" / "mid": shared / "golden" / "mid-imatrix.gguf", **sources}
+    files = []
+    for source, matrix in sources.items():
+        made = [folder / f"{source.name}-{name}.gguf" for name in FILE_TYPES]
+        missing = tuple(name for name, path in zip(FILE_TYPES, made, strict=True) if not path.exists())
+        if missing:
+            convert.convert(convert.Request(source=source, types=missing, imatrix=matrix, output=folder))
+        files += made
+    return files
 
 
 def main() -> None:
@@ -193,6 +218,7 @@ def main() -> None:
     parser.add_argument("--types", default=TYPES, help="types of the first table, by commas; empty: no such table")
     parser.add_argument("--isa", help="instruction set of the first table (default: the best)")
     parser.add_argument("--models", type=Path, nargs="*", default=[], metavar="FILE", help="GGUF files for the second")
+    parser.add_argument("--build", type=Path, metavar="FOLDER", help="make the files of the second in FOLDER and take them")
     parser.add_argument("--threads", type=int, default=2, help="threads of the second table")
     parser.add_argument("--rounds", type=int, default=3, help="turns per model")
     parser.add_argument("--seconds", type=float, default=0.3, help="time per product")
@@ -211,6 +237,8 @@ def main() -> None:
         for line in product_table(options.types.split(","), options.isa, options.seconds):
             show(line)
         show("")
+    if options.build:
+        options.models += build(options.build)
     if options.models:
         model_table(options.models, options.threads, options.rounds, show)
     if options.markdown:
