@@ -6,16 +6,15 @@ number. The instruction set is that of `quantcli.kernels` (QUANTCLI_SIMD).
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy
 
 from quantcli import formats, kernels
 from quantcli.errors import NoKernel, QuantcliError
+from quantcli.runner import memory
 from quantcli.runner.operations import Operations
 from quantcli.runner.weights import Matrix
 
@@ -41,19 +40,6 @@ def usable_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@cache
-def keep_freed_memory() -> None:
-    """Have glibc use the memory of freed arrays again: fresh pages for every result take a fifth of a prompt's time.
-
-    Other allocators do so by themselves, or are left alone.
-    """
-    trim_threshold, mmap_threshold, most = -1, -3, 1 << 30  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h; bytes
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(mmap_threshold, most)
-        mallopt(trim_threshold, most)
-
-
 class Products(Operations):
     """Operations in C. ``threads``: None for all processors. ``isa``: a name of `kernels.instruction_sets`, or None.
 
@@ -62,7 +48,7 @@ class Products(Operations):
 
     def __init__(self, activations: str = "float", threads: int | None = None, isa: str | None = None) -> None:
         super().__init__(activations)
-        keep_freed_memory()
+        memory.keep_freed()
         self.ffi, self.lib = kernels.library()
         self.threads = max(1, min(threads or usable_threads(), MOST_THREADS))
         pool = self.lib.qc_pool_new(self.threads)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy
 
 from quantcli.errors import MissingFile, ShortText, UsageError
+from quantcli.runner import memory
 from quantcli.sources.files import check_regular
 from quantcli.vocab.tokenizer import Tokenizer
 
@@ -100,4 +101,5 @@ def chunks_of(tokenizer: Tokenizer, path: str | os.PathLike[str], length: int, *
               parse_special: bool = False, first: int = 0) -> Chunks:
     """Read, tokenize and cut the text at ``path``."""
     ids = tokenize(tokenizer, read_text(path), parse_special=parse_special)
+    memory.give_back()
     return cut(os.fspath(path), ids, length, tokenizer.bos if tokenizer.add_bos else None, chunks=chunks, first=first)
