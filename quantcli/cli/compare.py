@@ -30,6 +30,7 @@ def run(
     exact: Exact = False, kv_type: KvType = None, parse_special: ParseSpecial = False,
     html: Annotated[Optional[Path], Option(
         metavar="FILE", help="Write a report with pictures, one self-contained page.")] = None,
+    svg: Annotated[Optional[Path], Option(metavar="FILE", help="Write the picture of size against divergence.")] = None,
     reference_cache: Annotated[Optional[Path], Option(metavar="FILE", help=(
         "Record the reference's predictions (likeliest tokens, mass of the rest); used where FILE exists."))] = None,
     top: Annotated[Optional[int], Option("--reference-top", metavar="N", min=1, help=(
@@ -51,17 +52,23 @@ def run(
     try:
         for text in job.warnings:
             reporter.warning(text)
-        result = compare.execute(job, lambda name, total: reporter.steps(f"compare on {name}, KLD", total))
+        result = compare.execute(job, lambda name, total: reporter.steps(f"compare on {name}", total))
     finally:
         job.close()
     _show(reporter, result)
-    if html is not None:
-        from quantcli.runner.html import render
-        from quantcli.writer import write_text
-
-        write_text(html, render(result, __version__))
-        reporter.note(f"report: {html}")
+    _draw(reporter, result, html, svg)
     finish(reporter, result)
+
+
+def _draw(reporter: Reporter, result: dict[str, Any], html: Path | None, svg: Path | None) -> None:
+    from quantcli.runner.html import render
+    from quantcli.runner.picture import standalone
+    from quantcli.writer import write_text
+
+    for path, make in ((html, lambda: render(result, __version__)), (svg, lambda: standalone(result))):
+        if path is not None:
+            write_text(path, make())
+            reporter.note(f"written: {path}")
 
 
 def _show(reporter: Reporter, result: dict[str, Any]) -> None:

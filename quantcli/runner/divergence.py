@@ -22,6 +22,7 @@ from quantcli.runner.scoring import ModelScores, blocks, targets
 from quantcli.runner.session import Session
 
 Progress = Callable[[int, str], None]
+SHOWN = 4  # models whose figures fit into a line of progress
 SHARES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
@@ -71,14 +72,20 @@ def measure(source: Source, sessions: Sequence[Session], progress: Progress | No
                 one.begin(start, stop)
             for chunk in range(start, stop):
                 _add(tallies, _chunk(source, scores, chunk, recorder))
-                if progress is not None:
-                    progress(chunk + 1, ", ".join(f"{statistics.mean_error(numpy.concatenate(t.kld))[0]:.5f}"
-                                                  for t in tallies))
+            if progress is not None:  # chunks of a batch take turns layer by layer: only whole batches tell the speed
+                progress(stop, _known(tallies))
     except KeyboardInterrupt:
         if not tallies or not tallies[0].kld:
             raise
         return tallies, True
     return tallies, False
+
+
+def _known(tallies: Sequence[Tally]) -> str:
+    """The mean divergences so far; the least and the most of many models."""
+    means = [float(numpy.concatenate(tally.kld).mean(dtype=numpy.float64)) for tally in tallies]
+    shown = means if len(means) <= SHOWN else (min(means), max(means))
+    return "KLD " + (", " if len(means) <= SHOWN else " to ").join(f"{mean:.5f}" for mean in shown)
 
 
 def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: Recorder | None) -> list[Values]:

@@ -39,8 +39,8 @@ def measure(session: Session, chunks: Chunks, progress: Progress | None = None) 
                 values = chunk_nll(scores, chunks, chunk)
                 nll.add(values)
                 per_chunk.append(float(values.mean()))
-                if progress is not None:
-                    progress(chunk + 1, f"PPL {statistics.perplexity(nll)['mean']:.4f}")
+            if progress is not None:  # only whole batches tell the speed
+                progress(stop, "PPL {mean:.4f} +- {se:.4f}".format_map(statistics.perplexity(nll)))
     except KeyboardInterrupt:
         if not per_chunk:
             raise
