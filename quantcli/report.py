@@ -79,12 +79,20 @@ class Reporter:
             self._plain_table(columns, rows, title, right)
 
     def _rich_table(self, columns, rows, title, right) -> None:
+        console = self._console(stderr=False)
+        for part in _fitting(columns, rows, right, console.width):
+            self._rich_part([columns[i] for i in part], [[row[i] for i in part] for row in rows], title,
+                            [place for place, i in enumerate(part) if i in right])
+            title = None
+
+    def _rich_part(self, columns, rows, title, right) -> None:
         from rich.table import Table
         from rich.text import Text
 
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="right" if index in right else "left", overflow="fold")
+            table.add_column(column, justify="right" if index in right else "left", overflow="fold",
+                             no_wrap=index in right)
         for row in rows:
             table.add_row(*map(Text, row))
         self._console(stderr=False).print(table)
@@ -165,11 +173,18 @@ class Reporter:
 
         columns = (
             widgets.TextColumn("{task.description}"), widgets.BarColumn(), widgets.MofNCompleteColumn(),
-            widgets.TextColumn("{task.fields[known]}"), widgets.TimeRemainingColumn(),
+            widgets.TextColumn("{task.fields[known]}"), widgets.TextColumn("{task.fields[left]}"),
         )
+        start = time.monotonic()
         with widgets.Progress(*columns, console=self._console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=max(total, 1), known="")
-            yield lambda done, known="": bar.update(task, completed=done, known=known)
+            task = bar.add_task(label, total=max(total, 1), known="", left="")
+
+            def advance(done: int, known: str = "") -> None:
+                # rich's own estimate wants several steps; a step may take minutes here
+                left = f"{duration(time_left(start, done, total))} left" if 0 < done < total else ""
+                bar.update(task, completed=done, known=known, left=left)
+
+            yield advance
 
     @contextmanager
     def _bar(self, label: str, total_bytes: int) -> Iterator[Advance]:
@@ -214,9 +229,30 @@ def _plain_steps(label: str, total: int) -> Step:
         if now - last < PLAIN_INTERVAL or not 0 < done < total:
             return
         last = now
-        say(f"{label}: {done} of {total}, {known}, {duration((now - start) * (total - done) / done)} left")
+        say(f"{label}: {done} of {total}, {known}, {duration(time_left(start, done, total))} left")
 
     return advance
+
+
+def time_left(start: float, done: int, total: int) -> float:
+    """Seconds that the rest will take at the speed since ``start`` (of time.monotonic)."""
+    return (time.monotonic() - start) * (total - done) / done
+
+
+def _fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], width: int) -> list[list[int]]:
+    """Columns of one table, or of several where a line of figures is wider than the terminal: the leading names come
+    again in each. Tables with texts in other places are left whole; their texts fold."""
+    every = list(range(len(columns)))
+    names = [i for i in every if i not in right]
+    sizes = [2 + max(len(row[i]) for row in (columns, *rows)) for i in every]
+    if sum(sizes) - 2 <= width or names != every[: len(names)]:
+        return [every]
+    parts = [list(names)]
+    for i in every[len(names) :]:
+        if len(parts[-1]) > len(names) and sum(sizes[j] for j in (*parts[-1], i)) - 2 > width:
+            parts.append(list(names))
+        parts[-1].append(i)
+    return parts
 
 
 def say(text: str) -> None:

@@ -31,14 +31,16 @@ def test_perplexity(tiny_files: dict[str, Path], prose: Path) -> None:
 
 
 def test_compare_prints_a_table_and_writes_a_page(tiny_files: dict[str, Path], prose: Path, tmp_path: Path) -> None:
-    page, models = tmp_path / "r.html", [tiny_files["Q8_0"], tiny_files["Q2_K"]]
+    page, svg, models = tmp_path / "r.html", tmp_path / "r.svg", [tiny_files["Q8_0"], tiny_files["Q2_K"]]
     done = quantcli("compare", tiny_files["BF16"], *models, "-f", prose, "-c", 64, "--chunks", 2, "--html", page,
-                    "--threads", 1)
+                    "--svg", svg, "--threads", 1)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split()[:5] == ["model", "text", "MB", "bpw", "KLD"]
+    assert lines[0].split()[:6] == ["model", "text", "MB", "bpw", "act", "KLD"]
     assert lines[2].startswith("tiny-Q2_K") and len(lines) == 3
-    assert page.read_text().startswith("<!DOCTYPE html>") and "activations: tiny-Q8_0 q8" in done.stderr
+    assert svg.read_text().startswith("<svg xmlns=") and page.read_text().startswith("<!DOCTYPE html>")
+    assert "reference: float" in done.stderr
+    assert lines[1].split()[4] == "q8"
     done = quantcli("compare", tiny_files["BF16"], *models, "-f", prose, "-c", 64, "--chunks", 2, "--json",
                     "--threads", 1)
     result = json.loads(done.stdout)

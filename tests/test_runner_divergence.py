@@ -13,7 +13,7 @@ import numpy
 import pytest
 
 from quantcli.errors import BadReference, MalformedFile, UsageError, VocabularyMismatch
-from quantcli.runner import compare, divergence, html
+from quantcli.runner import compare, divergence, html, picture
 from quantcli.runner.basefile import BaseFile
 from quantcli.runner.operations import Operations
 from quantcli.runner.refcache import Record, Top, summarise
@@ -229,6 +229,41 @@ def test_the_page_is_one_well_formed_file(tiny_files: dict[str, Path], result: d
     assert not any(word in page for word in ("<script", "http:", "https:", "src=", "url("))
     nasty = {**result, "models": [{**result["models"][0], "name": "<b>&", "text": "<i>"}]}
     assert "<b>" not in html.render(nasty, "1") and "&lt;b&gt;&amp;" in html.render(nasty, "1")
+
+
+def model(name: str, bytes: int, kld: float, text: str = "a.txt") -> dict:
+    return {"name": name, "text": text, "bytes": bytes, "kld": {"mean": kld, "se": kld / 50},
+            "per_chunk": [0.8 * kld, 1.2 * kld]}
+
+
+def test_labels_hide_neither_each_other_nor_points() -> None:
+    models = [model(f"m-Q{n}", 10**7 + 4 * 10**5 * n, 2.0 ** -(n / 3), text) for text in "ab" for n in range(24)]
+    page = minidom.parseString(picture.standalone({"models": models, "reference": {"name": "<&"}}))
+    labels = [node for node in page.getElementsByTagName("text") if node.getAttribute("class") == "label"]
+    assert sorted(node.firstChild.data for node in labels) == sorted(f"Q{n}" for n in range(24))
+    boxes = []
+    for node in labels:
+        x, y, half = (float(node.getAttribute("x")), float(node.getAttribute("y")),
+                      picture.LETTER * len(node.firstChild.data) / 2)
+        boxes.append(picture.Box(x - half, y - 10, x + half, y + 2))
+    points = [picture.Box(x - 3, y - 3, x + 3, y + 3) for node in page.getElementsByTagName("circle")
+              for x, y in [(float(node.getAttribute("cx")), float(node.getAttribute("cy")))]]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in (*boxes[:i], *points))
+
+
+@pytest.mark.parametrize("names, short", [
+    (["mid-Q8_0", "mid-Q4_K_M"], ["Q8_0", "Q4_K_M"]), (["m-Q4_K_M", "m-Q4_K_S"], ["Q4_K_M", "Q4_K_S"]),
+    (["a", "b"], ["a", "b"]), (["mid-Q8_0"], ["mid-Q8_0"]), (["Q4_K_M", "Q4_K_S"], ["Q4_K_M", "Q4_K_S"])])
+def test_names_without_what_they_share(names: list[str], short: list[str]) -> None:
+    assert list(picture.short_names([{"name": name} for name in names]).values()) == short
+
+
+@pytest.mark.parametrize("values, logarithmic", [([0.1, 0.101], True), ([1e-9, 10], True), ([5, 5], False),
+                                                 ([0, 0], True), ([1, 1000], False), ([0.9, 3], True)])
+def test_axes_have_a_few_ticks_inside(values: list[float], logarithmic: bool) -> None:
+    axis = picture.Axis(values, 0, 100, logarithmic=logarithmic)
+    ticks = [axis.place(tick) for tick in axis.ticks()]
+    assert 2 <= len(ticks) <= 14 and all(-1e-6 <= at <= 100 + 1e-6 for at in ticks) and ticks == sorted(ticks)
 
 
 # ---- figures of llama.cpp

@@ -72,20 +72,20 @@ def _draw(reporter: Reporter, result: dict[str, Any], html: Path | None, svg: Pa
 
 
 def _show(reporter: Reporter, result: dict[str, Any]) -> None:
-    columns = ("model", "text", "MB", "bpw", "KLD", "+-", "median", "90 %", "95 %", "99 %", "99.9 %", "max",
-               "same top %", "RMS dp %", "PPL ratio", "+-", "KLD - first", "+-")
+    columns = ("model", "text", "MB", "bpw", "act", "KLD", "same top %", "RMS dp %", "PPL ratio", "median", "90 %",
+               "95 %", "99 %", "99.9 %", "max", "KLD - first")
     rows = []
     for e in result["models"]:
         kld, ppl = e["kld"], e["ppl"]
-        difference = e.get("difference")
-        paired = [f"{difference['kld'][key]:.6f}" for key in ("mean", "se")] if difference else ["-", "-"]
-        rows.append((e["name"], e["text"], f"{e['bytes'] / 1e6:.1f}", f"{e['bpw']:.2f}", f"{kld['mean']:.6f}",
-                     f"{kld['se']:.6f}", *(f"{kld[key]:.4f}" for key in ("median", "p90", "p95", "p99", "p999", "max")),
-                     f"{e['same_top']:.2f}", f"{e['rms_dp']:.3f}", f"{ppl['ratio']:.5f}", f"{ppl['ratio_se']:.5f}",
-                     *paired))
+        paired = e["difference"]["kld"] if "difference" in e else None
+        rows.append((e["name"], e["text"], f"{e['bytes'] / 1e6:.1f}", f"{e['bpw']:.2f}", e["activations"],
+                     f"{kld['mean']:.6f} +- {kld['se']:.6f}", f"{e['same_top']:.2f}", f"{e['rms_dp']:.3f}",
+                     f"{ppl['ratio']:.5f} +- {ppl['ratio_se']:.5f}",
+                     *(f"{kld[key]:.4f}" for key in ("median", "p90", "p95", "p99", "p999", "max")),
+                     f"{paired['mean']:+.6f} +- {paired['se']:.6f}" if paired else "-"))
     reporter.table(columns, rows, right=range(2, len(columns)))
-    used = ", ".join(dict.fromkeys(f"{e['name']} {e['activations']}" for e in result["models"]))
-    reporter.note(f"activations: {used}; reference {result['reference'].get('activations', 'recorded')}")
+    reporter.note("act: rounding of activations; that of the reference: "
+                  f"{result['reference'].get('activations', 'as recorded')}")
     for e in result["models"]:
         if "record_error" in e:
             found = e["record_error"]

@@ -84,7 +84,10 @@ def run(
 
 
 def _run(reporter: Reporter, convert, request) -> dict[str, Any]:
-    job = convert.prepare(convert.calibrated(request, lambda name, total: reporter.steps(f"imatrix {name}", total)))
+    collected = convert.calibrated(request, lambda name, total: reporter.steps(f"imatrix {name}", total))
+    if collected.imatrix != request.imatrix:
+        reporter.note(f"note: the importance matrix is kept as {collected.imatrix}")
+    job = convert.prepare(collected)
     for text in job.notes:
         reporter.note(f"note: {text}")
     for text in job.warnings:
