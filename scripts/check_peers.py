@@ -5,8 +5,8 @@
 
 Converts models/mid and SmolLM2 (DIR: a checkpoint folder) to Q4_K_M, Q6_K and Q8_0, and the checkpoints of the
 architecture oracle to the type their description asks for; loads every file in llama.cpp, feeds it a few tokens and
-wants finite logits. Then 32 greedy tokens of mid's Q8_0 against its BF16 file on five prompts: equal, or the margin
-between the two best tokens where they part. Exit status 1 when a file does not load or a logit is not finite.
+wants finite logits. Then 32 greedy tokens of mid's Q8_0 against its BF16 file on five prompts, and of its BF16 file in
+this project's runner against llama.cpp: equal, or the margin between the two best tokens where they part. Exit status 1 when a file does not load or a logit is not finite.
 """
 
 from __future__ import annotations
@@ -86,14 +86,45 @@ def compare_greedy(reference: Path, candidate: Path) -> list[tuple[str, str]]:
     rows = []
     for prompt in PROMPTS:
         (a, margins), (b, _) = greedy(expected, prompt), greedy(got, prompt)
-        parting = next((i for i in range(GREEDY) if a[i] != b[i]), None)
-        verdict = f"{GREEDY} equal" if parting is None else (
-            f"parts at token {parting + 1}, where the reference's two best logits differ by {margins[parting]:.4f}")
-        rows.append((prompt, verdict))
+        rows.append((prompt, parting(a, b, margins, "the reference")))
     return rows
 
 
-def report(files, greedy_rows, peer: str) -> str:
+def parting(expected: list[int], got: list[int], margins: list[float], whose: str) -> str:
+    """"32 equal", or where the texts part."""
+    place = next((i for i in range(GREEDY) if expected[i] != got[i]), None)
+    return f"{GREEDY} equal" if place is None else (
+        f"parts at token {place + 1}, where {whose}'s two best logits differ by {margins[place]:.4f}")
+
+
+def own_greedy(path: Path, tokens: list[int]) -> list[int]:
+    """Greedy tokens of this project's runner, with the activations that llama.cpp uses for the file."""
+    from quantcli.runner.session import Options, open_session
+
+    with open_session(path, Options(activations="q8")) as session:
+        network = session.network
+        cache = network.new_cache(1, len(tokens) + GREEDY)
+        out: list[int] = []
+        given = tokens
+        for _ in range(GREEDY):
+            out.append(int(network.forward(numpy.array([given]), cache, len(given) - 1)[0, -1].argmax()))
+            given = out[-1:]
+    return out
+
+
+def compare_runner(path: Path) -> list[tuple[str, str]]:
+    """For each prompt: whether this project's runner continues as llama.cpp does."""
+    model = load(path)
+    rows = []
+    for prompt in PROMPTS:
+        expected, margins = greedy(model, prompt)
+        got = own_greedy(path, model.tokenize(prompt.encode(), add_bos=True, special=False))
+        rows.append((prompt, parting(expected, got, margins, "llama.cpp")))
+    model.close()
+    return rows
+
+
+def report(files, greedy_rows, runner_rows, peer: str) -> str:
     """The findings as a Markdown page."""
     lines = [
         "# quantcli's files in llama.cpp", "",
@@ -101,10 +132,11 @@ def report(files, greedy_rows, peer: str) -> str:
         "| source | file | in llama.cpp |", "|---|---|---|",
         *(f"| {source} | {name} | {verdict} |" for source, name, verdict, _ in files),
     ]
-    if greedy_rows:
-        lines += ["", f"Greedy text of mid's Q8_0 against its BF16 file, {GREEDY} tokens:", "",
-                  "| prompt | tokens |", "|---|---|",
-                  *(f"| `{prompt!r}` | {verdict} |" for prompt, verdict in greedy_rows)]
+    for title, rows in (("Greedy text of mid's Q8_0 against its BF16 file, both in llama.cpp", greedy_rows),
+                        ("Greedy text of mid's BF16 file, this project's runner against llama.cpp", runner_rows)):
+        if rows:
+            lines += ["", f"{title}, {GREEDY} tokens:", "", "| prompt | tokens |", "|---|---|",
+                      *(f"| `{prompt!r}` | {verdict} |" for prompt, verdict in rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -116,7 +148,7 @@ def main() -> int:
     arguments = parser.parse_args()
     import llama_cpp
 
-    files, greedy_rows = [], []
+    files, greedy_rows, runner_rows = [], [], []
     with tempfile.TemporaryDirectory(prefix="quantcli-peers-") as scratch:
         folder = Path(scratch)
         sources = {"examples/tiny": ROOT / "examples" / "tiny", "mid": arguments.shared / "models" / "mid"}
@@ -138,9 +170,10 @@ def main() -> int:
         if sources["mid"].is_dir():
             (bf16,) = convert(sources["mid"], ["BF16"], folder)
             greedy_rows = compare_greedy(bf16, folder / "mid-Q8_0.gguf")
-            for row in greedy_rows:
+            runner_rows = compare_runner(bf16)
+            for row in greedy_rows + runner_rows:
                 print(*row, sep="  ", flush=True)
-    page = report(files, greedy_rows, llama_cpp.__version__)
+    page = report(files, greedy_rows, runner_rows, llama_cpp.__version__)
     if arguments.output:
         arguments.output.write_text(page, encoding="utf-8")
     return 0 if files and all(good for *_, good in files) else 1
