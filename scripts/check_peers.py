@@ -99,17 +99,13 @@ def parting(expected: list[int], got: list[int], margins: list[float], whose: st
 
 def own_greedy(path: Path, tokens: list[int]) -> list[int]:
     """Greedy tokens of this project's runner, with the activations that llama.cpp uses for the file."""
+    from quantcli.runner import generate
+    from quantcli.runner.sampling import Sampling
     from quantcli.runner.session import Options, open_session
 
     with open_session(path, Options(activations="q8")) as session:
-        network = session.network
-        cache = network.new_cache(1, len(tokens) + GREEDY)
-        out: list[int] = []
-        given = tokens
-        for _ in range(GREEDY):
-            out.append(int(network.forward(numpy.array([given]), cache, len(given) - 1)[0, -1].argmax()))
-            given = out[-1:]
-    return out
+        generation = generate.Generation(list(tokens))
+        return list(generate.generate(session, generation, GREEDY, Sampling(temperature=0), ignore_end=True))
 
 
 def compare_runner(path: Path) -> list[tuple[str, str]]:
