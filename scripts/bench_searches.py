@@ -63,7 +63,7 @@ def with_blocks_of(path: Path, target: Path, name: str, tensors: list, encode: C
     """A copy of a file with the tensors of type `name` encoded by someone else: same sizes, same places."""
     row, header = formats.by_name(name), container.read_header(path)
     shutil.copyfile(path, target)
-    places = {info.name: header.data_start + info.offset for info in header.tensors if info.type == row}
+    places = {info.name: header.data_start + info.offset for info in header.tensors if info.type_id == row.id}
     with open(target, "r+b") as file:
         for tensor, x, importance in tensors:
             if tensor in places:
