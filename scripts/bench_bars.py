@@ -116,7 +116,7 @@ def one_set_of_bytes() -> Iterator[Row]:
 
 def edges() -> Iterator[Row]:
     """The suite's edge patterns: an error, or valid blocks."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "tests/test_kernel_edges.py"], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "tests/test_kernel_edges.py"], cwd=ROOT,
                           capture_output=True, text=True)
     last = done.stdout.strip().splitlines()[-1]
     yield "NaN, Inf, denormal, huge and zero rows x every type (tests/test_kernel_edges.py)", "all", last, done.returncode == 0

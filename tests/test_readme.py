@@ -27,6 +27,7 @@ def test_the_size_that_the_demo_prints(root: Path) -> None:
 def test_options_and_links_exist(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
     declared = "".join(p.read_text(encoding="utf-8") for p in (root / "quantcli" / "cli").glob("*.py"))
+    declared += "".join(p.read_text(encoding="utf-8") for p in (root / "scripts").glob("*.py"))
     declared += "".join(f"--{name.replace('_', '-')}" for name in re.findall(r"^ +(\w+): Annotated", declared, re.MULTILINE))
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)):
         assert option in declared or option == "--version", option
