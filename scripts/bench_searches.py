@@ -209,6 +209,7 @@ def main() -> None:
     ggml = find_ggml(given.ggml)
     types = given.types or [*SEARCHED, *(CODEBOOK if ggml else ())]
     command = f"python scripts/bench_searches.py --chunks {given.chunks}"
+    command += f" --types {' '.join(given.types)}" if given.types else ""
     peer = ("Codebook types against ggml's own quantizer" if ggml else
             "Codebook types only where llama-cpp-python is installed; `--search ggml` of the others has ggml's bytes")
     result: dict = {"schema": 1, **kernel_report.machine(), "command": command, "peer": peer, "lines": [], "blocks": []}
