@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from quantcli import formats, kernels
-from quantcli.errors import NoKernel
+from quantcli.errors import NoKernel, QuantcliError
 from quantcli.runner import positions
 from quantcli.runner.operations import Operations
 from quantcli.runner.products import MODES, Products, can_multiply
@@ -248,3 +248,27 @@ def test_log_probabilities_and_divergence(isa):
     numpy.testing.assert_allclose(divergence, terms.sum(axis=1), atol=1e-7)
     assert numpy.array_equal(base_top, base.argmax(axis=1)) and numpy.array_equal(other_top, other.argmax(axis=1))
     assert numpy.array_equal(base, Products("float", 1, isa).log_softmax(logits.copy()))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.22])
+@pytest.mark.parametrize("count", [1, 33, 40_000])
+def test_addition(scale, count):
+    x, y = numpy.random.default_rng(count).standard_normal((2, 1, count)).astype(numpy.float32)
+    found = Products("float", 2).add(x, y, scale)
+    assert numpy.array_equal(found, Operations.add(x, y, scale))
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "Q8_0", "Q4_0"])
+def test_storing_in_a_cache(name):
+    """Heads go to their places behind what is stored, and nothing else changes."""
+    kind = formats.by_name(name)
+    x = numpy.random.default_rng(4).standard_normal((2, 5, 3, 64)).astype(numpy.float32)
+    stores = [numpy.full((2, 3, 9, formats.row_bytes(kind, 64)), 7, numpy.uint8) for _ in range(2)]
+    for operations, store in zip((Operations(), Products("float", 2)), stores, strict=True):
+        operations.store(x, kind, store[:, :, 2:7])
+    assert numpy.array_equal(*stores) and (stores[0][:, :, :2] == 7).all() and (stores[0][:, :, 7:] == 7).all()
+    with pytest.raises(ValueError, match="does not fit"):
+        Products("float", 1).store(x, kind, stores[0])
+    with pytest.raises(QuantcliError, match="exceed"):
+        Products("float", 1).store(numpy.full_like(x, numpy.inf), formats.by_name("F16"),
+                                   numpy.empty((2, 3, 5, 128), numpy.uint8))
