@@ -31,12 +31,9 @@ import kernel_report as report  # noqa: E402
 from quantcli import formats, kernels, recipes  # noqa: E402
 
 Row = tuple[str, str, str, bool]  # what, bar, measured, met
-#: types -> most mean ratio of the weighted error; the worst tensor may be 1 everywhere
-ERROR_GROUPS = [
-    (("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"), 0.96), (("IQ4_NL", "IQ4_XS"), 0.95),
-    (("Q4_K", "Q5_K", "Q2_K", "Q4_1", "Q5_1"), 0.97), (("Q6_K",), 0.93), (("Q3_K", "Q4_0", "Q5_0"), 1.0),
-    (("IQ1_S", "IQ1_M"), 1.0),
-]
+#: types of one bar (bench_quality.BARS; without one the mean may be 1); the worst tensor may be 1 everywhere
+ERROR_GROUPS = (("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"), ("IQ4_NL", "IQ4_XS"),
+                ("Q4_K", "Q5_K", "Q2_K", "Q4_1", "Q5_1"), ("Q6_K",), ("Q3_K", "Q4_0", "Q5_0"), ("IQ1_S", "IQ1_M"))
 THREADS = (1, 2, 3, 7)
 
 
@@ -68,9 +65,7 @@ def speed(options: argparse.Namespace) -> Iterator[Row]:
     result = {"encode": [entry for entry in encode if entry], "isas": usable}
     source = "" if bench.ggml else ", ggml's figure recorded on another machine"
     for bar in report.bars(result):
-        names = next(kinds for search, what, kinds, value in report.BARS
-                     if (search, what, value) == (bar["search"], bar["what"], bar["bar"]) and len(kinds) == bar["of"])
-        what = "all types with a search" if len(names) == len(report.SEARCHED) else " ".join(names)
+        what = "all types with a search" if bar["of"] == len(report.SEARCHED) else " ".join(bar["names"])
         missed = "".join(f"; {name} {times:.1f}x" for name, times in bar["missed_by"].items())
         yield (f"`--search {bar['search']}`, {bar['isa']}, times faster than ggml{source}: {what}, {bar['what']}",
                f"{bar['bar']:g}x", f"{bar['reached']:.1f}x{missed}", bar["met"])
@@ -84,7 +79,8 @@ def error(options: argparse.Namespace) -> Iterator[Row]:
         return
     tensors = list(bench_quality.linear_tensors(model, matrix, 4 if options.quick else 1))
     ggml = bench_quality.reference(bench_kernels.find_ggml(options.ggml))
-    for names, bar in ERROR_GROUPS:
+    for names in ERROR_GROUPS:
+        bar = bench_quality.BARS.get(names[0], 1.0)
         lines = [bench_quality.measure(name, tensors, False, ggml) for name in names]
         met = all(line["mean"] <= bar and line["worst"] <= 1 for line in lines)
         found = ", ".join(f"{line['type']} {line['mean']:.3f} ({line['worst']:.3f})" for line in lines)

@@ -23,10 +23,9 @@ Array = numpy.ndarray
 MODES = {"float": 0, "q8": 1, "int16": 2}
 MOST_THREADS = 256
 
-#: qc_step kinds: which struct of runner.h the arguments are, and its number
-STEPS = {name: (struct, number) for number, (name, struct) in enumerate((
-    ("matmul", "qc_product[]"), ("rms_norm", "qc_norm *"), ("layer_norm", "qc_norm *"), ("activate", "qc_activation *"),
-    ("rotate", "qc_rotation *"), ("add", "qc_addition *"), ("store", "qc_storage *"), ("attend", "qc_attention[]")))}
+#: steps of qc_run (QC_STEP_...) -> what their arguments are in runner.h
+STEPS = {"matmul": "qc_product[]", "rms_norm": "qc_norm *", "layer_norm": "qc_norm *", "activate": "qc_activation *",
+         "rotate": "qc_rotation *", "add": "qc_addition *", "store": "qc_storage *", "attend": "qc_attention[]"}
 KINDS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4, "swiglu_oai": 5}
 
 
@@ -127,7 +126,7 @@ class Products(Operations):
         ``inputs`` are what other steps have made, ``outputs`` what this one makes; with ``held`` (weights) they are
         all that the pointers in ``fields`` need alive. What could be done again later is a matter of replay.py.
         """
-        struct, number = STEPS[name]
+        struct, number = STEPS[name], getattr(self.lib, f"QC_STEP_{name.upper()}")
         arguments = self.ffi.new(struct, fields)
         step = self.ffi.new("qc_step *", (number, len(fields) if struct.endswith("[]") else 1, arguments))
         self._check(self.lib.qc_run(self.pool, self.isa, MODES[self.activations], step, 1, 0), type_id)
