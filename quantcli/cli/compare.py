@@ -61,6 +61,8 @@ def run(
 
 
 def _draw(reporter: Reporter, result: dict[str, Any], html: Path | None, svg: Path | None) -> None:
+    if html is None and svg is None:
+        return
     from quantcli.runner.html import render
     from quantcli.runner.picture import standalone
     from quantcli.writer import write_text
