@@ -2,12 +2,12 @@
 """Weighted error of `--search best` against ggml's own search, per type: mean ratio over tensors, and the worst one.
 
     python scripts/bench_quality.py [--model ../shared/models/mid] [--imatrix ../shared/golden/mid-imatrix.gguf]
-                                    [--types Q4_K,Q6_K] [--plain] [--step 4] [--ggml FILE] [--json] [--floor]
+                                    [--types Q4_K,Q6_K] [--plain] [--step 4] [--ggml FILE] [--json]
 
-The objective is the one that ggml's search of the type minimises (scripts/objectives.py), over every linear tensor of the
-blocks. The reference is ggml itself where llama-cpp-python is installed (or --ggml names libggml-base), else this build's
-`--search ggml`, which writes the same bytes for the legacy, k and IQ4 types. `--step N` looks at every Nth row. `--floor`
-shows for Q4_1 and Q5_1 what a search of 3,600 candidates for every block reaches, on a few rows.
+Over every linear tensor of the blocks, with the weights that `best` minimises (the importance alone) and, beside it, with
+those of ggml's searches (scripts/objectives.py). The reference is ggml itself where llama-cpp-python is installed (or
+--ggml names libggml-base), else this build's `--search ggml`, which writes the same bytes for the legacy, k and IQ4
+types. `--step N` looks at every Nth row.
 """
 
 from __future__ import annotations
@@ -60,77 +60,31 @@ def reference(path: Path | None) -> Callable:
     return by_ggml
 
 
-def ratio(name: str, x: numpy.ndarray, importance: numpy.ndarray | None, ggml: Callable) -> float:
-    """Error of `best` over ggml's for one tensor."""
+def ratios(name: str, x: numpy.ndarray, importance: numpy.ndarray | None, ggml: Callable) -> dict[str, float]:
+    """Error of `best` over ggml's for one tensor, with the weights of either."""
     row = formats.by_name(name)
-
-    def error(raw: numpy.ndarray) -> float:
-        return objectives.error(name, x, importance, kernels.decode(row.id, raw, *x.shape))
-
-    return error(kernels.encode(row.id, x, importance, search="best")) / error(ggml(row, x, importance))
-
-
-def nearly_best(bits: int, x: numpy.ndarray, w: numpy.ndarray) -> float:
-    """Error of scale * code + min (real numbers, not fp16) after a wide search of every block.
-
-    ``x``, ``w``: float64 [blocks, 32]. Every end of the codes' range on a grid of 60 x 60, least squares each, then eight
-    rounds of codes and least squares from the best one.
-    """
-    most = (1 << bits) - 1
-    low, span = x.min(axis=1, keepdims=True), numpy.maximum(numpy.ptp(x, axis=1, keepdims=True), 1e-30)
-    sum_w, sum_x = w.sum(axis=1, keepdims=True), (w * x).sum(axis=1, keepdims=True)
-    square = (w * x * x).sum(axis=1, keepdims=True)
-
-    def solve(codes: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
-        weighted = w * codes
-        l1, l2, xl = (part.sum(axis=1, keepdims=True) for part in (weighted, weighted * codes, weighted * x))
-        determinant = numpy.maximum(sum_w * l2 - l1 * l1, 1e-300)
-        scale = (sum_w * xl - sum_x * l1) / determinant
-        least = (l2 * sum_x - l1 * xl) / determinant
-        return scale, least, square - scale * xl - least * sum_x
-
-    def codes_of(scale: numpy.ndarray, least: numpy.ndarray) -> numpy.ndarray:
-        return numpy.clip(numpy.rint((x - least) / numpy.where(scale == 0, 1, scale)), 0, most)
-
-    best = solve(codes_of(span / most, low))
-    for below in numpy.linspace(-4, 2, 60):
-        for above in numpy.linspace(-4, 2, 60):
-            found = solve(codes_of(span / (most + below + above), low + below * span / (most + below + above)))
-            best = tuple(numpy.where(found[2] < best[2], new, old) for new, old in zip(found, best, strict=True))
-    for _ in range(8):
-        found = solve(codes_of(best[0], best[1]))
-        best = tuple(numpy.where(found[2] < best[2], new, old) for new, old in zip(found, best, strict=True))
-    return float(best[2].sum())
-
-
-def show_floor(tensors: list, ggml: Callable) -> None:
-    """Mean over tensors of the error over ggml's on a few rows of each: `best`, and a nearly exhaustive search."""
-    for name, bits in (("Q4_1", 4), ("Q5_1", 5)):
-        row, ratios = formats.by_name(name), []
-        for _, x, importance in tensors:
-            part = numpy.ascontiguousarray(x[:: max(len(x) // 4, 1)][:4])
-            weight = objectives.weights(name, part, importance)
-            least = nearly_best(bits, part.astype(numpy.float64).reshape(-1, 32), weight.reshape(-1, 32))
-            errors = [objectives.error(name, part, importance, kernels.decode(row.id, raw, *part.shape)) for raw in (
-                kernels.encode(row.id, part, importance, search="best"), ggml(row, part, importance))]
-            ratios.append((errors[0] / errors[1], least / errors[1]))
-        own, floor = numpy.mean(ratios, axis=0)
-        print(f"{name:8} best {own:.4f}, 3,600 candidates for every block {floor:.4f} (4 rows of each tensor)", flush=True)
+    ours, theirs = (kernels.decode(row.id, raw, *x.shape) for raw in (
+        kernels.encode(row.id, x, importance, search="best"), ggml(row, x, importance)))
+    return {of: objectives.error(name, x, importance, ours, of) / objectives.error(name, x, importance, theirs, of)
+            for of in objectives.WEIGHTS}
 
 
 def measure(name: str, tensors: list, plain: bool, ggml: Callable) -> dict:
     """One line of the table."""
-    ratios = {tensor: ratio(name, x, None if plain else importance, ggml) for tensor, x, importance in tensors}
-    worst = max(ratios, key=ratios.get)
-    return {"type": name, "importance": not plain, "mean": float(numpy.mean(list(ratios.values()))),
-            "worst": ratios[worst], "tensor": worst, "bar": None if plain else BARS.get(name)}
+    found = {tensor: ratios(name, x, None if plain else importance, ggml) for tensor, x, importance in tensors}
+    line = {"type": name, "importance": not plain, "bar": None if plain else BARS.get(name)}
+    for of in objectives.WEIGHTS:
+        worst = max(found, key=lambda tensor: found[tensor][of])
+        line[of] = {"mean": float(numpy.mean([each[of] for each in found.values()])), "worst": found[worst][of], "tensor": worst}
+    return line
 
 
 def show(line: dict) -> str:
-    bar = line["bar"]
-    met = "" if bar is None else ("  met" if line["mean"] <= bar and line["worst"] <= 1 else "  MISSED") + f" (bar {bar})"
+    best, ggml, bar = line["best"], line["ggml"], line["bar"]
+    met = "" if bar is None else ("  met" if best["mean"] <= bar and best["worst"] <= 1 else "  MISSED") + f" (bar {bar})"
     kind = "imatrix" if line["importance"] else "plain"
-    return f"{line['type']:8} {kind:8} mean {line['mean']:.4f}  worst {line['worst']:.4f} {line['tensor']}{met}"
+    return (f"{line['type']:8} {kind:8} mean {best['mean']:.4f}  worst {best['worst']:.4f} {best['tensor']}{met}"
+            f"; ggml's weights: {ggml['mean']:.4f} {ggml['worst']:.4f}")
 
 
 def main() -> None:
@@ -142,16 +96,12 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=1, help="every Nth row")
     parser.add_argument("--ggml", type=Path, help="libggml-base of the peer")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--floor", action="store_true", help="only: how low a nearly exhaustive search comes")
     options = parser.parse_args()
     path = find_ggml(options.ggml)
     ggml = reference(path)
     tensors = list(linear_tensors(options.model, options.imatrix, options.step))
     lines = []
     print(f"{len(tensors)} tensors; reference: {'ggml' if path else 'this build, --search ggml'}", file=sys.stderr)
-    if options.floor:
-        show_floor(tensors, ggml)
-        return
     for name in options.types.split(","):
         for plain in (False, True) if options.plain else (False,):
             if plain and name in NEEDS_IMPORTANCE or not kernels.can_encode(formats.by_name(name).id, "best"):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Both scale searches of every type, judged by KL divergence on three texts and block by block on ggml's objective.
+"""Both scale searches of every type, judged by KL divergence on three texts and block by block by weighted error.
 
     python scripts/bench_searches.py [--shared ../shared] [--types Q4_K Q6_K] [--chunks 40] [--threads 2]
                                      [--ggml FILE] [--output docs/searches.md] [--json FILE]
@@ -118,10 +118,10 @@ def one_type(name: str, found: dict, files: list[Path]) -> dict:
 
 
 def block_errors(name: str, x: numpy.ndarray, importance: numpy.ndarray, raw: numpy.ndarray, block: int) -> numpy.ndarray:
-    """ggml's objective of every block, float64."""
+    """What `best` minimises, of every block, float64."""
     row = formats.by_name(name)
     difference = x.astype(numpy.float64) - kernels.decode(row.id, raw, *x.shape)
-    weighted = objectives.weights(name, x, importance) * difference * difference
+    weighted = objectives.importance_alone(name, x, importance) * difference * difference
     return weighted.reshape(len(x), -1, block).sum(axis=2)
 
 
@@ -178,7 +178,7 @@ def measured_part(result: dict) -> str:
     if result["lines"]:
         parts += ["\n".join(verdict_table(result["lines"])), "\n".join(divergence_table(result["lines"]))]
     if result["blocks"]:
-        parts += ["Block by block, on ggml's objective with importance:", "\n".join(block_table(result["blocks"]))]
+        parts += ["Block by block, the squared errors times the importance:", "\n".join(block_table(result["blocks"]))]
     return "\n\n".join(parts)
 
 

@@ -3,7 +3,7 @@
 
     python scripts/make_codebook_golden.py [--ggml libggml-base.so]
 
-The model is ../shared/models/mid with ../shared/golden/mid-imatrix.gguf; the objective that of scripts/objectives.py.
+The model is ../shared/models/mid with ../shared/golden/mid-imatrix.gguf; both weights of scripts/objectives.py.
 The codebook encoders promise ggml's error or less, not its bytes, and tests/test_codebook.py holds them to it.
 """
 
@@ -32,8 +32,8 @@ ROWS = 48
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ggml", type=Path, help="libggml-base.so (default: that of llama-cpp-python)")
-    encode = ggml_encoder(parser.parse_args().ggml or find_ggml())
-    errors: dict[str, dict[str, float]] = {name: {} for name in TYPES}
+    encode = ggml_encoder(find_ggml(parser.parse_args().ggml))
+    errors: dict[str, dict[str, dict[str, float]]] = {of: {name: {} for name in TYPES} for of in objectives.WEIGHTS}
     for tensor, x, importance in linear_tensors(SHARED / "models" / "mid", SHARED / "golden" / "mid-imatrix.gguf", 1):
         if tensor not in TENSORS:
             continue
@@ -42,7 +42,9 @@ def main() -> None:
             row = formats.by_name(name)
             out = numpy.empty((ROWS, formats.row_bytes(row, x.shape[1])), numpy.uint8)
             encode(row.id, x, importance, out)
-            errors[name][tensor] = objectives.error(name, x, importance, kernels.decode(row.id, out, *x.shape))
+            decoded = kernels.decode(row.id, out, *x.shape)
+            for of in objectives.WEIGHTS:
+                errors[of][name][tensor] = objectives.error(name, x, importance, decoded, of)
     target = ROOT / "tests" / "golden" / "codebook_errors.json"
     target.write_text(json.dumps({"rows": ROWS, "errors": errors}, indent=1) + "\n", encoding="ascii")
 

@@ -1,8 +1,9 @@
-"""What each type's scale search minimises: sum w (x - decoded)^2, with the weights of ggml's own searches.
+"""What scale searches minimise: sum w (x - decoded)^2, with the weights of ours or those of ggml.
 
-One row per type: (block of the mean square, factor of it, weights without importance). With importance q the weight is
-q sqrt(sigma2 + x^2), sigma2 = factor * mean of x^2 over the block (ROW: over the whole row), or q alone (factor None).
-Without importance: one of PLAIN. Formulas: ggml's quantizers, as recorded in the golden block bytes' description.
+Ours, of every type: w = q, the importance, or 1 without. ggml's: one row per type, (block of the mean square, factor of
+it, weights without importance). With importance the weight is q sqrt(sigma2 + x^2), sigma2 = factor * mean of x^2 over
+the block (ROW: over the whole row), or q alone (factor None). Without importance: one of PLAIN. Formulas: ggml's
+quantizers, as recorded in the golden block bytes' description.
 """
 
 from __future__ import annotations
@@ -51,8 +52,13 @@ OBJECTIVES: dict[str, tuple[int, float | None, str]] = {
 }
 
 
-def weights(name: str, x: numpy.ndarray, importance: numpy.ndarray | None) -> numpy.ndarray:
-    """Weights of the squared errors, float64 [rows, columns]; ``importance`` [columns] or None."""
+def importance_alone(name: str, x: numpy.ndarray, importance: numpy.ndarray | None) -> numpy.ndarray:
+    """What `--search best` minimises, whatever the type: the importance, or 1. float64 [rows, columns]."""
+    return numpy.broadcast_to(1.0 if importance is None else importance.astype(numpy.float64), x.shape)
+
+
+def ggml_weights(name: str, x: numpy.ndarray, importance: numpy.ndarray | None) -> numpy.ndarray:
+    """Weights of the squared errors in ggml's search, float64 [rows, columns]; ``importance`` [columns] or None."""
     block, factor, plain = OBJECTIVES[name]
     x = x.astype(numpy.float64)
     if importance is None:
@@ -63,7 +69,11 @@ def weights(name: str, x: numpy.ndarray, importance: numpy.ndarray | None) -> nu
     return q * numpy.sqrt(factor * _means(x, block) + x * x)
 
 
-def error(name: str, x: numpy.ndarray, importance: numpy.ndarray | None, decoded: numpy.ndarray) -> float:
-    """The objective of one tensor."""
+#: whose weights -> the function
+WEIGHTS = {"best": importance_alone, "ggml": ggml_weights}
+
+
+def error(name: str, x: numpy.ndarray, importance: numpy.ndarray | None, decoded: numpy.ndarray, of: str = "best") -> float:
+    """The sum for one tensor, with the weights ``of`` a search."""
     difference = x.astype(numpy.float64) - decoded
-    return float((weights(name, x, importance) * difference * difference).sum())
+    return float((WEIGHTS[of](name, x, importance) * difference * difference).sum())

@@ -1,4 +1,4 @@
-"""`--search best`: never worse than ggml's own search on ggml's own objective, and the same bytes everywhere."""
+"""`--search best`: by what it minimises never worse than ggml's own search, and the same bytes everywhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def golden(shared):
 def relative_error(objectives, name, x, importance, search):
     type_id = formats.by_name(name).id
     decoded = kernels.decode(type_id, kernels.encode(type_id, x, importance, search=search), *x.shape)
-    total = float((objectives.weights(name, x, importance) * x.astype(np.float64) ** 2).sum())
+    total = float((objectives.importance_alone(name, x, importance) * x.astype(np.float64) ** 2).sum())
     return objectives.error(name, x, importance, decoded) / total
 
 

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Which weights of the squared errors serve: KL divergence of files that differ only in what the better search minimises.
+
+    python scripts/bench_objectives.py [--shared ../shared] [--types Q4_0 Q3_K] [--chunks 20] [--threads 2]
+                                       [--output docs/objectives.md]
+
+Every 2-D tensor of the blocks of models/mid gets one type, embeddings and head Q8_0, each row encoded with the weights of
+a rule as its importance: with mid-imatrix.gguf, and without. The figures are divergences from the BF16 file relative to
+those of `--search ggml`; a second file of the same rule would differ by about 1 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+import kernel_report  # noqa: E402
+import objectives  # noqa: E402
+from bench_quality import linear_tensors  # noqa: E402
+from bench_searches import TEXTS, divergences, imatrix_path, with_blocks_of, write_page  # noqa: E402
+from quantcli import convert, formats, kernels  # noqa: E402
+
+Array = numpy.ndarray
+TYPES = ("Q4_0", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ4_XS", "IQ3_S")
+
+
+def mean_square(x: Array) -> Array:
+    """sigma2: the mean of x^2 over the row, [rows, 1]."""
+    return (x * x).mean(axis=1, keepdims=True)
+
+
+#: (with an importance matrix, rule) -> weights [rows, columns] of the type's name, x float64, importance [columns]
+RULES: dict[tuple[bool, str], Callable[[str, Array, Array], Array]] = {
+    (True, "q"): lambda name, x, q: numpy.broadcast_to(q, x.shape),
+    (True, "q sqrt(sigma2 + x^2)"): lambda name, x, q: q * numpy.sqrt(mean_square(x) + x * x),
+    (True, "ggml's"): lambda name, x, q: objectives.ggml_weights(name, x, q),
+    (False, "1"): lambda name, x, q: numpy.ones_like(x),
+    (False, "sqrt(sigma2 + x^2)"): lambda name, x, q: numpy.sqrt(mean_square(x) + x * x),
+    (False, "sigma2 + x^2"): lambda name, x, q: mean_square(x) + x * x,
+    (False, "x^2"): lambda name, x, q: x * x,
+    (False, "ggml's"): lambda name, x, q: objectives.ggml_weights(name, x, None),
+}
+
+
+def encoder(name: str, rule: Callable[[str, Array, Array], Array]) -> Callable:
+    """`encode(row, x, importance)`: the better search, every row with its own weights."""
+
+    def encode(row, x: Array, importance: Array) -> Array:
+        weights = rule(name, x.astype(numpy.float64), importance.astype(numpy.float64)).astype(numpy.float32)
+        return numpy.concatenate([kernels.encode(row.id, x[i : i + 1], numpy.ascontiguousarray(weights[i]), search="best")
+                                  for i in range(len(x))])
+
+    return encode
+
+
+def ggml_search(row, x: Array, importance: Array | None) -> Array:
+    return kernels.encode(row.id, x, importance, search="ggml")
+
+
+def files(shared: Path, folder: Path, name: str, tensors: list) -> dict[tuple[bool, str], Path]:
+    """One file per rule, and `--search ggml` with and without importance."""
+    template = folder / f"{name}.gguf"
+    convert.convert(convert.Request(
+        source=shared / "models" / "mid", types=("Q8_0",), output=template, imatrix=imatrix_path(shared),
+        tensor_types=(rf"^blk\.[0-9]+\.[a-z_]+\.weight={name}",)))
+    made = {}
+    encoders = {(True, ""): ggml_search, (False, ""): lambda row, x, importance: ggml_search(row, x, None),
+                **{key: encoder(name, rule) for key, rule in RULES.items()}}
+    for index, (key, encode) in enumerate(encoders.items()):
+        made[key] = with_blocks_of(template, folder / f"{name}-{index}.gguf", name, tensors, encode)
+    return made
+
+
+def lines_of(name: str, given: argparse.Namespace, tensors: list) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="quantcli-objectives-") as scratch:
+        folder = Path(scratch)
+        base = folder / "base.gguf"
+        convert.convert(convert.Request(source=given.shared / "models" / "mid", types=("BF16",), output=base))
+        made = files(given.shared, folder, name, tensors)
+        found = divergences(base, list(made.values()), given)
+
+        def divergence(key: tuple[bool, str], text: str) -> float:
+            return found[made[key].stem, text]["kld"]["mean"]
+
+        for key in RULES:
+            of = [divergence(key, text) / divergence((key[0], ""), text) for text in TEXTS]
+            yield (f"| {name} | {'yes' if key[0] else 'no'} | {key[1]} | " + " | ".join(f"{ratio:.3f}" for ratio in of)
+                   + f" | {float(numpy.mean(of)):.3f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
+    parser.add_argument("--types", nargs="+", default=list(TYPES))
+    parser.add_argument("--chunks", type=int, default=20, help="of 512 tokens, of each text")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--output", type=Path, help="page whose measured part is rewritten")
+    given = parser.parse_args()
+    about = kernel_report.machine()
+    tensors = list(linear_tensors(given.shared / "models" / "mid", imatrix_path(given.shared), 1))
+    lines = [f"| type | imatrix | weights of the squared errors | {' | '.join(TEXTS)} | mean |", "|---|---|---|---|---|---|---|"]
+    print("\n".join(lines), flush=True)
+    for name in given.types:
+        formats.by_name(name)
+        for line in lines_of(name, given, tensors):
+            lines.append(line)
+            print(line, flush=True)
+    if given.output:
+        command = f"python scripts/bench_objectives.py --chunks {given.chunks}"
+        write_page(given.output, f"{about['date']}, {about['cpu']}, `{command}`.\n\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
