@@ -5,7 +5,7 @@
                                      [--ggml FILE] [--output docs/searches.md] [--json FILE]
 
 Every 2-D tensor of the blocks of models/mid gets one type, with mid-imatrix.gguf; embeddings and head are Q8_0. One file
-per search: `--search ggml`, `--search best`, and for the codebook types (IQ1 to IQ3), whose two searches are one, ggml's
+per search: `--search ggml`, `--search best`, and for the codebook types (IQ1 to IQ3), whose bytes are never ggml's, ggml's
 own bytes instead, where llama-cpp-python is installed or --ggml names libggml-base. The reference is the BF16 file.
 --output rewrites what stands between the page's markers; what is around them is kept.
 """

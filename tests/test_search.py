@@ -59,6 +59,31 @@ def test_best_is_better_on_average(objectives, golden, name):
     assert np.mean(ratios) < bars.get(name, 0.97)
 
 
+SEARCHED = (*TYPES, "IQ4_NL", "IQ4_XS", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_best_takes_no_importance_for_an_equal_one(name):
+    type_id = formats.by_name(name).id
+    x = (np.random.default_rng(6).standard_t(4, (9, 512)) * 0.02).astype(np.float32)
+    without = kernels.encode(type_id, x, None, search="best")
+    for size in (1.0, 0.125):
+        assert kernels.encode(type_id, x, np.full(512, size, np.float32), search="best").tobytes() == without.tobytes()
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_each_search_is_the_better_one_by_its_own_measure(objectives, name):
+    type_id = formats.by_name(name).id
+    generator = np.random.default_rng(12)
+    x = (generator.standard_t(4, (64, 1024)) * 0.02).astype(np.float32)
+    importance = generator.lognormal(size=1024).astype(np.float32)
+    best, ggml = (kernels.decode(type_id, kernels.encode(type_id, x, importance, search=search), *x.shape)
+                  for search in ("best", "ggml"))
+    assert objectives.error(name, x, importance, best, "best") < objectives.error(name, x, importance, ggml, "best")
+    if name.startswith(("IQ1", "IQ2", "IQ3")):  # one search, two measures
+        assert objectives.error(name, x, importance, ggml, "ggml") < objectives.error(name, x, importance, best, "ggml")
+
+
 def outlier_columns(generator, rows, columns):
     """Weights and importance whose error a few columns decide, as in the down projections of trained models."""
     x = generator.normal(0, 0.02, (rows, columns)).astype(np.float32)
