@@ -7,6 +7,7 @@ def main() -> None:
     """Run `quantcli`. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted."""
     try:
         from quantcli.cli.app import run
-    except KeyboardInterrupt:  # so early that nothing is there yet to say it
+
+        run()
+    except KeyboardInterrupt:  # before the command or after it: there is nothing to say
         raise SystemExit(130) from None
-    run()
