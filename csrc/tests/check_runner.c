@@ -14,7 +14,8 @@ static void check_refusals(void) {
     float x[256] = { 0 }, out[256];
     double divergence;
     int64_t top;
-    qc_product product = { 8, (const uint8_t *)x, 1, 32, x, 32, 1, out, 1 }, odd = product, unknown = product;
+    qc_product product = { .type = 8, .weights = (const uint8_t *)x, .rows = 1, .columns = 32, .x = x, .x_stride = 32,
+                           .tokens = 1, .out = out, .out_stride = 1 }, odd = product, unknown = product;
     qc_attention attention = { .q = x, .k = x, .v = x, .out = out, .tokens = 1, .heads = 3, .kv_heads = 2,
                                .width = 4, .value_width = 4 };
     odd.columns = 31, unknown.type = 28;

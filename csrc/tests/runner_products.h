@@ -154,7 +154,8 @@ static void expect_product(int32_t mode, const qc_product *p, const matrix *m, d
 }
 
 static qc_product product_of(const matrix *m, int64_t rows, const float *x, int64_t x_stride, int64_t tokens, int64_t out_stride) {
-    return (qc_product){ m->type, m->packed, rows, m->columns, x, x_stride, tokens, 0, out_stride };
+    return (qc_product){ .type = m->type, .weights = m->packed, .rows = rows, .columns = m->columns, .x = x,
+                         .x_stride = x_stride, .tokens = tokens, .out_stride = out_stride };
 }
 
 static void check_product(int32_t mode, const matrix *m, int64_t rows, int64_t tokens) {
