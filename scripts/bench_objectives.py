@@ -6,7 +6,7 @@
 
 Every 2-D tensor of the blocks of models/mid gets one type, embeddings and head Q8_0, each row encoded with the weights of
 a rule as its importance: with mid-imatrix.gguf, and without. The figures are divergences from the BF16 file relative to
-those of `--search ggml`; a second file of the same rule would differ by about 1 %.
+those of `--search ggml`. --output rewrites what stands between the page's markers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import kernel_report  # noqa: E402
 import objectives  # noqa: E402
 from bench_quality import linear_tensors  # noqa: E402
 from bench_searches import TEXTS, divergences, imatrix_path, with_blocks_of, write_page  # noqa: E402
-from quantcli import convert, formats, kernels  # noqa: E402
+from quantcli import convert, kernels  # noqa: E402
 
 Array = numpy.ndarray
 TYPES = ("Q4_0", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ4_XS", "IQ3_S")
@@ -40,7 +40,7 @@ def mean_square(x: Array) -> Array:
 RULES: dict[tuple[bool, str], Callable[[str, Array, Array], Array]] = {
     (True, "q"): lambda name, x, q: numpy.broadcast_to(q, x.shape),
     (True, "q sqrt(sigma2 + x^2)"): lambda name, x, q: q * numpy.sqrt(mean_square(x) + x * x),
-    (True, "ggml's"): lambda name, x, q: objectives.ggml_weights(name, x, q),
+    (True, "ggml's"): objectives.ggml_weights,
     (False, "1"): lambda name, x, q: numpy.ones_like(x),
     (False, "sqrt(sigma2 + x^2)"): lambda name, x, q: numpy.sqrt(mean_square(x) + x * x),
     (False, "sigma2 + x^2"): lambda name, x, q: mean_square(x) + x * x,
@@ -78,12 +78,10 @@ def files(shared: Path, folder: Path, name: str, tensors: list) -> dict[tuple[bo
     return made
 
 
-def lines_of(name: str, given: argparse.Namespace, tensors: list) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="quantcli-objectives-") as scratch:
-        folder = Path(scratch)
-        base = folder / "base.gguf"
-        convert.convert(convert.Request(source=given.shared / "models" / "mid", types=("BF16",), output=base))
-        made = files(given.shared, folder, name, tensors)
+def lines_of(name: str, base: Path, given: argparse.Namespace, tensors: list) -> Iterator[str]:
+    """A row of the table per rule."""
+    with tempfile.TemporaryDirectory(dir=base.parent) as scratch:
+        made = files(given.shared, Path(scratch), name, tensors)
         found = divergences(base, list(made.values()), given)
 
         def divergence(key: tuple[bool, str], text: str) -> float:
@@ -98,7 +96,7 @@ def lines_of(name: str, given: argparse.Namespace, tensors: list) -> Iterator[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
-    parser.add_argument("--types", nargs="+", default=list(TYPES))
+    parser.add_argument("--types", nargs="+", choices=list(objectives.OBJECTIVES), default=TYPES, metavar="TYPE")
     parser.add_argument("--chunks", type=int, default=20, help="of 512 tokens, of each text")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path, help="page whose measured part is rewritten")
@@ -107,13 +105,16 @@ def main() -> None:
     tensors = list(linear_tensors(given.shared / "models" / "mid", imatrix_path(given.shared), 1))
     lines = [f"| type | imatrix | weights of the squared errors | {' | '.join(TEXTS)} | mean |", "|---|---|---|---|---|---|---|"]
     print("\n".join(lines), flush=True)
-    for name in given.types:
-        formats.by_name(name)
-        for line in lines_of(name, given, tensors):
-            lines.append(line)
-            print(line, flush=True)
+    with tempfile.TemporaryDirectory(prefix="quantcli-objectives-") as folder:
+        base = Path(folder) / "base.gguf"
+        convert.convert(convert.Request(source=given.shared / "models" / "mid", types=("BF16",), output=base))
+        for name in given.types:
+            for line in lines_of(name, base, given, tensors):
+                lines.append(line)
+                print(line, flush=True)
     if given.output:
         command = f"python scripts/bench_objectives.py --chunks {given.chunks}"
+        command += f" --types {' '.join(given.types)}" if given.types != TYPES else ""
         write_page(given.output, f"{about['date']}, {about['cpu']}, `{command}`.\n\n" + "\n".join(lines))
 
 

@@ -27,6 +27,8 @@ PLAIN = {
     "absolute": abs,
     "rms32 + absolute": lambda x: numpy.sqrt(_means(x, 32)) + abs(x),
     "sigma2 + square": lambda x: 0.5 * _means(x, 256) + x * x,  # a quarter of 2 * mean
+    "root": lambda x: numpy.sqrt(_means(x, 256) + x * x),  # ours: ggml refuses these types
+    "root 2": lambda x: numpy.sqrt(2 * _means(x, 256) + x * x),
 }
 
 #: type -> (block, factor, weights without importance)
@@ -40,10 +42,10 @@ OBJECTIVES: dict[str, tuple[int, float | None, str]] = {
     "Q4_K": (256, 2.0, "rms32 + absolute"),
     "Q5_K": (256, 2.0, "rms32 + absolute"),
     "Q6_K": (256, None, "square"),
-    "IQ1_S": (256, 2.0, "square"),
+    "IQ1_S": (256, 2.0, "root 2"),
     "IQ1_M": (256, 2.0, "square"),
-    "IQ2_XXS": (256, 1.0, "square"),
-    "IQ2_XS": (256, 1.0, "square"),
+    "IQ2_XXS": (256, 1.0, "root"),
+    "IQ2_XS": (256, 1.0, "root"),
     "IQ2_S": (256, 2.0, "sigma2 + square"),
     "IQ3_XXS": (256, 2.0, "square"),
     "IQ3_S": (256, 2.0, "square"),

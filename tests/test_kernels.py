@@ -221,15 +221,20 @@ def test_negative_zero_importance_is_zero():
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", ["F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
+@pytest.mark.parametrize("name", ["F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S",
+                                  "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS"])
 def test_the_first_overflowing_block_is_named(name, isa):
+    """The first in the order of rows, although some searches walk the columns outside."""
     block = formats.by_name(name).block
+    x = np.random.default_rng(4).standard_normal((21, 1024)).astype(np.float32)
+    x[18, 300] = x[19, 5] = 1e12
     for weighted in (None, np.ones(1024, np.float32)):
-        x = np.random.default_rng(4).standard_normal((21, 1024)).astype(np.float32)
-        x[18, 300] = x[19, 5] = 1e12
-        with pytest.raises(ScaleOverflow) as caught:
-            kernels.encode(type_id(name), x, weighted, isa=isa)
-        assert (caught.value.row, caught.value.column) == (18, 300 // block * block)
+        for search in kernels.SEARCHES:
+            if not kernels.can_encode(type_id(name), search):
+                continue
+            with pytest.raises(ScaleOverflow) as caught:
+                kernels.encode(type_id(name), x, weighted, search=search, isa=isa)
+            assert (caught.value.row, caught.value.column) == (18, 300 // block * block), search
 
 
 @pytest.mark.parametrize("name", DECODED)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from broken_files import ARCHITECTURE, ARRAY, FLOAT32, STRING, array, entry, gguf, row, text
-from quantcli import checksums, convert, inspect, report
+from quantcli import checksums, cli, convert, inspect, report
 from quantcli.errors import BadConfig, MalformedFile, OutputExists, OutputFailed, UsageError
 from quantcli.sources.checkpoint import hub_name
 
@@ -66,6 +66,16 @@ def test_interrupts_leave_no_traceback_and_no_files(tiny: Path, tmp_path: Path, 
     _, errors = run.communicate(timeout=60)
     assert run.returncode in (0, 130, -signal.SIGHUP) and "Traceback" not in errors
     assert not list(tmp_path.glob(".quantcli-*"))
+
+
+def test_an_interrupt_outside_of_the_command_ends_quietly(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quantcli.cli.app.run", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 130 and capsys.readouterr().err == ""
 
 
 def test_texts_from_files_do_not_steer_the_terminal(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def run(
     allow_requantize: Annotated[bool, Option(
         "--allow-requantize", help="Accept a quantized source, and its double loss.")] = False,
     search: Annotated[Optional[str], Option(metavar="NAME", help=(
-        "Scale search: `best`, or `ggml` for the bytes that llama.cpp's tools write. Default: the best there is."))] = None,
+        "Scale search: `best`, or `ggml` for the bytes that llama.cpp's tools write (IQ1 to IQ3: only its error weights). "
+        "Default: the best there is."))] = None,
     threads: Annotated[Optional[int], Option(metavar="N", min=1, help="Worker threads. Default: all cores.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and the exact sizes; write nothing.")] = False,
     force: Annotated[bool, Option("--force", "-f", help="Replace existing outputs.")] = False,
