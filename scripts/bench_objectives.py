@@ -24,57 +24,55 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import kernel_report  # noqa: E402
 import objectives  # noqa: E402
 from bench_quality import linear_tensors  # noqa: E402
-from bench_searches import TEXTS, divergences, imatrix_path, with_blocks_of, write_page  # noqa: E402
+from bench_searches import TEXTS, divergences, imatrix_path, quantize, with_blocks_of, write_page  # noqa: E402
 from quantcli import convert, kernels  # noqa: E402
 
 Array = numpy.ndarray
 TYPES = ("Q4_0", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ4_XS", "IQ3_S")
 
 
-def mean_square(x: Array) -> Array:
-    """sigma2: the mean of x^2 over the row, [rows, 1]."""
-    return (x * x).mean(axis=1, keepdims=True)
+def plus_mean(x: Array) -> Array:
+    """sigma2 + x^2, sigma2 the mean of x^2 over the row."""
+    return objectives.means(x, objectives.ROW) + x * x
 
 
-#: (with an importance matrix, rule) -> weights [rows, columns] of the type's name, x float64, importance [columns]
-RULES: dict[tuple[bool, str], Callable[[str, Array, Array], Array]] = {
-    (True, "q"): lambda name, x, q: numpy.broadcast_to(q, x.shape),
-    (True, "q sqrt(sigma2 + x^2)"): lambda name, x, q: q * numpy.sqrt(mean_square(x) + x * x),
+Rule = Callable[[str, Array, Array | None], Array]
+#: (with an importance matrix, rule) -> weights [rows, columns] of the type's name, x float64, importance [columns] or None
+RULES: dict[tuple[bool, str], Rule] = {
+    (True, "q"): objectives.importance_alone,
+    (True, "q sqrt(sigma2 + x^2)"): lambda name, x, q: q * numpy.sqrt(plus_mean(x)),
     (True, "ggml's"): objectives.ggml_weights,
-    (False, "1"): lambda name, x, q: numpy.ones_like(x),
-    (False, "sqrt(sigma2 + x^2)"): lambda name, x, q: numpy.sqrt(mean_square(x) + x * x),
-    (False, "sigma2 + x^2"): lambda name, x, q: mean_square(x) + x * x,
+    (False, "1"): objectives.importance_alone,
+    (False, "sqrt(sigma2 + x^2)"): lambda name, x, q: numpy.sqrt(plus_mean(x)),
+    (False, "sigma2 + x^2"): lambda name, x, q: plus_mean(x),
     (False, "x^2"): lambda name, x, q: x * x,
-    (False, "ggml's"): lambda name, x, q: objectives.ggml_weights(name, x, None),
+    (False, "ggml's"): objectives.ggml_weights,
 }
 
 
-def encoder(name: str, rule: Callable[[str, Array, Array], Array]) -> Callable:
-    """`encode(row, x, importance)`: the better search, every row with its own weights."""
+def encoder(name: str, given: bool, rule: Rule) -> Callable:
+    """`encode(row, x, importance)`: the better search, every row with its own weights; importance counts if `given`."""
 
     def encode(row, x: Array, importance: Array) -> Array:
-        weights = rule(name, x.astype(numpy.float64), importance.astype(numpy.float64)).astype(numpy.float32)
+        q = importance.astype(numpy.float64) if given else None
+        weights = rule(name, x.astype(numpy.float64), q).astype(numpy.float32)
         return numpy.concatenate([kernels.encode(row.id, x[i : i + 1], numpy.ascontiguousarray(weights[i]), search="best")
                                   for i in range(len(x))])
 
     return encode
 
 
-def ggml_search(row, x: Array, importance: Array | None) -> Array:
-    return kernels.encode(row.id, x, importance, search="ggml")
+def ggml_without(row, x: Array, importance: Array) -> Array:
+    """`--search ggml` without the importance."""
+    return kernels.encode(row.id, x, None, search="ggml")
 
 
 def files(shared: Path, folder: Path, name: str, tensors: list) -> dict[tuple[bool, str], Path]:
     """One file per rule, and `--search ggml` with and without importance."""
-    template = folder / f"{name}.gguf"
-    convert.convert(convert.Request(
-        source=shared / "models" / "mid", types=("Q8_0",), output=template, imatrix=imatrix_path(shared),
-        tensor_types=(rf"^blk\.[0-9]+\.[a-z_]+\.weight={name}",)))
-    made = {}
-    encoders = {(True, ""): ggml_search, (False, ""): lambda row, x, importance: ggml_search(row, x, None),
-                **{key: encoder(name, rule) for key, rule in RULES.items()}}
+    made = {(True, ""): quantize(shared, folder, name, "ggml")}
+    encoders = {(False, ""): ggml_without, **{key: encoder(name, key[0], rule) for key, rule in RULES.items()}}
     for index, (key, encode) in enumerate(encoders.items()):
-        made[key] = with_blocks_of(template, folder / f"{name}-{index}.gguf", name, tensors, encode)
+        made[key] = with_blocks_of(made[True, ""], folder / f"{name}-{index}.gguf", name, tensors, encode)
     return made
 
 

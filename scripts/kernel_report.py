@@ -87,8 +87,8 @@ def bars(result: dict) -> list[dict]:
             continue
         mean = math.exp(sum(map(math.log, found.values())) / len(found))
         reached = mean if what == "geometric mean" else min(found.values())
-        lines.append({"search": search, "isa": isa, "what": what, "types": len(found), "of": len(types), "names": list(types), "bar": bar,
-                      "reached": reached, "met": reached >= bar and len(found) == len(types),
+        lines.append({"search": search, "isa": isa, "what": what, "types": len(found), "of": len(types), "names": list(types),
+                      "bar": bar, "reached": reached, "met": reached >= bar and len(found) == len(types),
                       "missed_by": {name: times for name, times in found.items() if what == "each" and times < bar}})
     return lines
 

@@ -13,7 +13,7 @@ import numpy
 ROW = 0  # instead of a block: the whole row
 
 
-def _means(x: numpy.ndarray, block: int) -> numpy.ndarray:
+def means(x: numpy.ndarray, block: int) -> numpy.ndarray:
     """Mean of x^2 over blocks of columns, one value per weight. x: float64 [rows, columns]."""
     rows, columns = x.shape
     block = block or columns
@@ -21,14 +21,14 @@ def _means(x: numpy.ndarray, block: int) -> numpy.ndarray:
     return means.repeat(block, axis=1)
 
 
+#: weights without importance, of x and sigma2
 PLAIN = {
-    "one": lambda x: numpy.ones_like(x),
-    "square": lambda x: x * x,
-    "absolute": abs,
-    "rms32 + absolute": lambda x: numpy.sqrt(_means(x, 32)) + abs(x),
-    "sigma2 + square": lambda x: 0.5 * _means(x, 256) + x * x,  # a quarter of 2 * mean
-    "root": lambda x: numpy.sqrt(_means(x, 256) + x * x),  # ours: ggml refuses these types
-    "root 2": lambda x: numpy.sqrt(2 * _means(x, 256) + x * x),
+    "one": lambda x, sigma2: numpy.ones_like(x),
+    "square": lambda x, sigma2: x * x,
+    "absolute": lambda x, sigma2: abs(x),
+    "rms32 + absolute": lambda x, sigma2: numpy.sqrt(means(x, 32)) + abs(x),
+    "sigma2 / 4 + square": lambda x, sigma2: 0.25 * sigma2 + x * x,
+    "root": lambda x, sigma2: numpy.sqrt(sigma2 + x * x),  # ours: ggml refuses these types
 }
 
 #: type -> (block, factor, weights without importance)
@@ -42,11 +42,11 @@ OBJECTIVES: dict[str, tuple[int, float | None, str]] = {
     "Q4_K": (256, 2.0, "rms32 + absolute"),
     "Q5_K": (256, 2.0, "rms32 + absolute"),
     "Q6_K": (256, None, "square"),
-    "IQ1_S": (256, 2.0, "root 2"),
+    "IQ1_S": (256, 2.0, "root"),
     "IQ1_M": (256, 2.0, "square"),
     "IQ2_XXS": (256, 1.0, "root"),
     "IQ2_XS": (256, 1.0, "root"),
-    "IQ2_S": (256, 2.0, "sigma2 + square"),
+    "IQ2_S": (256, 2.0, "sigma2 / 4 + square"),
     "IQ3_XXS": (256, 2.0, "square"),
     "IQ3_S": (256, 2.0, "square"),
     "IQ4_NL": (32, 2.0, "square"),
@@ -63,12 +63,13 @@ def ggml_weights(name: str, x: numpy.ndarray, importance: numpy.ndarray | None) 
     """Weights of the squared errors in ggml's search, float64 [rows, columns]; ``importance`` [columns] or None."""
     block, factor, plain = OBJECTIVES[name]
     x = x.astype(numpy.float64)
+    sigma2 = (factor or 0.0) * means(x, block)
     if importance is None:
-        return PLAIN[plain](x)
+        return PLAIN[plain](x, sigma2)
     q = importance.astype(numpy.float64)
     if factor is None:
         return numpy.broadcast_to(q, x.shape)
-    return q * numpy.sqrt(factor * _means(x, block) + x * x)
+    return q * numpy.sqrt(sigma2 + x * x)
 
 
 #: whose weights -> the function
