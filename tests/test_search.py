@@ -72,6 +72,20 @@ def test_best_takes_no_importance_for_an_equal_one(name):
 
 
 @pytest.mark.parametrize("name", SEARCHED)
+def test_best_keeps_blocks_that_the_calibration_never_touched(name):
+    """Their columns count alike: the loss is about that of the other columns."""
+    type_id = formats.by_name(name).id
+    generator = np.random.default_rng(13)
+    x = (generator.normal(0, 0.02, (17, 1024))).astype(np.float32)
+    importance = generator.lognormal(size=1024).astype(np.float32)
+    importance[256:512] = 0
+    for values in (importance, np.zeros_like(importance)):
+        difference = x - kernels.decode(type_id, kernels.encode(type_id, x, values, search="best"), *x.shape)
+        lost = (np.square(difference[:, 256:512]).mean(), np.square(difference[:, 512:]).mean())
+        assert lost[0] < 1.5 * lost[1] and lost[0] < 0.3 * np.square(x).mean()
+
+
+@pytest.mark.parametrize("name", SEARCHED)
 def test_the_searches_are_told_apart_by_what_they_minimise(objectives, name):
     """`best` is better by the importance alone; where both are one search, `ggml` is better by ggml's weights."""
     type_id = formats.by_name(name).id
