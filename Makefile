@@ -5,9 +5,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-NATIVE := $(wildcard csrc/*.c csrc/*.h csrc/kernels/*.inc csrc/runner/*) scripts/build_kernels.py setup.py
+PYTHON_CODE := quantcli tests scripts setup.py
+C_CODE = $(shell find csrc -name "*.[ch]" -o -name "*.inc" | grep -v grids.h)
+NATIVE := $(wildcard csrc/*.c csrc/*.h csrc/*.inc csrc/*/* csrc/*.def) scripts/build_kernels.py setup.py
 
-.PHONY: demo test test-all test-peers test-arm64 test-sanitize bench clean help
+.PHONY: demo lint format test test-all test-peers test-arm64 test-sanitize bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +28,18 @@ demo: $(STAMP)  ## convert the bundled checkpoint to Q4_K_M and show what came o
 	@$(BIN)/quantcli convert examples/tiny -t Q4_K_M -o build/demo --force
 	@$(BIN)/quantcli verify build/demo/tiny-Q4_K_M.gguf
 	@echo "load it with any llama.cpp:  llama-cli -m build/demo/tiny-Q4_K_M.gguf -p 'Once upon a time'"
+
+lint: $(STAMP)  ## format, lint and types of Python, format of C
+	@$(BIN)/ruff format --check --quiet $(PYTHON_CODE)
+	@$(BIN)/ruff check --quiet $(PYTHON_CODE)
+	@$(BIN)/mypy
+	@if test -x $(BIN)/clang-format; then $(BIN)/clang-format --dry-run --Werror --style=file $(C_CODE); \
+	else echo "clang-format is not installed: the format of csrc/ was not checked"; fi
+
+format: $(STAMP)  ## format Python and C
+	@$(BIN)/ruff check --quiet --select I --fix $(PYTHON_CODE)
+	@$(BIN)/ruff format --quiet $(PYTHON_CODE)
+	@$(BIN)/clang-format -i --style=file $(C_CODE)
 
 test: $(STAMP)  ## the suite (what CI runs)
 	@$(BIN)/python -m pytest -m "not slow and not peers"

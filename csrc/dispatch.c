@@ -10,7 +10,8 @@
 
 static int yes(void) { return 1; }
 #if defined(__x86_64__)
-/* clang's builtin does not know f16c; and cpuid leaves a virtual machine, which takes longer than many a kernel: once only */
+/* clang's builtin does not know f16c; and cpuid leaves a virtual machine, which takes longer than many a kernel: once
+ * only */
 static int has_f16c(void) {
     enum { UNKNOWN, NO, YES };
     static _Atomic int known = UNKNOWN;
@@ -31,15 +32,15 @@ static const struct {
     const char *name;
     int (*supported)(void);
     qc_rows *rows;
-    int rank;                              /* the supported one of the highest rank is the default */
+    int rank; /* the supported one of the highest rank is the default */
 } sets[] = {
-    { "scalar", yes, &qc_rows_scalar, 1 },
-    { "emu16", yes, &qc_rows_emu16, 0 },
+    {"scalar", yes, &qc_rows_scalar, 1},
+    {"emu16", yes, &qc_rows_emu16, 0},
 #if defined(__x86_64__)
-    { "avx2", has_avx2, &qc_rows_avx2, 2 },
-    { "avx512", has_avx512, &qc_rows_avx512, 3 },
+    {"avx2", has_avx2, &qc_rows_avx2, 2},
+    {"avx512", has_avx512, &qc_rows_avx512, 3},
 #elif defined(__aarch64__)
-    { "neon", yes, &qc_rows_neon, 2 },
+    {"neon", yes, &qc_rows_neon, 2},
 #endif
 };
 enum { SETS = sizeof sets / sizeof sets[0] };
@@ -82,11 +83,11 @@ int32_t qc_can_encode(int32_t type, int32_t search) {
 /* Round to nearest, denormals kept: anything else would change bytes silently. */
 static int strict_rounding(void) {
 #if defined(__x86_64__)
-    return (_mm_getcsr() & 0xe040) == 0;                        /* rounding mode, flush to zero, denormals are zero */
+    return (_mm_getcsr() & 0xe040) == 0; /* rounding mode, flush to zero, denormals are zero */
 #elif defined(__aarch64__)
     uint64_t fpcr;
     __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
-    return (fpcr & (UINT64_C(7) << 22)) == 0;                   /* rounding mode, flush to zero */
+    return (fpcr & (UINT64_C(7) << 22)) == 0; /* rounding mode, flush to zero */
 #else
     return 1;
 #endif
@@ -97,7 +98,7 @@ static int64_t first_bad(const float *x, int64_t count, int negative) {
     enum { CHUNK = 1024 };
     for (int64_t start = 0; start < count; start += CHUNK) {
         int64_t stop = count - start < CHUNK ? count : start + CHUNK;
-        int32_t any = 0;                                        /* signed comparisons: SSE2 has no others */
+        int32_t any = 0; /* signed comparisons: SSE2 has no others */
         for (int64_t i = start; i < stop; ++i) {
             int32_t u;
             memcpy(&u, x + i, 4);
@@ -107,7 +108,7 @@ static int64_t first_bad(const float *x, int64_t count, int negative) {
         for (int64_t i = start; i < stop; ++i) {
             int32_t u;
             memcpy(&u, x + i, 4);
-            if ((u & 0x7fffffff) > 0x7f7fffff || (negative && u < 0 && u != INT32_MIN)) return i;   /* -0 is fine */
+            if ((u & 0x7fffffff) > 0x7f7fffff || (negative && u < 0 && u != INT32_MIN)) return i; /* -0 is fine */
         }
     }
     return -1;
@@ -123,11 +124,11 @@ int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int
     if (!strict_rounding()) return QC_BAD_ROUNDING;
     int64_t bad = first_bad(x, rows * columns, 0);
     if (bad >= 0) {
-        *place = (qc_place){ bad / columns, bad % columns };
+        *place = (qc_place){bad / columns, bad % columns};
         return QC_NON_FINITE;
     }
     if (importance && (bad = first_bad(importance, columns, 1)) >= 0) {
-        *place = (qc_place){ 0, bad };
+        *place = (qc_place){0, bad};
         return QC_BAD_IMPORTANCE;
     }
     return encode(x, rows, columns, importance, out, place);
@@ -145,17 +146,19 @@ int32_t qc_decode(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, in
 
 enum { HALF = 1, SINGLE, DOUBLE, BRAIN, EXPONENT, SCATTERED };
 
-static const struct { uint8_t kind, count, at[2]; } scale_fields[QC_TYPES] = {
-    [QC_F32] = { SINGLE, 1, { 0 } }, [QC_F16] = { HALF, 1, { 0 } }, [QC_BF16] = { BRAIN, 1, { 0 } }, [QC_F64] = { DOUBLE, 1, { 0 } },
-    [QC_Q4_0] = { HALF, 1, { 0 } }, [QC_Q4_1] = { HALF, 2, { 0, 2 } }, [QC_Q5_0] = { HALF, 1, { 0 } },
-    [QC_Q5_1] = { HALF, 2, { 0, 2 } }, [QC_Q8_0] = { HALF, 1, { 0 } },
-    [QC_Q2_K] = { HALF, 2, { 80, 82 } }, [QC_Q3_K] = { HALF, 1, { 108 } }, [QC_Q4_K] = { HALF, 2, { 0, 2 } },
-    [QC_Q5_K] = { HALF, 2, { 0, 2 } }, [QC_Q6_K] = { HALF, 1, { 208 } },
-    [QC_IQ2_XXS] = { HALF, 1, { 0 } }, [QC_IQ2_XS] = { HALF, 1, { 0 } }, [QC_IQ2_S] = { HALF, 1, { 0 } },
-    [QC_IQ3_XXS] = { HALF, 1, { 0 } }, [QC_IQ3_S] = { HALF, 1, { 0 } }, [QC_IQ1_S] = { HALF, 1, { 0 } },
-    [QC_IQ1_M] = { SCATTERED, 1, { 48 } }, [QC_IQ4_NL] = { HALF, 1, { 0 } }, [QC_IQ4_XS] = { HALF, 1, { 0 } },
-    [QC_TQ1_0] = { HALF, 1, { 52 } }, [QC_TQ2_0] = { HALF, 1, { 64 } }, [QC_MXFP4] = { EXPONENT, 1, { 0 } },
-    [QC_Q1_0] = { HALF, 1, { 0 } }, [QC_Q2_0] = { HALF, 1, { 0 } },       /* NVFP4: every scale byte is finite */
+static const struct {
+    uint8_t kind, count, at[2];
+} scale_fields[QC_TYPES] = {
+    [QC_F32] = {SINGLE, 1, {0}},     [QC_F16] = {HALF, 1, {0}},       [QC_BF16] = {BRAIN, 1, {0}},
+    [QC_F64] = {DOUBLE, 1, {0}},     [QC_Q4_0] = {HALF, 1, {0}},      [QC_Q4_1] = {HALF, 2, {0, 2}},
+    [QC_Q5_0] = {HALF, 1, {0}},      [QC_Q5_1] = {HALF, 2, {0, 2}},   [QC_Q8_0] = {HALF, 1, {0}},
+    [QC_Q2_K] = {HALF, 2, {80, 82}}, [QC_Q3_K] = {HALF, 1, {108}},    [QC_Q4_K] = {HALF, 2, {0, 2}},
+    [QC_Q5_K] = {HALF, 2, {0, 2}},   [QC_Q6_K] = {HALF, 1, {208}},    [QC_IQ2_XXS] = {HALF, 1, {0}},
+    [QC_IQ2_XS] = {HALF, 1, {0}},    [QC_IQ2_S] = {HALF, 1, {0}},     [QC_IQ3_XXS] = {HALF, 1, {0}},
+    [QC_IQ3_S] = {HALF, 1, {0}},     [QC_IQ1_S] = {HALF, 1, {0}},     [QC_IQ1_M] = {SCATTERED, 1, {48}},
+    [QC_IQ4_NL] = {HALF, 1, {0}},    [QC_IQ4_XS] = {HALF, 1, {0}},    [QC_TQ1_0] = {HALF, 1, {52}},
+    [QC_TQ2_0] = {HALF, 1, {64}},    [QC_MXFP4] = {EXPONENT, 1, {0}}, [QC_Q1_0] = {HALF, 1, {0}},
+    [QC_Q2_0] = {HALF, 1, {0}}, /* NVFP4: every scale byte is finite */
 };
 
 static int bad_scale(int kind, const uint8_t *p) {
@@ -166,7 +169,7 @@ static int bad_scale(int kind, const uint8_t *p) {
     case SINGLE: memcpy(&v, p, 4); return (v & 0x7f800000) == 0x7f800000;
     case DOUBLE: memcpy(&v, p, 8); return (v & 0x7ff0000000000000) == 0x7ff0000000000000;
     case EXPONENT: return *p == 255;
-    case SCATTERED: return (p[7] & 0x70) == 0x70 && (p[5] & 0xc0) == 0xc0;   /* IQ1_M: four nibbles of four words */
+    case SCATTERED: return (p[7] & 0x70) == 0x70 && (p[5] & 0xc0) == 0xc0; /* IQ1_M: four nibbles of four words */
     default: return 0;
     }
 }
@@ -197,7 +200,7 @@ int32_t qc_validate(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, 
         for (int f = 0; f < scale_fields[type].count; ++f)
             if (bad_scale(kind, in + i * row->bytes + scale_fields[type].at[f])) {
                 int64_t weight = i * row->block;
-                *place = (qc_place){ weight / columns, weight % columns };
+                *place = (qc_place){weight / columns, weight % columns};
                 return QC_BAD_BLOCK;
             }
     return QC_OK;

@@ -1,8 +1,8 @@
 /* Compiled for avx2 alone (flags: scripts/build_kernels.py); empty on other architectures. */
 #if defined(__x86_64__)
-#include "vec_avx2.h"
+#include "vec/avx2.h"
 #define QC_ROWS qc_rows_avx2
-#include "kernels/all.inc"
+#include "kernels.inc"
 #else
 typedef int qc_no_avx2;
 #endif

@@ -1,8 +1,8 @@
 /* Compiled for avx512 alone (flags: scripts/build_kernels.py); empty on other architectures. */
 #if defined(__x86_64__)
-#include "vec_avx512.h"
+#include "vec/avx512.h"
 #define QC_ROWS qc_rows_avx512
-#include "kernels/all.inc"
+#include "kernels.inc"
 #else
 typedef int qc_no_avx512;
 #endif

@@ -1,8 +1,8 @@
 /* Compiled for arm64, where every CPU has NEON; empty on other architectures. */
 #if defined(__aarch64__)
-#include "vec_neon.h"
+#include "vec/neon.h"
 #define QC_ROWS qc_rows_neon
-#include "kernels/all.inc"
+#include "kernels.inc"
 #else
 typedef int qc_no_neon;
 #endif

@@ -1,4 +1,4 @@
 /* The bodies with one lane: the reference, for every machine. */
-#include "vec_scalar.h"
+#include "vec/scalar.h"
 #define QC_ROWS qc_rows_scalar
-#include "kernels/all.inc"
+#include "kernels.inc"

@@ -18,10 +18,10 @@ QC_API int32_t qc_pool_threads(const qc_pool *pool);
 
 /* How activations are rounded before they meet weights.
  * FLOAT: not at all; weights are decoded to float32. Relative error of a product about 1e-6.
- * Q8: as llama.cpp's CPU code: Q8_0 or Q8_1 (blocks of 32, scale in fp16) or Q8_K (256, scale in float32) as the weight's
- *     type demands, F16 for F16 weights, BF16 for BF16 weights; F32 weights as FLOAT. The sums of integer products of
- *     each (sub-)block are exact.
- * INT16: blocks of 32 integers of 15 bits and sign; float weights as FLOAT. Integer sums exact. */
+ * Q8: as llama.cpp's CPU code: Q8_0 or Q8_1 (blocks of 32, scale in fp16) or Q8_K (256, scale in float32) as the
+ * weight's type demands, F16 for F16 weights, BF16 for BF16 weights; F32 weights as FLOAT. The sums of integer products
+ * of each (sub-)block are exact. INT16: blocks of 32 integers of 15 bits and sign; float weights as FLOAT. Integer sums
+ * exact. */
 enum { QC_ACTIVATIONS_FLOAT = 0, QC_ACTIVATIONS_Q8 = 1, QC_ACTIVATIONS_INT16 = 2 };
 
 /* out[t * out_stride + r] = sum over c of x[t * x_stride + c] * weight[r][c] + bias[r]; weights packed row by row. */
@@ -33,7 +33,7 @@ typedef struct {
     int64_t x_stride, tokens;
     float *out;
     int64_t out_stride;
-    const float *bias;                     /* or NULL */
+    const float *bias; /* or NULL */
 } qc_product;
 
 /* 1 if weights of this type can be multiplied. (A product has at least one column.) */
@@ -44,22 +44,22 @@ QC_API int32_t qc_matmul(qc_pool *pool, int32_t isa, int32_t mode, const qc_prod
 
 /* The activations as a product would see them, back in float32 [tokens, columns]: for tests and for measuring.
  * Activations that are not finite give garbage in their own token's row, as in llama.cpp. */
-QC_API int32_t qc_round_activations(qc_pool *pool, int32_t isa, int32_t mode, int32_t type, const float *x, int64_t tokens,
-                                    int64_t columns, float *out);
+QC_API int32_t qc_round_activations(qc_pool *pool, int32_t isa, int32_t mode, int32_t type, const float *x,
+                                    int64_t tokens, int64_t columns, float *out);
 
 /* Causal attention of one sequence: keys and values of positions 0 .. start + tokens - 1, queries of the last `tokens`.
  * Head h of heads reads head h / (heads / kv_heads) of keys and values. Strides count elements. */
 typedef struct {
-    const float *q;                        /* q[token * q_token + head * q_head + i], i < width */
+    const float *q; /* q[token * q_token + head * q_head + i], i < width */
     int64_t q_token, q_head;
-    const void *k, *v;                     /* float32, or fp16 if `half`; innermost elements contiguous */
+    const void *k, *v; /* float32, or fp16 if `half`; innermost elements contiguous */
     int64_t k_head, k_position, v_head, v_position;
     int32_t half;
     int64_t tokens, start, heads, kv_heads, width, value_width;
-    int64_t window;                        /* > 0: position i sees only j > i - window */
-    float scale, cap;                      /* score = scale * q.k; cap != 0: cap * tanh(score / cap) */
-    const float *sinks;                    /* NULL, or per head one more logit that takes its share and gives nothing */
-    float *out;                            /* out[token * out_token + head * out_head + i], i < value_width */
+    int64_t window;     /* > 0: position i sees only j > i - window */
+    float scale, cap;   /* score = scale * q.k; cap != 0: cap * tanh(score / cap) */
+    const float *sinks; /* NULL, or per head one more logit that takes its share and gives nothing */
+    float *out;         /* out[token * out_token + head * out_head + i], i < value_width */
     int64_t out_token, out_head;
 } qc_attention;
 
@@ -67,19 +67,20 @@ typedef struct {
 QC_API int32_t qc_attend(qc_pool *pool, int32_t isa, const qc_attention *sequences, int32_t count);
 
 /* x * weight / sqrt(mean(x^2) + eps) per row; layer norm subtracts the mean first and adds bias (or NULL). */
-QC_API int32_t qc_rms_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns, const float *weight,
-                           float eps, float *out);
+QC_API int32_t qc_rms_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns,
+                           const float *weight, float eps, float *out);
 QC_API int32_t qc_layer_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns,
                              const float *weight, const float *bias, float eps, float *out);
 
-/* out = act(gate) * up, or act(gate) where up is NULL; rows of `columns`, strides in floats. Absolute error about 4e-7 |gate|.
- * GELU: x (1 + erf(x / sqrt 2)) / 2. SWIGLU_OAI: g sigmoid(1.702 g) (clamp(up, -7, 7) + 1), g = min(gate, 7). */
+/* out = act(gate) * up, or act(gate) where up is NULL; rows of `columns`, strides in floats. Absolute error about 4e-7
+ * |gate|. GELU: x (1 + erf(x / sqrt 2)) / 2. SWIGLU_OAI: g sigmoid(1.702 g) (clamp(up, -7, 7) + 1), g = min(gate, 7).
+ */
 enum { QC_SILU, QC_GELU, QC_GELU_TANH, QC_RELU, QC_RELU2, QC_SWIGLU_OAI, QC_ACTIVATION_KINDS };
-QC_API int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float *gate, int64_t gate_stride, const float *up,
-                           int64_t up_stride, int64_t rows, int64_t columns, float *out);
+QC_API int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float *gate, int64_t gate_stride,
+                           const float *up, int64_t up_stride, int64_t rows, int64_t columns, float *out);
 
-/* Rotate the first 2 * pairs elements of every head: x, out [positions, heads, width], cosines and sines [positions, pairs].
- * neox: pairs (i, i + pairs), else (2i, 2i + 1). x may be out. */
+/* Rotate the first 2 * pairs elements of every head: x, out [positions, heads, width], cosines and sines [positions,
+ * pairs]. neox: pairs (i, i + pairs), else (2i, 2i + 1). x may be out. */
 QC_API int32_t qc_rotate(qc_pool *pool, int32_t isa, const float *x, int64_t positions, int64_t heads, int64_t width,
                          int64_t pairs, int32_t neox, const float *cosines, const float *sines, float *out);
 
@@ -107,7 +108,7 @@ QC_API int32_t qc_store(qc_pool *pool, int32_t isa, const qc_storage *storage);
 typedef struct {
     const float *x;
     int64_t rows, columns;
-    const float *weight, *bias;            /* bias: of layer norms, or NULL */
+    const float *weight, *bias; /* bias: of layer norms, or NULL */
     float eps;
     float *out;
 } qc_norm;
@@ -127,27 +128,36 @@ typedef struct {
     float *out;
 } qc_rotation;
 
-enum { QC_STEP_MATMUL, QC_STEP_RMS_NORM, QC_STEP_LAYER_NORM, QC_STEP_ACTIVATE, QC_STEP_ROTATE, QC_STEP_ADD, QC_STEP_STORE,
-       QC_STEP_ATTEND };
+enum {
+    QC_STEP_MATMUL,
+    QC_STEP_RMS_NORM,
+    QC_STEP_LAYER_NORM,
+    QC_STEP_ACTIVATE,
+    QC_STEP_ROTATE,
+    QC_STEP_ADD,
+    QC_STEP_STORE,
+    QC_STEP_ATTEND
+};
 typedef struct {
-    int32_t kind, count;                   /* QC_STEP_...; how many products or sequences */
-    const void *arguments;                 /* qc_product[count], qc_norm, ... qc_attention[count] */
+    int32_t kind, count;   /* QC_STEP_...; how many products or sequences */
+    const void *arguments; /* qc_product[count], qc_norm, ... qc_attention[count] */
 } qc_step;
 
-/* The steps one after another, as if everything had happened `shift` positions later than it says: angles, places in the
- * cache and the start of attention move on. Stops at the first failure and returns its status. */
+/* The steps one after another, as if everything had happened `shift` positions later than it says: angles, places in
+ * the cache and the start of attention move on. Stops at the first failure and returns its status. */
 QC_API int32_t qc_run(qc_pool *pool, int32_t isa, int32_t mode, const qc_step *steps, int32_t count, int64_t shift);
 
 /* Rows of logits, in place, to log-probabilities: maximum and exp in float32, sum and logarithm in float64.
  * cap != 0: logits are capped as scores are, first. */
-QC_API int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale, float cap);
+QC_API int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale,
+                              float cap);
 
 /* Per row of log-probabilities (base, other): sum of exp(base) (base - other) over base > -16 (terms in float32, sum in
  * float64), and the first index of the largest element of each. */
-QC_API int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float *other, int64_t rows, int64_t columns,
-                             double *divergence, int64_t *base_top, int64_t *other_top);
+QC_API int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float *other, int64_t rows,
+                             int64_t columns, double *divergence, int64_t *base_top, int64_t *other_top);
 
-/* For benchmarks: run the multiply-adds that products are made of in registers alone, on the calling thread, and return how
- * many operations (a multiplication and an addition are two) that was. kind: a QC_ACTIVATIONS_ value. */
+/* For benchmarks: run the multiply-adds that products are made of in registers alone, on the calling thread, and return
+ * how many operations (a multiplication and an addition are two) that was. kind: a QC_ACTIVATIONS_ value. */
 QC_API int64_t qc_peak(int32_t isa, int32_t kind, int64_t rounds);
 #endif

@@ -17,8 +17,13 @@ _CHECKPOINT_SUFFIXES = (".safetensors", ".json", ".model", ".jinja")
 _PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
 
 
-def open_model(path: str | os.PathLike[str], *, architecture: str | None = None, pre_tokenizer: str | None = None,
-               chat_template: str | None = None) -> Model:
+def open_model(
+    path: str | os.PathLike[str],
+    *,
+    architecture: str | None = None,
+    pre_tokenizer: str | None = None,
+    chat_template: str | None = None,
+) -> Model:
     """Open the checkpoint folder or GGUF file ``path``: headers, configuration and vocabulary, not the weights.
 
     The three options say what a checkpoint does not, and so make no sense for a GGUF (UsageError). Raises MissingFile,
@@ -30,8 +35,9 @@ def open_model(path: str | os.PathLike[str], *, architecture: str | None = None,
 
         checkpoint = Checkpoint(path)
         try:
-            model = families.load_checkpoint(checkpoint, architecture=architecture, pre_tokenizer=pre_tokenizer,
-                                             chat_template=chat_template)
+            model = families.load_checkpoint(
+                checkpoint, architecture=architecture, pre_tokenizer=pre_tokenizer, chat_template=chat_template
+            )
         except BaseException:
             checkpoint.close()
             raise
@@ -56,12 +62,19 @@ def _explain_other_files(path: str | os.PathLike[str]) -> None:
     where = os.fspath(path)
     if not os.path.exists(path):
         looks_like_hub = where.count("/") == 1 and not where.startswith((".", "/", "~"))
-        raise MissingFile("no such file or folder", where=where,
-                          hint=f"to fetch it from the hub: hf download {where}" if looks_like_hub else None)
+        raise MissingFile(
+            "no such file or folder",
+            where=where,
+            hint=f"to fetch it from the hub: hf download {where}" if looks_like_hub else None,
+        )
     suffix = os.path.splitext(where)[1].lower()
     if suffix in _PICKLE_SUFFIXES:
-        raise PickleCheckpoint("a pickle: reading one runs whatever code it contains", where=where,
-                               hint="take the safetensors version of the checkpoint")
+        raise PickleCheckpoint(
+            "a pickle: reading one runs whatever code it contains",
+            where=where,
+            hint="take the safetensors version of the checkpoint",
+        )
     if suffix in _CHECKPOINT_SUFFIXES and os.path.isfile(path):
-        raise UnsupportedFile("a file of a checkpoint", where=where,
-                              hint=f"give the folder: {os.path.dirname(where) or '.'}")
+        raise UnsupportedFile(
+            "a file of a checkpoint", where=where, hint=f"give the folder: {os.path.dirname(where) or '.'}"
+        )

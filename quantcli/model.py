@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy
 
     from quantcli.container import Value
-    from quantcli.formats import TensorType
+    from quantcli.ggml.tensor_types import TensorType
 
 
 class RowReader(Protocol):

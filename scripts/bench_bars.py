@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -28,12 +27,20 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import bench_kernels  # noqa: E402
 import bench_quality  # noqa: E402
 import kernel_report as report  # noqa: E402
-from quantcli import formats, kernels, recipes  # noqa: E402
+
+from quantcli.ggml import kernels, tensor_types
+from quantcli.plan import recipes  # noqa: E402
 
 Row = tuple[str, str, str, bool]  # what, bar, measured, met
 #: types of one bar (bench_quality.BARS; without one the mean may be 1); the worst tensor may be 1 everywhere
-ERROR_GROUPS = (("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"), ("IQ4_NL", "IQ4_XS"),
-                ("Q4_K", "Q5_K", "Q2_K", "Q4_1", "Q5_1"), ("Q6_K",), ("Q3_K", "Q4_0", "Q5_0"), ("IQ1_S", "IQ1_M"))
+ERROR_GROUPS = (
+    ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"),
+    ("IQ4_NL", "IQ4_XS"),
+    ("Q4_K", "Q5_K", "Q2_K", "Q4_1", "Q5_1"),
+    ("Q6_K",),
+    ("Q3_K", "Q4_0", "Q5_0"),
+    ("IQ1_S", "IQ1_M"),
+)
 THREADS = (1, 2, 3, 7)
 
 
@@ -46,29 +53,41 @@ def decoding() -> Iterator[Row]:
             if not (key.startswith("decode/") and key.endswith("/bytes")):
                 continue
             name = key.split("/")[1]
-            row, raw, expected = formats.by_name(name), golden[key], golden[f"decode/{name}/values"]
+            row, raw, expected = tensor_types.by_name(name), golden[key], golden[f"decode/{name}/values"]
             kinds.add(name)
             for isa, usable in kernels.instruction_sets():
                 if usable:
                     found = kernels.decode(row.id, raw, expected.size // row.block, row.block, isa=isa)
                     equal += found.tobytes() == expected.tobytes()
                     total += 1
-    yield f"decode, {len(kinds)} types", "bit-exact", f"{equal} of {total} recorded arrays and instruction sets", equal == total
+    yield (
+        f"decode, {len(kinds)} types",
+        "bit-exact",
+        f"{equal} of {total} recorded arrays and instruction sets",
+        equal == total,
+    )
 
 
 def speed(options: argparse.Namespace) -> Iterator[Row]:
     """The bars of kernel_report.py for the types with a scale search."""
     usable = [name for name, supported in kernels.instruction_sets() if supported and name in ("avx2", "neon")]
-    bench = bench_kernels.Bench(types.SimpleNamespace(
-        ggml=options.ggml, isa=usable, rounds=None, quick=options.quick, searches=list(kernels.SEARCHES)))
-    encode = [bench.encoders(formats.by_name(name), True) for name in report.SEARCHED]
+    bench = bench_kernels.Bench(
+        types.SimpleNamespace(
+            ggml=options.ggml, isa=usable, rounds=None, quick=options.quick, searches=list(kernels.SEARCHES)
+        )
+    )
+    encode = [bench.encoders(tensor_types.by_name(name), True) for name in report.SEARCHED]
     result = {"encode": [entry for entry in encode if entry], "isas": usable}
     source = "" if bench.ggml else ", ggml's figure recorded on another machine"
     for bar in report.bars(result):
         what = "all types with a search" if bar["of"] == len(report.SEARCHED) else " ".join(bar["names"])
         missed = "".join(f"; {name} {times:.1f}x" for name, times in bar["missed_by"].items())
-        yield (f"`--search {bar['search']}`, {bar['isa']}, times faster than ggml{source}: {what}, {bar['what']}",
-               f"{bar['bar']:g}x", f"{bar['reached']:.1f}x{missed}", bar["met"])
+        yield (
+            f"`--search {bar['search']}`, {bar['isa']}, times faster than ggml{source}: {what}, {bar['what']}",
+            f"{bar['bar']:g}x",
+            f"{bar['reached']:.1f}x{missed}",
+            bar["met"],
+        )
 
 
 def error(options: argparse.Namespace) -> Iterator[Row]:
@@ -84,9 +103,12 @@ def error(options: argparse.Namespace) -> Iterator[Row]:
         for names in ERROR_GROUPS:
             bar = bench_quality.BARS.get(names[0], 1.0)
             found = {name: lines[name][of] for name in names}
-            yield (f"weighted error over ggml's, mean of {len(tensors)} tensors (worst): {weights}", f"{bar:.2f} (1.00)",
-                   ", ".join(f"{name} {at['mean']:.3f} ({at['worst']:.3f})" for name, at in found.items()),
-                   all(at["mean"] <= bar and at["worst"] <= 1 for at in found.values()))
+            yield (
+                f"weighted error over ggml's, mean of {len(tensors)} tensors (worst): {weights}",
+                f"{bar:.2f} (1.00)",
+                ", ".join(f"{name} {at['mean']:.3f} ({at['worst']:.3f})" for name, at in found.items()),
+                all(at["mean"] <= bar and at["worst"] <= 1 for at in found.values()),
+            )
 
 
 def one_set_of_bytes() -> Iterator[Row]:
@@ -94,8 +116,12 @@ def one_set_of_bytes() -> Iterator[Row]:
     generator = numpy.random.default_rng(11)
     x = (generator.standard_t(4, (84, 1024)) * 0.03).astype(numpy.float32)
     importance = generator.lognormal(size=1024).astype(numpy.float32)
-    searches = [(row, search) for row in formats.BY_ID.values() for search in kernels.SEARCHES
-                if kernels.can_encode(row.id, search)]
+    searches = [
+        (row, search)
+        for row in tensor_types.BY_ID.values()
+        for search in kernels.SEARCHES
+        if kernels.can_encode(row.id, search)
+    ]
 
     def digest(isa: str, threads: int) -> str:
         total = hashlib.sha256()
@@ -108,16 +134,30 @@ def one_set_of_bytes() -> Iterator[Row]:
 
     usable = [name for name, supported in kernels.instruction_sets() if supported]
     found = {digest(isa, threads) for isa in usable for threads in THREADS}
-    yield (f"one sha256 for {len(searches)} types and searches over {', '.join(usable)} and "
-           f"{', '.join(map(str, THREADS))} threads (NEON: `make test-arm64`)", "1", str(len(found)), len(found) == 1)
+    yield (
+        f"one sha256 for {len(searches)} types and searches over {', '.join(usable)} and "
+        f"{', '.join(map(str, THREADS))} threads (NEON: `make test-arm64`)",
+        "1",
+        str(len(found)),
+        len(found) == 1,
+    )
 
 
 def edges() -> Iterator[Row]:
     """The suite's edge patterns: an error, or valid blocks."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "tests/test_kernel_edges.py"], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "tests/ggml/test_kernel_edges.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     last = done.stdout.strip().splitlines()[-1]
-    yield "NaN, Inf, denormal, huge and zero rows x every type (tests/test_kernel_edges.py)", "all", last, done.returncode == 0
+    yield (
+        "NaN, Inf, denormal, huge and zero rows x every type (tests/ggml/test_kernel_edges.py)",
+        "all",
+        last,
+        done.returncode == 0,
+    )
 
 
 def all_recipes(options: argparse.Namespace) -> Iterator[Row]:
@@ -127,8 +167,19 @@ def all_recipes(options: argparse.Namespace) -> Iterator[Row]:
         return
     names = [name for name, row in recipes.FILE_TYPES.items() if row.selectable and not row.copies]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "quantcli", "convert", str(model), "-o", folder, "--json", "--imatrix",
-                   str(options.shared / "golden" / "mid-imatrix.gguf"), *(word for name in names for word in ("-t", name))]
+        command = [
+            sys.executable,
+            "-m",
+            "quantcli",
+            "convert",
+            str(model),
+            "-o",
+            folder,
+            "--json",
+            "--imatrix",
+            str(options.shared / "golden" / "mid-imatrix.gguf"),
+            *(word for name in names for word in ("-t", name)),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         yield "all recipes in one command", "all", done.stderr.strip(), False
@@ -136,8 +187,12 @@ def all_recipes(options: argparse.Namespace) -> Iterator[Row]:
     made = json.loads(done.stdout)
     share = made["reading_seconds"] / made["threads"] / made["seconds"]
     count = len(made["outputs"])
-    yield (f"all {len(names)} recipes of models/mid from one read", str(len(names)),
-           f"{count} in {made['seconds']:.2f} s, {share:.1%} of it reading", count == len(names))
+    yield (
+        f"all {len(names)} recipes of models/mid from one read",
+        str(len(names)),
+        f"{count} in {made['seconds']:.2f} s, {share:.1%} of it reading",
+        count == len(names),
+    )
 
 
 def main() -> int:
@@ -148,8 +203,12 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too, dated")
     options = parser.parse_args()
     about = report.machine()
-    lines = [f"{about['date']}, {about['cpu']}; `python scripts/bench_bars.py`", "",
-             "| what | bar | measured | |", "|---|---|---|---|"]
+    lines = [
+        f"{about['date']}, {about['cpu']}; `python scripts/bench_bars.py`",
+        "",
+        "| what | bar | measured | |",
+        "|---|---|---|---|",
+    ]
     print("\n".join(lines), flush=True)
     missed = 0
     for part in (decoding(), speed(options), error(options), one_set_of_bytes(), edges(), all_recipes(options)):

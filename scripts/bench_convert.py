@@ -60,14 +60,35 @@ class Bench:
     def checkpoint(self, name: str, gigabytes: float, shape: Sequence[str]) -> tuple[Path, Path]:
         """A checkpoint folder and its importance matrix."""
         folder, matrix = self.scratch / name, self.scratch / f"{name}.imatrix.gguf"
-        process([sys.executable, str(ROOT / "scripts" / "make_checkpoint.py"), str(folder), *shape,
-                 "--gigabytes", str(gigabytes), "--imatrix", str(matrix)])
+        process(
+            [
+                sys.executable,
+                str(ROOT / "scripts" / "make_checkpoint.py"),
+                str(folder),
+                *shape,
+                "--gigabytes",
+                str(gigabytes),
+                "--imatrix",
+                str(matrix),
+            ]
+        )
         return folder, matrix
 
     def convert(self, source: Path, types: Sequence[str], *more: str) -> Run:
         """`quantcli convert` of ``source`` into the scratch folder."""
-        command = [sys.executable, "-m", "quantcli", "convert", str(source), "--quiet", "--force", "--threads",
-                   str(self.threads), *more, "-o"]
+        command = [
+            sys.executable,
+            "-m",
+            "quantcli",
+            "convert",
+            str(source),
+            "--quiet",
+            "--force",
+            "--threads",
+            str(self.threads),
+            *more,
+            "-o",
+        ]
         command.append(str(self.output(source, types[0]) if len(types) == 1 else self.scratch))
         for name in types:
             command += ["-t", name]
@@ -81,8 +102,14 @@ class Bench:
         assert self.peer
         script = [self.peer, __file__, "--peer-child", str(source), str(matrix), str(target), str(self.threads)]
         os.sync()
-        done = subprocess.run(script, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                              env=os.environ | {"PYTHONPATH": str(ROOT)})
+        done = subprocess.run(
+            script,
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
         return Run(*json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -116,8 +143,10 @@ def alternating(count: int, *actions: Callable[[], Run]) -> list[list[Run]]:
 
 def against_peer(bench: Bench, source: Path, matrix: Path) -> None:
     """Checkpoint to Q4_K_M with importance, both searches, against the peer's quantizer."""
-    actions = [lambda: bench.convert(source, ["Q4_K_M"], "--imatrix", str(matrix), "--search", "ggml"),
-               lambda: bench.convert(source, ["Q4_K_M"], "--imatrix", str(matrix))]
+    actions = [
+        lambda: bench.convert(source, ["Q4_K_M"], "--imatrix", str(matrix), "--search", "ggml"),
+        lambda: bench.convert(source, ["Q4_K_M"], "--imatrix", str(matrix)),
+    ]
     base, theirs = bench.output(source, "BF16"), bench.scratch / "peer.gguf"
     if bench.peer:
         bench.convert(source, ["BF16"])
@@ -128,10 +157,16 @@ def against_peer(bench: Bench, source: Path, matrix: Path) -> None:
         text = f"{median(runs):.2f} s"
         if peer is not None:
             ours, theirs_used = median(runs, "processor"), median(times[2], "processor")
-            text += (f", llama.cpp {peer:.2f} s: {peer / median(runs):.2f}x "
-                     f"(processor time {ours:.1f} s, {theirs_used:.1f} s: {theirs_used / ours:.2f}x)")
-        bench.add(f"checkpoint -> Q4_K_M with imatrix, {search}", text, f">= {SPEED_BAR:g}x",
-                  None if peer is None else peer / median(runs) >= SPEED_BAR)
+            text += (
+                f", llama.cpp {peer:.2f} s: {peer / median(runs):.2f}x "
+                f"(processor time {ours:.1f} s, {theirs_used:.1f} s: {theirs_used / ours:.2f}x)"
+            )
+        bench.add(
+            f"checkpoint -> Q4_K_M with imatrix, {search}",
+            text,
+            f">= {SPEED_BAR:g}x",
+            None if peer is None else peer / median(runs) >= SPEED_BAR,
+        )
     if bench.peer:
         bench.convert(source, ["Q4_K_M"], "--imatrix", str(matrix), "--search", "ggml")
         equal, count = same_tensors(bench.output(source, "Q4_K_M"), theirs)
@@ -155,30 +190,40 @@ def same_tensors(ours: Path, theirs: Path) -> tuple[int, int]:
                 a.seek(left.data_start + info.offset), b.seek(right.data_start + other.offset)
                 equal += a.read(info.bytes) == b.read(info.bytes)
         print(json.dumps([equal, len(left.tensors)]))"""
-    done = subprocess.run([sys.executable, "-c", code, str(ours), str(theirs)], cwd=ROOT, check=True,
-                          stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ours), str(theirs)], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
     equal, count = json.loads(done.stdout)
     return equal, count
 
 
 def together(bench: Bench, source: Path) -> None:
     """Three types in one command against three commands."""
+
     def three() -> Run:
         runs = [bench.convert(source, [name]) for name in THREE]
         return Run(sum(run.seconds for run in runs), sum(run.processor for run in runs), max(run.peak for run in runs))
 
     one, several = alternating(bench.runs, lambda: bench.convert(source, THREE), three)
     ratio = median(one) / median(several)
-    bench.add(f"{', '.join(THREE)} in one command", f"{median(one):.2f} s, three commands {median(several):.2f} s: "
-              f"{ratio:.2f}x", f"<= {TOGETHER_BAR:g}x", ratio <= TOGETHER_BAR)
+    bench.add(
+        f"{', '.join(THREE)} in one command",
+        f"{median(one):.2f} s, three commands {median(several):.2f} s: {ratio:.2f}x",
+        f"<= {TOGETHER_BAR:g}x",
+        ratio <= TOGETHER_BAR,
+    )
 
 
 def memory(bench: Bench, source: Path, matrix: Path, size: float) -> int:
     """Peak of one conversion."""
     run = bench.convert(source, ["Q4_K_M"], "--imatrix", str(matrix))
     bar = MEMORY_BAR + 3 * slab_bytes() * bench.threads
-    bench.add(f"peak resident memory, {size:g} GB -> Q4_K_M with imatrix", f"{run.peak / MIB:.0f} MiB",
-              f"<= {bar / MIB:.0f} MiB", run.peak <= bar)
+    bench.add(
+        f"peak resident memory, {size:g} GB -> Q4_K_M with imatrix",
+        f"{run.peak / MIB:.0f} MiB",
+        f"<= {bar / MIB:.0f} MiB",
+        run.peak <= bar,
+    )
     return run.peak
 
 
@@ -213,8 +258,9 @@ def floor(bench: Bench, source: Path) -> None:
         os.fsync(file.fileno())
     written = time.perf_counter() - start
     copy.unlink()
-    bench.add("floor of that conversion: reading; sha256; writing and fsync", f"{read:.2f} s; {hashed:.2f} s; "
-              f"{written:.2f} s")
+    bench.add(
+        "floor of that conversion: reading; sha256; writing and fsync", f"{read:.2f} s; {hashed:.2f} s; {written:.2f} s"
+    )
 
 
 # ---- the peer
@@ -227,7 +273,7 @@ def peer_child(source: str, matrix: str, target: str, threads: str) -> None:
 
     import llama_cpp
 
-    from quantcli import imatrix
+    from quantcli.statistics import imatrix
 
     entries = imatrix.read(matrix).entries
     data = (llama_cpp.llama_model_imatrix_data * (len(entries) + 1))()
@@ -274,12 +320,25 @@ def machine() -> str:
 
 def report(bench: Bench, command: str) -> str:
     """The Markdown table with what is needed to repeat it."""
-    peer = "no llama.cpp here" if bench.peer is None else "llama.cpp: " + subprocess.run(
-        [bench.peer, "-c", "import llama_cpp; print('llama-cpp-python', llama_cpp.__version__)"],
-        stdout=subprocess.PIPE, text=True).stdout.strip()
-    lines = [f"{datetime.date.today()}, {machine()}, Python {platform.python_version()}; {bench.threads} threads, "
-             f"median of {bench.runs}; {peer}.", "", f"`{command}`", "",
-             "| what | measured | bar | |", "|---|---|---|---|"]
+    peer = (
+        "no llama.cpp here"
+        if bench.peer is None
+        else "llama.cpp: "
+        + subprocess.run(
+            [bench.peer, "-c", "import llama_cpp; print('llama-cpp-python', llama_cpp.__version__)"],
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout.strip()
+    )
+    lines = [
+        f"{datetime.date.today()}, {machine()}, Python {platform.python_version()}; {bench.threads} threads, "
+        f"median of {bench.runs}; {peer}.",
+        "",
+        f"`{command}`",
+        "",
+        "| what | measured | bar | |",
+        "|---|---|---|---|",
+    ]
     lines += [f"| {' | '.join(row)} |" for row in bench.rows]
     return "\n".join(lines) + "\n"
 
@@ -296,8 +355,9 @@ def measure(bench: Bench, sizes: tuple[float, float], shape: Sequence[str]) -> N
         path.unlink()
     large, matrix = bench.checkpoint("large", sizes[1], shape)
     more = memory(bench, large, matrix, sizes[1]) - peak
-    bench.add("growth of the peak between the two sizes", f"{more / MIB:+.0f} MiB", "0 (within 16 MiB)",
-              more < 16 * MIB)
+    bench.add(
+        "growth of the peak between the two sizes", f"{more / MIB:+.0f} MiB", "0 (within 16 MiB)", more < 16 * MIB
+    )
 
 
 def main() -> None:

@@ -27,11 +27,12 @@ import numpy
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import kernel_report as report  # noqa: E402
-from quantcli import formats, kernels  # noqa: E402
+
+from quantcli.ggml import kernels, tensor_types  # noqa: E402
 
 MOST_ROWS, COLUMNS = 256, 4096
 RECORDED = ROOT / "tests" / "golden" / "ggml-speed.json"
-NEEDS_IMPORTANCE = ("IQ2_XXS", "IQ2_XS", "IQ1_S")      # ggml aborts without
+NEEDS_IMPORTANCE = ("IQ2_XXS", "IQ2_XS", "IQ1_S")  # ggml aborts without
 
 
 def find_ggml(path: Path | None) -> Path | None:
@@ -55,7 +56,9 @@ def ggml_encoder(path: Path) -> Callable:
 
     def encode(type_id, x, importance, out):
         initialise(type_id)
-        chunk(type_id, x.ctypes.data, out.ctypes.data, 0, *x.shape, None if importance is None else importance.ctypes.data)
+        chunk(
+            type_id, x.ctypes.data, out.ctypes.data, 0, *x.shape, None if importance is None else importance.ctypes.data
+        )
 
     return encode
 
@@ -75,7 +78,10 @@ def alternate(contenders: dict[str, Callable[[], None]], rounds: int, weights: i
             run()
             if turn:
                 times[name].append(time.thread_time_ns() - start)
-    return {name: {"median": statistics.median(spent) / weights, "min": min(spent) / weights} for name, spent in times.items()}
+    return {
+        name: {"median": statistics.median(spent) / weights, "min": min(spent) / weights}
+        for name, spent in times.items()
+    }
 
 
 def rows_for(name: str, weighted: bool, quick: bool) -> int:
@@ -96,32 +102,44 @@ class Bench:
         self.isas, self.rounds, self.quick = options.isa, options.rounds or (3 if options.quick else 5), options.quick
         self.searches = options.searches
 
-    def encoders(self, row: formats.TensorType, weighted: bool) -> dict | None:
+    def encoders(self, row: tensor_types.TensorType, weighted: bool) -> dict | None:
         """All searches and instruction sets of one type, and ggml, in turns; None where nothing can be measured."""
         searches = [search for search in self.searches if kernels.can_encode(row.id, search)]
         if row.importance == "ignored":
-            searches = searches[:1]                    # no search: the same function
+            searches = searches[:1]  # no search: the same function
         if not searches or (not weighted and row.importance == "required"):
             return None
-        x, importance = self.x[:rows_for(row.name, weighted, self.quick)], self.importance if weighted else None
-        width = formats.row_bytes(row, COLUMNS)
+        x, importance = self.x[: rows_for(row.name, weighted, self.quick)], self.importance if weighted else None
+        width = tensor_types.row_bytes(row, COLUMNS)
         out = {key: numpy.zeros((len(x), width), numpy.uint8) for key in ("ours", "ggml")}
         contenders: dict[str, Callable[[], None]] = {
             f"{search} {isa}": lambda search=search, isa=isa: kernels.encode(
-                row.id, x, importance, search=search, out=out["ours"], isa=isa)
-            for search in searches for isa in self.isas}
+                row.id, x, importance, search=search, out=out["ours"], isa=isa
+            )
+            for search in searches
+            for isa in self.isas
+        }
         if self.ggml and row.name != "F32" and (weighted or row.name not in NEEDS_IMPORTANCE):
             contenders["ggml"] = lambda: self.ggml(row.id, x, importance, out["ggml"])
         times = alternate(contenders, self.rounds, x.size)
         same, measured = None, "ggml" in times
         if measured and "ggml" in searches:
-            same = all(numpy.array_equal(kernels.encode(row.id, x, importance, isa=isa), out["ggml"]) for isa in self.isas)
-        return {"type": row.name, "importance": weighted, "rows": len(x), "same_bytes": same,
-                "ggml": times.pop("ggml", None) or recorded(row.name, weighted), "measured": measured, "ours": times}
+            same = all(
+                numpy.array_equal(kernels.encode(row.id, x, importance, isa=isa), out["ggml"]) for isa in self.isas
+            )
+        return {
+            "type": row.name,
+            "importance": weighted,
+            "rows": len(x),
+            "same_bytes": same,
+            "ggml": times.pop("ggml", None) or recorded(row.name, weighted),
+            "measured": measured,
+            "ours": times,
+        }
 
-    def decoder(self, row: formats.TensorType) -> dict:
+    def decoder(self, row: tensor_types.TensorType) -> dict:
         """Decoding of random blocks."""
-        raw = numpy.random.default_rng(row.id).integers(0, 256, (64, formats.row_bytes(row, COLUMNS)), numpy.uint8)
+        raw = numpy.random.default_rng(row.id).integers(0, 256, (64, tensor_types.row_bytes(row, COLUMNS)), numpy.uint8)
         out = numpy.empty((64, COLUMNS), numpy.float32)
         contenders = {isa: lambda isa=isa: kernels.decode(row.id, raw, 64, COLUMNS, out, isa=isa) for isa in self.isas}
         return {"type": row.name, "ours": alternate(contenders, 2 * self.rounds, out.size)}
@@ -151,9 +169,17 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     bench = Bench(options)
-    rows = [row for row in formats.BY_ID.values() if options.types is None or row.name in options.types]
-    result: dict = {"schema": 1, **report.machine(), "columns": COLUMNS, "rounds": bench.rounds, "isas": options.isa,
-                    "ggml_measured": bench.ggml is not None, "encode": [], "decode": []}
+    rows = [row for row in tensor_types.BY_ID.values() if options.types is None or row.name in options.types]
+    result: dict = {
+        "schema": 1,
+        **report.machine(),
+        "columns": COLUMNS,
+        "rounds": bench.rounds,
+        "isas": options.isa,
+        "ggml_measured": bench.ggml is not None,
+        "encode": [],
+        "decode": [],
+    }
     show = (lambda line: None) if options.json else (lambda line: print(line, flush=True))
     for line in report.head(result):
         show(line)

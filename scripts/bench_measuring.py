@@ -45,8 +45,9 @@ class Spent:
 def run(*arguments: object) -> Spent:
     """`quantcli ARGUMENTS`."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "quantcli", *map(str, arguments)], cwd=ROOT,
-                               stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "quantcli", *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -67,41 +68,75 @@ def memory(files: dict[str, Path], given: argparse.Namespace) -> bool:
         peak = perplexity(files[name], MEMORY["chunks"], given.threads).resident
         met = peak - size <= MEMORY["bar"]
         good &= met
-        print(f"memory, perplexity of {name}, 4 x 512 tokens: {peak / 1e6:.0f} MB, weights {size / 1e6:.0f} MB, "
-              f"beyond them {(peak - size) / 1e6:.0f} MB (bar {MEMORY['bar'] / 1e6:.0f}): {verdict(met)}", flush=True)
+        print(
+            f"memory, perplexity of {name}, 4 x 512 tokens: {peak / 1e6:.0f} MB, weights {size / 1e6:.0f} MB, "
+            f"beyond them {(peak - size) / 1e6:.0f} MB (bar {MEMORY['bar'] / 1e6:.0f}): {verdict(met)}",
+            flush=True,
+        )
     return good
 
 
 def imatrix(files: dict[str, Path], given: argparse.Namespace, folder: Path) -> bool:
     """A calibration run against a perplexity run of the same tokens with the same activations."""
-    pairs = [(run("imatrix", files["BF16"], "-f", TEXT, "--chunks", IMATRIX["chunks"], "-o", folder / "imatrix.gguf",
-                  "--threads", given.threads, "-q", "--force"),
-              perplexity(files["BF16"], IMATRIX["chunks"], given.threads, "--activations", "float"))
-             for _ in range(given.rounds)]
-    return show(f"imatrix, {IMATRIX['chunks']} x 512 tokens", "perplexity with float activations", pairs,
-                IMATRIX["bar"])
+    pairs = [
+        (
+            run(
+                "imatrix",
+                files["BF16"],
+                "-f",
+                TEXT,
+                "--chunks",
+                IMATRIX["chunks"],
+                "-o",
+                folder / "imatrix.gguf",
+                "--threads",
+                given.threads,
+                "-q",
+                "--force",
+            ),
+            perplexity(files["BF16"], IMATRIX["chunks"], given.threads, "--activations", "float"),
+        )
+        for _ in range(given.rounds)
+    ]
+    return show(
+        f"imatrix, {IMATRIX['chunks']} x 512 tokens", "perplexity with float activations", pairs, IMATRIX["bar"]
+    )
 
 
 def compare(files: dict[str, Path], given: argparse.Namespace) -> bool:
     """One comparison of four models against five perplexity runs, the reference's with float activations."""
     chunks, pairs = COMPARE["chunks"], []
     for _ in range(given.rounds):
-        together = run("compare", files["BF16"], *(files[name] for name in COMPARED), "-f", TEXT, "--chunks", chunks,
-                       "--threads", given.threads, "-q")
+        together = run(
+            "compare",
+            files["BF16"],
+            *(files[name] for name in COMPARED),
+            "-f",
+            TEXT,
+            "--chunks",
+            chunks,
+            "--threads",
+            given.threads,
+            "-q",
+        )
         alone = perplexity(files["BF16"], chunks, given.threads, "--activations", "float")
         for name in COMPARED:
             alone += perplexity(files[name], chunks, given.threads)
         pairs.append((together, alone))
-    return show(f"compare with {len(COMPARED)} models, {chunks} x 512 tokens", "five perplexity runs", pairs,
-                COMPARE["bar"])
+    return show(
+        f"compare with {len(COMPARED)} models, {chunks} x 512 tokens", "five perplexity runs", pairs, COMPARE["bar"]
+    )
 
 
 def show(what: str, against: str, pairs: Sequence[tuple[Spent, Spent]], bar: float) -> bool:
     ratio = median(own.cpu / other.cpu for own, other in pairs)
     own, other = (median(pair[i].cpu for pair in pairs) for i in (0, 1))
     wall = median(own.wall / other.wall for own, other in pairs)
-    print(f"{what}: {own:.1f} s of processor time, {against} {other:.1f} s: {ratio:.2f}x (bar {bar}x; wall {wall:.2f}x; "
-          f"median of {len(pairs)}): {verdict(ratio <= bar)}", flush=True)
+    print(
+        f"{what}: {own:.1f} s of processor time, {against} {other:.1f} s: {ratio:.2f}x (bar {bar}x; wall {wall:.2f}x; "
+        f"median of {len(pairs)}): {verdict(ratio <= bar)}",
+        flush=True,
+    )
     return ratio <= bar
 
 
@@ -114,16 +149,23 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--parts", nargs="+", default=["memory", "imatrix", "compare"],
-                        choices=("memory", "imatrix", "compare"))
+    parser.add_argument(
+        "--parts", nargs="+", default=["memory", "imatrix", "compare"], choices=("memory", "imatrix", "compare")
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="quantcli-bench-") as scratch:
         folder = Path(scratch)
         files = {name: folder / f"{name}.gguf" for name in ("BF16", *COMPARED)}
         for name, path in files.items():
             run("convert", given.checkpoint.absolute(), "-t", name, "-o", path, "-q")
-        good = [{"memory": lambda: memory(files, given), "imatrix": lambda: imatrix(files, given, folder),
-                 "compare": lambda: compare(files, given)}[part]() for part in given.parts]
+        good = [
+            {
+                "memory": lambda: memory(files, given),
+                "imatrix": lambda: imatrix(files, given, folder),
+                "compare": lambda: compare(files, given),
+            }[part]()
+            for part in given.parts
+        ]
     return 0 if all(good) else 1
 
 

@@ -25,7 +25,9 @@ import kernel_report  # noqa: E402
 import objectives  # noqa: E402
 from bench_quality import linear_tensors  # noqa: E402
 from bench_searches import TEXTS, divergences, imatrix_path, quantize, with_blocks_of, write_page  # noqa: E402
-from quantcli import convert, kernels  # noqa: E402
+
+from quantcli.commands import convert
+from quantcli.ggml import kernels  # noqa: E402
 
 Array = numpy.ndarray
 TYPES = ("Q4_0", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ4_XS", "IQ3_S")
@@ -56,8 +58,12 @@ def encoder(name: str, given: bool, rule: Rule) -> Callable:
     def encode(row, x: Array, importance: Array) -> Array:
         q = importance.astype(numpy.float64) if given else None
         weights = rule(name, x.astype(numpy.float64), q).astype(numpy.float32)
-        return numpy.concatenate([kernels.encode(row.id, x[i : i + 1], numpy.ascontiguousarray(weights[i]), search="best")
-                                  for i in range(len(x))])
+        return numpy.concatenate(
+            [
+                kernels.encode(row.id, x[i : i + 1], numpy.ascontiguousarray(weights[i]), search="best")
+                for i in range(len(x))
+            ]
+        )
 
     return encode
 
@@ -87,8 +93,11 @@ def lines_of(name: str, base: Path, given: argparse.Namespace, tensors: list) ->
 
         for key in RULES:
             of = [divergence(key, text) / divergence((key[0], ""), text) for text in TEXTS]
-            yield (f"| {name} | {'yes' if key[0] else 'no'} | {key[1]} | " + " | ".join(f"{ratio:.3f}" for ratio in of)
-                   + f" | {float(numpy.mean(of)):.3f} |")
+            yield (
+                f"| {name} | {'yes' if key[0] else 'no'} | {key[1]} | "
+                + " | ".join(f"{ratio:.3f}" for ratio in of)
+                + f" | {float(numpy.mean(of)):.3f} |"
+            )
 
 
 def main() -> None:
@@ -101,7 +110,10 @@ def main() -> None:
     given = parser.parse_args()
     about = kernel_report.machine()
     tensors = list(linear_tensors(given.shared / "models" / "mid", imatrix_path(given.shared), 1))
-    lines = [f"| type | imatrix | weights of the squared errors | {' | '.join(TEXTS)} | mean |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        f"| type | imatrix | weights of the squared errors | {' | '.join(TEXTS)} | mean |",
+        "|---|---|---|---|---|---|---|",
+    ]
     print("\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory(prefix="quantcli-objectives-") as folder:
         base = Path(folder) / "base.gguf"

@@ -24,14 +24,30 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import objectives  # noqa: E402
 from bench_kernels import find_ggml, ggml_encoder  # noqa: E402
-from quantcli import formats, imatrix, kernels  # noqa: E402
+
+from quantcli.ggml import kernels, tensor_types
 from quantcli.loader import open_model  # noqa: E402
+from quantcli.statistics import imatrix  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 #: type -> the mean ratio that it should reach with importance; every tensor should stay at or below 1
 BARS = {
-    "Q4_0": 1.0, "Q4_1": 0.97, "Q5_0": 1.0, "Q5_1": 0.97, "Q2_K": 0.97, "Q3_K": 1.0, "Q4_K": 0.97, "Q5_K": 0.97, "Q6_K": 0.93,
-    "IQ2_XXS": 0.96, "IQ2_XS": 0.96, "IQ2_S": 0.96, "IQ3_XXS": 0.96, "IQ3_S": 0.96, "IQ4_NL": 0.95, "IQ4_XS": 0.95,
+    "Q4_0": 1.0,
+    "Q4_1": 0.97,
+    "Q5_0": 1.0,
+    "Q5_1": 0.97,
+    "Q2_K": 0.97,
+    "Q3_K": 1.0,
+    "Q4_K": 0.97,
+    "Q5_K": 0.97,
+    "Q6_K": 0.93,
+    "IQ2_XXS": 0.96,
+    "IQ2_XS": 0.96,
+    "IQ2_S": 0.96,
+    "IQ3_XXS": 0.96,
+    "IQ3_S": 0.96,
+    "IQ4_NL": 0.95,
+    "IQ4_XS": 0.95,
 }
 NEEDS_IMPORTANCE = ("IQ2_XXS", "IQ2_XS", "IQ1_S")
 
@@ -53,7 +69,7 @@ def reference(path: Path | None) -> Callable:
     encode = ggml_encoder(path)
 
     def by_ggml(row, x, importance):
-        out = numpy.empty((len(x), formats.row_bytes(row, x.shape[1])), numpy.uint8)
+        out = numpy.empty((len(x), tensor_types.row_bytes(row, x.shape[1])), numpy.uint8)
         encode(row.id, x, importance, out)
         return out
 
@@ -62,11 +78,15 @@ def reference(path: Path | None) -> Callable:
 
 def ratios(name: str, x: numpy.ndarray, importance: numpy.ndarray | None, ggml: Callable) -> dict[str, float]:
     """Error of `best` over ggml's for one tensor, with the weights of either."""
-    row = formats.by_name(name)
-    ours, theirs = (kernels.decode(row.id, raw, *x.shape) for raw in (
-        kernels.encode(row.id, x, importance, search="best"), ggml(row, x, importance)))
-    return {of: objectives.error(name, x, importance, ours, of) / objectives.error(name, x, importance, theirs, of)
-            for of in objectives.WEIGHTS}
+    row = tensor_types.by_name(name)
+    ours, theirs = (
+        kernels.decode(row.id, raw, *x.shape)
+        for raw in (kernels.encode(row.id, x, importance, search="best"), ggml(row, x, importance))
+    )
+    return {
+        of: objectives.error(name, x, importance, ours, of) / objectives.error(name, x, importance, theirs, of)
+        for of in objectives.WEIGHTS
+    }
 
 
 def measure(name: str, tensors: list, plain: bool, ggml: Callable) -> dict:
@@ -75,16 +95,24 @@ def measure(name: str, tensors: list, plain: bool, ggml: Callable) -> dict:
     line = {"type": name, "importance": not plain, "bar": None if plain else BARS.get(name)}
     for of in objectives.WEIGHTS:
         worst = max(found, key=lambda tensor: found[tensor][of])
-        line[of] = {"mean": float(numpy.mean([each[of] for each in found.values()])), "worst": found[worst][of], "tensor": worst}
+        line[of] = {
+            "mean": float(numpy.mean([each[of] for each in found.values()])),
+            "worst": found[worst][of],
+            "tensor": worst,
+        }
     return line
 
 
 def show(line: dict) -> str:
     best, ggml, bar = line["best"], line["ggml"], line["bar"]
-    met = "" if bar is None else ("  met" if best["mean"] <= bar and best["worst"] <= 1 else "  MISSED") + f" (bar {bar})"
+    met = (
+        "" if bar is None else ("  met" if best["mean"] <= bar and best["worst"] <= 1 else "  MISSED") + f" (bar {bar})"
+    )
     kind = "imatrix" if line["importance"] else "plain"
-    return (f"{line['type']:8} {kind:8} mean {best['mean']:.4f}  worst {best['worst']:.4f} {best['tensor']}{met}"
-            f"; ggml's weights: {ggml['mean']:.4f} {ggml['worst']:.4f}")
+    return (
+        f"{line['type']:8} {kind:8} mean {best['mean']:.4f}  worst {best['worst']:.4f} {best['tensor']}{met}"
+        f"; ggml's weights: {ggml['mean']:.4f} {ggml['worst']:.4f}"
+    )
 
 
 def main() -> None:
@@ -104,7 +132,7 @@ def main() -> None:
     print(f"{len(tensors)} tensors; reference: {'ggml' if path else 'this build, --search ggml'}", file=sys.stderr)
     for name in options.types.split(","):
         for plain in (False, True) if options.plain else (False,):
-            if plain and name in NEEDS_IMPORTANCE or not kernels.can_encode(formats.by_name(name).id, "best"):
+            if plain and name in NEEDS_IMPORTANCE or not kernels.can_encode(tensor_types.by_name(name).id, "best"):
                 continue
             lines.append(measure(name, tensors, plain, ggml))
             if not options.json:

@@ -31,14 +31,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import kernel_report as report  # noqa: E402
 
-from quantcli import convert, formats, kernels  # noqa: E402
+from quantcli.commands import convert
+from quantcli.ggml import kernels, tensor_types  # noqa: E402
 from quantcli.runner.products import MODES, Products, can_multiply  # noqa: E402
 from quantcli.runner.replay import Stepper  # noqa: E402
 
 COLUMNS, ROWS, TOKENS, ROWS_OF_ONE = 2048, 2048, 512, 16384
 PROMPT, GENERATED = 448, 64  # together what a model of 512 positions takes
-TYPES = ("F32,F16,BF16,Q8_0,Q4_0,Q5_0,Q4_1,Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_NL,IQ4_XS,IQ3_S,IQ3_XXS,IQ2_S,IQ2_XS,IQ2_XXS,"
-         "IQ1_S,MXFP4")
+TYPES = (
+    "F32,F16,BF16,Q8_0,Q4_0,Q5_0,Q4_1,Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_NL,IQ4_XS,IQ3_S,IQ3_XXS,IQ2_S,IQ2_XS,IQ2_XXS,"
+    "IQ1_S,MXFP4"
+)
 FILE_TYPES = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q6_K", "IQ4_XS", "IQ3_S", "IQ2_XS")
 
 
@@ -66,7 +69,7 @@ def peaks(products: Products) -> dict[str, float]:
     return result
 
 
-def measure_type(kind: formats.TensorType, contenders: dict[str, Products], seconds: float) -> dict[str, float]:
+def measure_type(kind: tensor_types.TensorType, contenders: dict[str, Products], seconds: float) -> dict[str, float]:
     """GFLOP/s per mode for a batch, GB/s per mode for one token."""
     generator = numpy.random.default_rng(kind.id)
     part = generator.normal(0, 0.05, (256, COLUMNS)).astype(numpy.float32)
@@ -87,17 +90,21 @@ def product_table(names: list[str], isa: str | None, seconds: float) -> list[str
     roof = peaks(contenders["q8"])
     lines = [
         f"Peak of one core in registers ({isa or kernels.isa()}): float {roof['float']:.0f}, int16 "
-        f"(and BF16 pairs where the CPU has them) {roof['int16']:.0f}, int8 {roof['q8']:.0f} GOP/s.", "",
+        f"(and BF16 pairs where the CPU has them) {roof['int16']:.0f}, int8 {roof['q8']:.0f} GOP/s.",
+        "",
         "| type | q8 GFLOP/s | of peak | int16 | float | of peak | one token, q8 GB/s | float GB/s |",
-        "|---|---|---|---|---|---|---|---|"]
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name in names:
-        kind = formats.by_name(name)
+        kind = tensor_types.by_name(name)
         if not can_multiply(kind.id):
             continue
         got = measure_type(kind, contenders, seconds)
         top = roof["q8" if kind.quantized else "int16" if name == "BF16" else "float"]
-        lines.append(f"| {name} | {got['q8']:.0f} | {got['q8'] / top:.0%} | {got['int16']:.0f} | {got['float']:.0f} | "
-                     f"{got['float'] / roof['float']:.0%} | {got['q8 one']:.1f} | {got['float one']:.1f} |")
+        lines.append(
+            f"| {name} | {got['q8']:.0f} | {got['q8'] / top:.0%} | {got['int16']:.0f} | {got['float']:.0f} | "
+            f"{got['float'] / roof['float']:.0%} | {got['q8 one']:.1f} | {got['float one']:.1f} |"
+        )
     return lines
 
 
@@ -134,8 +141,15 @@ class Llama:
         from llama_cpp import Llama as Model
 
         with open("/dev/null", "w") as nothing, contextlib.redirect_stderr(nothing):
-            self.model = Model(str(path), n_ctx=PROMPT + GENERATED, n_batch=PROMPT, n_ubatch=PROMPT, n_threads=threads,
-                               n_threads_batch=threads, verbose=False)
+            self.model = Model(
+                str(path),
+                n_ctx=PROMPT + GENERATED,
+                n_batch=PROMPT,
+                n_ubatch=PROMPT,
+                n_threads=threads,
+                n_threads_batch=threads,
+                verbose=False,
+            )
 
     def prompt(self, tokens: numpy.ndarray) -> None:
         self.model.reset()
@@ -149,8 +163,7 @@ class Llama:
         self.model.close()
 
 
-def measure_model(path: Path, contenders: dict[str, type], threads: int,
-                  rounds: int) -> dict[str, tuple[float, float]]:
+def measure_model(path: Path, contenders: dict[str, type], threads: int, rounds: int) -> dict[str, tuple[float, float]]:
     """(prompt, generated) tokens per second of each contender, in turns."""
     tokens = numpy.random.default_rng(1).integers(3, 2000, PROMPT + GENERATED)
     running = {name: make(path, threads) for name, make in contenders.items()}
@@ -166,15 +179,18 @@ def measure_model(path: Path, contenders: dict[str, type], threads: int,
                 times[name].append((middle - start, clock() - middle))
     for model in running.values():
         model.close()
-    return {name: (PROMPT / min(t[0] for t in spent), GENERATED / min(t[1] for t in spent))
-            for name, spent in times.items()}
+    return {
+        name: (PROMPT / min(t[0] for t in spent), GENERATED / min(t[1] for t in spent)) for name, spent in times.items()
+    }
 
 
 def model_table(paths: list[Path], threads: int, rounds: int, show: Callable[[str], None]) -> None:
     peer = importlib.util.find_spec("llama_cpp") is not None
     contenders: dict[str, type] = {"quantcli": Ours, **({"llama.cpp": Llama} if peer else {})}
-    show(f"Tokens per second, {threads} threads, prompt of {PROMPT}, then {GENERATED} one by one; q8 activations"
-         + ("." if peer else "; llama.cpp is not installed here."))
+    show(
+        f"Tokens per second, {threads} threads, prompt of {PROMPT}, then {GENERATED} one by one; q8 activations"
+        + ("." if peer else "; llama.cpp is not installed here.")
+    )
     show("")
     show("| file | prompt | llama.cpp | ratio | generated | llama.cpp | ratio |")
     show("|---|---|---|---|---|---|---|")
@@ -218,7 +234,9 @@ def main() -> None:
     parser.add_argument("--types", default=TYPES, help="types of the first table, by commas; empty: no such table")
     parser.add_argument("--isa", help="instruction set of the first table (default: the best)")
     parser.add_argument("--models", type=Path, nargs="*", default=[], metavar="FILE", help="GGUF files for the second")
-    parser.add_argument("--build", type=Path, metavar="FOLDER", help="make the files of the second in FOLDER and take them")
+    parser.add_argument(
+        "--build", type=Path, metavar="FOLDER", help="make the files of the second in FOLDER and take them"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of the second table")
     parser.add_argument("--rounds", type=int, default=3, help="turns per model")
     parser.add_argument("--seconds", type=float, default=0.3, help="time per product")

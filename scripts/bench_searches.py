@@ -30,9 +30,14 @@ import kernel_report  # noqa: E402
 import objectives  # noqa: E402
 from bench_kernels import find_ggml  # noqa: E402
 from bench_quality import linear_tensors, reference  # noqa: E402
-from quantcli import container, convert, formats, kernels  # noqa: E402
-from quantcli.runner import compare  # noqa: E402
-from quantcli.runner.divergence import paired  # noqa: E402
+
+from quantcli import container
+from quantcli.commands import (
+    compare,  # noqa: E402
+    convert,
+)
+from quantcli.evaluate.divergence import paired  # noqa: E402
+from quantcli.ggml import kernels, tensor_types  # noqa: E402
 from quantcli.runner.session import Options  # noqa: E402
 
 TEXTS = {"wiki": "wiki.test.raw", "books": "books.txt", "code": "code.txt"}
@@ -49,9 +54,16 @@ MARKERS = ("<!-- measured -->", "<!-- /measured -->")
 def quantize(shared: Path, folder: Path, name: str, search: str) -> Path:
     """All matrices of the blocks in one type, the rest in Q8_0."""
     path = folder / f"{name}-{search}.gguf"
-    convert.convert(convert.Request(
-        source=shared / "models" / "mid", types=("Q8_0",), output=path, search=search, imatrix=imatrix_path(shared),
-        tensor_types=(rf"^blk\.[0-9]+\.[a-z_]+\.weight={name}",)))
+    convert.convert(
+        convert.Request(
+            source=shared / "models" / "mid",
+            types=("Q8_0",),
+            output=path,
+            search=search,
+            imatrix=imatrix_path(shared),
+            tensor_types=(rf"^blk\.[0-9]+\.[a-z_]+\.weight={name}",),
+        )
+    )
     return path
 
 
@@ -61,7 +73,7 @@ def imatrix_path(shared: Path) -> Path:
 
 def with_blocks_of(path: Path, target: Path, name: str, tensors: list, encode: Callable) -> Path:
     """A copy of a file with the tensors of type `name` encoded by someone else: same sizes, same places."""
-    row, header = formats.by_name(name), container.read_header(path)
+    row, header = tensor_types.by_name(name), container.read_header(path)
     shutil.copyfile(path, target)
     places = {info.name: header.data_start + info.offset for info in header.tensors if info.type_id == row.id}
     with open(target, "r+b") as file:
@@ -85,9 +97,15 @@ def make_files(shared: Path, folder: Path, name: str, tensors: list, ggml: Path 
 
 def divergences(base: Path, models: list[Path], given: argparse.Namespace) -> dict[tuple[str, str], dict]:
     """(file, text) -> what `quantcli compare` reports."""
-    job = compare.prepare(compare.Request(
-        reference=base, models=models, chunks=given.chunks, texts=[given.shared / "text" / file for file in TEXTS.values()],
-        options=Options(threads=given.threads, length=512)))
+    job = compare.prepare(
+        compare.Request(
+            reference=base,
+            models=models,
+            chunks=given.chunks,
+            texts=[given.shared / "text" / file for file in TEXTS.values()],
+            options=Options(threads=given.threads, length=512),
+        )
+    )
     try:
         result = compare.execute(job)
     finally:
@@ -103,10 +121,15 @@ def one_type(name: str, found: dict, files: list[Path]) -> dict:
     for text in TEXTS:
         ggml, best = (found[f"{name}-{search}", text] for search in ("ggml", "best"))
         difference = paired(best["per_chunk"], ggml["per_chunk"])
-        line["texts"][text] = {"chunks": best["chunks"], "difference": difference,
-                               "perplexity_ratio": best["ppl"]["ratio"] / ggml["ppl"]["ratio"],
-                               **{search: {"kld": one["kld"]["mean"], "se": one["kld"]["se"]}
-                                  for search, one in (("ggml", ggml), ("best", best))}}
+        line["texts"][text] = {
+            "chunks": best["chunks"],
+            "difference": difference,
+            "perplexity_ratio": best["ppl"]["ratio"] / ggml["ppl"]["ratio"],
+            **{
+                search: {"kld": one["kld"]["mean"], "se": one["kld"]["se"]}
+                for search, one in (("ggml", ggml), ("best", best))
+            },
+        }
         mean, variance, peer = mean + difference["mean"], variance + difference["se"] ** 2, peer + ggml["kld"]["mean"]
     error = math.sqrt(variance)
     verdict = "equal" if abs(mean) <= NOISE * error else "better" if mean < 0 else "WORSE"
@@ -117,9 +140,11 @@ def one_type(name: str, found: dict, files: list[Path]) -> dict:
 # ---- blocks ------------------------------------------------------------------------------------------------------
 
 
-def block_errors(name: str, x: numpy.ndarray, importance: numpy.ndarray, raw: numpy.ndarray, block: int) -> numpy.ndarray:
+def block_errors(
+    name: str, x: numpy.ndarray, importance: numpy.ndarray, raw: numpy.ndarray, block: int
+) -> numpy.ndarray:
     """What `best` minimises, of every block, float64."""
-    row = formats.by_name(name)
+    row = tensor_types.by_name(name)
     difference = x.astype(numpy.float64) - kernels.decode(row.id, raw, *x.shape)
     weighted = objectives.importance_alone(name, x, importance) * difference * difference
     return weighted.reshape(len(x), -1, block).sum(axis=2)
@@ -127,17 +152,25 @@ def block_errors(name: str, x: numpy.ndarray, importance: numpy.ndarray, raw: nu
 
 def blocks_of_type(name: str, tensors: list, ggml: Path | None) -> dict:
     """How many blocks come out worse than ggml's, the worst, and the mean over tensors of the ratio of sums."""
-    row, encode, ratios, of_tensors = formats.by_name(name), reference(ggml), [], []
+    row, encode, ratios, of_tensors = tensor_types.by_name(name), reference(ggml), [], []
     for _, x, importance in tensors:
         ours = kernels.encode(row.id, x, importance, search="best")
         own, other = (block_errors(name, x, importance, raw, row.block) for raw in (ours, encode(row, x, importance)))
         of_tensors.append(own.sum() / other.sum())
         ratios.append((own / numpy.maximum(other, 1e-300)).ravel())
     every = numpy.concatenate(ratios)
-    worse = every > 1 + 1e-6                                # rounding of the float32 sums is no difference
-    return {"type": name, "block": row.block, "blocks": every.size, "worse": float(worse.mean()),
-            "p99": float(numpy.quantile(every, 0.99)), "p999": float(numpy.quantile(every, 0.999)), "most": float(every.max()),
-            "mean": float(numpy.mean(of_tensors)), "tensor": float(max(of_tensors))}
+    worse = every > 1 + 1e-6  # rounding of the float32 sums is no difference
+    return {
+        "type": name,
+        "block": row.block,
+        "blocks": every.size,
+        "worse": float(worse.mean()),
+        "p99": float(numpy.quantile(every, 0.99)),
+        "p999": float(numpy.quantile(every, 0.999)),
+        "most": float(every.max()),
+        "mean": float(numpy.mean(of_tensors)),
+        "tensor": float(max(of_tensors)),
+    }
 
 
 # ---- the page ----------------------------------------------------------------------------------------------------
@@ -149,9 +182,11 @@ def divergence_table(lines: list[dict]) -> Iterator[str]:
     for line in lines:
         for text, at in line["texts"].items():
             ggml, best, change = at["ggml"], at["best"], at["difference"]
-            yield (f"| {line['type']} | {line['bytes'][1] / 1e6:.2f} | {text} | {ggml['kld']:.5f} ± {ggml['se']:.5f} "
-                   f"| {best['kld']:.5f} ± {best['se']:.5f} | {change['mean']:+.5f} ± {change['se']:.5f} "
-                   f"| {at['perplexity_ratio']:.4f} |")
+            yield (
+                f"| {line['type']} | {line['bytes'][1] / 1e6:.2f} | {text} | {ggml['kld']:.5f} ± {ggml['se']:.5f} "
+                f"| {best['kld']:.5f} ± {best['se']:.5f} | {change['mean']:+.5f} ± {change['se']:.5f} "
+                f"| {at['perplexity_ratio']:.4f} |"
+            )
 
 
 def verdict_table(lines: list[dict]) -> Iterator[str]:
@@ -159,17 +194,23 @@ def verdict_table(lines: list[dict]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for line in lines:
         lower, total = sum(at["difference"]["mean"] < 0 for at in line["texts"].values()), line["sum"]
-        yield (f"| {line['type']} | {lower} of {len(TEXTS)} | {total['difference']:+.5f} ± {total['se']:.5f} "
-               f"| {100 * total['relative']:+.1f} % | {total['verdict']} |")
+        yield (
+            f"| {line['type']} | {lower} of {len(TEXTS)} | {total['difference']:+.5f} ± {total['se']:.5f} "
+            f"| {100 * total['relative']:+.1f} % | {total['verdict']} |"
+        )
 
 
 def block_table(blocks: list[dict]) -> Iterator[str]:
-    yield ("| type | weights of a block | mean ratio of tensors | worst tensor | blocks worse than ggml's | 99 % of blocks below "
-           "| 99.9 % | worst block |")
+    yield (
+        "| type | weights of a block | mean ratio of tensors | worst tensor | blocks worse than ggml's | 99 % of blocks below "
+        "| 99.9 % | worst block |"
+    )
     yield "|---|---|---|---|---|---|---|---|"
     for at in blocks:
-        yield (f"| {at['type']} | {at['block']} | {at['mean']:.4f} | {at['tensor']:.4f} | {100 * at['worse']:.2f} % "
-               f"| {at['p99']:.3f} | {at['p999']:.3f} | {at['most']:.3f} |")
+        yield (
+            f"| {at['type']} | {at['block']} | {at['mean']:.4f} | {at['tensor']:.4f} | {100 * at['worse']:.2f} % "
+            f"| {at['p99']:.3f} | {at['p999']:.3f} | {at['most']:.3f} |"
+        )
 
 
 def measured_part(result: dict) -> str:
@@ -210,8 +251,11 @@ def main() -> None:
     types = given.types or [*SEARCHED, *(CODEBOOK if ggml else ())]
     command = f"python scripts/bench_searches.py --chunks {given.chunks}"
     command += f" --types {' '.join(given.types)}" if given.types else ""
-    peer = ("Codebook types against ggml's own quantizer" if ggml else
-            "Codebook types only where llama-cpp-python is installed; `--search ggml` of the others has ggml's bytes")
+    peer = (
+        "Codebook types against ggml's own quantizer"
+        if ggml
+        else "Codebook types only where llama-cpp-python is installed; `--search ggml` of the others has ggml's bytes"
+    )
     result: dict = {"schema": 1, **kernel_report.machine(), "command": command, "peer": peer, "lines": [], "blocks": []}
     tensors = list(linear_tensors(given.shared / "models" / "mid", imatrix_path(given.shared), 1))
     if not given.no_blocks:
@@ -223,12 +267,18 @@ def main() -> None:
             folder = Path(scratch)
             base = folder / "base.gguf"
             convert.convert(convert.Request(source=given.shared / "models" / "mid", types=("BF16",), output=base))
-            files = {name: make_files(given.shared, folder, name, tensors, ggml) for name in types[first:first + TOGETHER]}
+            files = {
+                name: make_files(given.shared, folder, name, tensors, ggml) for name in types[first : first + TOGETHER]
+            }
             found = divergences(base, [path for pair in files.values() for path in pair], given)
             for name, pair in files.items():
                 result["lines"].append(one_type(name, found, pair))
-                print(*list(divergence_table(result["lines"]))[-3:], list(verdict_table(result["lines"]))[-1], sep="\n",
-                      flush=True)
+                print(
+                    *list(divergence_table(result["lines"]))[-3:],
+                    list(verdict_table(result["lines"]))[-1],
+                    sep="\n",
+                    flush=True,
+                )
         if given.json:
             given.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
     if given.output:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,18 +26,46 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "csrc"
 
 # -ffp-contract=off is what keeps the bytes the same everywhere: no fused multiply-add.
-FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-fvisibility=hidden",
-         "-Wall", "-Wextra", "-Wno-psabi", "-Wno-pass-failed"]
+FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Wno-psabi",
+    "-Wno-pass-failed",
+]
 # The emulation only has to be right; at -O3 it takes longer to compile than everything else together. The references of
 # the runner's driver gain nothing from it either, and gcc 12 for arm64 fails on them with an internal error.
 FILE_FLAGS = {"isa_emu16.c": ["-O1"], "check_runner.c": ["-O1"]}
 # Flags of single files on x86-64 (elsewhere these files compile to nothing).
 X86_FLAGS = {
     "isa_avx2.c": ["-mavx2", "-mf16c"],
-    "isa_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mf16c", "-mprefer-vector-width=512"],
+    "isa_avx512.c": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mavx2",
+        "-mf16c",
+        "-mprefer-vector-width=512",
+    ],
     "level_avx2.c": ["-mavx2", "-mf16c", "-mfma"],
-    "level_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx2", "-mf16c", "-mfma",
-                       "-mbmi2", "-mprefer-vector-width=512"],
+    "level_avx512.c": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mavx512vnni",
+        "-mavx2",
+        "-mf16c",
+        "-mfma",
+        "-mbmi2",
+        "-mprefer-vector-width=512",
+    ],
     "bf16_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx2", "-mfma"],
 }
 ARM64_FLAGS = {"level_dotprod.c": ["-march=armv8.2-a+dotprod"]}
@@ -52,11 +81,15 @@ def library_name() -> str:
 def compiler() -> list[str]:
     """The C compiler: CC, else the first of cc, gcc, clang. Exits with a message when there is none."""
     given = shlex.split(os.environ.get("CC", ""))
-    found = next((words for words in ([given] if given else [["cc"], ["gcc"], ["clang"]]) if shutil.which(words[0])), None)
+    found = next(
+        (words for words in ([given] if given else [["cc"], ["gcc"], ["clang"]]) if shutil.which(words[0])), None
+    )
     if found is None:
-        sys.exit((f"the C compiler named by CC was not found: {given[0]}; " if given else "no C compiler was found; ")
-                 + "quantcli builds its kernels with one (cc, gcc or clang). Install one, on Debian `apt-get install gcc libc6-dev`, "
-                   "on macOS `xcode-select --install`, or set CC")
+        sys.exit(
+            (f"the C compiler named by CC was not found: {given[0]}; " if given else "no C compiler was found; ")
+            + "quantcli builds its kernels with one (cc, gcc or clang). Install one, on Debian `apt-get install gcc libc6-dev`, "
+            "on macOS `xcode-select --install`, or set CC"
+        )
     return found
 
 
@@ -69,21 +102,37 @@ def architectures() -> list[list[str]]:
 
 def machine_flags(command: list[str], slice_flags: list[str]) -> dict[str, list[str]]:
     """Flags of single files for the machine that the compiler makes code for (not this one)."""
-    asked = slice_flags[1] if slice_flags else subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True).stdout
+    asked = (
+        slice_flags[1]
+        if slice_flags
+        else subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True).stdout
+    )
     tables = {("x86_64", "amd64"): X86_FLAGS, ("aarch64", "arm64"): ARM64_FLAGS}
     return next((table for names, table in tables.items() if asked.startswith(names)), {})
 
 
 def library_sources() -> list[Path]:
     """Every file of the library; their names differ across folders, for objects share one."""
-    return sorted([*SOURCE.glob("*.c"), *SOURCE.glob("runner/*.c")], key=lambda path: path.name)
+    return sorted(
+        [*SOURCE.glob("*.c"), *SOURCE.glob("encode/*.c"), *SOURCE.glob("runner/*.c")], key=lambda path: path.name
+    )
+
+
+def included(source: Path) -> set[Path]:
+    """The file and everything of csrc/ that it includes, directly or not."""
+    found, waiting = set(), [source.resolve()]
+    while waiting:
+        path = waiting.pop()
+        if path not in found and path.is_file():
+            found.add(path)
+            names = re.findall(r'^#include "([^"]+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
+            waiting += [(path.parent / name).resolve() for name in names]
+    return found
 
 
 def newest_header(source: Path) -> float:
-    """Time of the last change of anything that this source may include; and of the flags in this file."""
-    beside = [path for pattern in ("*.h", "*.inc") for path in source.parent.glob(pattern)]
-    headers = [*SOURCE.glob("*.h"), *SOURCE.glob("kernels/*.inc"), *beside, Path(__file__)]
-    return max(path.stat().st_mtime for path in headers)
+    """Time of the last change of anything that this source includes; and of the flags in this file."""
+    return max(path.stat().st_mtime for path in [*included(source), Path(__file__)])
 
 
 def common_flags() -> list[str]:
@@ -106,7 +155,7 @@ def compile_object(command: list[str], source: Path, target: Path, force: bool, 
 def compile_all(base: list[str], slice_flags: list[str], sources: list[Path], work: Path, force: bool) -> list[str]:
     """Compile for one architecture; returns the objects. Exits with the compiler's message on failure."""
     command = [*base, *slice_flags]
-    folder = work / f"{zlib.crc32(' '.join(command).encode()):08x}"         # other flags, other objects
+    folder = work / f"{zlib.crc32(' '.join(command).encode()):08x}"  # other flags, other objects
     machine = machine_flags(compiler(), slice_flags)
     jobs = []
     for source in sources:

@@ -21,9 +21,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from quantcli import convert
-from quantcli.report import Reporter
-from quantcli.runner import compare
+from quantcli.commands import compare, convert
+from quantcli.report.terminal import Reporter
 from quantcli.runner.session import Options
 
 TEXTS = {"wiki": "wiki.test.raw", "books": "books.txt", "code": "code.txt"}
@@ -40,7 +39,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--checkpoint", type=Path, help="default: FOLDER/models/mid")
     parser.add_argument("--peer", default="peer-mid.csv", help="the peer's table in FOLDER/golden")
-    parser.add_argument("--imatrix", help="a file, or auto for the bundled text. Default: FOLDER/golden/mid-imatrix.gguf")
+    parser.add_argument(
+        "--imatrix", help="a file, or auto for the bundled text. Default: FOLDER/golden/mid-imatrix.gguf"
+    )
     parser.add_argument("--search", default="ggml", choices=("ggml", "best"))
     given = parser.parse_args()
     with open(given.folder / "golden" / given.peer, newline="") as file:
@@ -58,18 +59,25 @@ def quantize(given: argparse.Namespace, types: list[str], folder: Path, reporter
     matrix = convert.calibrated(wanted, reporter.steps).imatrix
     convert.convert(replace(wanted, imatrix=None))
     for name in types:
-        convert.convert(replace(wanted, types=(name,), search=given.search, output=folder / f"{name}.gguf",
-                                imatrix=matrix))
+        convert.convert(
+            replace(wanted, types=(name,), search=given.search, output=folder / f"{name}.gguf", imatrix=matrix)
+        )
 
 
 def run(given: argparse.Namespace, peer: dict, types: list[str], folder: Path) -> int:
     reporter = Reporter()
     quantize(given, types, folder, reporter)
     # The peer's base logits come from BF16 activations: "q8" is that beside BF16 weights.
-    job = compare.prepare(compare.Request(
-        reference=folder / "base.gguf", models=[folder / f"{name}.gguf" for name in types], chunks=given.chunks,
-        texts=[given.folder / "text" / TEXTS[text] for text in given.texts], reference_activations="q8",
-        options=Options(activations="q8", threads=given.threads, length=512)))
+    job = compare.prepare(
+        compare.Request(
+            reference=folder / "base.gguf",
+            models=[folder / f"{name}.gguf" for name in types],
+            chunks=given.chunks,
+            texts=[given.folder / "text" / TEXTS[text] for text in given.texts],
+            reference_activations="q8",
+            options=Options(activations="q8", threads=given.threads, length=512),
+        )
+    )
     try:
         result = compare.execute(job, reporter.steps)
     finally:
@@ -83,10 +91,40 @@ def run(given: argparse.Namespace, peer: dict, types: list[str], folder: Path) -
         good = lower or abs(own / other - 1) <= TOLERANCE or abs(own - other) <= error
         failed += not good
         ratios.append(own / other)
-        rows.append((entry["name"], row["text"], f"{entry['bytes'] / 1e6:.1f}", f"{own:.6f}", f"{other:.6f}", f"{error:.6f}", f"{own / other:.3f}",
-                     f"{entry['ppl']['mean']:.4f}", row["ppl"], f"{entry['same_top']:.2f}", row["same_top_pct"],
-                     f"{entry['rms_dp']:.3f}", row["rms_dp_pct"], "ok" if good else "DIFFERS"))
-    columns = ("type", "text", "MB", "KLD", "peer", "+-", "ratio", "PPL", "peer", "same top", "peer", "RMS dp", "peer", "")
+        rows.append(
+            (
+                entry["name"],
+                row["text"],
+                f"{entry['bytes'] / 1e6:.1f}",
+                f"{own:.6f}",
+                f"{other:.6f}",
+                f"{error:.6f}",
+                f"{own / other:.3f}",
+                f"{entry['ppl']['mean']:.4f}",
+                row["ppl"],
+                f"{entry['same_top']:.2f}",
+                row["same_top_pct"],
+                f"{entry['rms_dp']:.3f}",
+                row["rms_dp_pct"],
+                "ok" if good else "DIFFERS",
+            )
+        )
+    columns = (
+        "type",
+        "text",
+        "MB",
+        "KLD",
+        "peer",
+        "+-",
+        "ratio",
+        "PPL",
+        "peer",
+        "same top",
+        "peer",
+        "RMS dp",
+        "peer",
+        "",
+    )
     reporter.table(columns, rows, right=range(2, 13))
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
     reporter.line(f"{len(rows) - failed} of {len(rows)} hold; geometric mean of the ratios {mean:.3f}")

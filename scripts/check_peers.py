@@ -25,8 +25,11 @@ import numpy
 ROOT = Path(__file__).resolve().parent.parent
 TYPES = ("Q4_K_M", "Q6_K", "Q8_0")
 PROMPTS = (
-    "Once upon a time there was a", "The function returns the number of", "It is a truth universally acknowledged",
-    "def main(arguments):\n    ", "In the morning the old man went to the",
+    "Once upon a time there was a",
+    "The function returns the number of",
+    "It is a truth universally acknowledged",
+    "def main(arguments):\n    ",
+    "In the morning the old man went to the",
 )
 GREEDY = 32
 
@@ -91,21 +94,24 @@ def compare_greedy(reference: Path, candidate: Path) -> list[tuple[str, str]]:
 
 
 def parting(expected: list[int], got: list[int], margins: list[float], whose: str) -> str:
-    """"32 equal", or where the texts part."""
+    """ "32 equal", or where the texts part."""
     place = next((i for i in range(GREEDY) if expected[i] != got[i]), None)
-    return f"{GREEDY} equal" if place is None else (
-        f"parts at token {place + 1}, where {whose}'s two best logits differ by {margins[place]:.4f}")
+    return (
+        f"{GREEDY} equal"
+        if place is None
+        else (f"parts at token {place + 1}, where {whose}'s two best logits differ by {margins[place]:.4f}")
+    )
 
 
 def own_greedy(path: Path, tokens: list[int]) -> list[int]:
     """Greedy tokens of this project's runner, with the activations that llama.cpp uses for the file."""
-    from quantcli.runner import generate
+    from quantcli.runner import generation
     from quantcli.runner.sampling import Sampling
     from quantcli.runner.session import Options, open_session
 
     with open_session(path, Options(activations="q8")) as session:
-        generation = generate.Generation(list(tokens))
-        return list(generate.generate(session, generation, GREEDY, Sampling(temperature=0), ignore_end=True))
+        made = generation.Generation(list(tokens))
+        return list(generation.generate(session, made, GREEDY, Sampling(temperature=0), ignore_end=True))
 
 
 def compare_runner(path: Path) -> list[tuple[str, str]]:
@@ -123,16 +129,27 @@ def compare_runner(path: Path) -> list[tuple[str, str]]:
 def report(files, greedy_rows, runner_rows, peer: str) -> str:
     """The findings as a Markdown page."""
     lines = [
-        "# quantcli's files in llama.cpp", "",
-        f"{datetime.date.today()}, llama-cpp-python {peer}, {platform.machine()}. Printed by `make test-peers`.", "",
-        "| source | file | in llama.cpp |", "|---|---|---|",
+        "# quantcli's files in llama.cpp",
+        "",
+        f"{datetime.date.today()}, llama-cpp-python {peer}, {platform.machine()}. Printed by `make test-peers`.",
+        "",
+        "| source | file | in llama.cpp |",
+        "|---|---|---|",
         *(f"| {source} | {name} | {verdict} |" for source, name, verdict, _ in files),
     ]
-    for title, rows in (("Greedy text of mid's Q8_0 against its BF16 file, both in llama.cpp", greedy_rows),
-                        ("Greedy text of mid's BF16 file, this project's runner against llama.cpp", runner_rows)):
+    for title, rows in (
+        ("Greedy text of mid's Q8_0 against its BF16 file, both in llama.cpp", greedy_rows),
+        ("Greedy text of mid's BF16 file, this project's runner against llama.cpp", runner_rows),
+    ):
         if rows:
-            lines += ["", f"{title}, {GREEDY} tokens:", "", "| prompt | tokens |", "|---|---|",
-                      *(f"| `{prompt!r}` | {verdict} |" for prompt, verdict in rows)]
+            lines += [
+                "",
+                f"{title}, {GREEDY} tokens:",
+                "",
+                "| prompt | tokens |",
+                "|---|---|",
+                *(f"| `{prompt!r}` | {verdict} |" for prompt, verdict in rows),
+            ]
     return "\n".join(lines) + "\n"
 
 

@@ -43,7 +43,7 @@ def peer_quantize(source: Path, target: Path, number: int, matrix: Path) -> bool
     """llama.cpp's own quantizer; whether it did."""
     import llama_cpp
 
-    from quantcli import imatrix
+    from quantcli.statistics import imatrix
 
     entries = imatrix.read(matrix).entries
     data = (llama_cpp.llama_model_imatrix_data * (len(entries) + 1))()
@@ -59,8 +59,9 @@ def perplexity(path: Path, tokens: list[int], chunks: int) -> float:
     """exp of the mean negative log-likelihood, as FACTS of llama-perplexity say."""
     import llama_cpp
 
-    model = llama_cpp.Llama(str(path), n_ctx=CONTEXT, n_batch=CONTEXT, n_threads=2, n_threads_batch=2, logits_all=True,
-                            verbose=False)
+    model = llama_cpp.Llama(
+        str(path), n_ctx=CONTEXT, n_batch=CONTEXT, n_threads=2, n_threads_batch=2, logits_all=True, verbose=False
+    )
     total, count, first = 0.0, 0, CONTEXT // 2
     for chunk in range(chunks):
         part = tokens[chunk * CONTEXT : (chunk + 1) * CONTEXT]
@@ -84,7 +85,7 @@ def main() -> int:
     arguments = parser.parse_args()
     import llama_cpp
 
-    from quantcli import recipes
+    from quantcli.plan import recipes
 
     mid, matrix = arguments.shared / "models/mid", arguments.shared / "golden/mid-imatrix.gguf"
     names = arguments.types or [n for n, row in recipes.FILE_TYPES.items() if row.selectable and not row.copies]
@@ -105,15 +106,28 @@ def main() -> int:
             theirs = perplexity(theirs_path, tokens, arguments.chunks) if done else math.nan
             ratio = mine / theirs
             failed |= not mine < math.inf or ratio > BAR
-            rows.append(f"| {name} | {mine:.3f} | {theirs:.3f} | {ratio:.4f} | {'above the bar' if ratio > BAR else ''} |")
+            rows.append(
+                f"| {name} | {mine:.3f} | {theirs:.3f} | {ratio:.4f} | {'above the bar' if ratio > BAR else ''} |"
+            )
             print(rows[-1], flush=True)
-    page = "\n".join([
-        "# Every recipe of models/mid in llama.cpp", "",
-        f"{datetime.date.today()}, llama-cpp-python {llama_cpp.__version__}. Perplexity of {arguments.chunks} chunks of 512 tokens "
-        "of wiki.test.raw in llama.cpp: quantcli's file (default search) and the one of llama.cpp's own quantizer, both with "
-        "mid-imatrix.gguf. Printed by `python scripts/check_recipes.py`.", "",
-        f"All {len(names)} files of quantcli came from one read of the checkpoint in {report['seconds']} s.", "",
-        "| recipe | quantcli | llama.cpp | ratio | |", "|---|---|---|---|---|", *rows]) + "\n"
+    page = (
+        "\n".join(
+            [
+                "# Every recipe of models/mid in llama.cpp",
+                "",
+                f"{datetime.date.today()}, llama-cpp-python {llama_cpp.__version__}. Perplexity of {arguments.chunks} chunks of 512 tokens "
+                "of wiki.test.raw in llama.cpp: quantcli's file (default search) and the one of llama.cpp's own quantizer, both with "
+                "mid-imatrix.gguf. Printed by `python scripts/check_recipes.py`.",
+                "",
+                f"All {len(names)} files of quantcli came from one read of the checkpoint in {report['seconds']} s.",
+                "",
+                "| recipe | quantcli | llama.cpp | ratio | |",
+                "|---|---|---|---|---|",
+                *rows,
+            ]
+        )
+        + "\n"
+    )
     if arguments.output:
         arguments.output.write_text(page, encoding="utf-8")
     return int(failed)

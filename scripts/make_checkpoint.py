@@ -50,10 +50,15 @@ class Shape:
         """(name, torch shape) of the tensors of a layer."""
         columns, inner, keys = self.columns, self.inner, self.key_heads * HEAD
         parts = {
-            "input_layernorm": (columns,), "mlp.down_proj": (columns, inner), "mlp.gate_proj": (inner, columns),
-            "mlp.up_proj": (inner, columns), "post_attention_layernorm": (columns,),
-            "self_attn.k_proj": (keys, columns), "self_attn.o_proj": (columns, columns),
-            "self_attn.q_proj": (columns, columns), "self_attn.v_proj": (keys, columns),
+            "input_layernorm": (columns,),
+            "mlp.down_proj": (columns, inner),
+            "mlp.gate_proj": (inner, columns),
+            "mlp.up_proj": (inner, columns),
+            "post_attention_layernorm": (columns,),
+            "self_attn.k_proj": (keys, columns),
+            "self_attn.o_proj": (columns, columns),
+            "self_attn.q_proj": (columns, columns),
+            "self_attn.v_proj": (keys, columns),
         }
         return [(f"model.layers.{number}.{name}.weight", shape) for name, shape in parts.items()]
 
@@ -65,12 +70,25 @@ class Shape:
 
     def config(self) -> dict[str, object]:
         return {
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
-            "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 2048, "attention_bias": False,
-            "tie_word_embeddings": False, "torch_dtype": "bfloat16", "vocab_size": self.tokens,
-            "hidden_size": self.columns, "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
-            "num_key_value_heads": self.key_heads, "head_dim": HEAD, "intermediate_size": self.inner,
-            "bos_token_id": self.tokens - 2, "eos_token_id": self.tokens - 1,
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "rope_scaling": None,
+            "max_position_embeddings": 2048,
+            "attention_bias": False,
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+            "vocab_size": self.tokens,
+            "hidden_size": self.columns,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_heads,
+            "head_dim": HEAD,
+            "intermediate_size": self.inner,
+            "bos_token_id": self.tokens - 2,
+            "eos_token_id": self.tokens - 1,
         }
 
 
@@ -151,17 +169,49 @@ def tokenizer(tokens: int) -> tuple[dict[str, object], dict[str, object]]:
         raise SystemExit(f"--tokens {tokens}: between 259 and {256 + 256 * 256 + 2}")
     merges = [(a, b) for a in alphabet for b in alphabet][: tokens - 258]
     vocabulary = {text: index for index, text in enumerate([*alphabet, *(a + b for a, b in merges)])}
-    special = [{"id": tokens - 2 + index, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
-                "normalized": False, "special": True} for index, text in enumerate(("<|begin|>", "<|end|>"))]
+    special = [
+        {
+            "id": tokens - 2 + index,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for index, text in enumerate(("<|begin|>", "<|end|>"))
+    ]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary,
-             "merges": [f"{a} {b}" for a, b in merges]}
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "vocab": vocabulary,
+        "merges": [f"{a} {b}" for a, b in merges],
+    }
     decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-    whole = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None,
-             "pre_tokenizer": level, "post_processor": None, "decoder": decoder, "model": model}
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin|>", "eos_token": "<|end|>",
-              "model_max_length": 2048, "clean_up_tokenization_spaces": False}
+    whole = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": special,
+        "normalizer": None,
+        "pre_tokenizer": level,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": model,
+    }
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|begin|>",
+        "eos_token": "<|end|>",
+        "model_max_length": 2048,
+        "clean_up_tokenization_spaces": False,
+    }
     return whole, config
 
 
@@ -170,7 +220,7 @@ def tokenizer(tokens: int) -> tuple[dict[str, object], dict[str, object]]:
 
 def importance(shape: Shape, seed: int) -> bytes:
     """A GGUF importance matrix that fits: log-normal inputs, the same for weights that share them."""
-    from quantcli.imatrix import Importance, to_gguf_bytes
+    from quantcli.statistics.imatrix import Importance, to_gguf_bytes
 
     random = numpy.random.default_rng(seed + 1)
     inputs = {"attn_q": 0, "attn_k": 0, "attn_v": 0, "attn_output": 1, "ffn_gate": 2, "ffn_up": 2, "ffn_down": 3}

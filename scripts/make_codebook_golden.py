@@ -21,11 +21,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import objectives  # noqa: E402
 from bench_kernels import find_ggml, ggml_encoder  # noqa: E402
 from bench_quality import SHARED, linear_tensors  # noqa: E402
-from quantcli import formats, kernels  # noqa: E402
+
+from quantcli.ggml import kernels, tensor_types  # noqa: E402
 
 TYPES = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS")
-TENSORS = ("blk.0.attn_v.weight", "blk.0.ffn_down.weight", "blk.2.attn_q.weight", "blk.4.ffn_up.weight",
-           "blk.4.attn_output.weight")
+TENSORS = (
+    "blk.0.attn_v.weight",
+    "blk.0.ffn_down.weight",
+    "blk.2.attn_q.weight",
+    "blk.4.ffn_up.weight",
+    "blk.4.attn_output.weight",
+)
 ROWS = 48
 
 
@@ -39,8 +45,8 @@ def main() -> None:
             continue
         x = numpy.ascontiguousarray(x[:ROWS])
         for name in TYPES:
-            row = formats.by_name(name)
-            out = numpy.empty((ROWS, formats.row_bytes(row, x.shape[1])), numpy.uint8)
+            row = tensor_types.by_name(name)
+            out = numpy.empty((ROWS, tensor_types.row_bytes(row, x.shape[1])), numpy.uint8)
             encode(row.id, x, importance, out)
             decoded = kernels.decode(row.id, out, *x.shape)
             for of in objectives.WEIGHTS:

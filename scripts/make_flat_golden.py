@@ -18,13 +18,15 @@ from pathlib import Path
 
 import numpy
 
-from quantcli import formats
+from quantcli.ggml import tensor_types
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_EXACT = ("IQ1", "IQ2", "IQ3")
 
 
-def record(name: str, kind: int, type_id: int, shape: tuple[int, int], given: bytes, importance: bytes, expected: bytes) -> bytes:
+def record(
+    name: str, kind: int, type_id: int, shape: tuple[int, int], given: bytes, importance: bytes, expected: bytes
+) -> bytes:
     head = struct.pack("<48s8i", name.encode(), kind, type_id, *shape, bool(importance), len(given), len(expected), 0)
     return head + given + importance + expected
 
@@ -35,7 +37,7 @@ def records(golden: dict[str, numpy.ndarray]) -> Iterator[bytes]:
         if len(parts) != 3:
             continue
         case, name, what = parts
-        type_id = formats.BY_NAME[name].id
+        type_id = tensor_types.BY_NAME[name].id
         if case == "decode" and what == "bytes":
             values = golden[f"decode/{name}/values"]
             yield record(key, 1, type_id, values.shape, value.tobytes(), b"", values.tobytes())

@@ -3,6 +3,7 @@
 Run it after a change of the format (which has never happened): `python scripts/make_grids.py`. A point is stored as the
 ranks of its levels, element 0 in the lowest bits: 2 bits for each of 8 elements, or 3 bits for each of 4.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -37,11 +38,13 @@ def grid_source(name: str, class_name: str, bits: int) -> str:
     levels = np.unique(grid)
     ranks = np.searchsorted(levels, grid)
     points = (ranks << (bits * np.arange(grid.shape[1]))).sum(axis=1)
-    rows = [", ".join(f"0x{p:04x}" for p in points[i:i + 14]) for i in range(0, len(points), 14)]
+    rows = [", ".join(f"0x{p:04x}" for p in points[i : i + 14]) for i in range(0, len(points), 14)]
     body = ",\n    ".join(rows)
     values = ", ".join(str(v) for v in levels)
-    return (f"\nstatic const int8_t qc_levels_{name}[{len(levels)}] = {{{values}}};\n"
-            f"static const uint16_t qc_grid_{name}[{len(points)}] = {{\n    {body}}};\n")
+    return (
+        f"\nstatic const int8_t qc_levels_{name}[{len(levels)}] = {{{values}}};\n"
+        f"static const uint16_t qc_grid_{name}[{len(points)}] = {{\n    {body}}};\n"
+    )
 
 
 def main() -> None:

@@ -76,7 +76,9 @@ def ggml_weights(name: str, x: numpy.ndarray, importance: numpy.ndarray | None) 
 WEIGHTS = {"best": importance_alone, "ggml": ggml_weights}
 
 
-def error(name: str, x: numpy.ndarray, importance: numpy.ndarray | None, decoded: numpy.ndarray, of: str = "best") -> float:
+def error(
+    name: str, x: numpy.ndarray, importance: numpy.ndarray | None, decoded: numpy.ndarray, of: str = "best"
+) -> float:
     """The sum for one tensor, with the weights ``of`` a search."""
     difference = x.astype(numpy.float64) - decoded
     return float((WEIGHTS[of](name, x, importance) * difference * difference).sum())

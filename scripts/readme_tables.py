@@ -13,7 +13,8 @@ import re
 import sys
 from pathlib import Path
 
-from quantcli import families, overview
+from quantcli import families
+from quantcli.commands import formats
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -21,7 +22,7 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 def recipes() -> str:
     """A Markdown table of every recipe."""
     rows = ["| recipe | bpw | imatrix | for |", "|---|---|---|---|"]
-    for row in overview.formats_overview()["recipes"]:
+    for row in formats.formats_overview()["recipes"]:
         bpw = "-" if row["bpw"] is None else f"{row['bpw']:.2f}"
         rows.append(f"| {row['name']} | {bpw} | {row['importance']} | {row['purpose']} |")
     return "\n" + "\n".join(rows) + "\n"

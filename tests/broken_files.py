@@ -29,8 +29,9 @@ def array(kind: int, count: int, elements: bytes) -> bytes:
     return struct.pack("<iQ", kind, count) + elements
 
 
-def row(name: bytes | str = "a", shape: Sequence[int] = (8,), kind: int = 0, offset: int = 0,
-        dimensions: int | None = None) -> bytes:
+def row(
+    name: bytes | str = "a", shape: Sequence[int] = (8,), kind: int = 0, offset: int = 0, dimensions: int | None = None
+) -> bytes:
     sizes = struct.pack(f"<{len(shape)}q", *shape)
     dimensions = len(shape) if dimensions is None else dimensions
     return text(name) + struct.pack("<I", dimensions) + sizes + struct.pack("<iQ", kind, offset)
@@ -39,8 +40,16 @@ def row(name: bytes | str = "a", shape: Sequence[int] = (8,), kind: int = 0, off
 ARCHITECTURE = entry("general.architecture", STRING, text("llama"))
 
 
-def gguf(entries: Sequence[bytes] = (ARCHITECTURE,), rows: Sequence[bytes] = (), *, data: bytes = b"", version: int = 3,
-         counts: tuple[int, int] | None = None, magic: bytes = b"GGUF", alignment: int = 32) -> bytes:
+def gguf(
+    entries: Sequence[bytes] = (ARCHITECTURE,),
+    rows: Sequence[bytes] = (),
+    *,
+    data: bytes = b"",
+    version: int = 3,
+    counts: tuple[int, int] | None = None,
+    magic: bytes = b"GGUF",
+    alignment: int = 32,
+) -> bytes:
     """A GGUF file; ``counts`` (tensors, metadata) are what it claims instead of what it has."""
     tensors, keys = counts or (len(rows), len(entries))
     head = magic + struct.pack("<Iqq", version, tensors, keys) + b"".join(entries) + b"".join(rows)
@@ -73,8 +82,11 @@ def folder(where: Path, files: dict[str, bytes | str | dict | list]) -> Path:
     for name, content in {"config.json": {"architectures": ["LlamaForCausalLM"]}, **files}.items():
         if content is None:
             continue
-        raw = content if isinstance(content, bytes) else (
-            content.encode() if isinstance(content, str) else json.dumps(content).encode())
+        raw = (
+            content
+            if isinstance(content, bytes)
+            else (content.encode() if isinstance(content, str) else json.dumps(content).encode())
+        )
         (where / name).parent.mkdir(exist_ok=True)
         (where / name).write_bytes(raw)
     return where

@@ -28,7 +28,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The bundled checkpoint as GGUF files, by type."""
-    from quantcli import convert
+    from quantcli.commands import convert
 
     folder, types = tmp_path_factory.mktemp("tiny"), ("BF16", "Q8_0", "Q4_K_M", "Q2_K")
     convert.convert(convert.Request(source=ROOT / "examples" / "tiny", types=types, output=folder))
@@ -39,7 +39,10 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def prose(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text of about 1,500 tokens of the bundled model that never changes."""
     path = tmp_path_factory.mktemp("text") / "prose.txt"
-    lines = [f"Chapter {n}. It was the {n} day of the voyage, and the captain said to {who}: the wind is {wind} again."
-             for n in range(1, 13) for who, wind in (("me", "in the west"), ("the boy", "gone"), ("his wife", "rising"))]
+    lines = [
+        f"Chapter {n}. It was the {n} day of the voyage, and the captain said to {who}: the wind is {wind} again."
+        for n in range(1, 13)
+        for who, wind in (("me", "in the west"), ("the boy", "gone"), ("his wife", "rising"))
+    ]
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy
 
-from quantcli import container, overrides
-from quantcli.formats import by_name
+from quantcli import container
+from quantcli.ggml.tensor_types import by_name
 from quantcli.model import Model, ModelTensor
-from quantcli.plan import Options
+from quantcli.plan import overrides
+from quantcli.plan.plan import Options
 
 GOLDEN = Path(__file__).parent / "golden" / "plans.json.gz"
 

@@ -18,7 +18,10 @@ typedef struct {
 
 typedef void (*row_work)(const row_job *, int64_t row);
 
-typedef struct { const row_job *job; row_work work; } row_call;
+typedef struct {
+    const row_job *job;
+    row_work work;
+} row_call;
 
 static void run_rows(void *argument, int64_t unit, qc_pool *pool, int32_t thread) {
     const row_call *call = argument;
@@ -32,7 +35,7 @@ static int32_t over_rows(qc_pool *pool, int32_t isa, row_job job, int64_t width,
     if (!job.level || job.rows < 0 || width < 0) return QC_NO_KERNEL;
     if (job.rows == 0 || width == 0) return QC_OK;
     job.run = width >= RUN ? 1 : RUN / width;
-    row_call call = { &job, work };
+    row_call call = {&job, work};
     qc_pool_enter(pool);
     qc_pool_run(pool, run_rows, &call, (job.rows + job.run - 1) / job.run);
     qc_pool_leave(pool);
@@ -42,9 +45,9 @@ static int32_t over_rows(qc_pool *pool, int32_t isa, row_job job, int64_t width,
 static void rms_row(const row_job *j, int64_t r) {
     j->level->rms_norm(j->x + r * j->columns, j->columns, j->weight, j->eps, j->out + r * j->columns);
 }
-int32_t qc_rms_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns, const float *weight, float eps,
-                    float *out) {
-    row_job job = { .x = x, .rows = rows, .columns = columns, .weight = weight, .eps = eps, .out = out };
+int32_t qc_rms_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns, const float *weight,
+                    float eps, float *out) {
+    row_job job = {.x = x, .rows = rows, .columns = columns, .weight = weight, .eps = eps, .out = out};
     return over_rows(pool, isa, job, columns, rms_row);
 }
 
@@ -53,31 +56,45 @@ static void layer_row(const row_job *j, int64_t r) {
 }
 int32_t qc_layer_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns, const float *weight,
                       const float *bias, float eps, float *out) {
-    row_job job = { .x = x, .rows = rows, .columns = columns, .weight = weight, .bias = bias, .eps = eps, .out = out };
+    row_job job = {.x = x, .rows = rows, .columns = columns, .weight = weight, .bias = bias, .eps = eps, .out = out};
     return over_rows(pool, isa, job, columns, layer_row);
 }
 
 static void activate_row(const row_job *j, int64_t r) {
-    j->level->activate(j->kind, j->x + r * j->x_stride, j->y ? j->y + r * j->y_stride : 0, j->columns, j->out + r * j->columns);
+    j->level->activate(j->kind, j->x + r * j->x_stride, j->y ? j->y + r * j->y_stride : 0, j->columns,
+                       j->out + r * j->columns);
 }
 int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float *gate, int64_t gate_stride, const float *up,
                     int64_t up_stride, int64_t rows, int64_t columns, float *out) {
     if (kind < 0 || kind >= QC_ACTIVATION_KINDS) return QC_NO_KERNEL;
-    row_job job = { .x = gate, .y = up, .x_stride = gate_stride, .y_stride = up_stride, .rows = rows, .columns = columns,
-                    .kind = kind, .out = out };
+    row_job job = {.x = gate,
+                   .y = up,
+                   .x_stride = gate_stride,
+                   .y_stride = up_stride,
+                   .rows = rows,
+                   .columns = columns,
+                   .kind = kind,
+                   .out = out};
     return over_rows(pool, isa, job, columns, activate_row);
 }
 
 static void rotate_row(const row_job *j, int64_t r) {
     int64_t width = j->heads * j->columns;
-    j->level->rotate(j->x + r * width, j->heads, j->columns, j->pairs, j->kind, j->weight + r * j->pairs, j->bias + r * j->pairs,
-                     j->out + r * width);
+    j->level->rotate(j->x + r * width, j->heads, j->columns, j->pairs, j->kind, j->weight + r * j->pairs,
+                     j->bias + r * j->pairs, j->out + r * width);
 }
-int32_t qc_rotate(qc_pool *pool, int32_t isa, const float *x, int64_t positions, int64_t heads, int64_t width, int64_t pairs,
-                  int32_t neox, const float *cosines, const float *sines, float *out) {
+int32_t qc_rotate(qc_pool *pool, int32_t isa, const float *x, int64_t positions, int64_t heads, int64_t width,
+                  int64_t pairs, int32_t neox, const float *cosines, const float *sines, float *out) {
     if (pairs < 0 || 2 * pairs > width || heads < 0) return QC_NO_KERNEL;
-    row_job job = { .x = x, .rows = positions, .heads = heads, .columns = width, .pairs = pairs, .kind = neox, .weight = cosines,
-                    .bias = sines, .out = out };
+    row_job job = {.x = x,
+                   .rows = positions,
+                   .heads = heads,
+                   .columns = width,
+                   .pairs = pairs,
+                   .kind = neox,
+                   .weight = cosines,
+                   .bias = sines,
+                   .out = out};
     return over_rows(pool, isa, job, heads * width, rotate_row);
 }
 
@@ -86,13 +103,21 @@ static void add_run(const row_job *j, int64_t r) {
     for (int64_t i = first; i < last; ++i) j->out[i] = j->x[i] + j->scale * j->y[i];
 }
 int32_t qc_add(qc_pool *pool, int32_t isa, const qc_addition *a) {
-    row_job job = { .x = a->x, .y = a->y, .rows = (a->count + RUN - 1) / RUN, .columns = a->count, .scale = a->scale, .out = a->out };
+    row_job job = {.x = a->x,
+                   .y = a->y,
+                   .rows = (a->count + RUN - 1) / RUN,
+                   .columns = a->count,
+                   .scale = a->scale,
+                   .out = a->out};
     return over_rows(pool, isa, job, RUN, add_run);
 }
 
-static void softmax_row(const row_job *j, int64_t r) { j->level->log_softmax(j->out + r * j->columns, j->columns, j->scale, j->cap); }
-int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale, float cap) {
-    row_job job = { .out = logits, .rows = rows, .columns = columns, .scale = scale, .cap = cap };
+static void softmax_row(const row_job *j, int64_t r) {
+    j->level->log_softmax(j->out + r * j->columns, j->columns, j->scale, j->cap);
+}
+int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale,
+                       float cap) {
+    row_job job = {.out = logits, .rows = rows, .columns = columns, .scale = scale, .cap = cap};
     return over_rows(pool, isa, job, columns, softmax_row);
 }
 
@@ -104,8 +129,13 @@ static void divergence_row(const row_job *j, int64_t r) {
 }
 int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float *other, int64_t rows, int64_t columns,
                       double *divergence, int64_t *base_top, int64_t *other_top) {
-    row_job job = { .x = base, .y = other, .rows = rows, .columns = columns, .numbers = divergence, .first = base_top,
-                    .second = other_top };
+    row_job job = {.x = base,
+                   .y = other,
+                   .rows = rows,
+                   .columns = columns,
+                   .numbers = divergence,
+                   .first = base_top,
+                   .second = other_top};
     return over_rows(pool, isa, job, columns, divergence_row);
 }
 
@@ -114,7 +144,7 @@ int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float
 typedef struct {
     const qc_storage *storage;
     int32_t isa;
-    _Atomic int32_t status;                /* of any row that failed */
+    _Atomic int32_t status; /* of any row that failed */
 } store_job;
 
 static void store_position(void *argument, int64_t position, qc_pool *pool, int32_t thread) {
@@ -123,14 +153,14 @@ static void store_position(void *argument, int64_t position, qc_pool *pool, int3
     (void)pool, (void)thread;
     for (int64_t head = 0; head < s->heads; ++head) {
         qc_place place;
-        int32_t status = qc_encode(job->isa, s->type, QC_SEARCH_GGML, s->x + (position * s->heads + head) * s->width, 1, s->width,
-                                   0, s->out + head * s->out_head + position * s->out_position, &place);
+        int32_t status = qc_encode(job->isa, s->type, QC_SEARCH_GGML, s->x + (position * s->heads + head) * s->width, 1,
+                                   s->width, 0, s->out + head * s->out_head + position * s->out_position, &place);
         if (status != QC_OK) job->status = status;
     }
 }
 
 int32_t qc_store(qc_pool *pool, int32_t isa, const qc_storage *storage) {
-    store_job job = { storage, isa, QC_OK };
+    store_job job = {storage, isa, QC_OK};
     qc_pool_enter(pool);
     qc_pool_run(pool, store_position, &job, storage->positions);
     qc_pool_leave(pool);
@@ -151,22 +181,25 @@ static void attend_unit(void *argument, int64_t unit, qc_pool *pool, int32_t thr
     attention_job *job = argument;
     const qc_attention *a = job->sequences;
     for (; unit >= blocks_of(a) * a->kv_heads; ++a) unit -= blocks_of(a) * a->kv_heads;
-    int64_t block = blocks_of(a) - 1 - unit / a->kv_heads;           /* the longest first */
+    int64_t block = blocks_of(a) - 1 - unit / a->kv_heads; /* the longest first */
     int64_t first = block * QUERY_BLOCK, last = first + QUERY_BLOCK < a->tokens ? first + QUERY_BLOCK : a->tokens;
     int64_t keys = a->start + last;
     if (a->window > 0 && a->window + QUERY_BLOCK < keys) keys = a->window + QUERY_BLOCK;
     float *scratch = qc_pool_scratch(pool, thread, (size_t)ATTENTION_SCRATCH(keys, a->width, a->value_width) * 4);
-    if (scratch) job->level->attend(a, unit % a->kv_heads, first, last, scratch);
-    else job->failed = 1;
+    if (scratch)
+        job->level->attend(a, unit % a->kv_heads, first, last, scratch);
+    else
+        job->failed = 1;
 }
 
 int32_t qc_attend(qc_pool *pool, int32_t isa, const qc_attention *sequences, int32_t count) {
-    attention_job job = { qc_level_of(isa), sequences, 0 };
+    attention_job job = {qc_level_of(isa), sequences, 0};
     int64_t units = 0;
     if (!job.level) return QC_NO_KERNEL;
     for (int32_t i = 0; i < count; ++i) {
         const qc_attention *a = &sequences[i];
-        if (a->kv_heads < 1 || a->heads % a->kv_heads || a->tokens < 0 || a->start < 0 || a->width < 1 || a->value_width < 1)
+        if (a->kv_heads < 1 || a->heads % a->kv_heads || a->tokens < 0 || a->start < 0 || a->width < 1 ||
+            a->value_width < 1)
             return QC_NO_KERNEL;
         units += blocks_of(a) * a->kv_heads;
     }

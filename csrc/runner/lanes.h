@@ -22,9 +22,9 @@ typedef int32_t vi_loose __attribute__((vector_size(4 * VW), aligned(4), may_ali
 LANE vf vload(const float *p) { return *(const vf_loose *)p; }
 LANE void vstore(float *p, vf v) { *(vf_loose *)p = v; }
 LANE vi vi_load(const int32_t *p) { return *(const vi_loose *)p; }
-LANE vf vset(float v) { return v - (vf){ 0 }; }
-LANE vi vi_set(int32_t v) { return v - (vi){ 0 }; }
-LANE vf vzero(void) { return (vf){ 0 }; }
+LANE vf vset(float v) { return v - (vf){0}; }
+LANE vi vi_set(int32_t v) { return v - (vi){0}; }
+LANE vf vzero(void) { return (vf){0}; }
 LANE vi vbits(vf v) { return (vi)v; }
 LANE vf vi_floats(vi v) { return __builtin_convertvector(v, vf); }
 LANE vf vselect(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
@@ -116,7 +116,7 @@ LANE vf vload_bf16(const uint16_t *p) {
 /* exp(x), relative error below 2^-22.5 (3 units in the last place at most) for results in the normal range; 0 below
  * -87.33, infinity above 88.72, NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial of degree 6 for e^r. */
 LANE vf vexp(vf x) {
-    vf clamped = vmin(vmax(vset(-88.0f), x), vset(89.0f));       /* the order of operands keeps a NaN out of n */
+    vf clamped = vmin(vmax(vset(-88.0f), x), vset(89.0f)); /* the order of operands keeps a NaN out of n */
     vf shifted = clamped * vset(1.44269504f) + vset(12582912.0f);
     vi n = vbits(shifted) - vi_set(0x4b400000);
     vf whole = shifted - vset(12582912.0f);

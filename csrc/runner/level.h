@@ -9,7 +9,8 @@
  * Activations of one group (G = GROUP, or 1 for the single-token path):
  *   int8 or int16 [columns / 32][G][32], bf16 [columns / 2][G][2] or float [columns][G]
  *   d     float [columns / partner block][G]
- *   sum32, sum16  int32 [columns / 32 or 16][G]: sums of the integers; fsum32, fsum16: what minima are multiplied with. */
+ *   sum32, sum16  int32 [columns / 32 or 16][G]: sums of the integers; fsum32, fsum16: what minima are multiplied with.
+ */
 #ifndef QC_LEVEL_H
 #define QC_LEVEL_H
 #include "../table.h"
@@ -18,48 +19,59 @@
 
 enum { LANES = 16, GROUP = 16 };
 
-typedef enum { ROUND_FLOAT, ROUND_F16, ROUND_BF16, ROUND_Q8_0, ROUND_Q8_1, ROUND_Q8_K, ROUND_INT16, ROUNDINGS } rounding;
+typedef enum {
+    ROUND_FLOAT,
+    ROUND_F16,
+    ROUND_BF16,
+    ROUND_Q8_0,
+    ROUND_Q8_1,
+    ROUND_Q8_K,
+    ROUND_INT16,
+    ROUNDINGS
+} rounding;
 
-/* Unpack `blocks` blocks of one row: codes (0 .. span), and per sub-block scale and (where the type has them) minimum. */
+/* Unpack `blocks` blocks of one row: codes (0 .. span), and per sub-block scale and (where the type has them) minimum.
+ */
 typedef void (*unpacker)(const uint8_t *in, int64_t blocks, uint8_t *codes, float *scales, float *minima);
 
 typedef struct {
     rounding kind;
-    int64_t columns, group;                /* group: tokens side by side, GROUP or 1 */
-    int64_t block;                         /* activations that share a scale */
-    int32_t wide;                          /* integers of 16 bits, whatever their rounding; pairs of BF16 */
+    int64_t columns, group; /* group: tokens side by side, GROUP or 1 */
+    int64_t block;          /* activations that share a scale */
+    int32_t wide;           /* integers of 16 bits, whatever their rounding; pairs of BF16 */
     const void *values;
     const float *d, *fsum32, *fsum16;
     const int32_t *sum32, *sum16;
-} activations;                             /* of one group */
+} activations; /* of one group */
 
-/* A row of whole blocks times int8 activations of a group of 1. Types with blocks of 32: the first columns / 256 * 256. */
+/* A row of whole blocks times int8 activations of a group of 1. Types with blocks of 32: the first columns / 256 * 256.
+ */
 typedef float (*dotter)(const uint8_t *row, const activations *);
 
 typedef struct {
-    int16_t block, bytes;                  /* of the packed type */
-    int16_t sub;                           /* weights that share a scale: 16 or 32; 0: a float type */
-    int16_t low, span;                     /* smallest code; largest minus smallest */
-    int8_t minima;                         /* whether sub-blocks have minima */
-    uint8_t partner;                       /* rounding of the activations in mode q8 */
+    int16_t block, bytes; /* of the packed type */
+    int16_t sub;          /* weights that share a scale: 16 or 32; 0: a float type */
+    int16_t low, span;    /* smallest code; largest minus smallest */
+    int8_t minima;        /* whether sub-blocks have minima */
+    uint8_t partner;      /* rounding of the activations in mode q8 */
     unpacker unpack;
-    dotter dot;                            /* NULL: unpack, then multiply */
+    dotter dot; /* NULL: unpack, then multiply */
 } code_row;
 
 typedef struct {
     int64_t columns;
-    const void *values;                    /* codes, wide, pairs or floats */
+    const void *values; /* codes, wide, pairs or floats */
     const float *scales, *minima;
     int32_t sub, low, span;
 } tile;
 
-typedef float result[GROUP][LANES];        /* [token][row] */
+typedef float result[GROUP][LANES]; /* [token][row] */
 #define ROUND_SCRATCH(columns) ((size_t)(columns) * 5 + 256)
 
 typedef struct {
     const char *name;
-    int32_t narrow_span;                   /* largest span that `narrow` takes; others are multiplied as `wide` */
-    const code_row *codes;                 /* by type */
+    int32_t narrow_span;   /* largest span that `narrow` takes; others are multiplied as `wide` */
+    const code_row *codes; /* by type */
     const qc_row *types;
     /* all columns, the first `tokens` tokens of a group (later rows of the result may hold anything) */
     void (*narrow)(const tile *, const activations *, const int32_t *correction, int64_t tokens, result out);
@@ -71,8 +83,8 @@ typedef struct {
     /* rows of 16-byte (LANES lanes of dwords) transposition: in [LANES][words] to out [words][LANES] */
     void (*interleave)(const uint32_t *const in[LANES], int64_t words, uint32_t *out);
     /* one token: the dot product of `count` packed rows with the activations of a group of 1 */
-    void (*dots)(int32_t type, const uint8_t *rows, int64_t row_bytes, int64_t count, const activations *, uint8_t *scratch,
-                 float *out);
+    void (*dots)(int32_t type, const uint8_t *rows, int64_t row_bytes, int64_t count, const activations *,
+                 uint8_t *scratch, float *out);
     /* scratch: ROUND_SCRATCH(columns) bytes */
     void (*round_group)(const activations *, const float *x, int64_t stride, int64_t tokens, void *scratch);
     void (*rounded)(rounding kind, const float *x, int64_t columns, float *out, void *scratch);
@@ -91,22 +103,22 @@ typedef struct {
 
 enum { QUERY_BLOCK = 32, QUERY_ROWS = 4 };
 /* floats: transposed keys, padded values, scores */
-#define ATTENTION_SCRATCH(keys, width, value_width) \
+#define ATTENTION_SCRATCH(keys, width, value_width)                                                                    \
     (((keys) + 32) * ((width) + (value_width) + 64 + QUERY_ROWS) + QUERY_ROWS * ((width) + (value_width) + 64))
 
 extern const level qc_level_scalar;
 #if defined(__x86_64__)
 extern const level qc_level_avx2, qc_level_avx512;
-void qc_bf16_pairs(const tile *, const activations *, int64_t tokens, result out);       /* AVX512_BF16 */
+void qc_bf16_pairs(const tile *, const activations *, int64_t tokens, result out); /* AVX512_BF16 */
 float qc_bf16_dot(const uint8_t *row, const activations *);
 #elif defined(__aarch64__)
 extern const level qc_level_neon, qc_level_dotprod;
-const level *qc_dotprod(void);             /* NULL: not in this build */
+const level *qc_dotprod(void); /* NULL: not in this build */
 #endif
 
 /* Grids of the codebook types as vectors of signed bytes; ready once a pool exists. */
 extern uint64_t qc_points_iq2_xxs[256], qc_points_iq2_xs[512], qc_points_iq2_s[1024], qc_points_iq1[2048];
 extern uint32_t qc_points_iq3_xxs[256], qc_points_iq3_s[512];
-extern uint64_t qc_sign_bytes[256];        /* 0xff where a bit of the index is set */
+extern uint64_t qc_sign_bytes[256]; /* 0xff where a bit of the index is set */
 void qc_make_points(void);
 #endif

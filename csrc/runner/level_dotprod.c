@@ -1,4 +1,5 @@
-/* The runner for arm64 with the dot product instructions of ARMv8.2 (flags: scripts/build_kernels.py); empty elsewhere. */
+/* The runner for arm64 with the dot product instructions of ARMv8.2 (flags: scripts/build_kernels.py); empty elsewhere.
+ */
 #if defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
 #define VW 4
 #define QC_LEVEL qc_level_dotprod
@@ -9,7 +10,7 @@
 const level *qc_dotprod(void) { return &qc_level_dotprod; }
 #elif defined(__aarch64__)
 #include "level.h"
-const level *qc_dotprod(void) { return 0; }                /* built without the flag */
+const level *qc_dotprod(void) { return 0; } /* built without the flag */
 #else
 typedef int qc_no_level_dotprod;
 #endif

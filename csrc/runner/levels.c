@@ -11,7 +11,7 @@ static int has_vnni(void) {
 #include <sys/auxv.h>
 static int has_dotprod(void) { return (getauxval(AT_HWCAP) >> 20) & 1; }
 #elif defined(__aarch64__)
-static int has_dotprod(void) { return 1; }                 /* every Apple chip with arm64 macOS */
+static int has_dotprod(void) { return 1; } /* every Apple chip with arm64 macOS */
 #endif
 
 const level *qc_level_of(int32_t isa) {

@@ -14,11 +14,11 @@ static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 typedef struct {
     rounding kind;
-    int32_t wide;                          /* see activations */
+    int32_t wide; /* see activations */
     const float *x;
     int64_t stride, tokens, columns, group, groups;
     size_t group_bytes;
-    uint8_t *memory;                       /* groups * group_bytes */
+    uint8_t *memory; /* groups * group_bytes */
 } prepared;
 
 static int integers(rounding kind) { return kind > ROUND_BF16; }
@@ -28,7 +28,7 @@ static activations part(const prepared *p, int64_t group, size_t *bytes) {
     uint8_t *at = p->memory ? p->memory + (size_t)group * p->group_bytes : 0;
     size_t used = 0, g = (size_t)p->group, columns = (size_t)p->columns;
     int64_t block = p->kind == ROUND_Q8_K ? 256 : 32;
-    activations a = { p->kind, p->columns, p->group, block, p->wide, 0, 0, 0, 0, 0, 0 };
+    activations a = {p->kind, p->columns, p->group, block, p->wide, 0, 0, 0, 0, 0, 0};
 #define PLACE(field, size) (a.field = (const void *)(at ? at + used : 0), used += aligned(size))
     PLACE(values, columns * g * (!integers(p->kind) ? 4 : p->wide ? 2 : 1) + 64);
     if (integers(p->kind)) {
@@ -55,13 +55,14 @@ static void round_unit(void *argument, int64_t unit, qc_pool *pool, int32_t thre
     for (; unit >= p->groups; ++p) unit -= p->groups;
     void *scratch = qc_pool_scratch(pool, thread, ROUND_SCRATCH(p->columns));
     if (!scratch) {
-        job->failed = 1;                   /* threads write nothing but 1 */
+        job->failed = 1; /* threads write nothing but 1 */
         return;
     }
     size_t bytes;
     activations a = part(p, unit, &bytes);
     int64_t left = p->tokens - unit * p->group;
-    job->level->round_group(&a, p->x + unit * p->group * p->stride, p->stride, left < p->group ? left : p->group, scratch);
+    job->level->round_group(&a, p->x + unit * p->group * p->stride, p->stride, left < p->group ? left : p->group,
+                            scratch);
 }
 
 /* ---- products */
@@ -78,8 +79,10 @@ typedef struct {
     int32_t count, failed;
 } product_job;
 
-/* Rows of `count` (1 .. LANES) packed rows beginning at `first`, each decoded or unpacked to a buffer, then side by side. */
-static void fill_floats(const level *l, const planned *p, const uint8_t *rows, int64_t count, float *floats, float *scratch) {
+/* Rows of `count` (1 .. LANES) packed rows beginning at `first`, each decoded or unpacked to a buffer, then side by
+ * side. */
+static void fill_floats(const level *l, const planned *p, const uint8_t *rows, int64_t count, float *floats,
+                        float *scratch) {
     const qc_row *type = &l->types[p->product->type];
     int64_t columns = p->product->columns, chunk = 512;
     for (int64_t column = 0; column < columns; column += chunk) {
@@ -88,7 +91,8 @@ static void fill_floats(const level *l, const planned *p, const uint8_t *rows, i
         for (int64_t r = 0; r < LANES; ++r) {
             float *to = scratch + (r < count ? r : 0) * (chunk + 16);
             lanes[r] = (const uint32_t *)to;
-            if (r < count) type->decode(rows + r * p->row_bytes + column / type->block * type->bytes, n / type->block, to);
+            if (r < count)
+                type->decode(rows + r * p->row_bytes + column / type->block * type->bytes, n / type->block, to);
         }
         l->interleave(lanes, n, (uint32_t *)floats + column * LANES);
     }
@@ -114,7 +118,8 @@ static void fill_codes(const level *l, const planned *p, const uint8_t *rows, in
             if (r >= count) continue;
             type->unpack(rows + r * p->row_bytes + column / type->block * type->bytes, n / type->block, u,
                          row_scales + r * 16, row_minima + r * 16);
-            if (wide) for (int64_t i = 0; i < n; ++i) w[i] = (int16_t)(u[i] + type->low);
+            if (wide)
+                for (int64_t i = 0; i < n; ++i) w[i] = (int16_t)(u[i] + type->low);
         }
         l->interleave(lanes, wide ? n / 2 : n / 4, (uint32_t *)codes + column / (wide ? 2 : 4) * LANES);
         l->interleave(s, subs, (uint32_t *)scales + column / type->sub * LANES);
@@ -123,7 +128,8 @@ static void fill_codes(const level *l, const planned *p, const uint8_t *rows, in
 }
 
 /* BF16 rows as they are, two columns to a word. */
-static void fill_pairs(const level *l, const planned *p, const uint8_t *rows, int64_t count, uint32_t *pairs, uint32_t *scratch) {
+static void fill_pairs(const level *l, const planned *p, const uint8_t *rows, int64_t count, uint32_t *pairs,
+                       uint32_t *scratch) {
     int64_t columns = p->product->columns, chunk = 512, words = (columns + 1) / 2;
     for (int64_t first = 0; first < words; first += chunk) {
         int64_t n = words - first < chunk ? words - first : chunk;
@@ -141,19 +147,22 @@ static void fill_pairs(const level *l, const planned *p, const uint8_t *rows, in
 }
 
 /* The part of the thread's memory that a tile of `LANES` rows takes. */
-typedef struct { size_t values, scales, minima, total; } tile_size;
+typedef struct {
+    size_t values, scales, minima, total;
+} tile_size;
 
 static tile_size size_of_tile(const level *l, const qc_product *product, rounding kind) {
     const code_row *type = &l->codes[product->type];
-    size_t columns = (size_t)product->columns, width = integers(kind) ? 2 : 4;    /* as if wide */
-    tile_size size = { aligned(columns * LANES * width), 0, 0, 0 };
+    size_t columns = (size_t)product->columns, width = integers(kind) ? 2 : 4; /* as if wide */
+    tile_size size = {aligned(columns * LANES * width), 0, 0, 0};
     if (type->sub) size.scales = size.minima = aligned(columns / (size_t)type->sub * LANES * 4);
     size.total = size.values + size.scales + size.minima;
     return size;
 }
 
 static void add_bias(const qc_product *p, int64_t row, int64_t rows, float *out) {
-    if (p->bias) for (int64_t r = 0; r < rows; ++r) out[r] += p->bias[row + r];
+    if (p->bias)
+        for (int64_t r = 0; r < rows; ++r) out[r] += p->bias[row + r];
 }
 
 static void store_result(const qc_product *p, int64_t row, int64_t rows, int64_t token, int64_t tokens, result values) {
@@ -175,7 +184,8 @@ static int panel_unit(const level *l, const planned *p, int64_t unit, qc_pool *p
     const int64_t rows = product->rows - first < p->panel ? product->rows - first : p->panel;
     const tile_size size = size_of_tile(l, product, kind);
     const size_t correction_bytes = aligned((size_t)product->columns / 16 * GROUP * 4), scratch_bytes = 64 * 1024;
-    uint8_t *memory = qc_pool_scratch(pool, thread, (size_t)(p->panel / LANES) * size.total + correction_bytes + scratch_bytes);
+    uint8_t *memory =
+        qc_pool_scratch(pool, thread, (size_t)(p->panel / LANES) * size.total + correction_bytes + scratch_bytes);
     if (!memory) return 0;
     int32_t *correction = (int32_t *)memory;
     uint8_t *scratch = memory + correction_bytes, *tiles = scratch + scratch_bytes;
@@ -184,7 +194,8 @@ static int panel_unit(const level *l, const planned *p, int64_t unit, qc_pool *p
         const uint8_t *from = product->weights + (first + r) * p->row_bytes;
         int64_t count = rows - r < LANES ? rows - r : LANES;
         if (integers(kind))
-            fill_codes(l, p, from, count, wide, t, (float *)(t + size.values), (float *)(t + size.values + size.scales), scratch);
+            fill_codes(l, p, from, count, wide, t, (float *)(t + size.values), (float *)(t + size.values + size.scales),
+                       scratch);
         else if (pairs)
             fill_pairs(l, p, from, count, (uint32_t *)t, (uint32_t *)scratch);
         else
@@ -200,13 +211,22 @@ static int panel_unit(const level *l, const planned *p, int64_t unit, qc_pool *p
         }
         for (int64_t r = 0; r < rows; r += LANES) {
             uint8_t *t = tiles + (size_t)(r / LANES) * size.total;
-            tile w = { product->columns, t, (float *)(t + size.values),
-                       type->minima ? (float *)(t + size.values + size.scales) : 0, type->sub, type->low, type->span };
+            tile w = {product->columns,
+                      t,
+                      (float *)(t + size.values),
+                      type->minima ? (float *)(t + size.values + size.scales) : 0,
+                      type->sub,
+                      type->low,
+                      type->span};
             result values;
-            if (narrow) l->narrow(&w, &a, type->low ? correction : 0, tokens, values);
-            else if (wide) l->wide(&w, &a, tokens, values);
-            else if (pairs) l->bf16_pairs(&w, &a, tokens, values);
-            else l->floats(&w, &a, tokens, values);
+            if (narrow)
+                l->narrow(&w, &a, type->low ? correction : 0, tokens, values);
+            else if (wide)
+                l->wide(&w, &a, tokens, values);
+            else if (pairs)
+                l->bf16_pairs(&w, &a, tokens, values);
+            else
+                l->floats(&w, &a, tokens, values);
             store_result(product, first + r, rows - r < LANES ? rows - r : LANES, g * GROUP, tokens, values);
         }
     }
@@ -233,7 +253,8 @@ static void product_unit(void *argument, int64_t unit, qc_pool *pool, int32_t th
     product_job *job = argument;
     const planned *p = job->plans;
     for (; unit >= p->units; ++p) unit -= p->units;
-    int done = p->x->group == 1 ? dots_unit(job->level, p, unit, pool, thread) : panel_unit(job->level, p, unit, pool, thread);
+    int done =
+        p->x->group == 1 ? dots_unit(job->level, p, unit, pool, thread) : panel_unit(job->level, p, unit, pool, thread);
     if (!done) job->failed = 1;
 }
 
@@ -249,17 +270,19 @@ static rounding rounding_of(const level *l, int32_t mode, int32_t type) {
  * between Q8_0 and Q8_1, so these are different sets although their integers are the same. */
 static int32_t find_set(const level *l, prepared *sets, int32_t *count, rounding kind, const qc_product *p) {
     int64_t group = p->tokens <= FEW ? 1 : GROUP;
-    int32_t wide = kind == ROUND_INT16 || (kind == ROUND_BF16 && qc_has_pairs(l)) || (integers(kind) && group == GROUP && l->codes[p->type].span > l->narrow_span);
+    int32_t wide = kind == ROUND_INT16 || (kind == ROUND_BF16 && qc_has_pairs(l)) ||
+                   (integers(kind) && group == GROUP && l->codes[p->type].span > l->narrow_span);
     for (int32_t i = 0; i < *count; ++i)
-        if (sets[i].kind == kind && sets[i].wide == wide && sets[i].x == p->x && sets[i].stride == p->x_stride && sets[i].tokens == p->tokens &&
-            sets[i].columns == p->columns)
+        if (sets[i].kind == kind && sets[i].wide == wide && sets[i].x == p->x && sets[i].stride == p->x_stride &&
+            sets[i].tokens == p->tokens && sets[i].columns == p->columns)
             return i;
-    sets[*count] = (prepared){ kind, wide, p->x, p->x_stride, p->tokens, p->columns, group, (p->tokens + group - 1) / group, 0, 0 };
+    sets[*count] =
+        (prepared){kind, wide, p->x, p->x_stride, p->tokens, p->columns, group, (p->tokens + group - 1) / group, 0, 0};
     return (*count)++;
 }
 
 static planned plan(const level *l, const qc_product *product, const prepared *x, int32_t threads) {
-    planned p = { .product = product, .x = x, .chunks = 1, .chunk_groups = x->groups };
+    planned p = {.product = product, .x = x, .chunks = 1, .chunk_groups = x->groups};
     p.row_bytes = product->columns / l->codes[product->type].block * l->codes[product->type].bytes;
     if (x->group == 1) {
         p.panel = ROWS_PER_UNIT;
@@ -288,7 +311,8 @@ static int valid(const qc_product *p) {
 static int32_t run(qc_pool *pool, const level *l, int32_t mode, const qc_product *products, int32_t count,
                    prepared *sets, planned *plans) {
     int32_t set_count = 0, chosen[QC_PRODUCTS];
-    for (int32_t i = 0; i < count; ++i) chosen[i] = find_set(l, sets, &set_count, rounding_of(l, mode, products[i].type), &products[i]);
+    for (int32_t i = 0; i < count; ++i)
+        chosen[i] = find_set(l, sets, &set_count, rounding_of(l, mode, products[i].type), &products[i]);
     size_t total = 0;
     int64_t groups = 0, units = 0;
     for (int32_t i = 0; i < set_count; ++i) {
@@ -302,7 +326,7 @@ static int32_t run(qc_pool *pool, const level *l, int32_t mode, const qc_product
         sets[i].memory = memory;
         memory += (size_t)sets[i].groups * sets[i].group_bytes;
     }
-    rounding_job rounds = { l, sets, set_count, 0 };
+    rounding_job rounds = {l, sets, set_count, 0};
     if (groups <= FEW)
         for (int64_t g = 0; g < groups; ++g) round_unit(&rounds, g, pool, 0);
     else
@@ -312,7 +336,7 @@ static int32_t run(qc_pool *pool, const level *l, int32_t mode, const qc_product
         plans[i] = plan(l, &products[i], &sets[chosen[i]], qc_pool_threads(pool));
         units += plans[i].units;
     }
-    product_job job = { l, plans, count, 0 };
+    product_job job = {l, plans, count, 0};
     qc_pool_run(pool, product_unit, &job, units);
     return job.failed ? QC_NO_MEMORY : QC_OK;
 }
@@ -336,8 +360,8 @@ int32_t qc_matmul(qc_pool *pool, int32_t isa, int32_t mode, const qc_product *pr
 int32_t qc_round_activations(qc_pool *pool, int32_t isa, int32_t mode, int32_t type, const float *x, int64_t tokens,
                              int64_t columns, float *out) {
     const level *l = qc_level_of(isa);
-    if (!l || mode < QC_ACTIVATIONS_FLOAT || mode > QC_ACTIVATIONS_INT16 || tokens < 0 || columns < 0 || !qc_can_multiply(type) ||
-        columns % l->codes[type].block)
+    if (!l || mode < QC_ACTIVATIONS_FLOAT || mode > QC_ACTIVATIONS_INT16 || tokens < 0 || columns < 0 ||
+        !qc_can_multiply(type) || columns % l->codes[type].block)
         return QC_NO_KERNEL;
     qc_pool_enter(pool);
     void *scratch = qc_pool_scratch(pool, 0, ROUND_SCRATCH(columns));

@@ -20,10 +20,11 @@ static void make(void) {
     for (int i = 0; i < 256; ++i) qc_points_iq2_xxs[i] = expand(qc_grid_iq2_xxs[i], 2, 8, qc_levels_iq2_xxs, 1);
     for (int i = 0; i < 512; ++i) qc_points_iq2_xs[i] = expand(qc_grid_iq2_xs[i], 2, 8, qc_levels_iq2_xs, 1);
     for (int i = 0; i < 1024; ++i) qc_points_iq2_s[i] = expand(qc_grid_iq2_s[i], 2, 8, qc_levels_iq2_s, 1);
-    for (int i = 0; i < 256; ++i) qc_points_iq3_xxs[i] = (uint32_t)expand(qc_grid_iq3_xxs[i], 3, 4, qc_levels_iq3_xxs, 1);
+    for (int i = 0; i < 256; ++i)
+        qc_points_iq3_xxs[i] = (uint32_t)expand(qc_grid_iq3_xxs[i], 3, 4, qc_levels_iq3_xxs, 1);
     for (int i = 0; i < 512; ++i) qc_points_iq3_s[i] = (uint32_t)expand(qc_grid_iq3_s[i], 3, 4, qc_levels_iq3_s, 1);
-    static const int8_t ternary[4] = { -1, 0, 1, 0 };
-    for (int i = 0; i < 2048; ++i) qc_points_iq1[i] = expand(qc_grid_iq1[i], 2, 8, ternary, 8);    /* eighths */
+    static const int8_t ternary[4] = {-1, 0, 1, 0};
+    for (int i = 0; i < 2048; ++i) qc_points_iq1[i] = expand(qc_grid_iq1[i], 2, 8, ternary, 8); /* eighths */
     for (int i = 0; i < 256; ++i)
         for (int b = 0; b < 8; ++b) qc_sign_bytes[i] |= (uint64_t)(i >> b & 1 ? 0xff : 0) << (8 * b);
 }

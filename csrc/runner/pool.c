@@ -7,8 +7,14 @@
 
 enum { MOST_THREADS = 256, SPINS = 4000 };
 
-typedef struct { void *data; size_t bytes; } buffer;
-typedef struct { qc_pool *pool; int32_t number; } member;
+typedef struct {
+    void *data;
+    size_t bytes;
+} buffer;
+typedef struct {
+    qc_pool *pool;
+    int32_t number;
+} member;
 
 struct qc_pool {
     int32_t threads;
@@ -21,8 +27,8 @@ struct qc_pool {
     qc_work work;
     void *job;
     int64_t units;
-    _Atomic uint64_t ticket;               /* number of the job << 32 | units that nobody has claimed */
-    _Atomic int64_t pending;               /* units that are not done */
+    _Atomic uint64_t ticket; /* number of the job << 32 | units that nobody has claimed */
+    _Atomic int64_t pending; /* units that are not done */
 };
 
 static inline void relax(void) {
@@ -79,7 +85,7 @@ void qc_pool_run(qc_pool *pool, qc_work work, void *job, int64_t units) {
     pool->job = job;
     pool->units = units;
     atomic_store(&pool->pending, units);
-    pthread_mutex_lock(&pool->sleep);      /* a worker checks the ticket with this lock before it sleeps */
+    pthread_mutex_lock(&pool->sleep); /* a worker checks the ticket with this lock before it sleeps */
     atomic_store(&pool->ticket, ((atomic_load(&pool->ticket) >> 32) + 1) << 32 | (uint64_t)units);
     if (pool->sleepers) pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->sleep);
@@ -102,7 +108,7 @@ qc_pool *qc_pool_new(int32_t threads) {
     qc_make_points();
     pool->threads = 1;
     for (int32_t i = 1; i < threads; ++i) {
-        pool->members[i] = (member){ pool, i };
+        pool->members[i] = (member){pool, i};
         if (pthread_create(&pool->ids[i], 0, worker, &pool->members[i])) break;
         pool->threads = i + 1;
     }

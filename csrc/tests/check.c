@@ -2,9 +2,9 @@
  *
  *     check FILE [ROUNDS]
  *
- * For emulators (arm64 under qemu) and sanitizers. Every buffer is allocated at its exact size, so that AddressSanitizer
- * sees a byte too many. FILE is written by scripts/make_flat_golden.py. The digest at the end covers what the encoders
- * and decoders made of the random input; it is the same on every machine. */
+ * For emulators (arm64 under qemu) and sanitizers. Every buffer is allocated at its exact size, so that
+ * AddressSanitizer sees a byte too many. FILE is written by scripts/make_flat_golden.py. The digest at the end covers
+ * what the encoders and decoders made of the random input; it is the same on every machine. */
 #include "support.h"
 
 enum { ENCODE = 0, DECODE = 1, MOST_ROWS = 19 };
@@ -12,15 +12,21 @@ enum { ENCODE = 0, DECODE = 1, MOST_ROWS = 19 };
 typedef struct {
     char name[48];
     int32_t kind, type, rows, columns, weighted, input_bytes, expected_bytes, reserved;
-} record;                                             /* followed by input, importance if weighted, expected */
+} record; /* followed by input, importance if weighted, expected */
 
 static uint8_t *read_file(const char *path, int64_t *size) {
     FILE *file = fopen(path, "rb");
-    if (!file || fseek(file, 0, SEEK_END)) { perror(path); exit(2); }
+    if (!file || fseek(file, 0, SEEK_END)) {
+        perror(path);
+        exit(2);
+    }
     *size = ftell(file);
     rewind(file);
     uint8_t *data = allocate(*size);
-    if (fread(data, 1, (size_t)*size, file) != (size_t)*size) { perror(path); exit(2); }
+    if (fread(data, 1, (size_t)*size, file) != (size_t)*size) {
+        perror(path);
+        exit(2);
+    }
     fclose(file);
     return data;
 }
@@ -34,10 +40,11 @@ static void check_record(const record *r, const uint8_t *data, int isa) {
     uint8_t *input = copy_out(data, r->input_bytes), *out = allocate(r->expected_bytes);
     float *importance = r->weighted ? copy_out(data + r->input_bytes, importance_bytes) : 0;
     const uint8_t *expected = data + r->input_bytes + importance_bytes;
-    qc_place place = { -1, -1 }, bad = { -1, -1 };
+    qc_place place = {-1, -1}, bad = {-1, -1};
     int32_t status;
     if (r->kind == ENCODE) {
-        status = qc_encode(isa, r->type, QC_SEARCH_GGML, (const float *)input, r->rows, r->columns, importance, out, &place);
+        status =
+            qc_encode(isa, r->type, QC_SEARCH_GGML, (const float *)input, r->rows, r->columns, importance, out, &place);
         int32_t valid = qc_validate(isa, r->type, expected, r->rows, r->columns, &bad);
         if (status != (valid == QC_OK ? QC_OK : QC_OVERFLOW)) fail("status of encode", r->name, isa);
         if (place.row != bad.row || place.column != bad.column) fail("place of overflow", r->name, isa);
@@ -53,7 +60,10 @@ static int check_golden(const char *path) {
     int64_t size, at = 16;
     uint8_t *data = read_file(path, &size);
     int32_t count = 0;
-    if (size < 16 || memcmp(data, "QCFLAT1", 8)) { printf("%s is no flat golden file\n", path); exit(2); }
+    if (size < 16 || memcmp(data, "QCFLAT1", 8)) {
+        printf("%s is no flat golden file\n", path);
+        exit(2);
+    }
     memcpy(&count, data + 8, 4);
     for (int32_t i = 0; i < count; ++i) {
         record r;
@@ -63,7 +73,10 @@ static int check_golden(const char *path) {
             if (qc_isa_supported(isa)) check_record(&r, data + at, isa);
         at += r.input_bytes + (r.weighted ? 4 * (int64_t)r.columns : 0) + r.expected_bytes;
     }
-    if (at != size) { printf("%s has %" PRId64 " bytes, its records %" PRId64 "\n", path, size, at); exit(2); }
+    if (at != size) {
+        printf("%s has %" PRId64 " bytes, its records %" PRId64 "\n", path, size, at);
+        exit(2);
+    }
     free(data);
     return count;
 }
@@ -72,7 +85,7 @@ static int check_golden(const char *path) {
 
 static uint64_t digest = 14695981039346656037u;
 
-static void add_to_digest(const void *data, int64_t bytes) {        /* FNV-1a */
+static void add_to_digest(const void *data, int64_t bytes) { /* FNV-1a */
     const uint8_t *p = data;
     for (int64_t i = 0; i < bytes; ++i) digest = (digest ^ p[i]) * 1099511628211u;
 }
@@ -87,8 +100,9 @@ static float any_finite(void) {
 }
 
 static float edge(void) {
-    static const float edges[] = { 0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, 1e-15f, -1e-15f, 1e-8f, 0x1p-24f, 1.0f, -1.0f,
-                                   0.5f, 65504.0f, 65520.0f, -65520.0f, 1e30f, -1e30f, 0x1.fffffep127f, -0x1.fffffep127f };
+    static const float edges[] = {
+        0.0f,  -0.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, 1e-15f, -1e-15f, 1e-8f,           0x1p-24f,        1.0f,
+        -1.0f, 0.5f,  65504.0f,  65520.0f,   -65520.0f, 1e30f,  -1e30f,  0x1.fffffep127f, -0x1.fffffep127f};
     return edges[random_bits() % (sizeof edges / sizeof edges[0])];
 }
 
@@ -98,12 +112,12 @@ static void fill_row(float *x, int64_t columns, uint32_t kind) {
     for (int64_t i = 0; i < columns; ++i) switch (kind % 8) {
         case 0: x[i] = any_finite(); break;
         case 1: x[i] = edge(); break;
-        case 2: x[i] = first * scale; break;                                            /* constant */
-        case 3: x[i] = random_bits() % 8 ? 0.0f : bell(); break;                        /* sparse */
-        case 4: x[i] = random_bits() % 100 ? bell() * scale : 1000.0f * bell(); break;  /* outliers */
-        case 5: x[i] = (float)((int32_t)(random_bits() % 9) - 4) * scale; break;        /* few levels, ties */
+        case 2: x[i] = first * scale; break;                                           /* constant */
+        case 3: x[i] = random_bits() % 8 ? 0.0f : bell(); break;                       /* sparse */
+        case 4: x[i] = random_bits() % 100 ? bell() * scale : 1000.0f * bell(); break; /* outliers */
+        case 5: x[i] = (float)((int32_t)(random_bits() % 9) - 4) * scale; break;       /* few levels, ties */
         default: x[i] = bell() * scale;
-    }
+        }
 }
 
 static void fill_importance(float *q, int64_t columns, uint32_t kind) {
@@ -111,11 +125,14 @@ static void fill_importance(float *q, int64_t columns, uint32_t kind) {
         case 1: q[i] = (float)(random_bits() >> 8) * 0x1p-20f; break;
         case 2: q[i] = random_bits() % 3 ? 0.0f : 1.0f; break;
         case 3: q[i] = 0.0f; break;
-        default: q[i] = any_finite(); if (q[i] < 0) q[i] = -q[i];
-    }
+        default:
+            q[i] = any_finite();
+            if (q[i] < 0) q[i] = -q[i];
+        }
 }
 
-/* One random slab through every instruction set: the same status and place, and the same bytes wherever they are valid. */
+/* One random slab through every instruction set: the same status and place, and the same bytes wherever they are valid.
+ */
 static void check_slab(int32_t type, int32_t search, int32_t block, int32_t bytes, uint32_t round) {
     static const char *const name = "random slab";
     int64_t rows = 1 + random_bits() % MOST_ROWS, columns = block * (1 + random_bits() % (block < 256 ? 18 : 3));
@@ -125,17 +142,19 @@ static void check_slab(int32_t type, int32_t search, int32_t block, int32_t byte
     uint8_t *first = allocate(rows * row_bytes), *out = allocate(rows * row_bytes);
     for (int64_t r = 0; r < rows; ++r) fill_row(x + r * columns, columns, round % 3 ? round : random_bits());
     fill_importance(q, columns, weighting);
-    qc_place first_place = { -1, -1 }, bad = { -1, -1 };
+    qc_place first_place = {-1, -1}, bad = {-1, -1};
     int32_t first_status = qc_encode(0, type, search, x, rows, columns, weighting ? q : 0, first, &first_place);
     int32_t valid = qc_validate(0, type, first, rows, columns, &bad);
-    if (first_status != (valid == QC_OK ? QC_OK : QC_OVERFLOW) || bad.row != first_place.row || bad.column != first_place.column) {
-        printf("type %d search %d round %u: status %d, first bad block %d at %" PRId64 ",%" PRId64 " reported %" PRId64 ",%" PRId64 "\n",
+    if (first_status != (valid == QC_OK ? QC_OK : QC_OVERFLOW) || bad.row != first_place.row ||
+        bad.column != first_place.column) {
+        printf("type %d search %d round %u: status %d, first bad block %d at %" PRId64 ",%" PRId64 " reported %" PRId64
+               ",%" PRId64 "\n",
                type, search, round, first_status, valid, bad.row, bad.column, first_place.row, first_place.column);
         fail("status or place", name, 0);
     }
     for (int isa = 1; isa < qc_isa_count(); ++isa) {
         if (!qc_isa_supported(isa)) continue;
-        qc_place place = { -1, -1 };
+        qc_place place = {-1, -1};
         int32_t status = qc_encode(isa, type, search, x, rows, columns, weighting ? q : 0, out, &place);
         if (status != first_status || place.row != first_place.row || place.column != first_place.column)
             fail("status", name, isa);
@@ -152,7 +171,10 @@ static void check_slab(int32_t type, int32_t search, int32_t block, int32_t byte
         add_to_digest(first + r * row_bytes, row_bytes);
         qc_decode(0, type, first + r * row_bytes, 1, columns, decoded);
         for (int64_t i = 0; i < columns; ++i)
-            if (!(decoded[i] - decoded[i] == 0)) { fail("decodes to infinity or NaN", name, 0); break; }
+            if (!(decoded[i] - decoded[i] == 0)) {
+                fail("decodes to infinity or NaN", name, 0);
+                break;
+            }
     }
     free(x), free(q), free(first), free(out), free(decoded);
 }
@@ -176,19 +198,25 @@ static void check_decoder(int32_t type, int32_t block, int32_t bytes) {
 }
 
 static void check_refusals(void) {
-    float x[32] = { 0 };
+    float x[32] = {0};
     uint8_t out[32 * 4];
     qc_place place;
-    if (qc_encode(-1, 8, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL || qc_encode(99, 8, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL ||
-        qc_encode(0, -1, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL || qc_encode(0, 43, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL ||
-        qc_encode(0, 8, 2, x, 1, 32, 0, out, &place) != QC_NO_KERNEL || qc_encode(0, 8, 0, x, 1, 31, 0, out, &place) != QC_NO_KERNEL ||
-        qc_encode(0, 8, 0, x, -1, 32, 0, out, &place) != QC_NO_KERNEL || qc_decode(0, 5, out, 1, 32, x) != QC_NO_KERNEL ||
-        qc_validate(0, 9, out, 1, 32, &place) != QC_NO_KERNEL)
+    if (qc_encode(-1, 8, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL ||
+        qc_encode(99, 8, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL ||
+        qc_encode(0, -1, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL ||
+        qc_encode(0, 43, 0, x, 1, 32, 0, out, &place) != QC_NO_KERNEL ||
+        qc_encode(0, 8, 2, x, 1, 32, 0, out, &place) != QC_NO_KERNEL ||
+        qc_encode(0, 8, 0, x, 1, 31, 0, out, &place) != QC_NO_KERNEL ||
+        qc_encode(0, 8, 0, x, -1, 32, 0, out, &place) != QC_NO_KERNEL ||
+        qc_decode(0, 5, out, 1, 32, x) != QC_NO_KERNEL || qc_validate(0, 9, out, 1, 32, &place) != QC_NO_KERNEL)
         fail("refusal", "a call that fits nothing", 0);
 }
 
 int main(int count, char **arguments) {
-    if (count < 2) { puts("usage: check FILE [ROUNDS]"); return 2; }
+    if (count < 2) {
+        puts("usage: check FILE [ROUNDS]");
+        return 2;
+    }
     int rounds = count > 2 ? atoi(arguments[2]) : 100, slabs = 0;
     setvbuf(stdout, 0, _IOLBF, 0);
     printf("instruction sets:");

@@ -11,13 +11,21 @@
 
 static void check_refusals(void) {
     qc_pool *pool = pools[0];
-    float x[256] = { 0 }, out[256];
+    float x[256] = {0}, out[256];
     double divergence;
     int64_t top;
-    qc_product product = { .type = 8, .weights = (const uint8_t *)x, .rows = 1, .columns = 32, .x = x, .x_stride = 32,
-                           .tokens = 1, .out = out, .out_stride = 1 }, odd = product, unknown = product;
-    qc_attention attention = { .q = x, .k = x, .v = x, .out = out, .tokens = 1, .heads = 3, .kv_heads = 2,
-                               .width = 4, .value_width = 4 };
+    qc_product product = {.type = 8,
+                          .weights = (const uint8_t *)x,
+                          .rows = 1,
+                          .columns = 32,
+                          .x = x,
+                          .x_stride = 32,
+                          .tokens = 1,
+                          .out = out,
+                          .out_stride = 1},
+               odd = product, unknown = product;
+    qc_attention attention = {
+        .q = x, .k = x, .v = x, .out = out, .tokens = 1, .heads = 3, .kv_heads = 2, .width = 4, .value_width = 4};
     odd.columns = 31, unknown.type = 28;
     if (qc_pool_new(0) || qc_pool_new(257) || qc_pool_threads(pools[2]) != 3) fail("pool", "number of threads", 0);
     qc_pool_free(0);
@@ -51,7 +59,12 @@ static void check_refusals(void) {
 
 enum { CALLERS = 3, TURNS = 20 };
 
-typedef struct { product_call *call; const float *expected; int64_t count; int wrong; } caller;
+typedef struct {
+    product_call *call;
+    const float *expected;
+    int64_t count;
+    int wrong;
+} caller;
 
 static void *call_in_turns(void *argument) {
     caller *c = argument;
@@ -69,14 +82,17 @@ static void check_callers(void) {
     snprintf(label, sizeof label, "%d callers of one pool", CALLERS);
     matrix m = random_matrix(12, ROWS, COLUMNS);
     float *x = activations(TOKENS, COLUMNS, COLUMNS), *expected = floats(TOKENS * ROWS);
-    product_call call = { .mode = QC_ACTIVATIONS_Q8, .count = 1 };
+    product_call call = {.mode = QC_ACTIVATIONS_Q8, .count = 1};
     call.products[0] = product_of(&m, ROWS, x, COLUMNS, TOKENS, ROWS);
     run_products(&call, pools[0], qc_isa_best(), expected);
     caller callers[CALLERS];
     pthread_t threads[CALLERS];
     for (int i = 0; i < CALLERS; ++i) {
-        callers[i] = (caller){ &call, expected, TOKENS * ROWS, 0 };
-        if (pthread_create(&threads[i], 0, call_in_turns, &callers[i])) { puts("no thread could be started"); exit(2); }
+        callers[i] = (caller){&call, expected, TOKENS * ROWS, 0};
+        if (pthread_create(&threads[i], 0, call_in_turns, &callers[i])) {
+            puts("no thread could be started");
+            exit(2);
+        }
     }
     for (int i = 0; i < CALLERS; ++i) {
         pthread_join(threads[i], 0);
@@ -94,7 +110,10 @@ int main(int count, char **arguments) {
         if (qc_isa_supported(isa)) printf(" %s", qc_isa_name(isa));
     puts("");
     for (int p = 0; p < POOLS; ++p)
-        if (!(pools[p] = qc_pool_new(p + 1))) { puts("out of memory"); return 2; }
+        if (!(pools[p] = qc_pool_new(p + 1))) {
+            puts("out of memory");
+            return 2;
+        }
     check_refusals();
     check_callers();
     check_elements();

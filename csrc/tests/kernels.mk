@@ -8,7 +8,7 @@ CHECK_ROUNDS ?= 100
 RUNNER_ROUNDS ?= 3
 
 CHECK := build/check
-CHECK_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/kernels/*.inc csrc/runner/* csrc/tests/*.[ch]) scripts/build_kernels.py
+CHECK_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc csrc/*/* csrc/*.def) scripts/build_kernels.py
 BUILD_CHECK = $(BIN)/python scripts/build_kernels.py --program csrc/tests/check.c --output
 BUILD_RUNNER = $(BIN)/python scripts/build_kernels.py --program csrc/tests/check_runner.c --output
 # -w: under sanitizers gcc warns of what cannot happen; the ordinary builds of gcc and clang show the real warnings.

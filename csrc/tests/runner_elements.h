@@ -4,7 +4,7 @@
 #include "runner_frame.h"
 
 /* Shapes of rows: less than a vector, no multiple of one, and enough for several threads. */
-static const int64_t row_shapes[][2] = { { 0, 5 }, { 1, 1 }, { 3, 3 }, { 5, 15 }, { 7, 77 }, { 33, 512 }, { 9, 4099 } };
+static const int64_t row_shapes[][2] = {{0, 5}, {1, 1}, {3, 3}, {5, 15}, {7, 77}, {33, 512}, {9, 4099}};
 enum { ROW_SHAPES = sizeof row_shapes / sizeof row_shapes[0] };
 
 /* ---- attention */
@@ -16,10 +16,10 @@ typedef struct {
 } attention_shape;
 
 static const attention_shape attention_shapes[] = {
-    { 1, 0, 1, 1, 1, 1, 0, 0, 0 },       { 1, 40, 4, 2, 64, 64, 0, 0, 1 },   { 3, 21, 6, 2, 77, 45, 5, 30, 0 },
-    { 4, 300, 8, 8, 32, 128, 64, 0, 1 }, { 5, 0, 9, 3, 20, 8, 0, 0, 0 },     { 7, 5, 6, 2, 77, 45, 0, 50, 1 },
-    { 33, 64, 8, 1, 96, 40, 0, 20, 0 },  { 40, 3, 2, 1, 32, 32, 1, 0, 1 },   { 70, 30, 4, 4, 64, 64, 40, 0, 0 },
-    { 100, 0, 5, 1, 64, 64, 0, 0, 1 },   { 0, 7, 2, 2, 16, 16, 0, 0, 0 },    { 65, 200, 3, 3, 13, 17, 33, 10, 1 },
+    {1, 0, 1, 1, 1, 1, 0, 0, 0},       {1, 40, 4, 2, 64, 64, 0, 0, 1}, {3, 21, 6, 2, 77, 45, 5, 30, 0},
+    {4, 300, 8, 8, 32, 128, 64, 0, 1}, {5, 0, 9, 3, 20, 8, 0, 0, 0},   {7, 5, 6, 2, 77, 45, 0, 50, 1},
+    {33, 64, 8, 1, 96, 40, 0, 20, 0},  {40, 3, 2, 1, 32, 32, 1, 0, 1}, {70, 30, 4, 4, 64, 64, 40, 0, 0},
+    {100, 0, 5, 1, 64, 64, 0, 0, 1},   {0, 7, 2, 2, 16, 16, 0, 0, 0},  {65, 200, 3, 3, 13, 17, 33, 10, 1},
 };
 enum { SEQUENCES = sizeof attention_shapes / sizeof attention_shapes[0] };
 
@@ -49,7 +49,8 @@ static void *random_cache(int64_t count, int half, float **wide) {
 static double capped(double score, double cap) { return cap != 0.0 ? cap * tanh(score / cap) : score; }
 
 /* One query of one head. Scores are float32 sums, off by a part of the sum of |q k|, and weights by as much. */
-static void expect_query(const qc_attention *a, const float *k, const float *v, int64_t token, int64_t head, double *exact, double *bound) {
+static void expect_query(const qc_attention *a, const float *k, const float *v, int64_t token, int64_t head,
+                         double *exact, double *bound) {
     int64_t kv_head = head / (a->heads / a->kv_heads), position = a->start + token;
     int64_t from = a->window > 0 && position - a->window + 1 > 0 ? position - a->window + 1 : 0;
     const float *q = a->q + token * a->q_token + head * a->q_head;
@@ -76,18 +77,31 @@ static void expect_query(const qc_attention *a, const float *k, const float *v, 
     free(weights);
 }
 
-typedef struct { float *q, *k, *v, *sinks; void *k_stored, *v_stored; } attention_data;
+typedef struct {
+    float *q, *k, *v, *sinks;
+    void *k_stored, *v_stored;
+} attention_data;
 
 /* Fills the sequence; its cache has room between positions, and ends with the last element that is read. */
 static attention_data random_sequence(const attention_shape *s, int half, qc_attention *a) {
     int64_t positions = s->start + s->tokens, gap = random_bits() % 4, count = s->kv_heads * positions;
-    *a = (qc_attention){ .q_head = s->width + gap, .k_head = s->width + gap, .v_head = s->value_width + gap, .half = half,
-                         .tokens = s->tokens, .start = s->start, .heads = s->heads, .kv_heads = s->kv_heads, .width = s->width,
-                         .value_width = s->value_width, .window = s->window, .scale = 1.0f / sqrtf((float)s->width), .cap = s->cap,
-                         .out_head = s->value_width + gap };
+    *a = (qc_attention){.q_head = s->width + gap,
+                        .k_head = s->width + gap,
+                        .v_head = s->value_width + gap,
+                        .half = half,
+                        .tokens = s->tokens,
+                        .start = s->start,
+                        .heads = s->heads,
+                        .kv_heads = s->kv_heads,
+                        .width = s->width,
+                        .value_width = s->value_width,
+                        .window = s->window,
+                        .scale = 1.0f / sqrtf((float)s->width),
+                        .cap = s->cap,
+                        .out_head = s->value_width + gap};
     a->q_token = s->heads * a->q_head, a->k_position = s->kv_heads * a->k_head, a->v_position = s->kv_heads * a->v_head;
     a->out_token = s->heads * a->out_head;
-    attention_data d = { .q = random_floats(s->tokens * a->q_token, 2.0f) };
+    attention_data d = {.q = random_floats(s->tokens * a->q_token, 2.0f)};
     d.k_stored = random_cache(count * a->k_head - gap, half, &d.k);
     d.v_stored = random_cache(count * a->v_head - gap, half, &d.v);
     d.sinks = s->sinks ? random_floats(s->heads, 4.0f) : 0;
@@ -96,7 +110,7 @@ static attention_data random_sequence(const attention_shape *s, int half, qc_att
 }
 
 static void check_attention(int first, int count, int half) {
-    attention_call call = { .count = count };
+    attention_call call = {.count = count};
     attention_data data[SEQUENCES];
     int64_t total = 0;
     for (int i = 0; i < count; ++i) {
@@ -116,7 +130,8 @@ static void check_attention(int first, int count, int half) {
     }
     check(run_attention, &call, e);
     for (int i = 0; i < count; ++i)
-        free(data[i].q), free(data[i].k), free(data[i].v), free(data[i].sinks), free(data[i].k_stored), free(data[i].v_stored);
+        free(data[i].q), free(data[i].k), free(data[i].v), free(data[i].sinks), free(data[i].k_stored),
+            free(data[i].v_stored);
 }
 
 /* ---- rows */
@@ -137,13 +152,15 @@ static int32_t run_norm(const void *arguments, qc_pool *pool, int32_t isa, float
 /* kind 0: RMS; 1: layer norm; 2: without bias. Errors of the mean count as much as the largest element. */
 static void check_norm(int64_t rows, int64_t columns, int kind) {
     snprintf(label, sizeof label, "norm %d, %" PRId64 " x %" PRId64, kind, rows, columns);
-    float *x = random_floats(rows * columns, 4.0f), *weight = random_floats(columns, 1.0f), *bias = random_floats(columns, 1.0f);
+    float *x = random_floats(rows * columns, 4.0f), *weight = random_floats(columns, 1.0f),
+          *bias = random_floats(columns, 1.0f);
     expectation e = expect(rows * columns);
     for (int64_t r = 0; r < rows; ++r) {
         const float *row = x + r * columns;
         double mean = 0.0, squares = 0.0, most = 0.0;
         for (int64_t i = 0; kind && i < columns; ++i) mean += (double)row[i] / (double)columns;
-        for (int64_t i = 0; i < columns; ++i) squares += (row[i] - mean) * (row[i] - mean), most = fmax(most, fabs(row[i]));
+        for (int64_t i = 0; i < columns; ++i)
+            squares += (row[i] - mean) * (row[i] - mean), most = fmax(most, fabs(row[i]));
         double factor = 1.0 / sqrt(squares / (double)columns + 1e-5f);
         for (int64_t i = 0; i < columns; ++i) {
             double offset = kind == 1 ? bias[i] : 0.0;
@@ -151,7 +168,8 @@ static void check_norm(int64_t rows, int64_t columns, int kind) {
             e.bound[r * columns + i] = 2e-6 * (factor * fabs(weight[i]) * (kind ? most : fabs(row[i])) + fabs(offset));
         }
     }
-    row_call call = { .x = x, .weight = weight, .bias = kind == 1 ? bias : 0, .rows = rows, .columns = columns, .kind = kind != 0 };
+    row_call call = {
+        .x = x, .weight = weight, .bias = kind == 1 ? bias : 0, .rows = rows, .columns = columns, .kind = kind != 0};
     check(run_norm, &call, e);
     free(x), free(weight), free(bias);
 }
@@ -174,8 +192,9 @@ static double activated(int32_t kind, double g) {
 
 /* Gate and up as two halves of wider rows, with arguments where exp overflows. */
 static void check_activate(int64_t rows, int64_t columns, int32_t kind, int gated) {
-    static const float edges[] = { 0.0f, -0.0f, 1e-30f, -1e-30f, 88.9f, -88.5f, 200.0f, -200.0f, 1e10f, -1e10f };
-    snprintf(label, sizeof label, "activation function %d, gated %d, %" PRId64 " x %" PRId64, kind, gated, rows, columns);
+    static const float edges[] = {0.0f, -0.0f, 1e-30f, -1e-30f, 88.9f, -88.5f, 200.0f, -200.0f, 1e10f, -1e10f};
+    snprintf(label, sizeof label, "activation function %d, gated %d, %" PRId64 " x %" PRId64, kind, gated, rows,
+             columns);
     int64_t stride = 2 * columns + 1;
     float *x = random_floats(rows * stride, 6.0f);
     expectation e = expect(rows * columns);
@@ -188,8 +207,13 @@ static void check_activate(int64_t rows, int64_t columns, int32_t kind, int gate
             e.exact[r * columns + i] = activated(kind, gate) * up;
             e.bound[r * columns + i] = 5e-7 * size * (kind == QC_RELU2 ? size : 1.0) * fmax(fabs(up), 1e-3);
         }
-    row_call call = { .x = x, .y = gated ? x + columns : 0, .x_stride = stride, .y_stride = stride, .rows = rows, .columns = columns,
-                      .kind = kind };
+    row_call call = {.x = x,
+                     .y = gated ? x + columns : 0,
+                     .x_stride = stride,
+                     .y_stride = stride,
+                     .rows = rows,
+                     .columns = columns,
+                     .kind = kind};
     check(run_activate, &call, e);
     free(x);
 }
@@ -197,11 +221,13 @@ static void check_activate(int64_t rows, int64_t columns, int32_t kind, int gate
 static int32_t run_rotate(const void *arguments, qc_pool *pool, int32_t isa, float *out) {
     const row_call *c = arguments;
     if (c->in_place) memcpy(out, c->x, (size_t)(c->rows * c->heads * c->columns) * 4);
-    return qc_rotate(pool, isa, c->in_place ? out : c->x, c->rows, c->heads, c->columns, c->pairs, c->kind, c->weight, c->bias, out);
+    return qc_rotate(pool, isa, c->in_place ? out : c->x, c->rows, c->heads, c->columns, c->pairs, c->kind, c->weight,
+                     c->bias, out);
 }
 
 static void check_rotate(int64_t positions, int64_t heads, int64_t width, int64_t pairs, int32_t neox, int in_place) {
-    snprintf(label, sizeof label, "rotation, neox %d, in place %d, %" PRId64 " pairs of %" PRId64, neox, in_place, pairs, width);
+    snprintf(label, sizeof label, "rotation, neox %d, in place %d, %" PRId64 " pairs of %" PRId64, neox, in_place,
+             pairs, width);
     float *x = random_floats(positions * heads * width, 3.0f), *c = random_floats(positions * pairs, 1.0f);
     float *s = random_floats(positions * pairs, 1.0f);
     expectation e = expect(positions * heads * width);
@@ -216,8 +242,15 @@ static void check_rotate(int64_t positions, int64_t heads, int64_t width, int64_
             bound[at] = bound[other] = 2e-7 * (fabs(a) + fabs(b)) * (fabs(cosines[i]) + fabs(sines[i]));
         }
     }
-    row_call call = { .x = x, .weight = c, .bias = s, .rows = positions, .columns = width, .heads = heads, .pairs = pairs, .kind = neox,
-                      .in_place = in_place };
+    row_call call = {.x = x,
+                     .weight = c,
+                     .bias = s,
+                     .rows = positions,
+                     .columns = width,
+                     .heads = heads,
+                     .pairs = pairs,
+                     .kind = neox,
+                     .in_place = in_place};
     check(run_rotate, &call, e);
     free(x), free(c), free(s);
 }
@@ -230,15 +263,16 @@ static int32_t run_softmax(const void *arguments, qc_pool *pool, int32_t isa, fl
 
 /* The sum of exponentials is off by 2^-22 of itself. */
 static void check_softmax(int64_t rows, int64_t columns, float scale, float cap) {
-    snprintf(label, sizeof label, "log_softmax, scale %g, cap %g, %" PRId64 " x %" PRId64, (double)scale, (double)cap, rows, columns);
+    snprintf(label, sizeof label, "log_softmax, scale %g, cap %g, %" PRId64 " x %" PRId64, (double)scale, (double)cap,
+             rows, columns);
     float *x = random_floats(rows * columns, 20.0f);
     expectation e = expect(rows * columns);
     for (int64_t r = 0; r < rows; ++r) {
         float *row = x + r * columns;
         double *exact = e.exact + r * columns, most = -INFINITY, total = 0.0;
-        if (r == 1) row[columns / 2] = 300.0f;                                      /* all others vanish */
+        if (r == 1) row[columns / 2] = 300.0f; /* all others vanish */
         for (int64_t i = 0; i < columns; ++i) {
-            if (r == 2) row[i] = -3.25f;                                            /* all equal */
+            if (r == 2) row[i] = -3.25f; /* all equal */
             exact[i] = capped((double)row[i] * scale, cap), most = fmax(most, exact[i]);
         }
         for (int64_t i = 0; i < columns; ++i) total += exp(exact[i] - most);
@@ -247,14 +281,15 @@ static void check_softmax(int64_t rows, int64_t columns, float scale, float cap)
             e.bound[r * columns + i] = 1e-6 + 2e-7 * fabs(exact[i]) + 1e-6 * fabs((double)cap);
         }
     }
-    row_call call = { .x = x, .rows = rows, .columns = columns, .scale = scale, .cap = cap };
+    row_call call = {.x = x, .rows = rows, .columns = columns, .scale = scale, .cap = cap};
     check(run_softmax, &call, e);
     free(x);
 }
 
 static int64_t first_largest(const float *x, int64_t columns) {
     int64_t best = 0;
-    for (int64_t i = 1; i < columns; ++i) if (x[i] > x[best]) best = i;
+    for (int64_t i = 1; i < columns; ++i)
+        if (x[i] > x[best]) best = i;
     return best;
 }
 
@@ -262,23 +297,25 @@ static void check_divergence(int64_t rows, int64_t columns) {
     snprintf(label, sizeof label, "divergence, %" PRId64 " x %" PRId64, rows, columns);
     float *base = random_floats(rows * columns, 10.0f), *other = random_floats(rows * columns, 10.0f);
     for (int64_t i = 0; i < rows * columns; ++i) base[i] -= 12.0f, other[i] -= 12.0f;
-    for (int isa = 0; isa < qc_isa_count(); ++isa) for (int p = 0; p < POOLS && qc_isa_supported(isa); ++p) {
-        double *divergence = doubles(rows);
-        int64_t *base_top = allocate(rows * 8), *other_top = allocate(rows * 8);
-        if (qc_divergence(pools[p], isa, base, other, rows, columns, divergence, base_top, other_top) != QC_OK)
-            fail("status", label, isa);
-        for (int64_t r = 0; r < rows; ++r) {
-            const float *b = base + r * columns, *o = other + r * columns;
-            double sum = 0.0, size = 0.0;
-            for (int64_t i = 0; i < columns; ++i) {
-                double term = b[i] > -16.0f ? exp(b[i]) * ((double)b[i] - o[i]) : 0.0;
-                sum += term, size += fabs(term);
+    for (int isa = 0; isa < qc_isa_count(); ++isa)
+        for (int p = 0; p < POOLS && qc_isa_supported(isa); ++p) {
+            double *divergence = doubles(rows);
+            int64_t *base_top = allocate(rows * 8), *other_top = allocate(rows * 8);
+            if (qc_divergence(pools[p], isa, base, other, rows, columns, divergence, base_top, other_top) != QC_OK)
+                fail("status", label, isa);
+            for (int64_t r = 0; r < rows; ++r) {
+                const float *b = base + r * columns, *o = other + r * columns;
+                double sum = 0.0, size = 0.0;
+                for (int64_t i = 0; i < columns; ++i) {
+                    double term = b[i] > -16.0f ? exp(b[i]) * ((double)b[i] - o[i]) : 0.0;
+                    sum += term, size += fabs(term);
+                }
+                if (!(fabs(divergence[r] - sum) <= 1e-6 * size)) fail("result", label, isa);
+                if (base_top[r] != first_largest(b, columns) || other_top[r] != first_largest(o, columns))
+                    fail("largest", label, isa);
             }
-            if (!(fabs(divergence[r] - sum) <= 1e-6 * size)) fail("result", label, isa);
-            if (base_top[r] != first_largest(b, columns) || other_top[r] != first_largest(o, columns)) fail("largest", label, isa);
+            free(divergence), free(base_top), free(other_top);
         }
-        free(divergence), free(base_top), free(other_top);
-    }
     ++cases;
     free(base), free(other);
 }
@@ -291,7 +328,8 @@ static void check_elements(void) {
     for (int s = 0; s < ROW_SHAPES; ++s) {
         int64_t rows = row_shapes[s][0], columns = row_shapes[s][1];
         for (int kind = 0; kind < 3; ++kind) check_norm(rows, columns, kind);
-        for (int32_t kind = 0; kind < 2 * QC_ACTIVATION_KINDS; ++kind) check_activate(rows, columns, kind / 2, kind % 2);
+        for (int32_t kind = 0; kind < 2 * QC_ACTIVATION_KINDS; ++kind)
+            check_activate(rows, columns, kind / 2, kind % 2);
         check_softmax(rows, columns, 1.0f, 0.0f), check_softmax(rows, columns, 0.5f, 30.0f);
         check_divergence(rows, columns);
     }

@@ -1,14 +1,15 @@
-/* runner_frame.h - one operation of runner.h on every instruction set with several pools, against a reference in double. */
+/* runner_frame.h - one operation of runner.h on every instruction set with several pools, against a reference in
+ * double. */
 #ifndef QC_TESTS_RUNNER_FRAME_H
 #define QC_TESTS_RUNNER_FRAME_H
 #include "support.h"
 #include "../runner.h"
 #include <math.h>
 
-enum { POOLS = 3, UNTOUCHED = 0x7fabcdef };           /* pools of 1, 2, 3 threads; a NaN that no arithmetic makes */
+enum { POOLS = 3, UNTOUCHED = 0x7fabcdef }; /* pools of 1, 2, 3 threads; a NaN that no arithmetic makes */
 
 static qc_pool *pools[POOLS];
-static char label[160];                               /* the case at hand, for messages */
+static char label[160]; /* the case at hand, for messages */
 static int64_t cases;
 
 static float *floats(int64_t count) { return allocate(count * 4); }
@@ -24,10 +25,13 @@ static float *random_floats(int64_t count, float scale) {
 typedef int32_t (*operation)(const void *arguments, qc_pool *pool, int32_t isa, float *out);
 
 /* What is expected of every element: |result - exact| <= bound, or (NaN as exact) that it was not written. */
-typedef struct { int64_t count; double *exact, *bound; } expectation;
+typedef struct {
+    int64_t count;
+    double *exact, *bound;
+} expectation;
 
 static expectation expect(int64_t count) {
-    expectation e = { count, doubles(count), doubles(count) };
+    expectation e = {count, doubles(count), doubles(count)};
     for (int64_t i = 0; i < count; ++i) e.exact[i] = NAN, e.bound[i] = 0.0;
     return e;
 }
@@ -37,8 +41,8 @@ static void check_near(const float *out, const expectation *e, int isa) {
         uint32_t bits;
         memcpy(&bits, out + i, 4);
         if (isnan(e->exact[i]) ? bits == UNTOUCHED : fabs(out[i] - e->exact[i]) <= e->bound[i]) continue;
-        printf("element %" PRId64 " of %" PRId64 ": %.9g (bits %08x), exact %.12g, bound %.3g\n", i, e->count, (double)out[i],
-               (unsigned)bits, e->exact[i], e->bound[i]);
+        printf("element %" PRId64 " of %" PRId64 ": %.9g (bits %08x), exact %.12g, bound %.3g\n", i, e->count,
+               (double)out[i], (unsigned)bits, e->exact[i], e->bound[i]);
         fail("result", label, isa);
         return;
     }

@@ -1,23 +1,24 @@
-/* runner_products.h - products and the rounding of activations against exact sums of what the library itself decodes. */
+/* runner_products.h - products and the rounding of activations against exact sums of what the library itself decodes.
+ */
 #ifndef QC_TESTS_RUNNER_PRODUCTS_H
 #define QC_TESTS_RUNNER_PRODUCTS_H
 #include "runner_frame.h"
 
 enum { F32 = 0, F16 = 1, Q4_1 = 3, Q5_1 = 7, BF16 = 30, MODES = 3, LARGEST_WEIGHT = 1000000 };
 
-/* |result - exact| <= LIMIT(columns) * sum |x| * (largest |weight| of its block): the sums are float32, one after another.
- * With Q8_1, scales and sums of blocks are rounded to half precision each for itself: 2^-11 of either, or, below its normal
- * range, half of 2^-24 for each of up to 127 steps. */
+/* |result - exact| <= LIMIT(columns) * sum |x| * (largest |weight| of its block): the sums are float32, one after
+ * another. With Q8_1, scales and sums of blocks are rounded to half precision each for itself: 2^-11 of either, or,
+ * below its normal range, half of 2^-24 for each of up to 127 steps. */
 #define LIMIT(columns) (1e-6 + 6e-9 * (double)(columns))
 #define LIMIT_OF_HALF_SUMS 0x1p-10
 #define STEPS_OF_HALF_SUMS (127 * 0x1p-25)
-#define TINY 1e-30                                    /* denormals may be taken for zeros */
+#define TINY 1e-30 /* denormals may be taken for zeros */
 
 typedef struct {
     int32_t type, block;
     int64_t rows, columns;
     uint8_t *packed;
-    float *weights;                                   /* decoded */
+    float *weights; /* decoded */
 } matrix;
 
 /* Random blocks: what the encoder makes of random weights, or random bytes where they decode to reasonable values. */
@@ -25,13 +26,15 @@ static matrix random_matrix(int32_t type, int64_t rows, int64_t columns) {
     int32_t block = 0, bytes = 0;
     find_block(type, &block, &bytes);
     int64_t blocks = columns / block, count = rows * columns;
-    matrix m = { type, block, rows, columns, allocate(rows * blocks * bytes), floats(count) };
+    matrix m = {type, block, rows, columns, allocate(rows * blocks * bytes), floats(count)};
     float *x = random_floats(count, 0.2f), *one = floats(block), *importance = floats(columns);
     uint8_t *random = allocate(bytes);
     qc_place place;
     for (int64_t i = 0; i < columns; ++i) importance[i] = 1.0f;
-    if (type == F32) memcpy(m.packed, x, (size_t)count * 4);
-    else if (qc_encode(0, type, QC_SEARCH_GGML, x, rows, columns, importance, m.packed, &place) != QC_OK) fail("encoding", label, 0);
+    if (type == F32)
+        memcpy(m.packed, x, (size_t)count * 4);
+    else if (qc_encode(0, type, QC_SEARCH_GGML, x, rows, columns, importance, m.packed, &place) != QC_OK)
+        fail("encoding", label, 0);
     for (int64_t i = 0; i < rows * blocks; ++i) {
         int reasonable = i % 3 != 0;
         for (int32_t k = 0; k < bytes; ++k) random[k] = (uint8_t)random_bits();
@@ -52,13 +55,13 @@ static void fill_activations(float *x, int64_t columns, int64_t token) {
     for (int64_t i = 0; i < columns; ++i) switch (token % 8) {
         case 1: x[i] = random_bits() % 50 ? bell() : 1000.0f * bell(); break;
         case 2: x[i] = i % 2 ? 0.0f : -0.0f; break;
-        case 3: x[i] = (float)((int32_t)(i % 33) - 16) * 63.5f; break;              /* ties in every block */
+        case 3: x[i] = (float)((int32_t)(i % 33) - 16) * 63.5f; break; /* ties in every block */
         case 4: x[i] = bell() * 0x1p-133f; break;
         case 5: x[i] = first; break;
         case 6: x[i] = random_bits() % 16 ? 0.0f : bell(); break;
         case 7: x[i] = bell() * 0x1p-12f; break;
         default: x[i] = bell();
-    }
+        }
 }
 
 /* Rows of `columns` activations, `stride` apart, in a buffer that ends with the last of them. */
@@ -81,7 +84,8 @@ static float *seen_by(int32_t mode, int32_t type, const float *x, int64_t tokens
     for (int isa = 0; isa < qc_isa_count(); ++isa) {
         if (!qc_isa_supported(isa)) continue;
         float *to = isa ? out : first;
-        if (qc_round_activations(pools[0], isa, mode, type, dense, tokens, columns, to) != QC_OK) fail("status of rounding", label, isa);
+        if (qc_round_activations(pools[0], isa, mode, type, dense, tokens, columns, to) != QC_OK)
+            fail("status of rounding", label, isa);
         if (isa && memcmp(first, out, (size_t)count * 4)) fail("rounding differs from scalar", label, isa);
     }
     free(dense), free(out);
@@ -94,14 +98,14 @@ static double rounding_bound(int32_t mode, int32_t type, int32_t block, double m
     if (block == 1 && mode == QC_ACTIVATIONS_INT16) return 0.0;
     if (type == F16) return most * 0x1p-11 + 0x1p-25;
     if (type == BF16) return most * 0x1p-8 + TINY;
-    if (mode == QC_ACTIVATIONS_INT16) return most * (0.505 / 32767) + TINY;       /* x / step is a float32 itself */
+    if (mode == QC_ACTIVATIONS_INT16) return most * (0.505 / 32767) + TINY; /* x / step is a float32 itself */
     /* half a step, and for the scale in fp16 of Q8_0 and Q8_1 its own error times 127 */
     return block == 256 ? most * (0.5001 / 127) + TINY : most * (0.5001 / 127 + 0x1p-11) + 127 * 0x1p-25;
 }
 
 static void check_rounding(int32_t mode, int32_t type, int32_t block) {
     int64_t columns = block == 1 ? 77 : 768, tokens = 16;
-    int64_t group = block == 1 ? 1 : block == 256 && mode == QC_ACTIVATIONS_Q8 ? 256 : 32;       /* that share a scale */
+    int64_t group = block == 1 ? 1 : block == 256 && mode == QC_ACTIVATIONS_Q8 ? 256 : 32; /* that share a scale */
     float *x = activations(tokens, columns, columns), *seen = seen_by(mode, type, x, tokens, columns, columns);
     double most = 0.0;
     for (int64_t i = 0; i < tokens * columns; ++i) {
@@ -117,12 +121,12 @@ static void check_rounding(int32_t mode, int32_t type, int32_t block) {
 
 /* ---- products */
 
-enum { MOST_PRODUCTS = 70 };                          /* more than one dispatch takes */
+enum { MOST_PRODUCTS = 70 }; /* more than one dispatch takes */
 
 typedef struct {
     int32_t mode, count;
     qc_product products[MOST_PRODUCTS];
-    int64_t offset[MOST_PRODUCTS];                    /* of the results, in floats */
+    int64_t offset[MOST_PRODUCTS]; /* of the results, in floats */
 } product_call;
 
 static int32_t run_products(const void *arguments, qc_pool *pool, int32_t isa, float *out) {
@@ -132,9 +136,11 @@ static int32_t run_products(const void *arguments, qc_pool *pool, int32_t isa, f
 }
 
 static void expect_product(int32_t mode, const qc_product *p, const matrix *m, double *exact, double *bound) {
-    float *seen = seen_by(mode, p->type, p->x, p->tokens, p->columns, p->x_stride), *most = floats(m->rows * m->columns);
+    float *seen = seen_by(mode, p->type, p->x, p->tokens, p->columns, p->x_stride),
+          *most = floats(m->rows * m->columns);
     const int half_sums = mode == QC_ACTIVATIONS_Q8 && (p->type == Q4_1 || p->type == Q5_1);
-    const double limit = half_sums ? LIMIT_OF_HALF_SUMS : LIMIT(p->columns), steps = half_sums ? STEPS_OF_HALF_SUMS : 0.0;
+    const double limit = half_sums ? LIMIT_OF_HALF_SUMS : LIMIT(p->columns),
+                 steps = half_sums ? STEPS_OF_HALF_SUMS : 0.0;
     for (int64_t i = 0; i < m->rows * m->columns; i += m->block) {
         float largest = 0.0f;
         for (int32_t k = 0; k < m->block; ++k) largest = fmaxf(largest, fabsf(m->weights[i + k]));
@@ -153,17 +159,25 @@ static void expect_product(int32_t mode, const qc_product *p, const matrix *m, d
     free(seen), free(most);
 }
 
-static qc_product product_of(const matrix *m, int64_t rows, const float *x, int64_t x_stride, int64_t tokens, int64_t out_stride) {
-    return (qc_product){ .type = m->type, .weights = m->packed, .rows = rows, .columns = m->columns, .x = x,
-                         .x_stride = x_stride, .tokens = tokens, .out_stride = out_stride };
+static qc_product product_of(const matrix *m, int64_t rows, const float *x, int64_t x_stride, int64_t tokens,
+                             int64_t out_stride) {
+    return (qc_product){.type = m->type,
+                        .weights = m->packed,
+                        .rows = rows,
+                        .columns = m->columns,
+                        .x = x,
+                        .x_stride = x_stride,
+                        .tokens = tokens,
+                        .out_stride = out_stride};
 }
 
 static void check_product(int32_t mode, const matrix *m, int64_t rows, int64_t tokens) {
-    snprintf(label, sizeof label, "product, type %d, mode %d, %" PRId64 " rows, %" PRId64 " columns, %" PRId64 " tokens", m->type, mode,
+    snprintf(label, sizeof label,
+             "product, type %d, mode %d, %" PRId64 " rows, %" PRId64 " columns, %" PRId64 " tokens", m->type, mode,
              rows, m->columns, tokens);
     int64_t x_stride = m->columns + random_bits() % 3, out_stride = rows + random_bits() % 3;
     float *x = activations(tokens, m->columns, x_stride);
-    product_call call = { .mode = mode, .count = 1 };
+    product_call call = {.mode = mode, .count = 1};
     call.products[0] = product_of(m, rows, x, x_stride, tokens, out_stride);
     expectation e = expect(tokens ? (tokens - 1) * out_stride + rows : 0);
     expect_product(mode, &call.products[0], m, e.exact, e.bound);
@@ -175,9 +189,9 @@ static void check_product(int32_t mode, const matrix *m, int64_t rows, int64_t t
 static void check_many_products(int32_t mode, int64_t tokens) {
     enum { COLUMNS = 256, ROWS = 7 };
     snprintf(label, sizeof label, "many products, mode %d, %" PRId64 " tokens", mode, tokens);
-    float *x[2] = { activations(tokens, COLUMNS, COLUMNS), activations(tokens, COLUMNS, COLUMNS) };
+    float *x[2] = {activations(tokens, COLUMNS, COLUMNS), activations(tokens, COLUMNS, COLUMNS)};
     matrix matrices[MOST_PRODUCTS];
-    product_call call = { .mode = mode };
+    product_call call = {.mode = mode};
     expectation e = expect(MOST_PRODUCTS * tokens * ROWS);
     for (int32_t type = 0; call.count < MOST_PRODUCTS; type = (type + 1) % TYPES) {
         if (!qc_can_multiply(type)) continue;
@@ -195,21 +209,22 @@ static void check_many_products(int32_t mode, int64_t tokens) {
 
 /* A token gets the same bits whatever its neighbours are: fewer of them, or one that is not finite. */
 static void check_neighbours(int32_t mode, const matrix *m) {
-    static const float bad[] = { NAN, INFINITY, -INFINITY, 0x1.fffffep127f, -0x1.fffffep127f };
-    static const int64_t counts[2][2] = { { 4, 3 }, { 40, 19 } };       /* one by one; in groups */
+    static const float bad[] = {NAN, INFINITY, -INFINITY, 0x1.fffffep127f, -0x1.fffffep127f};
+    static const int64_t counts[2][2] = {{4, 3}, {40, 19}}; /* one by one; in groups */
     const int64_t rows = m->rows, columns = m->columns;
     snprintf(label, sizeof label, "neighbours, type %d, mode %d", m->type, mode);
     for (int c = 0; c < 2; ++c) {
         int64_t all = counts[c][0], some = counts[c][1];
         float *x = activations(all, columns, columns), *clean = floats(all * rows), *out = floats(all * rows);
-        product_call call = { .mode = mode, .count = 1 };
+        product_call call = {.mode = mode, .count = 1};
         for (int isa = 0; isa < qc_isa_count(); ++isa) {
             if (!qc_isa_supported(isa)) continue;
             float *row = x + 2 * columns;
             fill_activations(row, columns, 0);
             call.products[0] = product_of(m, rows, x, columns, all, rows);
             run_products(&call, pools[1], isa, clean);
-            for (int64_t i = 0; i < columns; ++i) if (random_bits() % 9 == 0) row[i] = bad[random_bits() % 5];
+            for (int64_t i = 0; i < columns; ++i)
+                if (random_bits() % 9 == 0) row[i] = bad[random_bits() % 5];
             call.products[0].tokens = some;
             run_products(&call, pools[1], isa, out);
             memcpy(out + 2 * rows, clean + 2 * rows, (size_t)rows * 4);
@@ -220,8 +235,8 @@ static void check_neighbours(int32_t mode, const matrix *m) {
 }
 
 static void check_products(int rounds) {
-    static const int64_t tokens[] = { 0, 1, 3, 5, 17, 64 };
-    static const int64_t rows[] = { 0, 1, 5, 16, 33, 97 };
+    static const int64_t tokens[] = {0, 1, 3, 5, 17, 64};
+    static const int64_t rows[] = {0, 1, 5, 16, 33, 97};
     for (int32_t type = 0; type < TYPES; ++type) {
         int32_t block, bytes;
         if (!qc_can_multiply(type) || !find_block(type, &block, &bytes)) continue;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TYPES = 43 };                                  /* type ids are below */
+enum { TYPES = 43 }; /* type ids are below */
 
 static int failures;
 
@@ -18,13 +18,16 @@ static void fail(const char *what, const char *name, int isa) {
 
 static void *allocate(int64_t bytes) {
     void *p = malloc(bytes ? (size_t)bytes : 1);
-    if (!p) { puts("out of memory"); exit(2); }
+    if (!p) {
+        puts("out of memory");
+        exit(2);
+    }
     return p;
 }
 
 static uint64_t state = 88172645463325252u;
 
-static uint32_t random_bits(void) {                   /* xorshift64: the same on every machine */
+static uint32_t random_bits(void) { /* xorshift64: the same on every machine */
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
     return (uint32_t)(state >> 32);
 }
@@ -38,11 +41,15 @@ static float bell(void) {
 
 /* Block and bytes of the types, written down once more on purpose. */
 static int find_block(int32_t type, int32_t *block, int32_t *bytes) {
-    static const struct { uint8_t type; int16_t block, bytes; } sizes[] = {
-        { 0, 1, 4 }, { 1, 1, 2 }, { 2, 32, 18 }, { 3, 32, 20 }, { 6, 32, 22 }, { 7, 32, 24 }, { 8, 32, 34 }, { 10, 256, 84 },
-        { 11, 256, 110 }, { 12, 256, 144 }, { 13, 256, 176 }, { 14, 256, 210 }, { 16, 256, 66 }, { 17, 256, 74 }, { 18, 256, 98 },
-        { 19, 256, 50 }, { 20, 32, 18 }, { 21, 256, 110 }, { 22, 256, 82 }, { 23, 256, 136 }, { 28, 1, 8 }, { 29, 256, 56 },
-        { 30, 1, 2 }, { 34, 256, 54 }, { 35, 256, 66 }, { 39, 32, 17 }, { 40, 64, 36 }, { 41, 128, 18 }, { 42, 64, 18 },
+    static const struct {
+        uint8_t type;
+        int16_t block, bytes;
+    } sizes[] = {
+        {0, 1, 4},     {1, 1, 2},      {2, 32, 18},    {3, 32, 20},    {6, 32, 22},    {7, 32, 24},
+        {8, 32, 34},   {10, 256, 84},  {11, 256, 110}, {12, 256, 144}, {13, 256, 176}, {14, 256, 210},
+        {16, 256, 66}, {17, 256, 74},  {18, 256, 98},  {19, 256, 50},  {20, 32, 18},   {21, 256, 110},
+        {22, 256, 82}, {23, 256, 136}, {28, 1, 8},     {29, 256, 56},  {30, 1, 2},     {34, 256, 54},
+        {35, 256, 66}, {39, 32, 17},   {40, 64, 36},   {41, 128, 18},  {42, 64, 18},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; ++i)
         if (sizes[i].type == type) {

@@ -13,16 +13,37 @@ import sys
 import typer
 
 from quantcli import __version__
-from quantcli.cli import compare, convert, formats, generate, imatrix, inspect, perplexity, verify
+from quantcli.cli import (
+    compare_options,
+    convert_options,
+    formats_options,
+    generate_options,
+    imatrix_options,
+    inspect_options,
+    perplexity_options,
+    verify_options,
+)
 from quantcli.cli.frame import frame
 from quantcli.errors import Interrupted
 
 app = typer.Typer(
-    name="quantcli", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="quantcli",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="From a Hugging Face checkpoint to quantized GGUF files: one pass, no torch, the same bytes everywhere.",
 )
-for command in (convert, inspect, verify, formats, imatrix, perplexity, compare, generate):
+for command in (
+    convert_options,
+    inspect_options,
+    verify_options,
+    formats_options,
+    imatrix_options,
+    perplexity_options,
+    compare_options,
+    generate_options,
+):
     app.command(name=command.NAME)(command.run)
 
 
@@ -33,8 +54,11 @@ def _version(value: bool) -> None:
 
 
 @app.callback()
-def options(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True,
-                                         help="Print the version and exit.")) -> None:
+def options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
     """Options of the program itself."""
 
 

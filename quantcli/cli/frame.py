@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 from quantcli.errors import Interrupted, MissingFile, OutputFailed, QuantcliError, UsageError
-from quantcli.report import Reporter
+from quantcli.report.terminal import Reporter
 
 
 class Frame:

@@ -7,19 +7,28 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from quantcli.report import Reporter
+from quantcli.report.terminal import Reporter
 
 Option = typer.Option
 Context = Annotated[int, Option("--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk.")]
 ChunkLimit = Annotated[Optional[int], Option("--chunks", metavar="N", min=1, help="Run at most N chunks.")]
 Threads = Annotated[Optional[int], Option("--threads", metavar="N", min=1, help="Worker threads. Default: all cores.")]
-Activations = Annotated[Optional[str], Option("--activations", metavar="KIND", help=(
-    "How inputs of products are rounded: `q8` as llama.cpp does, `int16` (more exact), `float` (not at all). "
-    "Default: q8 for quantized models, float for others."))]
+Activations = Annotated[
+    Optional[str],
+    Option(
+        "--activations",
+        metavar="KIND",
+        help=(
+            "How inputs of products are rounded: `q8` as llama.cpp does, `int16` (more exact), `float` (not at all). "
+            "Default: q8 for quantized models, float for others."
+        ),
+    ),
+]
 Exact = Annotated[bool, Option("--exact", help="Float32 throughout: activations and KV cache.")]
 ParseSpecial = Annotated[bool, Option("--parse-special", help="Read the texts of special tokens as these tokens.")]
-KvType = Annotated[Optional[str], Option("--kv-type", metavar="T", help=(
-    "Type of the KV cache: F16 (default), Q8_0, Q4_0, F32."))]
+KvType = Annotated[
+    Optional[str], Option("--kv-type", metavar="T", help=("Type of the KV cache: F16 (default), Q8_0, Q4_0, F32."))
+]
 
 
 def use_threads(threads: int | None) -> None:
@@ -29,8 +38,9 @@ def use_threads(threads: int | None) -> None:
             os.environ[name] = str(threads)
 
 
-def finish(reporter: Reporter, result: dict[str, Any],
-           kept: str = "the figures are those of the complete chunks") -> None:
+def finish(
+    reporter: Reporter, result: dict[str, Any], kept: str = "the figures are those of the complete chunks"
+) -> None:
     """Print the object of --json, and end an interrupted command with its exit code."""
     reporter.object(result)
     if result.get("interrupted"):

@@ -13,7 +13,7 @@ from quantcli.container.header import (
     without_trailing_ones,
 )
 from quantcli.container.read import read_header
-from quantcli.container.shards import SPLIT_KEYS, is_first_of_several, read_split_headers, shard_name, split_name
+from quantcli.container.split import SPLIT_KEYS, is_first_of_several, read_split_headers, shard_name, split_name
 from quantcli.container.values import (
     Strings,
     Value,

@@ -27,15 +27,23 @@ from quantcli.container.header import (
 from quantcli.container.values import CODES, DTYPES, LENGTH, Strings, Value, ValueType
 from quantcli.container.write import MAGIC
 from quantcli.errors import MalformedFile, MissingFile, QuantcliError, UnsupportedFile
-from quantcli.formats import BY_ID, TensorType, tensor_bytes
+from quantcli.ggml.tensor_types import BY_ID, TensorType, tensor_bytes
 
 FIRST_READ = 1 << 20
 LARGEST_READ = 16 << 20
 SMALLEST_ENTRY = 8 + 1 + 4 + 1  # bytes of a metadata entry: key length, key, type, value
 SMALLEST_TENSOR = 8 + 1 + 4 + 4 + 8  # bytes of a tensor's row: name length, name, dimensions, type, offset
 TYPES = {int(kind): kind for kind in ValueType}
-REMOVED_TYPES = {4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4",
-                 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"}
+REMOVED_TYPES = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
 OLDER_MAGICS = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
 
 
@@ -54,8 +62,9 @@ def read_header(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Hea
         data_start = padded(cursor.position, alignment) if tensors else cursor.position
         if tensors:
             _check_end(cursor, tensors[-1], data_start)
-        return Header(version, metadata, tensors, alignment, data_start, cursor.size, path,
-                      {info.name: info for info in tensors})
+        return Header(
+            version, metadata, tensors, alignment, data_start, cursor.size, path, {info.name: info for info in tensors}
+        )
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -78,8 +87,9 @@ class Cursor:
         self.position = 0
         self.buffer = bytearray()
 
-    def fail(self, message: str, *, at: int | None = None, kind: type[QuantcliError] = MalformedFile,
-             hint: str | None = None) -> NoReturn:
+    def fail(
+        self, message: str, *, at: int | None = None, kind: type[QuantcliError] = MalformedFile, hint: str | None = None
+    ) -> NoReturn:
         raise kind(message, where=f"{self.path}: byte {self.position if at is None else at}", hint=hint)
 
     def require(self, count: int, what: str) -> int:
@@ -92,8 +102,10 @@ class Cursor:
 
     def _fill(self, end: int, what: str) -> None:
         if end > self.size:
-            self.fail(f"the file ends within {what}: {end} bytes are needed, it has {self.size}",
-                      hint="the file is truncated or damaged: get it again")
+            self.fail(
+                f"the file ends within {what}: {end} bytes are needed, it has {self.size}",
+                hint="the file is truncated or damaged: get it again",
+            )
         if end > self.limits.header_bytes:
             self.fail(f"the header is larger than {self.limits.header_bytes} bytes (in {what})")
         step = min(max(len(self.buffer), FIRST_READ), LARGEST_READ)
@@ -153,8 +165,12 @@ def _read_preamble(cursor: Cursor) -> tuple[int, int, int]:
     """Magic, version and the two counts."""
     magic = cursor.take(min(4, cursor.size), "the magic number")
     if magic in OLDER_MAGICS:
-        cursor.fail(f"a {OLDER_MAGICS[magic]} file, the format before GGUF", at=0, kind=UnsupportedFile,
-                    hint="convert the original checkpoint instead")
+        cursor.fail(
+            f"a {OLDER_MAGICS[magic]} file, the format before GGUF",
+            at=0,
+            kind=UnsupportedFile,
+            hint="convert the original checkpoint instead",
+        )
     if magic != MAGIC:
         cursor.fail(f"not a GGUF file: it starts with {magic!r}", at=0)
     version = cursor.number(ValueType.UINT32, "the version")
@@ -258,11 +274,17 @@ def _read_tensors(cursor: Cursor, count: int, alignment: int) -> list[TensorInfo
         at = cursor.position
         offset = cursor.number(ValueType.UINT64, f"the offset of tensor {name!r}")
         if offset != expected:
-            cursor.fail(f"tensor {name!r} starts at {offset} of the data; it has to follow the previous one at "
-                        f"{expected} (no gaps, no overlaps, file order, alignment {alignment})", at=at)
+            cursor.fail(
+                f"tensor {name!r} starts at {offset} of the data; it has to follow the previous one at "
+                f"{expected} (no gaps, no overlaps, file order, alignment {alignment})",
+                at=at,
+            )
         if offset + size > cursor.size:
-            cursor.fail(f"tensor {name!r} of {size} bytes does not fit in a file of {cursor.size}", at=at,
-                        hint="the file is truncated or damaged: get it again")
+            cursor.fail(
+                f"tensor {name!r} of {size} bytes does not fit in a file of {cursor.size}",
+                at=at,
+                hint="the file is truncated or damaged: get it again",
+            )
         tensors.append(TensorInfo(name, shape, kind.id, offset, size))
         expected = offset + padded(size, alignment)
     return tensors
@@ -285,11 +307,16 @@ def _read_tensor_type(cursor: Cursor, name: str, shape: tuple[int, ...]) -> tupl
     kind = BY_ID.get(number)
     if kind is None:
         what = f"{REMOVED_TYPES[number]}, which ggml has removed" if number in REMOVED_TYPES else "unknown"
-        cursor.fail(f"tensor {name!r} has the type {number}: {what}", at=at, kind=UnsupportedFile,
-                    hint="`quantcli formats` lists the types")
+        cursor.fail(
+            f"tensor {name!r} has the type {number}: {what}",
+            at=at,
+            kind=UnsupportedFile,
+            hint="`quantcli formats` lists the types",
+        )
     if shape[0] % kind.block:
-        cursor.fail(f"tensor {name!r}: rows of {shape[0]} are no multiple of {kind.name}'s block of {kind.block}",
-                    at=at)
+        cursor.fail(
+            f"tensor {name!r}: rows of {shape[0]} are no multiple of {kind.name}'s block of {kind.block}", at=at
+        )
     return kind, tensor_bytes(kind, shape)
 
 
@@ -297,5 +324,8 @@ def _check_end(cursor: Cursor, last: TensorInfo, data_start: int) -> None:
     """The last tensor's bytes lie in the file; its padding may be missing, as ggml's model loader allows."""
     end = data_start + last.offset + last.bytes
     if end > cursor.size:
-        cursor.fail(f"the tensor data end at {end}, the file has {cursor.size} bytes", at=cursor.size,
-                    hint="the file is truncated: get it again")
+        cursor.fail(
+            f"the tensor data end at {end}, the file has {cursor.size} bytes",
+            at=cursor.size,
+            hint="the file is truncated: get it again",
+        )

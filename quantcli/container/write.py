@@ -13,7 +13,7 @@ import numpy
 from quantcli.container.header import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, LIMITS, padded, without_trailing_ones
 from quantcli.container.values import CODES, DTYPES, LENGTH, Strings, Value, ValueType
 from quantcli.errors import MalformedFile
-from quantcli.formats import BY_ID, tensor_bytes
+from quantcli.ggml.tensor_types import BY_ID, tensor_bytes
 
 MAGIC = b"GGUF"
 VERSION = 3
@@ -22,8 +22,13 @@ PREAMBLE = struct.Struct("<4sIqq")  # magic, version, number of tensors, number 
 TensorRow = tuple[str, Sequence[int], int, int]  # name, shape (columns first), type id, offset from the data's start
 
 
-def encode_header(metadata: Mapping[str, Value], tensors: Sequence[TensorRow],
-                  alignment: int = DEFAULT_ALIGNMENT, *, keep_ones: bool = False) -> bytes:
+def encode_header(
+    metadata: Mapping[str, Value],
+    tensors: Sequence[TensorRow],
+    alignment: int = DEFAULT_ALIGNMENT,
+    *,
+    keep_ones: bool = False,
+) -> bytes:
     """The bytes from the magic up to the first tensor's data (padding included if there are tensors).
 
     ``tensors``: (name, shape, type id, offset) in data order; the offsets are those of `place_tensors`. Trailing
@@ -46,8 +51,13 @@ def encode_header(metadata: Mapping[str, Value], tensors: Sequence[TensorRow],
     return b"".join(pieces)
 
 
-def header_size(metadata: Mapping[str, Value], tensors: Sequence[tuple[str, Sequence[int]]],
-                alignment: int = DEFAULT_ALIGNMENT, *, keep_ones: bool = False) -> int:
+def header_size(
+    metadata: Mapping[str, Value],
+    tensors: Sequence[tuple[str, Sequence[int]]],
+    alignment: int = DEFAULT_ALIGNMENT,
+    *,
+    keep_ones: bool = False,
+) -> int:
     """The length of what `encode_header` would give, from (name, shape, ...) rows, without building it."""
     size = PREAMBLE.size
     for key, value in metadata.items():
@@ -58,8 +68,9 @@ def header_size(metadata: Mapping[str, Value], tensors: Sequence[tuple[str, Sequ
     return padded(size, alignment) if tensors else size
 
 
-def place_tensors(tensors: Sequence[tuple[Sequence[int], int]],
-                  alignment: int = DEFAULT_ALIGNMENT) -> tuple[list[int], int]:
+def place_tensors(
+    tensors: Sequence[tuple[Sequence[int], int]], alignment: int = DEFAULT_ALIGNMENT
+) -> tuple[list[int], int]:
     """Offsets of tensors given as (shape, type id), and the size of the whole data section, padding included."""
     offsets, position = [], 0
     for shape, type_id in tensors:

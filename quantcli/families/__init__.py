@@ -17,16 +17,16 @@ __all__ = ["graph", "load_checkpoint", "registry"]
 
 def registry() -> dict[str, Family]:
     """All families by name."""
-    from quantcli.families import table
+    from quantcli.families import catalogue
 
-    return table.registry()
+    return catalogue.registry()
 
 
 def graph(gguf_arch: str) -> Graph | None:
     """How a model of this GGUF architecture computes; None where no family declares it."""
-    from quantcli.families import table
+    from quantcli.families import catalogue
 
-    return table.graph(gguf_arch)
+    return catalogue.graph(gguf_arch)
 
 
 def load_checkpoint(

@@ -215,7 +215,7 @@ class _Matcher:
 
 def build(bound: Bound, facts: Facts) -> Node:
     """The lazy rows of one GGUF tensor."""
-    from quantcli.families.readers import Stacked, Stored
+    from quantcli.views.readers import Stacked, Stored
 
     row = bound.spec.row
     transform = row.transform
@@ -284,5 +284,3 @@ def _list(names: Sequence[str], total: int | None = None) -> str:
     total = total or len(names)
     shown = ", ".join(names[:_SHOWN])
     return f"{shown} and {total - _SHOWN} more" if total > _SHOWN else shown
-
-

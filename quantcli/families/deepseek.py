@@ -36,9 +36,7 @@ def is_sparse(facts: Facts) -> Callable[[int], bool]:
 
 # kv_b holds per head the rows that make k (without its rotated part), then those that make v.
 KV_B_GRID = ("heads", "nope+value", "kv_rank")
-KEY_PART = (
-    regrouped(KV_B_GRID[:2] + (1,), pick={1: (0, "nope", 1)}) | shaped("heads", "nope", "kv_rank") | transposed()
-)
+KEY_PART = regrouped(KV_B_GRID[:2] + (1,), pick={1: (0, "nope", 1)}) | shaped("heads", "nope", "kv_rank") | transposed()
 VALUE_PART = regrouped(KV_B_GRID[:2] + (1,), pick={1: ("nope", "nope+value", 1)}) | shaped("heads", "value", "kv_rank")
 
 DEEPSEEK2 = Family(

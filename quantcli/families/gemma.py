@@ -15,12 +15,14 @@ def shifted(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return tuple(replace(row, transform=plus_one()) for row in rows)
 
 
-FOUR_NORMS = shifted((
-    Row("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW),
-    Row("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.HIDDEN_ROW),
-    Row("layers.{layer}.pre_feedforward_layernorm", "blk.{layer}.ffn_norm", decoder.HIDDEN_ROW),
-    Row("layers.{layer}.post_feedforward_layernorm", "blk.{layer}.post_ffw_norm", decoder.HIDDEN_ROW),
-))
+FOUR_NORMS = shifted(
+    (
+        Row("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW),
+        Row("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.HIDDEN_ROW),
+        Row("layers.{layer}.pre_feedforward_layernorm", "blk.{layer}.ffn_norm", decoder.HIDDEN_ROW),
+        Row("layers.{layer}.post_feedforward_layernorm", "blk.{layer}.post_ffw_norm", decoder.HIDDEN_ROW),
+    )
+)
 TOP = decoder.EMBEDDINGS + shifted(decoder.FINAL_NORM)
 BODY = TOP + decoder.PROJECTIONS + decoder.OUT_PROJECTION + decoder.GATED_MLP
 SOFT_CAPS = (

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from quantcli import formats, vocab
+from quantcli import vocab
 from quantcli.errors import QuantcliError, UnsupportedFile
-from quantcli.families import bind, metadata, table
+from quantcli.families import bind, catalogue, metadata
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, bad, settle
+from quantcli.ggml import tensor_types
 from quantcli.model import Model, ModelTensor
 
 if TYPE_CHECKING:
-    from quantcli.formats import TensorType
+    from quantcli.ggml.tensor_types import TensorType
     from quantcli.sources.checkpoint import Checkpoint
 
 # What llama.cpp's converter keeps in F32 although it is two-dimensional.
@@ -37,7 +38,7 @@ def load_checkpoint(
     """
     config_path = str(checkpoint.folder / "config.json")
     try:
-        family, config, wrapped = table.choose(checkpoint.config, architecture)
+        family, config, wrapped = catalogue.choose(checkpoint.config, architecture)
         check_packing(family, config)
         facts = settle(family.facts, config, checkpoint.json)
     except QuantcliError as error:
@@ -100,7 +101,7 @@ def converter_order(checkpoint: Checkpoint) -> list[Any]:
 def guess_float(sources: Sequence[Any]) -> TensorType:
     """What ``--outtype auto`` means: the first half-precision matrix decides; F16 where there is none."""
     found = (tensor.dtype for tensor in sources if len(tensor.shape) >= 2 and tensor.dtype in ("BF16", "F16"))
-    return formats.BY_NAME[next(found, "F16")]
+    return tensor_types.BY_NAME[next(found, "F16")]
 
 
 def make_tensors(
@@ -133,7 +134,7 @@ def make_tensors(
 
 def cut(node: Any, rows: int) -> Any:
     """The first ``rows`` rows of a matrix."""
-    from quantcli.families.readers import Span
+    from quantcli.views.readers import Span
 
     if rows >= node.shape[0]:
         return node
@@ -144,16 +145,16 @@ def generated(name: str, values: Sequence[float] | None) -> ModelTensor | None:
     """A tensor of computed numbers, in F32."""
     if values is None:
         return None
-    from quantcli.families.readers import Generated
+    from quantcli.views.readers import Generated
 
-    f32 = formats.BY_NAME["F32"]
+    f32 = tensor_types.BY_NAME["F32"]
     return ModelTensor(name, (len(values),), f32, f32, True, Generated(values), "computed from config.json")
 
 
 def converted_type(name: str, shape: tuple[int, ...], default: TensorType) -> TensorType:
     """The type that llama.cpp's converter writes: F32 for vectors, norms and what its rules name, else the default."""
     full = len(shape) == 1 or not name.endswith(".weight") or name.endswith(_ALWAYS_F32) or name in _ALWAYS_F32_NAMES
-    return formats.BY_NAME["F32"] if full else default
+    return tensor_types.BY_NAME["F32"] if full else default
 
 
 def remarks(facts: Facts, left_out: int) -> list[str]:

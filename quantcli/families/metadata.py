@@ -110,7 +110,7 @@ def name_parts(name: str) -> dict[str, str]:
 
 
 def size_label(tensors: Sequence[ModelTensor]) -> str:
-    """"135M", or "8x7B" with experts: weights without and per expert, as llama.cpp's naming convention counts."""
+    """ "135M", or "8x7B" with experts: weights without and per expert, as llama.cpp's naming convention counts."""
     shared = expert = experts = 0
     for tensor in tensors:
         weights = prod(tensor.shape)

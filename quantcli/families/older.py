@@ -38,9 +38,7 @@ GPT2 = Family(
     ignored=("h.*.attn.bias", *decoder.IGNORED),
     prefixes=("transformer.",),
     vocab=VocabHints("gpt2"),
-    graph=Graph(
-        norm="layer", rope="none", learned_positions=True, fused_qkv=True, mlp="plain", activation="gelu_tanh"
-    ),
+    graph=Graph(norm="layer", rope="none", learned_positions=True, fused_qkv=True, mlp="plain", activation="gelu_tanh"),
 )
 
 # q, k, v of head 0, then of head 1 ... become all q, all k, all v.

@@ -13,11 +13,7 @@ QWEN2 = Family(
     model_types=("qwen2",),
     facts={**decoder.FACTS, "context": decoder.context(32768), "kv_heads": decoder.key_value_heads(32)},
     metadata=decoder.METADATA,
-    tensors=decoder.TOP
-    + decoder.PRE_NORMS
-    + decoder.BIASED_PROJECTIONS
-    + decoder.OUT_PROJECTION
-    + decoder.GATED_MLP,
+    tensors=decoder.TOP + decoder.PRE_NORMS + decoder.BIASED_PROJECTIONS + decoder.OUT_PROJECTION + decoder.GATED_MLP,
     ignored=decoder.IGNORED,
     vocab=VocabHints("qwen2"),
     graph=Graph(rope="neox"),
@@ -76,9 +72,7 @@ QWEN3_MOE = QWEN3.derive(
         **decoder.EXPERT_FACTS,
         "expert_ff": count("moe_intermediate_size", most=decoder.MOST_WIDTH),
     },
-    metadata=decoder.METADATA
-    + decoder.EXPERT_COUNTS
-    + (Entry("expert_feed_forward_length", "u32", "expert_ff"),),
+    metadata=decoder.METADATA + decoder.EXPERT_COUNTS + (Entry("expert_feed_forward_length", "u32", "expert_ff"),),
     tensors=decoder.TOP
     + decoder.PRE_NORMS
     + decoder.PROJECTIONS

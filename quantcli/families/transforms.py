@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy
 
     from quantcli.families.facts import Facts
-    from quantcli.families.readers import Reader
+    from quantcli.views.readers import Reader
 
 Dimension = str | int
 
@@ -58,7 +58,7 @@ def regrouped(
     """
 
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.families.readers import Reshaped, Span, Strided
+        from quantcli.views.readers import Reshaped, Span, Strided
 
         vector = len(node.shape) == 1
         reader = Reshaped(node.reader, 1) if vector else node.reader
@@ -106,7 +106,7 @@ def shaped(*dims: Dimension) -> Transform:
     """The same elements in another shape."""
 
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.families.readers import Reshaped
+        from quantcli.views.readers import Reshaped
 
         shape = tuple(facts.size(size) for size in dims)
         same = shape[-1] == node.reader.columns
@@ -119,7 +119,7 @@ def transposed() -> Transform:
     """The last two dimensions exchanged."""
 
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.families.readers import Transposed
+        from quantcli.views.readers import Transposed
 
         *lead, height, width = node.shape
         return Node((*lead, width, height), Transposed(node.reader, math.prod(lead)))
@@ -131,7 +131,7 @@ def joined(*parts: Transform) -> Transform:
     """The results of several transforms of the same tensor, one below the other."""
 
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.families.readers import Reshaped, Stacked
+        from quantcli.views.readers import Reshaped, Stacked
 
         nodes = [part.apply(node, facts) for part in parts]
         count = sum(one.shape[0] for one in nodes)
@@ -162,7 +162,7 @@ def negative_exp() -> Transform:
 
 def _mapped(name: str, function: Callable[[numpy.ndarray], None]) -> Transform:
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.families.readers import Mapped
+        from quantcli.views.readers import Mapped
 
         return replace(node, reader=Mapped(node.reader, function))
 
@@ -173,7 +173,7 @@ def repacked_mxfp4() -> Transform:
     """Codes [experts, rows, groups, 16] with the partner's scales [experts, rows, groups] as MXFP4 blocks."""
 
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.families.readers import Repacked
+        from quantcli.views.readers import Repacked
 
         return Node((*node.shape[:-2], node.shape[-2] * 32), Repacked(node.reader, node.partner))
 

@@ -6,8 +6,8 @@ from functools import cache as memoize
 
 import numpy
 
-from quantcli import formats, kernels
 from quantcli.errors import UsageError
+from quantcli.ggml import kernels, tensor_types
 from quantcli.runner.operations import Operations
 
 TYPES = ("F32", "F16", "Q8_0", "Q4_0")
@@ -22,16 +22,20 @@ class Cache:
     over a block; queries are rotated alike and results back, so that only rounding is left of it.
     """
 
-    def __init__(self, kind: str, layers: int, sequences: int, capacity: int, heads: int,
-                 widths: tuple[int, int]) -> None:
+    def __init__(
+        self, kind: str, layers: int, sequences: int, capacity: int, heads: int, widths: tuple[int, int]
+    ) -> None:
         """``heads``: key/value heads; ``widths``: of one head's key and value. Raises UsageError."""
         if kind.upper() not in TYPES:
             raise UsageError(f"there is no cache type {kind!r}", where="--kv-type", hint=f"known: {', '.join(TYPES)}")
-        self.type = formats.BY_NAME[kind.upper()]
+        self.type = tensor_types.BY_NAME[kind.upper()]
         for width in widths:
             if width % self.type.block:
-                raise UsageError(f"a head has {width} elements, no multiple of {self.type.name}'s block of "
-                                 f"{self.type.block}", where="--kv-type", hint="use F16")
+                raise UsageError(
+                    f"a head has {width} elements, no multiple of {self.type.name}'s block of {self.type.block}",
+                    where="--kv-type",
+                    hint="use F16",
+                )
         self.length = [0] * layers
         self.shape = (sequences, heads, capacity)
         self.widths = widths
@@ -52,8 +56,9 @@ class Cache:
         """Whether what is stored is what attention reads: nothing is turned or decoded on the way."""
         return self.type.name in VIEWS
 
-    def extend(self, layer: int, keys: numpy.ndarray, values: numpy.ndarray,
-               operations: Operations) -> tuple[numpy.ndarray, numpy.ndarray]:
+    def extend(
+        self, layer: int, keys: numpy.ndarray, values: numpy.ndarray, operations: Operations
+    ) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Store ``keys``, ``values`` [sequences, positions, heads, width] behind the layer's positions.
 
         Returns all of the layer's keys and values so far, [sequences, heads, positions so far, width] each: a view of
@@ -62,7 +67,7 @@ class Cache:
         start = self.length[layer]
         stop = start + keys.shape[1]
         if layer not in self.stores:
-            rows = (formats.row_bytes(self.type, width) for width in self.widths)
+            rows = (tensor_types.row_bytes(self.type, width) for width in self.widths)
             self.stores[layer] = [numpy.zeros((*self.shape, row), numpy.uint8) for row in rows]
         result = []
         for store, turn, new, width in zip(self.stores[layer], self.turns, (keys, values), self.widths, strict=True):

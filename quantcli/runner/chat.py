@@ -26,15 +26,17 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
     """
     template = tokenizer.chat_template
     if not template:
-        raise UsageError("the model has no chat template", where="--chat",
-                         hint="leave out --chat to continue a plain text")
+        raise UsageError(
+            "the model has no chat template", where="--chat", hint="leave out --chat to continue a plain text"
+        )
     try:
         from jinja2 import TemplateError
         from jinja2.ext import loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError as error:
-        raise MissingPackage("chat templates need the jinja2 package", where="--chat",
-                             hint="pip install jinja2 (or quantcli[chat])") from error
+        raise MissingPackage(
+            "chat templates need the jinja2 package", where="--chat", hint="pip install jinja2 (or quantcli[chat])"
+        ) from error
 
     def refuse(message: str) -> None:
         raise _Refused(message)
@@ -44,8 +46,11 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
     environment.globals.update(raise_exception=refuse, strftime_now=lambda f: datetime.datetime.now().strftime(f))
     try:
         text = environment.from_string(template).render(
-            messages=[dict(message) for message in messages], add_generation_prompt=True,
-            bos_token=_text(tokenizer, tokenizer.bos), eos_token=_text(tokenizer, tokenizer.eos))
+            messages=[dict(message) for message in messages],
+            add_generation_prompt=True,
+            bos_token=_text(tokenizer, tokenizer.bos),
+            eos_token=_text(tokenizer, tokenizer.eos),
+        )
     except (_Refused, TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise BadTokenizer(f"the chat template fails: {error}", where="tokenizer.chat_template") from error
     return text[:LONGEST]

@@ -20,8 +20,9 @@ Array = numpy.ndarray
 class Network:
     """One model ready to run. ``length``: the most positions it will be asked for (default: its own context)."""
 
-    def __init__(self, model: Model, operations: Operations | None = None, *, length: int | None = None,
-                 kv_type: str = "F16") -> None:
+    def __init__(
+        self, model: Model, operations: Operations | None = None, *, length: int | None = None, kv_type: str = "F16"
+    ) -> None:
         """Raises UnsupportedGraph, UnknownArchitecture, BadConfig, ContextTooLong."""
         self.model = model
         self.operations = operations or Operations()
@@ -36,8 +37,11 @@ class Network:
     def require(self, length: int) -> None:
         """Prepare for contexts of ``length`` positions. Raises ContextTooLong."""
         if length > self.settings.context:
-            raise ContextTooLong(f"{length} positions, the model knows {self.settings.context}", where=self.model.name,
-                                 hint=f"at most -c {self.settings.context}")
+            raise ContextTooLong(
+                f"{length} positions, the model knows {self.settings.context}",
+                where=self.model.name,
+                hint=f"at most -c {self.settings.context}",
+            )
         self.length = length
         self._angles: dict[bool, positions.ANGLE_TABLE] = {}
 
@@ -77,8 +81,9 @@ class Network:
         """
         start = cache.length[0]
         if start + tokens.shape[1] > self.length:
-            raise ContextTooLong(f"{start + tokens.shape[1]} positions, prepared for {self.length}",
-                                 where=self.model.name)
+            raise ContextTooLong(
+                f"{start + tokens.shape[1]} positions, prepared for {self.length}", where=self.model.name
+            )
         return self.capped(self.logits(self.embed(tokens, start), cache, first_output))
 
     def logits(self, x: Array, cache: Cache, first_output: int = 0) -> Array:
@@ -162,8 +167,11 @@ class Layer:
         if graph.fused_qkv:
             self.qkv = (self.matrix("attn_qkv", s.hidden, q + kv),)
         else:
-            self.qkv = (self.matrix("attn_q", s.hidden, q), self.matrix("attn_k", s.hidden, s.kv_heads * s.key),
-                        self.matrix("attn_v", s.hidden, s.kv_heads * s.value))
+            self.qkv = (
+                self.matrix("attn_q", s.hidden, q),
+                self.matrix("attn_k", s.hidden, s.kv_heads * s.key),
+                self.matrix("attn_v", s.hidden, s.kv_heads * s.value),
+            )
         self.out = self.matrix("attn_output", s.heads * s.value, s.hidden)
         self.routed = s.experts > 0 and self.has("ffn_gate_inp.weight")
         if self.routed:
@@ -228,8 +236,16 @@ def attention(network: Network, layer: Layer, x: Array, cache: Cache) -> Array:
         q, k = (operations.rotate(part, angles, s.graph.rope) for part in (q, k))
     keys, values = cache.extend(layer.index, k, v, operations)  # [S, kv heads, positions so far, d]
     sinks = layer.vector("attn_sinks.weight", (s.heads,)) if s.graph.sinks else None
-    mixed = operations.attend_all(cache.rotate_queries(q), keys, values, scale=s.attention_scale, start=start,
-                                  window=s.window if windowed else 0, cap=s.attention_cap, sinks=sinks)  # [S, T, h, d]
+    mixed = operations.attend_all(
+        cache.rotate_queries(q),
+        keys,
+        values,
+        scale=s.attention_scale,
+        start=start,
+        window=s.window if windowed else 0,
+        cap=s.attention_cap,
+        sinks=sinks,
+    )  # [S, T, h, d]
     mixed = cache.rotate_back(mixed)
     return operations.multiply(mixed.reshape(sequences * length, -1), layer.out)[0].reshape(x.shape)
 

@@ -11,8 +11,8 @@ from math import sqrt
 
 import numpy
 
-from quantcli import kernels
-from quantcli.formats import TensorType
+from quantcli.ggml import kernels
+from quantcli.ggml.tensor_types import TensorType
 from quantcli.runner import positions
 from quantcli.runner.rounding import rounded
 from quantcli.runner.weights import Matrix
@@ -108,14 +108,38 @@ class Operations:
         raw = kernels.encode(kind.id, numpy.ascontiguousarray(x).reshape(-1, x.shape[-1]))
         out[...] = raw.reshape(*x.shape[:3], -1).transpose(0, 2, 1, 3)
 
-    def attend_all(self, q: Array, k: Array, v: Array, *, scale: float, start: int, window: int = 0, cap: float = 0.0,
-                   sinks: Array | None = None) -> Array:
+    def attend_all(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        scale: float,
+        start: int,
+        window: int = 0,
+        cap: float = 0.0,
+        sinks: Array | None = None,
+    ) -> Array:
         """`attend` for several sequences: every array has one more dimension in front."""
-        return numpy.stack([self.attend(*one, scale=scale, start=start, window=window, cap=cap, sinks=sinks)
-                            for one in zip(q, k, v, strict=True)])
+        return numpy.stack(
+            [
+                self.attend(*one, scale=scale, start=start, window=window, cap=cap, sinks=sinks)
+                for one in zip(q, k, v, strict=True)
+            ]
+        )
 
-    def attend(self, q: Array, k: Array, v: Array, *, scale: float, start: int, window: int = 0, cap: float = 0.0,
-               sinks: Array | None = None) -> Array:
+    def attend(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        scale: float,
+        start: int,
+        window: int = 0,
+        cap: float = 0.0,
+        sinks: Array | None = None,
+    ) -> Array:
         """Causal attention of one sequence: [positions, heads, value width].
 
         ``q``: [positions, heads, width], the first at position ``start``; ``k``, ``v``: [kv heads, start + positions,
@@ -223,8 +247,18 @@ def erf(x: Array) -> Array:
     """Error function to 1.2e-7: Numerical Recipes' Chebyshev fit of erfc (3rd edition, section 6.2.2)."""
     magnitude = numpy.abs(x).astype(numpy.float64)
     t = 1 / (1 + 0.5 * magnitude)
-    fit = (-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587,
-           -0.82215223, 0.17087277)
+    fit = (
+        -1.26551223,
+        1.00002368,
+        0.37409196,
+        0.09678418,
+        -0.18628806,
+        0.27886807,
+        -1.13520398,
+        1.48851587,
+        -0.82215223,
+        0.17087277,
+    )
     exponent = numpy.zeros_like(t)
     for factor in reversed(fit):
         exponent = exponent * t + factor
@@ -239,7 +273,10 @@ def swiglu_oai(gate: Array, up: Array) -> Array:
 
 
 ACTIVATION: dict[str, Callable[[Array], Array]] = {
-    "silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh, "relu": lambda x: numpy.maximum(x, 0),
+    "silu": silu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": lambda x: numpy.maximum(x, 0),
     "relu2": lambda x: numpy.square(numpy.maximum(x, 0)),
 }
 

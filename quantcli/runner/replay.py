@@ -83,12 +83,23 @@ class Recorder(Products):
     def repeat(self, x: Array, position: int) -> Array:
         """The recorded steps for the embeddings ``x`` of another position."""
         self.start[...] = x
-        self._check(self.lib.qc_run(self.pool, self.isa, MODES[self.activations], self.list, len(self.list),
-                                    position - self.position))
+        self._check(
+            self.lib.qc_run(
+                self.pool, self.isa, MODES[self.activations], self.list, len(self.list), position - self.position
+            )
+        )
         return self.result
 
-    def _run(self, name: str, fields: Any, *, inputs: Sequence[Array], outputs: Sequence[Array], held: Any = (),
-             type_id: int = 0) -> Any:
+    def _run(
+        self,
+        name: str,
+        fields: Any,
+        *,
+        inputs: Sequence[Array],
+        outputs: Sequence[Array],
+        held: Any = (),
+        type_id: int = 0,
+    ) -> Any:
         # An input that no step has made comes out of Python: repeating the steps would not make it anew.
         self.complete &= all(_owner(x) in self.made for x in inputs)
         step, arguments = super()._run(name, fields, inputs=inputs, outputs=outputs, held=held, type_id=type_id)

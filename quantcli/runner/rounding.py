@@ -10,13 +10,24 @@ from __future__ import annotations
 
 import numpy
 
-from quantcli import formats, kernels
-from quantcli.formats import TensorType
+from quantcli.ggml import kernels, tensor_types
+from quantcli.ggml.tensor_types import TensorType
 
 # The type that ggml's CPU backend converts activations to, per type of the weights; K and codebook types take Q8_K.
 PARTNERS = {
-    "F32": "F32", "F16": "F16", "BF16": "BF16", "Q4_0": "Q8_0", "Q4_1": "Q8_1", "Q5_0": "Q8_0", "Q5_1": "Q8_1",
-    "Q8_0": "Q8_0", "IQ4_NL": "Q8_0", "MXFP4": "Q8_0", "NVFP4": "Q8_0", "Q1_0": "Q8_0", "Q2_0": "Q8_0",
+    "F32": "F32",
+    "F16": "F16",
+    "BF16": "BF16",
+    "Q4_0": "Q8_0",
+    "Q4_1": "Q8_1",
+    "Q5_0": "Q8_0",
+    "Q5_1": "Q8_1",
+    "Q8_0": "Q8_0",
+    "IQ4_NL": "Q8_0",
+    "MXFP4": "Q8_0",
+    "NVFP4": "Q8_0",
+    "Q1_0": "Q8_0",
+    "Q2_0": "Q8_0",
 }
 CODES = {"q8": 127, "int16": 32767}  # int16: per block of 32, with a float32 scale
 
@@ -43,7 +54,7 @@ def rounded(x: numpy.ndarray, kind: TensorType, activations: str) -> numpy.ndarr
 
 def _narrowed(x: numpy.ndarray, name: str) -> numpy.ndarray:
     flat = numpy.ascontiguousarray(x).reshape(1, -1)
-    kind = formats.BY_NAME[name].id
+    kind = tensor_types.BY_NAME[name].id
     return kernels.decode(kind, kernels.encode(kind, flat), *flat.shape).reshape(x.shape)
 
 

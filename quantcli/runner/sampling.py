@@ -23,8 +23,9 @@ class Sampling:
         limits = {"temperature": (0, 100), "top_k": (0, 1 << 31), "top_p": (0, 1), "min_p": (0, 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
-                raise UsageError(f"{getattr(self, name)} is not between {low} and {high}",
-                                 where="--" + name.replace("_", "-"))
+                raise UsageError(
+                    f"{getattr(self, name)} is not between {low} and {high}", where="--" + name.replace("_", "-")
+                )
 
 
 class Sampler:

@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from quantcli import formats, loader
+from quantcli import loader
 from quantcli.errors import UsageError
+from quantcli.ggml import tensor_types
 from quantcli.model import Model
 from quantcli.runner.network import Network
 from quantcli.runner.operations import ACTIVATIONS, Operations
@@ -31,8 +32,11 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.activations is not None and self.activations not in ACTIVATIONS:
-            raise UsageError(f"there are no activations {self.activations!r}", where="--activations",
-                             hint=f"known: {', '.join(ACTIVATIONS)}")
+            raise UsageError(
+                f"there are no activations {self.activations!r}",
+                where="--activations",
+                hint=f"known: {', '.join(ACTIVATIONS)}",
+            )
         if self.exact and (self.activations not in (None, "float") or (self.kv_type or "F32").upper() != "F32"):
             raise UsageError("--exact means float activations and a float cache", hint="leave out the other option")
 
@@ -63,16 +67,20 @@ class Session:
     @property
     def tensor_bytes(self) -> int:
         """Bytes of all tensors as they are stored."""
-        return sum(formats.tensor_bytes(t.stored if t.raw else t.type, t.shape) for t in self.model.tensors)
+        return sum(tensor_types.tensor_bytes(t.stored if t.raw else t.type, t.shape) for t in self.model.tensors)
 
     def describe(self) -> dict[str, Any]:
         """What every result says about the model it is about."""
         weights = sum(tensor.rows * tensor.columns for tensor in self.model.tensors)
         files = [path for path in self.model.files if self.model.kind == "gguf" or path.endswith(".safetensors")]
         return {
-            "name": self.name, "architecture": self.model.architecture, "bytes": sum(map(os.path.getsize, files)),
-            "bpw": 8 * self.tensor_bytes / max(weights, 1), "activations": self.activations,
-            "kv_type": self.network.kv_type, "exact": self.options.exact,
+            "name": self.name,
+            "architecture": self.model.architecture,
+            "bytes": sum(map(os.path.getsize, files)),
+            "bpw": 8 * self.tensor_bytes / max(weights, 1),
+            "activations": self.activations,
+            "kv_type": self.network.kv_type,
+            "exact": self.options.exact,
         }
 
     def close(self) -> None:

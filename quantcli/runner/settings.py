@@ -12,8 +12,11 @@ from quantcli.families.declaration import Graph
 from quantcli.model import Model
 
 # Graph flags that name computations which the runner lacks.
-LACKING = {"latent": "latent attention", "recurrent": "recurrent layers",
-           "encoder_decoder": "an encoder beside the decoder"}
+LACKING = {
+    "latent": "latent attention",
+    "recurrent": "recurrent layers",
+    "encoder_decoder": "an encoder beside the decoder",
+}
 MISSING_KIND = "{what}: not in this runner; convert, inspect and verify take the model"
 
 
@@ -83,13 +86,17 @@ class _Reader:
         value = self.get(key, default)
         if hasattr(value, "__len__") and not isinstance(value, str):
             if len(set(value)) != 1:
-                raise UnsupportedGraph(f"{key} differs between layers", where=f"{self.architecture}.{key}",
-                                       hint=MISSING_KIND.format(what="layers of different kinds"))
+                raise UnsupportedGraph(
+                    f"{key} differs between layers",
+                    where=f"{self.architecture}.{key}",
+                    hint=MISSING_KIND.format(what="layers of different kinds"),
+                )
             value = value[0]
         if value is None or isinstance(value, (str, bool)) or not least <= value <= most:
             problem = "is missing" if value is None else f"is {value!r}"
-            raise BadConfig(f"{key} {problem}", where=f"{self.architecture}.{key}",
-                            hint="the file does not describe its model")
+            raise BadConfig(
+                f"{key} {problem}", where=f"{self.architecture}.{key}", hint="the file does not describe its model"
+            )
         return value
 
     def count(self, key: str, default: int | None = None, least: int = 1) -> int:
@@ -106,15 +113,22 @@ def read(model: Model, *, length: int | None = None) -> Settings:
     """
     graph = families.graph(model.architecture)
     if graph is None:
-        raise UnknownArchitecture(f"the architecture {model.architecture!r} cannot be run", where=model.name,
-                                  hint="`quantcli convert`, `inspect` and `verify` take it")
+        raise UnknownArchitecture(
+            f"the architecture {model.architecture!r} cannot be run",
+            where=model.name,
+            hint="`quantcli convert`, `inspect` and `verify` take it",
+        )
     for flag, what in LACKING.items():
         if getattr(graph, flag):
-            raise UnsupportedGraph(f"{model.architecture} needs {what}", where=model.name,
-                                   hint=MISSING_KIND.format(what=what))
+            raise UnsupportedGraph(
+                f"{model.architecture} needs {what}", where=model.name, hint=MISSING_KIND.format(what=what)
+            )
     if not graph.causal:
-        raise UnsupportedGraph(f"{model.architecture} is no causal language model", where=model.name,
-                               hint=MISSING_KIND.format(what="encoders"))
+        raise UnsupportedGraph(
+            f"{model.architecture} is no causal language model",
+            where=model.name,
+            hint=MISSING_KIND.format(what="encoders"),
+        )
     return _read(_Reader(model), graph, model, length)
 
 
@@ -128,18 +142,29 @@ def _read(reader: _Reader, graph: Graph, model: Model, length: int | None) -> Se
     if heads % kv_heads:
         raise BadConfig(f"{heads} heads are no multiple of {kv_heads} key/value heads", where=model.name)
     return Settings(
-        architecture=model.architecture, graph=graph, layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads,
-        key=key, value=reader.count("attention.value_length", key),
+        architecture=model.architecture,
+        graph=graph,
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        key=key,
+        value=reader.count("attention.value_length", key),
         eps=reader.real(f"attention.layer_norm_{'rms_' if graph.norm == 'rms' else ''}epsilon"),
-        context=reader.count("context_length"), rope_dims=reader.count("rope.dimension_count", key), rope=_rope(reader),
-        window_rope=_window_rope(reader, graph), window=window,
+        context=reader.count("context_length"),
+        rope_dims=reader.count("rope.dimension_count", key),
+        rope=_rope(reader),
+        window_rope=_window_rope(reader, graph),
+        window=window,
         window_layers=_window_layers(reader, graph, layers, window),
         attention_scale=_attention_scale(reader, graph, layers, hidden, heads, key),
-        attention_cap=reader.real("attn_logit_softcapping", 0.0), final_cap=reader.real("final_logit_softcapping", 0.0),
+        attention_cap=reader.real("attn_logit_softcapping", 0.0),
+        final_cap=reader.real("final_logit_softcapping", 0.0),
         embedding_scale=sqrt(hidden) if graph.embedding_scale == "sqrt_hidden" else reader.real("embedding_scale", 1.0),
         residual_scale=reader.real("residual_scale", 1.0),
         logit_scale=1 / scale if graph.logit_scale == "divide" and scale else scale or 1.0,
-        experts=experts, experts_used=reader.count("expert_used_count") if experts else 0,
+        experts=experts,
+        experts_used=reader.count("expert_used_count") if experts else 0,
         expert_norm=bool(reader.get("expert_weights_norm", graph.expert_norm)),
         expert_scale=reader.real("expert_weights_scale", 1.0) or 1.0,
         gating={1: "softmax", 2: "sigmoid"}.get(reader.get("expert_gating_func"), graph.expert_gating),
@@ -174,9 +199,16 @@ def _rope(reader: _Reader) -> Rope:
     original = reader.count("rope.scaling.original_context_length", 0, least=0) or reader.count("context_length")
     if kind != "yarn":
         return Rope(base, factor if kind == "linear" else 1.0, kind, original, magnitude)
-    return Rope(base, factor, kind, original, reader.real("rope.scaling.yarn_attn_factor", 1.0) * magnitude,
-                reader.real("rope.scaling.yarn_ext_factor", 1.0), reader.real("rope.scaling.yarn_beta_fast", 32.0),
-                reader.real("rope.scaling.yarn_beta_slow", 1.0))
+    return Rope(
+        base,
+        factor,
+        kind,
+        original,
+        reader.real("rope.scaling.yarn_attn_factor", 1.0) * magnitude,
+        reader.real("rope.scaling.yarn_ext_factor", 1.0),
+        reader.real("rope.scaling.yarn_beta_fast", 32.0),
+        reader.real("rope.scaling.yarn_beta_slow", 1.0),
+    )
 
 
 def _window_rope(reader: _Reader, graph: Graph) -> Rope:
@@ -184,6 +216,7 @@ def _window_rope(reader: _Reader, graph: Graph) -> Rope:
     full = _rope(reader)
     base = reader.real("rope.freq_base_swa", graph.window_rope_base or full.base)
     if graph.scaled_window_rope:
-        return Rope(base, full.scale, full.kind, full.original, full.magnitude, full.extrapolation, full.fast,
-                    full.slow)
+        return Rope(
+            base, full.scale, full.kind, full.original, full.magnitude, full.extrapolation, full.fast, full.slow
+        )
     return Rope(base)

@@ -79,8 +79,9 @@ def tokenize(tokenizer: Tokenizer, text: str, *, parse_special: bool = False) ->
     return numpy.array(ids, numpy.int32)
 
 
-def cut(name: str, ids: numpy.ndarray, length: int, bos: int | None, *, chunks: int | None = None,
-        first: int = 0) -> Chunks:
+def cut(
+    name: str, ids: numpy.ndarray, length: int, bos: int | None, *, chunks: int | None = None, first: int = 0
+) -> Chunks:
     """Consecutive chunks of ``length`` tokens, at most ``chunks`` of them, after skipping ``first``.
 
     The rest behind the last full chunk is unused. Raises ShortText for less than two chunks, UsageError.
@@ -88,8 +89,11 @@ def cut(name: str, ids: numpy.ndarray, length: int, bos: int | None, *, chunks: 
     if length < 4:
         raise UsageError(f"a context of {length} tokens has nothing to predict from", where="-c", hint="use 512")
     if len(ids) < 2 * length:
-        raise ShortText(f"{len(ids)} tokens, at least {2 * length} are needed", where=name,
-                        hint=f"give a longer text, or a smaller context: -c {max(4, len(ids) // 4 * 2)}")
+        raise ShortText(
+            f"{len(ids)} tokens, at least {2 * length} are needed",
+            where=name,
+            hint=f"give a longer text, or a smaller context: -c {max(4, len(ids) // 4 * 2)}",
+        )
     total = len(ids) // length
     if first >= total:
         raise ShortText(f"the text has {total} chunks of {length} tokens, {first} are to be skipped", where=name)
@@ -97,8 +101,15 @@ def cut(name: str, ids: numpy.ndarray, length: int, bos: int | None, *, chunks: 
     return Chunks(name, ids[first * length : (first + count) * length].reshape(count, length), bos)
 
 
-def chunks_of(tokenizer: Tokenizer, path: str | os.PathLike[str], length: int, *, chunks: int | None = None,
-              parse_special: bool = False, first: int = 0) -> Chunks:
+def chunks_of(
+    tokenizer: Tokenizer,
+    path: str | os.PathLike[str],
+    length: int,
+    *,
+    chunks: int | None = None,
+    parse_special: bool = False,
+    first: int = 0,
+) -> Chunks:
     """Read, tokenize and cut the text at ``path``."""
     ids = tokenize(tokenizer, read_text(path), parse_special=parse_special)
     memory.give_back()

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy
 
-from quantcli import formats, kernels
 from quantcli.errors import MissingTensors, NoKernel, ShapeMismatch
-from quantcli.formats import TensorType
+from quantcli.ggml import kernels, tensor_types
+from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model, ModelTensor
 
 READ_BYTES = 16 << 20  # rows are read in pieces of about this many bytes
@@ -30,8 +30,9 @@ class Matrix:
     data: numpy.ndarray
     bias: numpy.ndarray | None = None
 
-    def decode(self, start: int = 0, stop: int | None = None, matrix: int = 0,
-               out: numpy.ndarray | None = None) -> numpy.ndarray:
+    def decode(
+        self, start: int = 0, stop: int | None = None, matrix: int = 0, out: numpy.ndarray | None = None
+    ) -> numpy.ndarray:
         """Rows ``start`` to ``stop`` of one matrix as float32 [stop - start, columns], into ``out`` if given."""
         part = self.data[matrix, start:stop]
         return kernels.decode(self.type.id, part, len(part), self.columns, out=out)
@@ -70,8 +71,11 @@ class Weights:
             shape = (*tensor.shape, 1, 1)[:3]
             if shape[0] != columns or shape[2] != matrices or (rows or shape[1]) != shape[1] or len(tensor.shape) > 3:
                 expected = " x ".join(str(n) for n in (columns, rows or "any", matrices)[: 3 if matrices > 1 else 2])
-                raise ShapeMismatch(f"{' x '.join(map(str, tensor.shape))}, the metadata wants {expected}",
-                                    where=tensor.origin, hint="the file contradicts itself: get it again")
+                raise ShapeMismatch(
+                    f"{' x '.join(map(str, tensor.shape))}, the metadata wants {expected}",
+                    where=tensor.origin,
+                    hint="the file contradicts itself: get it again",
+                )
             kind, data = packed(tensor)
             bias = self.vector(f"{name}.bias").reshape(matrices, shape[1]) if f"{name}.bias" in self else None
             found = Matrix(tensor.name, kind, matrices, shape[1], columns, data.reshape(matrices, shape[1], -1), bias)
@@ -100,18 +104,24 @@ class Weights:
     def _find(self, name: str) -> ModelTensor:
         tensor = self.tensors.get(name)
         if tensor is None:
-            raise MissingTensors(f"the model has no {name}", where=self.model.name,
-                                 hint="the file is incomplete, or its architecture is not what it says")
+            raise MissingTensors(
+                f"the model has no {name}",
+                where=self.model.name,
+                hint="the file is incomplete, or its architecture is not what it says",
+            )
         return tensor
 
 
 def packed(tensor: ModelTensor) -> tuple[TensorType, numpy.ndarray]:
     """(type, bytes) of a matrix: its stored blocks unchanged where possible, else the narrowest exact float type."""
     if not kernels.can_decode(tensor.stored.id):
-        raise NoKernel(f"this build cannot decode {tensor.stored.name}", where=tensor.origin,
-                       hint="`quantcli formats` shows the types")
-    kind = tensor.stored if tensor.raw or tensor.stored.name in ("F16", "BF16") else formats.BY_NAME["F32"]
-    width = formats.row_bytes(kind, tensor.columns)
+        raise NoKernel(
+            f"this build cannot decode {tensor.stored.name}",
+            where=tensor.origin,
+            hint="`quantcli formats` shows the types",
+        )
+    kind = tensor.stored if tensor.raw or tensor.stored.name in ("F16", "BF16") else tensor_types.BY_NAME["F32"]
+    width = tensor_types.row_bytes(kind, tensor.columns)
     data = numpy.empty((tensor.rows, width), numpy.uint8)
     step = max(1, READ_BYTES // max(width, 1))
     for start in range(0, tensor.rows, step):
@@ -132,4 +142,4 @@ def _narrowed(tensor: ModelTensor, kind: TensorType, start: int, stop: int, out:
 
 def _wide(tensor: ModelTensor) -> tuple[TensorType, numpy.ndarray]:
     rows = tensor.reader.read_rows(0, tensor.rows)
-    return formats.BY_NAME["F32"], rows.view(numpy.uint8)
+    return tensor_types.BY_NAME["F32"], rows.view(numpy.uint8)

@@ -75,9 +75,13 @@ class Checkpoint:
             return parse(raw, str(self.folder / name))
         if required:
             inner = sorted(self.folder.glob(f"snapshots/*/{name}"))  # the Hugging Face cache's folder of a model
-            raise MissingFile(f"there is no {name} in this folder", where=str(self.folder),
-                              hint=f"there is one in {inner[-1].parent}: give that folder" if inner else
-                              "a checkpoint folder holds config.json, *.safetensors and tokenizer files")
+            raise MissingFile(
+                f"there is no {name} in this folder",
+                where=str(self.folder),
+                hint=f"there is one in {inner[-1].parent}: give that folder"
+                if inner
+                else "a checkpoint folder holds config.json, *.safetensors and tokenizer files",
+            )
         return None
 
     @cached_property
@@ -139,8 +143,11 @@ class Checkpoint:
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The checkpoint at ``path``. Raises UnsupportedFile, with a hint, for a file of a checkpoint."""
     if os.path.isfile(path):
-        raise UnsupportedFile("a file; a checkpoint is a folder", where=str(path),
-                              hint=f"give its folder: {os.path.dirname(os.path.abspath(path))}")
+        raise UnsupportedFile(
+            "a file; a checkpoint is a folder",
+            where=str(path),
+            hint=f"give its folder: {os.path.dirname(os.path.abspath(path))}",
+        )
     return Checkpoint(path)
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 import numpy
 
 from quantcli.errors import MalformedFile, MissingFile, UnsafePath, UnsupportedFile
-from quantcli.formats import TensorType, row_bytes
+from quantcli.ggml.tensor_types import TensorType, row_bytes
 
 PIECE_BYTES = 4 << 20  # of stored bytes that are decoded at a time: bounds the scratch buffer of a thread
 _scratch = threading.local()
@@ -51,8 +51,9 @@ def check_regular(path: Path) -> int:
         status = os.stat(path)
     except OSError as error:
         if os.path.islink(path) and error.errno == errno.ENOENT:  # the Hugging Face cache is made of links
-            raise MissingFile(f"is a link to {os.readlink(path)}, which is not there", where=str(path),
-                              hint="download the file again") from error
+            raise MissingFile(
+                f"is a link to {os.readlink(path)}, which is not there", where=str(path), hint="download the file again"
+            ) from error
         raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
     except ValueError as error:  # a zero byte in the name
         raise MissingFile(str(error), where=ascii(str(path))) from error
@@ -81,8 +82,11 @@ def inside(folder: Path, name: str) -> Path:
     """
     parts = name.replace("\\", "/").split("/")
     if not name or name.startswith(("/", "\\", "~")) or ".." in parts or ":" in parts[0] or not name.isprintable():
-        raise UnsafePath(f"the file name {shown(name)} leaves the folder", where=str(folder),
-                         hint="file names in an index have to be relative and inside the checkpoint's folder")
+        raise UnsafePath(
+            f"the file name {shown(name)} leaves the folder",
+            where=str(folder),
+            hint="file names in an index have to be relative and inside the checkpoint's folder",
+        )
     return folder / name
 
 
@@ -117,15 +121,21 @@ class SourceFile:
             except OSError as error:
                 raise MissingFile(f"reading failed: {error.strerror}", where=f"{self.path}: byte {offset}") from error
             if not count:
-                raise MalformedFile(f"the file ends at byte {offset + done}, {len(buffer) - done} bytes too early",
-                                    where=str(self.path), hint="it was cut while being read: get it again")
+                raise MalformedFile(
+                    f"the file ends at byte {offset + done}, {len(buffer) - done} bytes too early",
+                    where=str(self.path),
+                    hint="it was cut while being read: get it again",
+                )
             done += count
 
     def read(self, offset: int, count: int) -> bytearray:
         """``count`` bytes from ``offset`` on, checked against the file's size before anything is allocated."""
         if offset + count > self.size:
-            raise MalformedFile(f"bytes {offset} to {offset + count} are beyond the end at {self.size}",
-                                where=str(self.path), hint="the file is truncated: get it again")
+            raise MalformedFile(
+                f"bytes {offset} to {offset + count} are beyond the end at {self.size}",
+                where=str(self.path),
+                hint="the file is truncated: get it again",
+            )
         data = bytearray(count)
         self.read_into(memoryview(data), offset)
         return data
@@ -204,11 +214,13 @@ class StoredTensor:
             raise IndexError(f"{self.where}: rows {start} to {stop} of {self.rows}")
         kind = self.type
         if kind is None or kind.kind == "integer":
-            raise UnsupportedFile(f"stores {self.dtype}, which cannot be read as weights", where=self.where,
-                                  hint=HINTS.get(self.dtype))
+            raise UnsupportedFile(
+                f"stores {self.dtype}, which cannot be read as weights", where=self.where, hint=HINTS.get(self.dtype)
+            )
         if self.offset + stop * self.row_bytes > self.file.size:
-            raise MalformedFile(f"ends at byte {self.offset + self.nbytes}, the file at {self.file.size}",
-                                where=self.where)
+            raise MalformedFile(
+                f"ends at byte {self.offset + self.nbytes}, the file at {self.file.size}", where=self.where
+            )
         if out is None:
             out = numpy.empty((stop - start, self.columns), numpy.float32)
         elif out.shape != (stop - start, self.columns) or out.dtype != numpy.float32 or not out.flags.c_contiguous:
@@ -222,7 +234,7 @@ class StoredTensor:
         if kind.name == "F32":
             self.file.read_into(memoryview(out).cast("B"), begin)
             return
-        from quantcli import kernels  # headers can be looked at where the kernels are not built
+        from quantcli.ggml import kernels  # headers can be looked at where the kernels are not built
 
         step = PIECE_BYTES // kind.bytes * kind.block
         for done in range(0, len(out), step):
@@ -232,8 +244,10 @@ class StoredTensor:
             kernels.decode(kind.id, raw, 1, len(piece), out=piece.reshape(1, -1))
 
 
-HINTS = {name: "FP8 checkpoints cannot be read yet: take the BF16 version of the model"
-         for name in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")}
+HINTS = {
+    name: "FP8 checkpoints cannot be read yet: take the BF16 version of the model"
+    for name in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
+}
 
 
 def view(shape: Sequence[int]) -> tuple[int, int]:

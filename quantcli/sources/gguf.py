@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from quantcli import container, formats
+from quantcli import container
 from quantcli.container import Header, TensorInfo, Value
 from quantcli.errors import QuantcliError, UnsupportedFile
+from quantcli.ggml import tensor_types
 from quantcli.model import Model, ModelTensor
 from quantcli.sources.files import SourceFile, StoredTensor
 
@@ -45,17 +46,26 @@ def open_gguf(path: str | os.PathLike[str]) -> Model:
         for info in header.tensors
     ]
     return Model(
-        name=_name(headers[0]), architecture=architecture, metadata=_metadata(headers[0]), tensors=tensors,
-        default_float=_default_float(tensors), kind="gguf", files=[str(file.path) for file in files],
-        shards=len(headers), handles=files,
+        name=_name(headers[0]),
+        architecture=architecture,
+        metadata=_metadata(headers[0]),
+        tensors=tensors,
+        default_float=_default_float(tensors),
+        kind="gguf",
+        files=[str(file.path) for file in files],
+        shards=len(headers),
+        handles=files,
     )
 
 
 def _architecture(header: Header) -> str:
     kind, architecture = _text(header.metadata, TYPE), _text(header.metadata, ARCHITECTURE)
     if kind == "imatrix":
-        raise UnsupportedFile("an importance matrix, not a model", where=str(header.path),
-                              hint="give it with --imatrix, and the model as the source")
+        raise UnsupportedFile(
+            "an importance matrix, not a model",
+            where=str(header.path),
+            hint="give it with --imatrix, and the model as the source",
+        )
     if not architecture:
         raise UnsupportedFile(f"no {ARCHITECTURE} in the metadata: not a model", where=str(header.path))
     return architecture
@@ -70,22 +80,39 @@ def _metadata(header: Header) -> dict[str, Value]:
 
 def _model_tensor(info: TensorInfo, header: Header, file: SourceFile, shard: int) -> ModelTensor:
     stored = stored_tensor(info, header, file)
-    return ModelTensor(name=info.name, shape=info.shape, type=stored.type, stored=stored.type, raw=True, reader=stored,
-                       origin=stored.origin, shard=shard)
+    return ModelTensor(
+        name=info.name,
+        shape=info.shape,
+        type=stored.type,
+        stored=stored.type,
+        raw=True,
+        reader=stored,
+        origin=stored.origin,
+        shard=shard,
+    )
 
 
 def stored_tensor(info: TensorInfo, header: Header, file: SourceFile) -> StoredTensor:
     """One tensor of a file, lazily read as [product of the other dimensions, columns]."""
-    kind = formats.BY_ID[info.type_id]
+    kind = tensor_types.BY_ID[info.type_id]
     columns = info.shape[0]
-    return StoredTensor(info.name, info.shape, kind.name, kind, file, header.data_start + info.offset, info.bytes,
-                        info.elements // columns, columns)
+    return StoredTensor(
+        info.name,
+        info.shape,
+        kind.name,
+        kind,
+        file,
+        header.data_start + info.offset,
+        info.bytes,
+        info.elements // columns,
+        columns,
+    )
 
 
-def _default_float(tensors: Sequence[ModelTensor]) -> formats.TensorType:
+def _default_float(tensors: Sequence[ModelTensor]) -> tensor_types.TensorType:
     """The type of the first float tensor with two or more dimensions; F16 where there is none."""
     found = (tensor.type for tensor in tensors if len(tensor.shape) > 1 and tensor.type.kind == "float")
-    return next(found, formats.BY_NAME["F16"])
+    return next(found, tensor_types.BY_NAME["F16"])
 
 
 # ---- names
@@ -119,5 +146,3 @@ def file_name(text: str) -> str:
 def is_hash(name: str) -> bool:
     """Whether this is a commit's or content's hash and so says nothing about the model."""
     return _HASH.fullmatch(name) is not None
-
-

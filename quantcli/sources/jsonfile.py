@@ -41,8 +41,9 @@ def parse(raw: bytes, where: str, *, unique_keys: bool = False) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_unique if unique_keys else None)
     except json.JSONDecodeError as error:
-        raise MalformedFile(f"not valid JSON: {error.msg}",
-                            where=f"{where}: line {error.lineno}, column {error.colno}") from error
+        raise MalformedFile(
+            f"not valid JSON: {error.msg}", where=f"{where}: line {error.lineno}, column {error.colno}"
+        ) from error
     except RecursionError as error:
         raise MalformedFile("nested too deeply", where=where) from error
     except MalformedFile as error:

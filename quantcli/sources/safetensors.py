@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quantcli.errors import MalformedFile, MissingFile, PickleCheckpoint, QuantcliError, UnsupportedFile
-from quantcli.formats import BY_NAME
+from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.sources.files import SourceFile, StoredTensor, inside, read_small, shown, view
 from quantcli.sources.jsonfile import SMALL_JSON, parse_object
 
@@ -29,11 +29,28 @@ _SHARD = re.compile(r"(model)-(\d{5})-of-(\d{5})\.safetensors")
 
 # dtype -> (bits, ggml type or None). Integer types can be read as bytes only.
 DTYPES: dict[str, tuple[int, str | None]] = {
-    "F64": (64, "F64"), "F32": (32, "F32"), "F16": (16, "F16"), "BF16": (16, "BF16"),
-    "I64": (64, "I64"), "I32": (32, "I32"), "I16": (16, "I16"), "I8": (8, "I8"),
-    "U64": (64, None), "U32": (32, None), "U16": (16, None), "U8": (8, None), "BOOL": (8, None), "C64": (64, None),
-    "F8_E4M3": (8, None), "F8_E5M2": (8, None), "F8_E8M0": (8, None), "F8_E4M3FNUZ": (8, None),
-    "F8_E5M2FNUZ": (8, None), "F6_E2M3": (6, None), "F6_E3M2": (6, None), "F4": (4, None),
+    "F64": (64, "F64"),
+    "F32": (32, "F32"),
+    "F16": (16, "F16"),
+    "BF16": (16, "BF16"),
+    "I64": (64, "I64"),
+    "I32": (32, "I32"),
+    "I16": (16, "I16"),
+    "I8": (8, "I8"),
+    "U64": (64, None),
+    "U32": (32, None),
+    "U16": (16, None),
+    "U8": (8, None),
+    "BOOL": (8, None),
+    "C64": (64, None),
+    "F8_E4M3": (8, None),
+    "F8_E5M2": (8, None),
+    "F8_E8M0": (8, None),
+    "F8_E4M3FNUZ": (8, None),
+    "F8_E5M2FNUZ": (8, None),
+    "F6_E2M3": (6, None),
+    "F6_E3M2": (6, None),
+    "F4": (4, None),
 }
 
 
@@ -64,12 +81,18 @@ class SafetensorsFile:
     def _read(cls, file: SourceFile) -> SafetensorsFile:
         where = str(file.path)
         if file.size < 8:
-            raise MalformedFile(f"only {file.size} bytes: no safetensors file", where=where,
-                                hint="an unfinished download, perhaps: get it again")
+            raise MalformedFile(
+                f"only {file.size} bytes: no safetensors file",
+                where=where,
+                hint="an unfinished download, perhaps: get it again",
+            )
         length = int.from_bytes(file.read(0, 8), "little")
         if length > LARGEST_HEADER or length + 8 > file.size:
-            raise MalformedFile(f"claims a header of {length} bytes; the file has {file.size}",
-                                where=f"{where}: byte 0", hint="the file is truncated, or no safetensors file")
+            raise MalformedFile(
+                f"claims a header of {length} bytes; the file has {file.size}",
+                where=f"{where}: byte 0",
+                hint="the file is truncated, or no safetensors file",
+            )
         raw = bytes(file.read(8, length))
         if not raw.startswith(b"{"):
             raise MalformedFile("the header is no JSON object", where=f"{where}: byte 8")
@@ -100,8 +123,11 @@ def open_files(folder: Path) -> list[SafetensorsFile]:
         for number, name in enumerate(names, 1):
             path = inside(folder, name)
             if not os.path.lexists(path):
-                raise MissingFile(f"shard {number} of {len(names)} is missing", where=str(path),
-                                  hint="download the rest of the checkpoint")
+                raise MissingFile(
+                    f"shard {number} of {len(names)} is missing",
+                    where=str(path),
+                    hint="download the rest of the checkpoint",
+                )
             files.append(SafetensorsFile.open(path))
         merged = merge(files)
         if weight_map is not None:
@@ -119,8 +145,9 @@ def merge(files: Iterable[SafetensorsFile]) -> dict[str, SourceTensor]:
     for file in files:
         for name, tensor in file.tensors.items():
             if name in merged:
-                raise MalformedFile(f"tensor {shown(name)} is also in {merged[name].file.name}",
-                                    where=str(file.file.path))
+                raise MalformedFile(
+                    f"tensor {shown(name)} is also in {merged[name].file.name}", where=str(file.file.path)
+                )
             merged[name] = tensor
     return merged
 
@@ -155,19 +182,25 @@ def _explain_absence(folder: Path, names: list[str]) -> None:
     if any(name.startswith("adapter_") for name in names):
         raise UnsupportedFile("a LoRA adapter, not a model", where=where, hint="merge it into its base model first")
     if any(name.startswith("consolidated") for name in names):
-        raise UnsupportedFile("only `consolidated` files are here, with tensor names of the vendor's own", where=where,
-                              hint="take the version in Hugging Face format (model*.safetensors and config.json)")
+        raise UnsupportedFile(
+            "only `consolidated` files are here, with tensor names of the vendor's own",
+            where=where,
+            hint="take the version in Hugging Face format (model*.safetensors and config.json)",
+        )
     if len(names) == 1:
         return
     if names:
-        raise MissingFile(f"neither {SINGLE} nor {INDEX} is here, but {len(names)} other .safetensors files",
-                          where=where)
+        raise MissingFile(
+            f"neither {SINGLE} nor {INDEX} is here, but {len(names)} other .safetensors files", where=where
+        )
     pickles = _names(folder, ".bin", ".pth", ".pt", ".ckpt")
     if pickles:
-        raise PickleCheckpoint(f"the weights are there only as {shown(pickles[0])}, a pickle: reading one runs "
-                               "whatever code it contains", where=where,
-                               hint="take the safetensors version, or save it as one with transformers: "
-                                    "`model.save_pretrained(folder, safe_serialization=True)`")
+        raise PickleCheckpoint(
+            f"the weights are there only as {shown(pickles[0])}, a pickle: reading one runs whatever code it contains",
+            where=where,
+            hint="take the safetensors version, or save it as one with transformers: "
+            "`model.save_pretrained(folder, safe_serialization=True)`",
+        )
     inner = _names(folder, ".gguf")
     hint = f"to convert a GGUF file, give the file itself: {folder / inner[0]}" if inner else None
     raise MissingFile(f"no {SINGLE} and no {INDEX} in this folder", where=where, hint=hint)
@@ -193,12 +226,18 @@ def _check_index(path: Path, weight_map: dict[str, str], merged: dict[str, Sourc
     for name, file in weight_map.items():
         tensor = merged.get(name)
         if tensor is None or tensor.file.path != Path(os.path.abspath(path.parent / file)):
-            raise MalformedFile(f"tensor {shown(name)} is not in {shown(file)}, where the index puts it",
-                                where=str(path), hint="index and shards do not belong together: download them again")
+            raise MalformedFile(
+                f"tensor {shown(name)} is not in {shown(file)}, where the index puts it",
+                where=str(path),
+                hint="index and shards do not belong together: download them again",
+            )
     extra = [name for name in merged if name not in weight_map]
     if extra:
-        raise MalformedFile(f"the index lacks {len(extra)} tensors of the shards, such as {shown(extra[0])}",
-                            where=str(path), hint="index and shards do not belong together: download them again")
+        raise MalformedFile(
+            f"the index lacks {len(extra)} tensors of the shards, such as {shown(extra[0])}",
+            where=str(path),
+            hint="index and shards do not belong together: download them again",
+        )
 
 
 def _tensor(file: SourceFile, name: str, entry: Any, data_start: int) -> SourceTensor:
@@ -220,13 +259,16 @@ def _tensor(file: SourceFile, name: str, entry: Any, data_start: int) -> SourceT
     if bits is not None and prod(shape) * bits != 8 * size:
         raise MalformedFile(f"{dtype} of shape {shape} does not take the {size} bytes of its data_offsets", where=where)
     rows, columns = view(shape)
-    return SourceTensor(name, tuple(shape), dtype, BY_NAME[kind] if kind else None, file, data_start + offsets[0], size,
-                        rows, columns)
+    return SourceTensor(
+        name, tuple(shape), dtype, BY_NAME[kind] if kind else None, file, data_start + offsets[0], size, rows, columns
+    )
 
 
 def _sizes(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= MOST_DIMENSIONS and all(
-        type(item) is int and 0 <= item <= LARGEST_NUMBER for item in value
+    return (
+        isinstance(value, list)
+        and len(value) <= MOST_DIMENSIONS
+        and all(type(item) is int and 0 <= item <= LARGEST_NUMBER for item in value)
     )
 
 
@@ -236,9 +278,14 @@ def _check_ranges(tensors: Iterable[SourceTensor], data_start: int, file: Source
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.nbytes)):
         if tensor.offset != position:
             what = "overlaps the one before" if tensor.offset < position else "leaves a gap"
-            raise MalformedFile(f"tensor {shown(tensor.name)} starts at byte {tensor.offset} instead of {position}: it "
-                                f"{what}", where=str(file.path))
+            raise MalformedFile(
+                f"tensor {shown(tensor.name)} starts at byte {tensor.offset} instead of {position}: it {what}",
+                where=str(file.path),
+            )
         position += tensor.nbytes
     if position != file.size:
-        raise MalformedFile(f"the tensors end at byte {position}, the file at {file.size}", where=str(file.path),
-                            hint="the file is truncated: get it again" if position > file.size else None)
+        raise MalformedFile(
+            f"the tensors end at byte {position}, the file at {file.size}",
+            where=str(file.path),
+            hint="the file is truncated: get it again" if position > file.size else None,
+        )

@@ -53,6 +53,6 @@ def load(
     ``[PAD<id>]`` tokens. ``pre_tokenizer`` and ``chat_template`` (its text) are the user's own choice and go first.
     Raises BadTokenizer, MalformedFile, UnknownPreTokenizer, and UsageError for an unknown ``pre_tokenizer``.
     """
-    from quantcli.vocab import loader  # numpy and the tables only when they are needed
+    from quantcli.vocab import assemble  # numpy and the tables only when they are needed
 
-    return loader.load(checkpoint, vocab_size, hints, pre_tokenizer, chat_template)
+    return assemble.load(checkpoint, vocab_size, hints, pre_tokenizer, chat_template)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantcli.vocab.files import TokenizerFiles, check_merges, merge_pairs, vocabulary
 from quantcli.vocab.table import ADDED_SCORE, Table, TokenType, added_kind, is_byte
+from quantcli.vocab.tokenizer_files import TokenizerFiles, check_merges, merge_pairs, vocabulary
 
 WHERE = "tokenizer.json: model"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from quantcli.errors import BadTokenizer
 from quantcli.vocab import pretokenizers, structure
-from quantcli.vocab.files import (
+from quantcli.vocab.table import MAX_TOKENS, Table, TokenType, added_kind
+from quantcli.vocab.tokenizer_files import (
     AddedToken,
     TokenizerFiles,
     check_merges,
@@ -17,7 +18,6 @@ from quantcli.vocab.files import (
     merge_pairs,
     vocabulary,
 )
-from quantcli.vocab.table import MAX_TOKENS, Table, TokenType, added_kind
 
 
 @cache

@@ -12,8 +12,8 @@ from typing import Any
 
 from quantcli.errors import BadTokenizer, MalformedFile
 from quantcli.vocab import protobuf
-from quantcli.vocab.files import TokenizerFiles
 from quantcli.vocab.table import ADDED_SCORE, MAX_TOKENS, Table, TokenType, added_kind
+from quantcli.vocab.tokenizer_files import TokenizerFiles
 
 MAX_FILE = 64 << 20
 UNIGRAM, BPE = 1, 2

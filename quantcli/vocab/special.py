@@ -8,7 +8,7 @@ from typing import Any
 
 from quantcli.errors import BadTokenizer
 from quantcli.vocab.byte_fallback import flatten
-from quantcli.vocab.files import TokenizerFiles, expect
+from quantcli.vocab.tokenizer_files import TokenizerFiles, expect
 
 # name in the Hugging Face files -> name in the GGUF key, in the order of the keys; cls only ever stands in for bos
 KEYS = {
@@ -142,7 +142,7 @@ def special_of(entry: Any) -> str | None:
 
 
 def sequence_of(entry: Any) -> str | None:
-    """"A" or "B" where a template entry stands for a text."""
+    """ "A" or "B" where a template entry stands for a text."""
     return text_of(entry, "Sequence")
 
 

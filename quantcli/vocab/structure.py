@@ -11,8 +11,8 @@ from typing import Any
 from quantcli.errors import BadTokenizer, UnknownPreTokenizer, UsageError
 from quantcli.vocab import pretokenizers
 from quantcli.vocab.byte_fallback import flatten
-from quantcli.vocab.files import TokenizerFiles
 from quantcli.vocab.patterns import canonical
+from quantcli.vocab.tokenizer_files import TokenizerFiles
 
 Steps = tuple[tuple[str, str], ...]
 UNDERSTOOD_NORMALIZERS = ((), ("NFC",))  # llama.cpp has no NFC step: composed text is what models meet

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from quantcli.errors import BadTokenizer
-from quantcli.vocab.files import TokenizerFiles, json_object
 from quantcli.vocab.table import check_unicode
+from quantcli.vocab.tokenizer_files import TokenizerFiles, json_object
 
 MAX_CHARACTERS = 4 << 20
 

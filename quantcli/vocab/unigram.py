@@ -7,8 +7,8 @@ import numpy
 from quantcli.container import Value, ValueType, array, boolean
 from quantcli.errors import BadTokenizer
 from quantcli.vocab import sentencepiece
-from quantcli.vocab.files import TokenizerFiles
 from quantcli.vocab.table import Table
+from quantcli.vocab.tokenizer_files import TokenizerFiles
 
 
 def load(data: bytes | None, where: str, size: int | None, files: TokenizerFiles) -> tuple[Table, dict[str, Value]]:

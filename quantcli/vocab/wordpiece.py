@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from quantcli.container import Value, boolean, u32
 from quantcli.vocab.byte_fallback import flatten
-from quantcli.vocab.files import TokenizerFiles, vocabulary
 from quantcli.vocab.table import Table, TokenType, added_kind
+from quantcli.vocab.tokenizer_files import TokenizerFiles, vocabulary
 
 TOKEN_TYPES = 2  # segments of BERT where config.json has no type_vocab_size
 

@@ -1,0 +1,1 @@
+"""Observers of the runner that fill statistics: importance matrices today."""

@@ -1,0 +1,239 @@
+"""Importance: sums of squared inputs of every product while a text runs, as llama.cpp's imatrix tool collects them.
+
+Sums in float64 over all positions of every chunk, per weight and per expert. Table look-ups and a tied head are not
+collected, the output matrix only when asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from quantcli.errors import BadImportance, MissingFile, QuantcliError
+from quantcli.evaluate.scoring import stream
+from quantcli.runner.operations import Array, Operations
+from quantcli.runner.session import Options, Session, open_session
+from quantcli.runner.text import BUNDLED, Chunks, chunks_of
+from quantcli.runner.weights import Matrix
+from quantcli.statistics.imatrix import Importance, merge
+
+ROWS = 256  # squared in float64 at a time
+OUTPUT = "output.weight"
+Progress = Callable[[int, str], None]
+
+
+@dataclass
+class Sums:
+    """float64 sums [matrices, columns] and counts [matrices] of every weight that was multiplied with."""
+
+    sums: dict[str, Array] = field(default_factory=dict)
+    counts: dict[str, Array] = field(default_factory=dict)
+
+    def add(self, weight: Matrix, matrix: int, squares: Array, rows: int) -> None:
+        if weight.name not in self.sums:
+            self.sums[weight.name] = numpy.zeros((weight.matrices, weight.columns))
+            self.counts[weight.name] = numpy.zeros(weight.matrices)
+        self.sums[weight.name][matrix] += squares
+        self.counts[weight.name][matrix] += rows
+
+
+class Collecting:
+    """Operations that note the inputs of products before they pass them on; everything else is the inner one's."""
+
+    def __init__(self, inner: Operations, *, output: bool = False) -> None:
+        self.inner, self.output, self.found = inner, output, Sums()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def multiply(self, x: Array, *weights: Matrix) -> list[Array]:
+        wanted = [w for w in weights if w.name.startswith("blk.") or self.output and w.name == OUTPUT]
+        if wanted:
+            squares = sum_of_squares(x, wanted[0].name)
+            for weight in wanted:
+                self.found.add(weight, 0, squares, len(x))
+        return self.inner.multiply(x, *weights)
+
+    def multiply_experts(self, x: Array, chosen: Array, *weights: Matrix) -> list[Array]:
+        for expert in numpy.unique(chosen):
+            token, slot = numpy.nonzero(chosen == expert)
+            rows = x[token] if x.ndim == 2 else x[token, slot]
+            squares = sum_of_squares(rows, weights[0].name)
+            for weight in weights:
+                self.found.add(weight, int(expert), squares, len(rows))
+        return self.inner.multiply_experts(x, chosen, *weights)
+
+
+def sum_of_squares(x: Array, name: str) -> Array:
+    """Per column of ``x`` [rows, columns], float64. Raises BadImportance where that is not finite."""
+    total = numpy.zeros(x.shape[1])
+    for start in range(0, len(x), ROWS):
+        total += numpy.square(x[start : start + ROWS], dtype=numpy.float64).sum(axis=0)
+    if not numpy.isfinite(total).all():
+        column = int(numpy.flatnonzero(~numpy.isfinite(total))[0])
+        raise BadImportance(
+            f"the input's column {column} overflows or is NaN",
+            where=name,
+            hint="the model is damaged: try the original checkpoint",
+        )
+    return total
+
+
+def collect(
+    session: Session,
+    chunks: Chunks,
+    *,
+    output: bool = False,
+    low_memory: bool = False,
+    earlier: Sequence[Importance] = (),
+    save: Callable[[Importance], None] | None = None,
+    frequency: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Importance, bool]:
+    """(importance of the session's model on ``chunks``, interrupted).
+
+    ``output`` collects the output matrix too; ``low_memory`` keeps the activations of all chunks and one layer's
+    weights instead of the model; ``earlier`` matrices are added. Every ``frequency`` chunks ``save`` gets what is known
+    so far (not with ``low_memory``, where nothing is complete before the end). After an interrupt the complete chunks
+    count; without any, the KeyboardInterrupt goes on.
+    """
+    network = session.network
+    inner = network.operations
+    collecting = Collecting(inner, output=output and OUTPUT in network.weights)
+    network.operations = collecting  # everything that the network computes goes through it
+    try:
+        if low_memory:
+            _by_layer(session, chunks, collecting, progress)
+            return _importance(session, collecting.found, chunks, len(chunks), earlier), False
+        return _by_chunk(session, chunks, collecting, earlier, save, frequency, progress)
+    finally:
+        network.operations = inner
+
+
+def _by_chunk(
+    session: Session,
+    chunks: Chunks,
+    collecting: Collecting,
+    earlier: Sequence[Importance],
+    save: Callable[[Importance], None] | None,
+    frequency: int,
+    progress: Progress | None,
+) -> tuple[Importance, bool]:
+    total, done, saved = Sums(), 0, 0
+    try:
+        for start, stop in chunks.batches():
+            collecting.found = Sums()
+            x = stream(session.network, chunks.inputs(start, stop))
+            if collecting.output:
+                session.network.head(x)
+            _join(total, collecting.found)  # only whole batches count
+            done = stop
+            if save is not None and frequency and done - saved >= frequency and done < len(chunks):
+                save(_importance(session, total, chunks, done, earlier))
+                saved = done
+            if progress is not None:
+                progress(done, f"{done * chunks.length} tokens")
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        return _importance(session, total, chunks, done, earlier), True
+    return _importance(session, total, chunks, done, earlier), False
+
+
+def _join(total: Sums, part: Sums) -> None:
+    for name, sums in part.sums.items():
+        if name in total.sums:
+            total.sums[name] += sums
+            total.counts[name] += part.counts[name]
+        else:
+            total.sums[name], total.counts[name] = sums, part.counts[name]
+
+
+def _by_layer(session: Session, chunks: Chunks, collecting: Collecting, progress: Progress | None) -> None:
+    """All chunks through layer 0, then through layer 1 ...: one layer's weights at a time."""
+    network = session.network
+    layers = network.settings.layers
+    streams = [network.embed(chunks.inputs(start, stop)) for start, stop in chunks.batches()]
+    for layer in range(layers):
+        for index, (start, stop) in enumerate(chunks.batches()):
+            cache = network.new_cache(stop - start, chunks.length)
+            streams[index] = network.layer(layer, streams[index], cache)
+            if progress is not None:
+                progress((layer * len(chunks) + stop) // layers, f"layer {layer + 1} of {layers}")
+        network.release(layer)
+    if collecting.output:
+        for x in streams:
+            network.head(x)
+
+
+def _importance(session: Session, found: Sums, chunks: Chunks, done: int, earlier: Sequence[Importance]) -> Importance:
+    own = Importance(
+        session.name,
+        {name: found.sums[name].copy() for name in sorted(found.sums)},
+        {name: counts.copy() for name, counts in found.counts.items()},
+        [dataset(chunks)],
+        done,
+        chunks.length,
+    )
+    return merge([*earlier, own], session.name) if earlier else own
+
+
+def dataset(chunks: Chunks) -> str:
+    """How the file names the text: without its folder, which is nobody's business."""
+    return os.path.basename(chunks.name)
+
+
+def calibrate(
+    source: str | os.PathLike[str] | Session,
+    text: str | os.PathLike[str] | None = None,
+    *,
+    length: int = 512,
+    chunks: int | None = None,
+    threads: int | None = None,
+    parse_special: bool = False,
+    low_memory: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Importance:
+    """Open (or take) a model, run ``text`` (default: the bundled calibration text) through it, return the importance.
+
+    Activations are float. ``progress`` is told (chunks done, chunks). Raises what opening and running raise.
+    """
+    if isinstance(source, Session):
+        cut = chunks_of(source.tokenizer, text or bundled_text(), length, chunks=chunks, parse_special=parse_special)
+        told = None if progress is None else lambda done, note: progress(done, len(cut))
+        importance, interrupted = collect(source, cut, low_memory=low_memory, progress=told)
+        if interrupted:
+            raise KeyboardInterrupt
+        return importance
+    with open_session(source, Options(activations="float", threads=threads, length=length)) as session:
+        return calibrate(
+            session,
+            text,
+            length=length,
+            chunks=chunks,
+            parse_special=parse_special,
+            low_memory=low_memory,
+            progress=progress,
+        )
+
+
+def bundled_text() -> str:
+    """The path of the calibration text that comes with the package. Raises MissingFile."""
+    if not os.path.isfile(BUNDLED):
+        raise MissingFile("the bundled calibration text is not there", where=BUNDLED, hint="give a text with -f")
+    return BUNDLED
+
+
+def check_resumable(earlier: Importance, chunks: Chunks) -> int:
+    """How many chunks of ``chunks`` an interrupted run's file holds already. Raises QuantcliError."""
+    if list(earlier.datasets)[-1:] != [dataset(chunks)] or earlier.chunk_size != chunks.length:
+        raise QuantcliError(
+            f"was collected from {', '.join(earlier.datasets) or 'an unnamed text'} in chunks of {earlier.chunk_size}",
+            where=earlier.name,
+            hint="resume with the same text and context, or add it with --in-file",
+        )
+    return earlier.chunks

@@ -1,0 +1,91 @@
+"""`quantcli imatrix MODEL -o FILE`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from quantcli.cli.common import AsJson, Debug, Quiet
+from quantcli.cli.frame import frame
+from quantcli.cli.running import Activations, ChunkLimit, Context, Exact, ParseSpecial, Threads, finish, use_threads
+
+NAME = "imatrix"
+Option = typer.Option
+
+
+def run(
+    model: Annotated[
+        Optional[Path],
+        typer.Argument(
+            metavar="[MODEL]",
+            help=("A GGUF file or checkpoint folder. Without one, the --in-file matrices are merged."),
+        ),
+    ] = None,
+    file: Annotated[
+        Optional[Path],
+        Option(
+            "--file", "-f", metavar="TEXT", help=("The calibration text. Default: the one that comes with quantcli.")
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=("Where to write: GGUF, or the legacy format where the name ends in .dat."),
+        ),
+    ] = Path("imatrix.gguf"),
+    ctx: Context = 512,
+    chunks: ChunkLimit = None,
+    from_chunk: Annotated[int, Option(metavar="N", min=0, help="Skip the first N chunks.")] = 0,
+    in_file: Annotated[Optional[list[Path]], Option(metavar="FILE", help="Add an earlier matrix; repeatable.")] = None,
+    output_frequency: Annotated[int, Option(metavar="N", min=0, help="Save every N chunks (0: only at the end).")] = 10,
+    resume: Annotated[
+        bool, Option("--resume", help="Continue the interrupted run that wrote the output file.")
+    ] = False,
+    process_output: Annotated[bool, Option("--process-output", help="Collect for output.weight too.")] = False,
+    low_memory: Annotated[
+        bool, Option("--low-memory", help=("Layer by layer: keep the activations of all chunks instead of the model."))
+    ] = False,
+    threads: Threads = None,
+    activations: Activations = None,
+    exact: Exact = False,
+    parse_special: ParseSpecial = False,
+    force: Annotated[bool, Option("--force", help="Replace an existing output.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Collect an importance matrix from a text."""
+    reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
+    use_threads(threads)
+    from quantcli.commands import imatrix
+    from quantcli.runner.session import Options
+
+    request = imatrix.Request(
+        model=model,
+        text=file,
+        output=output,
+        length=ctx,
+        chunks=chunks,
+        first=from_chunk,
+        earlier=tuple(in_file or ()),
+        frequency=output_frequency,
+        resume=resume,
+        process_output=process_output,
+        low_memory=low_memory,
+        parse_special=parse_special,
+        force=force,
+        options=Options(activations=activations or "float", exact=exact, threads=threads, length=ctx),
+    )
+    result = imatrix.run(request, lambda name, total: reporter.steps(f"imatrix {name}", total))
+    for text in result["warnings"]:
+        reporter.warning(text)
+    reporter.line(
+        f"{result['output']}: {result['entries']} entries, {result['chunks']} chunks of "
+        f"{result['chunk_size']} tokens, from {', '.join(result['datasets'])}"
+    )
+    finish(reporter, result, "the file holds the complete chunks; --resume continues")

@@ -1,0 +1,60 @@
+"""`quantcli perplexity MODEL -f TEXT`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantcli.cli.common import AsJson, Debug, Quiet
+from quantcli.cli.frame import frame
+from quantcli.cli.running import (
+    Activations,
+    ChunkLimit,
+    Context,
+    Exact,
+    KvType,
+    ParseSpecial,
+    Threads,
+    finish,
+    use_threads,
+)
+
+NAME = "perplexity"
+
+
+def run(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A GGUF file of any type, or a checkpoint folder.")],
+    file: Annotated[Path, typer.Option("--file", "-f", metavar="TEXT", help="The text, for example wiki.test.raw.")],
+    ctx: Context = 512,
+    chunks: ChunkLimit = None,
+    threads: Threads = None,
+    activations: Activations = None,
+    exact: Exact = False,
+    kv_type: KvType = None,
+    parse_special: ParseSpecial = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure the perplexity of a text, as llama.cpp defines it."""
+    reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
+    use_threads(threads)
+    from quantcli.evaluate import likelihood
+    from quantcli.runner.session import Options, open_session
+    from quantcli.runner.text import chunks_of
+
+    options = Options(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx)
+    with open_session(model, options) as session:
+        cut = chunks_of(session.tokenizer, file, ctx, chunks=chunks, parse_special=parse_special)
+        with reporter.steps(f"perplexity {session.name}", len(cut)) as advance:
+            measured = likelihood.measure(session, cut, advance)
+        result = {"schema": 1, "model": session.describe(), **measured}
+    value = result["perplexity"]
+    reporter.line(
+        f"PPL {value['mean']:.4f} +- {value['se']:.4f}  {result['model']['name']}, {file.name}, "
+        f"{result['chunks']} x {ctx} tokens, {result['model']['activations']} activations, "
+        f"{result['tokens_per_second']:.0f} tokens/s"
+    )
+    finish(reporter, result)

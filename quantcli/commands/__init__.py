@@ -1,0 +1,1 @@
+"""The verbs: one readable file per command, over the rooms below."""

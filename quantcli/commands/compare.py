@@ -1,0 +1,190 @@
+"""`quantcli compare`: references, texts and models brought together, and the result as one object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantcli.errors import BadReference, UsageError
+from quantcli.evaluate import divergence
+from quantcli.evaluate.base_file import BaseFile, is_base_file
+from quantcli.evaluate.reference import ModelSource, Source
+from quantcli.evaluate.reference_cache import Record, Recorder, is_record
+from quantcli.runner.session import Options, Session, open_session
+from quantcli.runner.text import Chunks, chunks_of
+
+Progress = Callable[[int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is compared. ``options`` are the models'; the reference has float activations unless told otherwise."""
+
+    reference: Path
+    models: Sequence[Path]
+    texts: Sequence[Path] = ()
+    length: int = 512
+    chunks: int | None = None
+    parse_special: bool = False
+    options: Options = field(default_factory=Options)
+    reference_activations: str | None = None
+    record: Path | None = None  # where the reference's predictions are kept for the next time
+    top: int | None = None  # tokens of each recorded position
+
+
+@dataclass
+class Job:
+    """Opened models and, per text, where the reference's predictions come from."""
+
+    request: Request
+    sessions: list[Session]
+    sources: list[Source]
+    described: dict[str, Any]
+    recorders: list[Recorder | None]
+    warnings: list[str]
+    closing: ExitStack
+
+    def close(self) -> None:
+        self.closing.close()
+
+
+def prepare(request: Request) -> Job:
+    """Open everything and check that it fits together; nothing is run. Raises QuantcliError."""
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(open_session(path, request.options)) for path in request.models]
+        if is_base_file(request.reference) or is_record(request.reference):
+            sources, recorders = [_recorded(request, sessions, stack)], [None]
+        else:
+            sources, recorders = _model_sources(request, sessions, stack)
+        warnings = [
+            f"{session.name} was calibrated on {os.path.basename(source.chunks.name)}: its figures there flatter it"
+            for source in sources
+            for session in sessions
+            if divergence.calibrated_on(session, source.chunks.name)
+        ]
+        return Job(request, sessions, sources, sources[0].describe(), recorders, warnings, stack.pop_all())
+
+
+def _recorded(request: Request, sessions: Sequence[Session], stack: ExitStack) -> Source:
+    """A file of predictions as the reference: it holds the text as well."""
+    if request.texts or request.record is not None:
+        raise UsageError(
+            "the reference is a file of recorded predictions, which holds its text",
+            where=str(request.reference),
+            hint="leave out -f and --reference-cache",
+        )
+    tokenizer = sessions[0].tokenizer
+    bos = tokenizer.bos if tokenizer.add_bos else None
+    source = (
+        BaseFile(request.reference, bos, request.chunks)
+        if is_base_file(request.reference)
+        else Record(request.reference, request.chunks)
+    )
+    stack.callback(source.close)
+    for session in sessions:
+        divergence.check_vocabulary(source, session)
+        session.network.require(source.chunks.length)
+    return source
+
+
+def _model_sources(
+    request: Request, sessions: Sequence[Session], stack: ExitStack
+) -> tuple[list[Source], list[Recorder | None]]:
+    """The reference model on each text; its predictions from (or into) the record where one is wanted."""
+    if not request.texts:
+        raise UsageError(
+            "no text to compare on", where="-f", hint="give a text that no model was calibrated on: -f wiki.test.raw"
+        )
+    options = Options(
+        activations=request.reference_activations or "float",
+        exact=request.options.exact,
+        kv_type=None,
+        threads=request.options.threads,
+        length=request.length,
+    )
+    session = stack.enter_context(open_session(request.reference, options))
+    for one in sessions:
+        divergence.check_vocabulary(session, one)
+    sources: list[Source] = []
+    recorders: list[Recorder | None] = []
+    for index, text in enumerate(request.texts):
+        chunks = chunks_of(
+            session.tokenizer, text, request.length, chunks=request.chunks, parse_special=request.parse_special
+        )
+        path = record_path(request.record, index, request.texts)
+        if path is not None and path.exists():
+            record = Record(path, len(chunks))
+            stack.callback(record.close)
+            _check_record(record, session, chunks)
+            sources.append(record)
+            recorders.append(None)
+            continue
+        sources.append(ModelSource(session, chunks))
+        recorder = None
+        if path is not None:
+            top = {} if request.top is None else {"top": request.top}
+            recorder = Recorder(path, chunks, session.network.vocabulary, session.describe(), **top)
+            stack.callback(recorder.discard)
+        recorders.append(recorder)
+    return sources, recorders
+
+
+def record_path(record: Path | None, index: int, texts: Sequence[Path]) -> Path | None:
+    """One file per text: the given name, with the text's name in it where there are several."""
+    if record is None or len(texts) == 1:
+        return record
+    return record.with_name(f"{record.stem}-{index + 1}-{Path(texts[index]).stem}{record.suffix}")
+
+
+def _check_record(record: Record, session: Session, chunks: Chunks) -> None:
+    """Whether the record is of this model on this text. Raises BadReference."""
+    described = record.describe()
+    hint = "remove it to record again, or choose another name"
+    divergence.check_vocabulary(record, session)
+    if (described["name"], described["activations"]) != (session.name, session.activations):
+        raise BadReference(
+            f"was recorded from {described['name']} with {described['activations']} activations",
+            where=str(record.path),
+            hint=hint,
+        )
+    same = record.chunks.tokens.shape == chunks.tokens.shape and (record.chunks.tokens == chunks.tokens).all()
+    if not same or record.chunks.bos != chunks.bos:
+        raise BadReference(
+            "was recorded from another text, other chunks or fewer of them", where=str(record.path), hint=hint
+        )
+
+
+def execute(job: Job, progress: Callable[[str, int], Any] | None = None) -> dict[str, Any]:
+    """Run the comparison: {"schema", "reference", "models": [...], "interrupted"}.
+
+    ``progress(label, chunks)`` gives a context manager whose value takes (chunks done, what is known so far).
+    """
+    entries: list[dict[str, Any]] = []
+    interrupted = False
+    for source, recorder in zip(job.sources, job.recorders, strict=True):
+        name = os.path.basename(source.chunks.name)
+        with ExitStack() as stack:
+            told = stack.enter_context(progress(name, len(source.chunks))) if progress is not None else None
+            try:
+                tallies, interrupted = divergence.measure(source, job.sessions, told, recorder)
+            except KeyboardInterrupt:
+                if not entries:
+                    raise
+                interrupted = True
+                break
+        entries += [divergence.report(tally, tallies[0], name) for tally in tallies]
+        if interrupted:
+            break
+        if recorder is not None:
+            recorder.finish()
+    return {
+        "schema": 1,
+        "reference": job.described,
+        "context": job.sources[0].chunks.length,
+        "models": entries,
+        "interrupted": interrupted,
+    }

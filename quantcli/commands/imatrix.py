@@ -1,0 +1,111 @@
+"""`quantcli imatrix`: collect, save on the way, resume, merge."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantcli.calibration.collect import bundled_text, check_resumable, collect
+from quantcli.errors import UsageError
+from quantcli.output import writer
+from quantcli.runner.session import Options, Session, open_session
+from quantcli.runner.text import chunks_of
+from quantcli.statistics import imatrix
+from quantcli.statistics.imatrix import Importance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """``model`` None merges ``earlier`` only. ``first`` chunks are skipped, at most ``chunks`` are run."""
+
+    model: Path | None
+    output: Path
+    text: Path | None = None
+    length: int = 512
+    chunks: int | None = None
+    first: int = 0
+    earlier: Sequence[Path] = ()
+    frequency: int = 10
+    resume: bool = False
+    process_output: bool = False
+    low_memory: bool = False
+    parse_special: bool = False
+    force: bool = False
+    options: Options = field(default_factory=lambda: Options(activations="float"))
+
+
+def run(request: Request, progress: Callable[[str, int], Any] | None = None) -> dict[str, Any]:
+    """Do what is asked and write the file; the result is the command's object. Raises QuantcliError."""
+    if request.model is None and (not request.earlier or request.text is not None or request.resume):
+        raise UsageError("no model to run", hint="give MODEL, or several --in-file to merge")
+    earlier = [imatrix.read(path) for path in request.earlier]
+    inputs = [str(path) for path in (*request.earlier, request.text) if path is not None]
+    start = time.perf_counter()
+    if request.model is None:
+        writer.check_targets([request.output], inputs, force=request.force)
+        importance, interrupted, described = imatrix.merge(earlier, request.output.name), False, None
+    else:
+        with open_session(request.model, request.options) as session:
+            writer.check_targets(
+                [request.output], [*inputs, *session.model.files], force=request.force or request.resume
+            )
+            importance, interrupted = _collect(request, session, earlier, progress)
+            described = session.describe()
+    save(importance, request.output)
+    return {
+        "schema": 1,
+        "output": str(request.output),
+        "model": described,
+        "entries": len(importance.entries),
+        "chunks": importance.chunks,
+        "chunk_size": importance.chunk_size,
+        "datasets": list(importance.datasets),
+        "warnings": list(importance.warnings),
+        "seconds": time.perf_counter() - start,
+        "interrupted": interrupted,
+    }
+
+
+def _collect(
+    request: Request, session: Session, earlier: list[Importance], progress: Callable[[str, int], Any] | None
+) -> tuple[Importance, bool]:
+    text = request.text or bundled_text()
+    chunks = chunks_of(
+        session.tokenizer,
+        text,
+        request.length,
+        chunks=request.chunks,
+        first=request.first,
+        parse_special=request.parse_special,
+    )
+    done: list[Importance] = []
+    if request.resume and os.path.exists(request.output):
+        done = [imatrix.read(request.output)]
+        skipped = check_resumable(done[0], chunks)
+        if skipped >= len(chunks):
+            return done[0], False
+        chunks = dataclasses.replace(chunks, tokens=chunks.tokens[skipped:])
+        earlier = []  # the file holds them already
+    with progress(session.name, len(chunks)) if progress is not None else nullcontext() as told:
+        return collect(
+            session,
+            chunks,
+            output=request.process_output,
+            low_memory=request.low_memory,
+            earlier=[*earlier, *done],
+            save=lambda part: save(part, request.output),
+            frequency=request.frequency,
+            progress=told,
+        )
+
+
+def save(importance: Importance, path: Path) -> None:
+    """Replace the file at ``path``, in the format of its suffix."""
+    write = imatrix.to_dat_bytes if path.suffix == ".dat" else imatrix.to_gguf_bytes
+    writer.write_bytes(path, write(importance))

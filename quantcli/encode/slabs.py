@@ -1,0 +1,36 @@
+"""Tensors cut into slabs: rows of one matrix, few enough to stay in a cache while every output is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from quantcli.model import ModelTensor
+
+SLAB_WEIGHTS = 1 << 19  # 2 MiB of float32: stays in the caches of a core's share while every output is encoded
+SLAB_ROWS = 16  # slabs are multiples, as far as a matrix goes: kernels take this many rows side by side
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """Rows ``start`` to ``stop`` of a tensor, all of one matrix (expert) ``matrix``; ``last``: the tensor's last."""
+
+    index: int  # of the tensor in the writing order
+    tensor: ModelTensor
+    matrix: int
+    start: int
+    stop: int
+    last: bool
+
+
+def slabs(tensors: Sequence[ModelTensor]) -> Iterator[Slab]:
+    """Cut tensors, in order, into slabs of about SLAB_WEIGHTS weights."""
+    for index, tensor in enumerate(tensors):
+        total = tensor.rows
+        per_matrix = tensor.shape[1] if len(tensor.shape) > 2 else total
+        step = max(SLAB_WEIGHTS // max(tensor.columns, 1) // SLAB_ROWS, 1) * SLAB_ROWS
+        for matrix, base in enumerate(range(0, total, max(per_matrix, 1))):
+            end = min(base + per_matrix, total)
+            for start in range(base, end, step):
+                stop = min(start + step, end)
+                yield Slab(index, tensor, matrix, start, stop, stop == total)

@@ -1,0 +1,70 @@
+"""Perplexity of a text: exp of the mean negative log-likelihood of the second half of every chunk.
+
+As llama.cpp's perplexity tool defines it, so that figures compare.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from quantcli.evaluate import figures
+from quantcli.evaluate.scoring import ModelScores, blocks, targets
+from quantcli.runner.session import Session
+from quantcli.runner.text import Chunks
+
+Progress = Callable[[int, str], None]  # (chunks done, what is known so far)
+
+
+def measure(session: Session, chunks: Chunks, progress: Progress | None = None) -> dict[str, Any]:
+    """{"perplexity": {"mean", "se"}, "tokens", "tokens_per_second", "chunks", "per_chunk", "interrupted", ...}.
+
+    ``tokens`` were run, ``scored`` of them predicted; ``per_chunk`` are mean negative log-likelihoods. After an
+    interrupt the result is that of the chunks that are complete; without any, the KeyboardInterrupt goes on.
+    """
+    scores = ModelScores(session.network, chunks)
+    session.network.load()
+    nll = figures.Moments()
+    per_chunk: list[float] = []
+    interrupted = False
+    start = time.perf_counter()
+    try:
+        for first, stop in chunks.batches():
+            scores.begin(first, stop)
+            for chunk in range(first, stop):
+                values = chunk_nll(scores, chunks, chunk)
+                nll.add(values)
+                per_chunk.append(float(values.mean()))
+            if progress is not None:  # only whole batches tell the speed
+                progress(stop, "PPL {mean:.4f} +- {se:.4f}".format_map(figures.perplexity(nll)))
+    except KeyboardInterrupt:
+        if not per_chunk:
+            raise
+        interrupted = True
+    seconds = time.perf_counter() - start
+    tokens = len(per_chunk) * chunks.length
+    return {
+        "perplexity": figures.perplexity(nll),
+        "text": os.path.basename(chunks.name),
+        "context": chunks.length,
+        "chunks": len(per_chunk),
+        "tokens": tokens,
+        "scored": nll.count,
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds if seconds else 0.0,
+        "per_chunk": per_chunk,
+        "interrupted": interrupted,
+    }
+
+
+def chunk_nll(scores: ModelScores, chunks: Chunks, chunk: int) -> numpy.ndarray:
+    """Negative log-likelihoods of the scored positions of one chunk, float64."""
+    parts = []
+    for block in blocks(chunks, chunk, scores.network.vocabulary):
+        log_probs = scores.block(block)
+        parts.append(-numpy.take_along_axis(log_probs, targets(chunks, block)[:, None], axis=1)[:, 0])
+    return numpy.concatenate(parts).astype(numpy.float64)

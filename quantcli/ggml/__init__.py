@@ -1,0 +1,1 @@
+"""What ggml defines: the table of tensor types and the C kernels that encode and decode them."""

@@ -1,0 +1,92 @@
+"""Lists of checksums as `sha256sum` writes and checks them: read one, add lines to one.
+
+Three spellings are read: `<hex>  name`, `<hex> *name` and the BSD one, `SHA256 (name) = <hex>`. A backslash in front
+says that backslashes and line ends of the name are escaped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from quantcli.errors import MalformedFile, MissingFile
+from quantcli.output import writer
+
+LIMIT = 16 << 20  # bytes of a list
+_LINE = re.compile(
+    r"(?P<escaped>\\?)(?:(?P<digest>[0-9a-fA-F]{64}) [ *](?P<name>.+)"
+    r"|SHA256 \((?P<tagged>.+)\) = (?P<after>[0-9a-fA-F]{64}))"
+)
+_ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+
+
+class Checksums:
+    """A list at ``path``: ``sums`` has file names as written -> sha256 in lower-case hex.
+
+    Raises MissingFile, MalformedFile with the line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.folder = path.parent
+        self.sums = {name: digest for _, name, digest in _entries(path) if name}
+
+    def find(self, path: Path) -> str | None:
+        """The sum of the file at ``path``: the line that leads there from the list's folder; else the one line (or
+        equal lines) with the file's name, for files that were moved. None where no line is meant."""
+        real = os.path.realpath(path)
+        for name, digest in self.sums.items():
+            if os.path.realpath(self.folder / name) == real:
+                return digest
+        same = {digest for name, digest in self.sums.items() if os.path.basename(name) == path.name}
+        return same.pop() if len(same) == 1 else None
+
+
+def _entries(path: Path) -> list[tuple[str, str, str]]:
+    """(line, name, digest) of every line; name and digest are empty for blank lines and comments."""
+    found = []
+    for number, line in enumerate(_lines(path), 1):
+        match = _LINE.fullmatch(line)
+        if match:
+            name = match["name"] or match["tagged"]
+            if match["escaped"]:
+                name = re.sub(r"\\[\\nr]", lambda escape: _ESCAPES[escape[0]], name)
+            found.append((line, name, (match["digest"] or match["after"]).lower()))
+        elif not line.strip() or line.startswith("#"):
+            found.append((line, "", ""))
+        else:
+            raise MalformedFile(
+                "not a line of sha256sum (64 hex digits, two blanks, name)", where=f"{path}: line {number}"
+            )
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(LIMIT + 1)
+    except OSError as error:
+        raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
+    if len(raw) > LIMIT:
+        raise MalformedFile("too large for a list of checksums", where=str(path))
+    text = raw.decode("utf-8", "surrogateescape").removeprefix("\ufeff").removesuffix("\n")
+    return [line.removesuffix("\r") for line in text.split("\n")] if text else []
+
+
+def add(path: Path, new: Mapping[Path, str]) -> None:
+    """Add a line for every file of ``new`` (its sha256), replacing those of the same names; names are relative to the
+    list's folder. All other lines stay as they are.
+
+    The list is replaced in one step, and runs that end together wait for each other.
+    """
+    names = {os.path.relpath(file, path.parent): digest for file, digest in new.items()}
+    with writer.failures(path), writer.locked_folder(path.parent):
+        kept = [line for line, name, _ in (_entries(path) if path.exists() else []) if name not in names]
+        writer.write_text(path, "".join(f"{line}\n" for line in (*kept, *map(_line, names, names.values()))))
+
+
+def _line(name: str, digest: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    mark = "\\" if escaped != name else ""
+    return f"{mark}{digest}  {escaped}"

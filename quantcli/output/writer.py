@@ -1,0 +1,297 @@
+"""Finished files or none: bytes go in order into a hidden temporary file, are hashed on the way, and appear at once.
+
+A temporary file lies in the target's folder (so that the last step is a rename) and is locked while its process lives:
+what a killed run left behind is recognised by its free lock and removed by the next run into the same folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quantcli.errors import OutputExists, OutputFailed, OutputIsInput, UsageError
+
+PREFIX, SUFFIX = ".quantcli-", ".part"
+LONGEST_STEM = 100  # characters of the target's name in the temporary one
+FLUSH_BYTES = 64 << 20  # the disk starts on this much while the rest is being made, instead of all at the end
+
+HINTS = {
+    errno.ENOSPC: "free some space, or write to another disk with -o",
+    errno.EDQUOT: "your quota on this disk is used up",
+    errno.EFBIG: "the file system or a limit of this shell (ulimit -f) refuses files of this size; "
+    "--split-max-size helps",
+    errno.EACCES: "choose a folder that you may write to with -o",
+    errno.EROFS: "choose a folder that you may write to with -o",
+    errno.ENOENT: "create the folder first, or choose another with -o",
+}
+
+
+@contextmanager
+def failures(path: Path) -> Iterator[None]:
+    """Turn an OSError into OutputFailed at ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputFailed(
+            f"cannot be written: {error.strerror or error}", where=str(path), hint=HINTS.get(error.errno)
+        ) from error
+
+
+class OutputFile:
+    """One file in the making: ``append`` bytes in order, then ``finish`` and ``publish``, or ``discard``.
+
+    ``size`` is the planned size in bytes: the space is reserved at once, so that a full disk is an early error, and a
+    file of another length is never published. Raises OutputFailed, OutputExists (see `check_place`).
+    """
+
+    def __init__(self, path: Path, size: int, *, force: bool = False) -> None:
+        self.path, self.size, self.force = Path(path), size, force
+        self.written = 0
+        self.sha256 = ""
+        self._digest = hashlib.sha256()
+        self._flushed = 0
+        self._flush: threading.Thread | None = None
+        self._flush_error: OSError | None = None
+        check_place(self.path, force=force)
+        with failures(self.path):
+            self._descriptor, self._temporary = _create(self.path)
+            try:
+                _reserve(self._descriptor, size)
+            except BaseException:
+                self.discard()
+                raise
+
+    def append(self, data) -> None:
+        """Write and hash a buffer behind what is there."""
+        view = memoryview(data).cast("B")
+        with failures(self.path):
+            done = 0
+            while done < len(view):
+                done += os.write(self._descriptor, view[done:])
+        self._digest.update(view)
+        self.written += len(view)
+        if self.written - self._flushed >= FLUSH_BYTES and not (self._flush and self._flush.is_alive()):
+            self._flushed = self.written
+            self._flush = threading.Thread(target=self._start_disk, args=(os.dup(self._descriptor),), daemon=True)
+            self._flush.start()
+
+    def _start_disk(self, descriptor: int) -> None:
+        """Bring what is there to the disk. The system reports a failure once only, so it is kept for `finish`."""
+        try:
+            getattr(os, "fdatasync", os.fsync)(descriptor)
+        except OSError as error:
+            self._flush_error = error
+        finally:
+            os.close(descriptor)
+
+    def finish(self) -> str:
+        """Bring the bytes to the disk; returns the sha256 in hex."""
+        if self.written != self.size:
+            raise AssertionError(f"{self.path}: {self.written} bytes written, {self.size} planned")
+        if self._flush is not None:
+            self._flush.join()
+        with failures(self.path):
+            os.fsync(self._descriptor)
+            if self._flush_error is not None:
+                raise self._flush_error
+        self.sha256 = self._digest.hexdigest()
+        return self.sha256
+
+    def publish(self) -> None:
+        """Give the file its final name, which nobody saw before it was complete."""
+        with failures(self.path):
+            if self.force:
+                os.replace(self._temporary, self.path)
+            else:
+                _rename_new(self._temporary, self.path)
+            _sync_folder(self.path.parent)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def discard(self) -> None:
+        """Remove the temporary file, if it is still one."""
+        if self._descriptor >= 0:
+            try:
+                os.unlink(self._temporary)
+            except FileNotFoundError:
+                pass
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _create(path: Path) -> tuple[int, Path]:
+    """A new locked temporary file for ``path``."""
+    while True:
+        name = f"{PREFIX}{path.name[:LONGEST_STEM]}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+        temporary = path.parent / name
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor, temporary
+        except BlockingIOError:
+            pass
+        except OSError:  # a file system without locks: nobody will take this file for a stale one either
+            return descriptor, temporary
+        os.close(descriptor)  # a cleaning run caught the file between creation and lock: take another
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take ``size`` bytes of the disk, or where that is not possible at least look whether they are free."""
+    if not size:
+        return
+    disk = os.fstatvfs(descriptor)
+    free = disk.f_bavail * disk.f_frsize
+    full = OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size:,} bytes are needed, {free:,} are free")
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    except AttributeError:  # macOS
+        pass
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise full from error
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+    if free < size:
+        raise full
+
+
+def _rename_new(temporary: Path, path: Path) -> None:
+    """Rename without replacing: another run may have finished the same file meanwhile."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise OutputExists(
+            "appeared while this run was at work", where=str(path), hint="--force replaces existing files"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        os.rename(temporary, path)  # a file system without hard links
+        return
+    os.unlink(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some file systems cannot; the file itself is on the disk
+    finally:
+        os.close(descriptor)
+
+
+def clean_stale(folder: Path) -> list[str]:
+    """Remove the temporary files of runs that no longer live; returns their names."""
+    removed = []
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(PREFIX) and name.endswith(SUFFIX)]
+    except OSError:
+        return removed
+    for name in names:
+        try:
+            descriptor = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(folder / name)
+            removed.append(name)
+        except OSError:
+            pass  # its process lives
+        finally:
+            os.close(descriptor)
+    return removed
+
+
+def check_place(path: Path, *, force: bool) -> None:
+    """Refuse a device, a pipe or a link that leads nowhere: a file that appears by renaming would take its place."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        if not force and os.path.islink(path):
+            raise OutputExists(
+                "exists already, a link that leads nowhere", where=str(path), hint="--force replaces it"
+            ) from None
+        return
+    if not stat.S_ISREG(mode):
+        what = "is a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise OutputFailed(what, where=str(path), hint="choose another name with -o")
+
+
+def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) -> None:
+    """Refuse, before any work, targets that cannot or must not be written.
+
+    Raises OutputIsInput (same file, through any link), OutputExists, OutputFailed, UsageError (two with one name).
+    """
+    sources = {_identity(Path(name)): name for name in inputs}
+    seen: set[str] = set()
+    for path in paths:
+        real = os.path.realpath(path)
+        if real in seen:
+            raise UsageError(f"two outputs would be the same file {path}")
+        seen.add(real)
+        identity = _identity(path)
+        if identity is not None and identity in sources:
+            raise OutputIsInput(
+                "the output is a file of the input", where=str(path), hint="choose another name with -o"
+            )
+        check_place(path, force=force)
+        if identity is not None and not force:
+            raise OutputExists("exists already", where=str(path), hint="--force replaces it")
+        if not os.path.isdir(path.parent):
+            if os.path.exists(path.parent):
+                raise OutputFailed("not a folder", where=str(path.parent), hint="choose another with -o")
+            raise OutputFailed("the folder does not exist", where=str(path.parent), hint=HINTS[errno.ENOENT])
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise OutputFailed("no permission to write here", where=str(path.parent), hint=HINTS[errno.EACCES])
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """One process at a time, among those that ask. No lock file is left; without locks on the disk, no waiting."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small text file in one step. Surrogates stand for bytes that are not UTF-8."""
+    write_bytes(path, text.encode(errors="surrogateescape"))
+
+
+def write_bytes(path: Path, data: bytes, *, force: bool = True) -> str:
+    """Write (or, with ``force``, replace) a file in one step; returns its sha256."""
+    output = OutputFile(path, len(data), force=force)
+    try:
+        output.append(data)
+        digest = output.finish()
+        output.publish()
+        return digest
+    except BaseException:
+        output.discard()
+        raise

@@ -1,0 +1,1 @@
+"""Model and options become a plan: type, bytes, shard and offset of every tensor; pure, from headers alone."""

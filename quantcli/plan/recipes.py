@@ -1,0 +1,321 @@
+"""llama.cpp's file types as data: a default tensor type and ordered rules ``(role, condition) -> type``.
+
+Three small tables make the vocabulary: ``ROLES`` (which tensors), ``CONDITIONS`` (when) and the file types themselves.
+The first rule of a tensor's role whose condition holds decides; a tensor without one gets the default type. What comes
+around the rules (overrides, --pure, the shape fallback) is in choose.py. The facts are those of llama-quantize
+(llama.cpp 0c1e570), checked plan by plan in tests/test_plan.py. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from quantcli.errors import UnknownType
+from quantcli.ggml.tensor_types import BY_NAME, TensorType
+
+DEFAULT = "default"  # in a rule: the file type's default tensor type
+ANY = "*"  # in a rule: every role
+
+
+# ---- roles: which tensors a rule speaks of ---------------------------------------------------------------------
+
+# First match decides; "is" compares the whole name, "has" looks anywhere in it (so ffn_down_exps and ffn_down_shexp
+# are "down"). "v" holds whatever carries the values: attn_v, fused attn_qkv, MLA's attn_kv_b.
+ROLES = (
+    ("is", "output.weight", "output"),
+    ("is", "token_embd.weight", "embedding"),
+    ("is", "per_layer_token_embd.weight", "embedding"),
+    ("has", "attn_qkv.weight", "v"),
+    ("has", "attn_kv_b.weight", "v"),
+    ("has", "attn_v.weight", "v"),
+    ("has", "attn_k.weight", "k"),
+    ("has", "attn_q.weight", "q"),
+    ("has", "attn_output.weight", "o"),
+    ("has", "ffn_up", "up"),
+    ("has", "ffn_gate", "gate"),
+    ("has", "ffn_down", "down"),
+)
+ROLE_NAMES = tuple(dict.fromkeys(role for _, _, role in ROLES)) + ("other", "pinned")
+COUNTED = ("v", "up", "gate", "down")  # roles with a running number
+
+# Of one architecture only: matrices of its recurrent part that every quantized file type keeps at Q8_0.
+PINNED = {"glm5-next": ("attn_q_a", "attn_q_b", "nextn.eh_proj")}
+
+
+def role_of(name: str, architecture: str = "") -> str:
+    """The role of tensor ``name``, one of ROLE_NAMES."""
+    if any(part in name for part in PINNED.get(architecture, ())):
+        return "pinned"
+    for how, text, role in ROLES:
+        if name == text if how == "is" else text in name:
+            return role
+    return "other"
+
+
+# ---- conditions: when a rule holds -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the rules ask about the whole model. ``gqa`` is heads per key-value head of layer 0 (0 without any)."""
+
+    architecture: str
+    layers: int
+    gqa: int
+    experts: int
+    imatrix: bool
+    tied: bool  # no output.weight: the embedding is the output matrix too
+    v_tensors: int
+    class_70b: bool
+
+
+class Place(NamedTuple):
+    """Where one tensor stands: number ``index`` of ``count`` of its role (layers, for the feed-forward roles)."""
+
+    facts: Facts
+    index: int
+    count: int
+    ragged: bool  # columns are no multiple of the default type's block
+    stacked: bool  # a third dimension above 1: expert stacks, MLA's attn_k_b
+
+
+def _more(place: Place) -> bool:
+    """The first eighth, the last eighth, and every third in between."""
+    first = place.count // 8
+    return place.index < first or place.index >= 7 * place.count // 8 or (place.index - first) % 3 == 2
+
+
+CONDITIONS: dict[str, Callable[[Place], bool]] = {
+    "first 2": lambda place: place.index < 2,
+    "first 4": lambda place: place.index < 4,
+    "first 8th": lambda place: place.index < place.count // 8,
+    "first 16th": lambda place: place.index < place.count // 16,
+    "middle": lambda place: place.count // 8 <= place.index < 7 * place.count // 8,
+    "more": _more,
+    "ragged": lambda place: place.ragged,
+    "stacked": lambda place: place.stacked,
+    "gqa>=4": lambda place: place.facts.gqa >= 4,
+    "experts=8": lambda place: place.facts.experts == 8,
+    "experts>=4": lambda place: place.facts.experts >= 4,
+    "imatrix": lambda place: place.facts.imatrix,
+    "falcon": lambda place: place.facts.architecture == "falcon",
+    "bailingmoe3": lambda place: place.facts.architecture == "bailingmoe3",
+    "70B": lambda place: place.facts.class_70b,
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``roles`` (separated by blanks) get ``type`` when all of ``when`` hold (comma = and, ``not`` negates)."""
+
+    roles: str
+    when: str
+    type: str
+
+    @cached_property
+    def tests(self) -> tuple[tuple[Callable[[Place], bool], bool], ...]:
+        words = [word.strip() for word in self.when.split(",") if word.strip()]
+        return tuple((CONDITIONS[word.removeprefix("not ")], not word.startswith("not ")) for word in words)
+
+    def holds(self, place: Place) -> bool:
+        return all(test(place) is wanted for test, wanted in self.tests)
+
+
+# ---- file types ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileType:
+    """One llama.cpp file type. ``number`` is ``general.file_type``; ``default`` the type where no rule holds.
+
+    ``rules`` are tried in order. ``raises`` then lifts the chosen type: ``(role, condition, from types, to type)``.
+    ``by_layer``: with experts the feed-forward roles are numbered by the layer in the name instead of by counting.
+    ``strict``: types that, in this file type only, need an importance matrix. ``selectable`` is false for numbers
+    that files carry but llama-quantize does not offer.
+    """
+
+    name: str
+    number: int | None
+    default: str
+    purpose: str
+    rules: tuple[Rule, ...] = ()
+    raises: tuple[tuple[str, str, tuple[str, ...], str], ...] = ()
+    by_layer: bool = False
+    strict: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    selectable: bool = True
+
+    @property
+    def copies(self) -> bool:
+        """COPY: every tensor keeps its type."""
+        return self.number is None
+
+    @property
+    def is_float(self) -> bool:
+        return self.default in ("F32", "F16", "BF16")
+
+    @cached_property
+    def default_type(self) -> TensorType:
+        return BY_NAME[self.default]
+
+    @cached_property
+    def _by_role(self) -> dict[str, tuple[Rule, ...]]:
+        return {
+            role: tuple(rule for rule in self.rules if rule.roles == ANY or role in rule.roles.split())
+            for role in ROLE_NAMES
+        }
+
+    @cached_property
+    def _raises(self) -> dict[str, list[tuple[Rule, tuple[str, ...]]]]:
+        return {role: [(Rule(r, when, to), below) for r, when, below, to in self.raises if r == role]
+                for role in ROLE_NAMES}  # fmt: skip
+
+    def type_for(self, role: str, place: Place) -> TensorType:
+        """The type that the rules give a tensor of ``role`` at ``place``, before the shape fallback."""
+        name = next((rule.type for rule in self._by_role[role] if rule.holds(place)), DEFAULT)
+        name = self.default if name == DEFAULT else name
+        for rule, below in self._raises[role]:
+            if name in below and rule.holds(place):
+                name = rule.type
+        return BY_NAME[name]
+
+    def requires_importance(self, row: TensorType) -> bool:
+        """Whether tensors of type ``row`` need an importance matrix in this file type."""
+        return row.importance == "required" or row.name in self.strict
+
+    @cached_property
+    def needs_imatrix(self) -> bool:
+        """Whether some tensor of an ordinary model ends with a type that needs an importance matrix."""
+        spared = ("output", "embedding")
+        names = {self.default} | {rule.type for rule in self.rules if rule.roles not in spared} - {DEFAULT}
+        return not self.copies and any(self.requires_importance(BY_NAME[name]) for name in names)
+
+
+def _rules(*rows: tuple[str, str, str]) -> tuple[Rule, ...]:
+    return tuple(Rule(*row) for row in rows)
+
+
+# What every quantized file type begins with: pinned tensors; an output matrix that is falcon's or does not divide.
+_FIRST = _rules(("pinned", "", "Q8_0"))
+_OUTPUT = _rules(("output", "falcon", "Q8_0"), ("output", "ragged", "Q8_0"))
+# With eight experts attention is a small part of the file, so it is spared.
+_EIGHT = _rules(("v k", "experts=8", "Q8_0"))
+_EIGHT_O = _rules(("o", "falcon", DEFAULT), ("o", "experts=8", "Q5_K"))
+_RAISES = (("v", "70B", ("Q3_K", "Q4_K"), "Q5_K"),)
+
+
+def _mixed(name: str, number: int, default: str, purpose: str, *own: tuple[str, str, str] | Rule,
+           aliases: tuple[str, ...] = (), strict: tuple[str, ...] = ()) -> FileType:  # fmt: skip
+    """A file type of the legacy, k, IQ3, IQ4, ternary and small-block kinds."""
+    mine = tuple(row if isinstance(row, Rule) else Rule(*row) for row in own)
+    rules = _FIRST + _OUTPUT + _EIGHT + mine + _rules(("output", "", "Q6_K"))
+    return FileType(name, number, default, purpose, rules, _RAISES, by_layer=True, aliases=aliases, strict=strict)
+
+
+def _tiny(name: str, number: int, default: str, purpose: str, spare: str, *own: tuple[str, str, str]) -> FileType:
+    """A file type of one to two bits: ``spare`` is the type for what matters most."""
+    shared = _rules(
+        ("output", "", "Q5_K"), ("embedding", "", spare),
+        ("v", "gqa>=4", "Q4_K"), ("v", "experts>=4", "Q4_K"), ("v", "", spare),
+        ("k", "experts=8", "Q4_K"), ("o", "experts=8", "Q5_K"), ("down", "first 8th", spare),
+    )  # fmt: skip
+    return FileType(name, number, default, purpose, _FIRST + _OUTPUT + shared + _rules(*own))
+
+
+# fmt: off
+_ROWS = (
+    FileType("F32",  0,  "F32",  "single precision, for reference"),
+    FileType("F16",  1,  "F16",  "half precision"),
+    FileType("BF16", 32, "BF16", "what most checkpoints store; lossless for them"),
+    _mixed("Q8_0", 7, "Q8_0", "nearly lossless; the safe choice when memory allows",
+           ("output", "", DEFAULT)),
+    _mixed("Q6_K", 18, "Q6_K", "very close to Q8_0 at three quarters of the size"),
+    _mixed("Q5_K_M", 17, "Q5_K", "small loss; values and half of ffn_down in Q6_K",
+           ("v", "more", "Q6_K"), ("down", "more", "Q6_K"), aliases=("Q5_K",)),
+    _mixed("Q5_K_S", 16, "Q5_K", "small loss, Q5_K throughout"),
+    _mixed("Q4_K_M", 15, "Q4_K", "the usual choice: good quality for its size",
+           *_EIGHT_O, ("v", "more", "Q6_K"),
+           ("down", "falcon, first 16th", "Q6_K"), ("down", "falcon, more", "Q5_K"), ("down", "falcon", DEFAULT),
+           ("down", "more", "Q6_K"), aliases=("Q4_K",)),
+    _mixed("Q4_K_S", 14, "Q4_K", "Q4_K nearly throughout",
+           *_EIGHT_O, ("v", "first 4", "Q5_K"), ("down", "not falcon, first 8th", "Q5_K")),
+    _mixed("IQ4_NL", 25, "IQ4_NL", "4-bit, uneven levels in blocks of 32; repacks fast on ARM",
+           *_EIGHT_O, ("v", "gqa>=4", "Q5_K"), ("down", "not imatrix, first 8th", "Q5_K")),
+    _mixed("IQ4_XS", 30, "IQ4_XS", "the best quality at about 4.3 bits",
+           *_EIGHT_O, ("v", "gqa>=4", "Q5_K"), ("down", "not imatrix, first 8th", "Q5_K")),
+    _mixed("Q5_1", 9, "Q5_1", "legacy 5-bit with minimum"),
+    _mixed("Q5_0", 8, "Q5_0", "legacy 5-bit", ("down", "imatrix, first 8th", "Q5_1")),
+    _mixed("Q4_1", 3, "Q4_1", "legacy 4-bit with minimum"),
+    _mixed("Q4_0", 2, "Q4_0", "legacy 4-bit; fast where CPUs repack it", ("down", "imatrix, first 8th", "Q4_1")),
+    _mixed("Q3_K_L", 13, "Q3_K", "3-bit with Q5_K for values, attention output and ffn_down",
+           ("o", "falcon", "Q4_K"), ("o", "experts=8", DEFAULT), ("v o", "", "Q5_K"),
+           ("down", "falcon", "Q4_K"), ("down", "", "Q5_K")),
+    _mixed("Q3_K_M", 12, "Q3_K", "3-bit with Q4_K and Q5_K where it hurts most",
+           *_EIGHT_O, ("v", "first 2", "Q5_K"), ("v o", "", "Q4_K"),
+           ("down", "first 16th", "Q5_K"), ("down", "falcon, not more", DEFAULT), ("down", "", "Q4_K"),
+           aliases=("Q3_K",)),
+    _mixed("Q3_K_S", 11, "Q3_K", "3-bit throughout", *_EIGHT_O),
+    _mixed("IQ3_M", 27, "IQ3_S", "3.7 bits; the better 3-bit mix",
+           *_EIGHT_O, ("v o", "", "Q4_K"), ("down", "first 8th", "Q4_K"), ("down", "experts=8, more", "Q4_K")),
+    _mixed("IQ3_S", 26, "IQ3_S", "3.4 bits", *_EIGHT_O, ("v", "gqa>=4", "Q4_K")),
+    _mixed("IQ3_XS", 22, "IQ3_S", "3.3 bits: queries, keys and inner feed-forward layers in IQ3_XXS",
+           *_EIGHT_O, ("v", "gqa>=4", "Q4_K"), ("q k", "", "IQ3_XXS"), ("gate up", "middle", "IQ3_XXS")),
+    _mixed("IQ3_XXS", 23, "IQ3_XXS", "3.1 bits", ("output", "", "Q5_K"), ("embedding", "", "IQ3_S"),
+           *_EIGHT_O, ("v", "gqa>=4", "Q4_K"), ("v", "not imatrix", "IQ3_S"), ("o", "", "IQ3_S"),
+           ("q k", "", "IQ2_S"), ("down", "not imatrix, first 8th", "Q4_K"), ("down", "not imatrix", "Q3_K")),
+    _mixed("Q2_K", 10, "Q2_K", "2-bit with Q3_K and Q4_K; for very large models",
+           *_EIGHT_O, ("v", "gqa>=4", "Q4_K"), ("v o down", "", "Q3_K")),
+    _mixed("Q2_K_S", 21, "Q2_K", "2-bit nearly throughout",
+           ("v", "gqa>=4", "Q4_K"), ("down", "first 8th", "Q4_K"), strict=("Q2_K",)),
+    # IQ2_S and IQ2_M consist mainly of IQ2_XS and IQ2_S tensors: the names are llama.cpp's.
+    _tiny("IQ2_M",   29, "IQ2_S",   "2.7 bits", "IQ3_S", ("o", "", "IQ3_S")),
+    _tiny("IQ2_S",   28, "IQ2_XS",  "2.5 bits", "IQ3_S", ("o", "", "IQ3_S")),
+    _tiny("IQ2_XS",  20, "IQ2_XS",  "2.3 bits", "Q2_K"),
+    _tiny("IQ2_XXS", 19, "IQ2_XXS", "2.1 bits", "Q2_K"),
+    _tiny("IQ1_M",   31, "IQ1_M",   "1.75 bits; a curiosity", "Q2_K", ("o", "", "IQ2_XXS")),
+    _tiny("IQ1_S",   24, "IQ1_S",   "1.56 bits; a curiosity", "Q2_K", ("o", "", "IQ2_XXS")),
+    _mixed("TQ2_0", 37, "TQ2_0", "2.06 bits, for models trained ternary; fast", ("embedding", "", "Q4_K")),
+    _mixed("TQ1_0", 36, "TQ1_0", "1.69 bits, for models trained ternary; small", ("embedding", "", "Q4_K")),
+    _mixed("Q2_0", 41, "Q2_0", "2-bit, one scale per 64", ("embedding", "", "Q4_K")),
+    _mixed("Q1_0", 40, "Q1_0", "signs only, one scale per 128"),
+    FileType("MXFP4_MOE", 38, "MXFP4", "expert stacks in MXFP4, the rest in Q8_0",
+             _FIRST + _rules(("output", "", "Q8_0"), (ANY, "stacked, not bailingmoe3", "MXFP4"),
+                             ("up gate down", "stacked", "MXFP4"), (ANY, "", "Q8_0"))),
+    FileType("NVFP4", 39, "NVFP4", "4-bit floats from packed checkpoints", selectable=False),
+    FileType("COPY", None, "F32", "keep every tensor's type"),
+)
+# fmt: on
+
+FILE_TYPES: dict[str, FileType] = {row.name: row for row in _ROWS}
+BY_NUMBER: dict[int, FileType] = {row.number: row for row in _ROWS if row.number is not None}
+ALIASES: dict[str, str] = {alias: row.name for row in _ROWS for alias in row.aliases}
+
+GUESSED = 1024  # bit of general.file_type that says: not stated in the source, guessed from the tensors
+
+
+def parse(text: str) -> FileType:
+    """The file type called ``text``: a name or alias in any case, or its number. Raises UnknownType."""
+    word = text.strip().upper()
+    numbers = {str(number): row for number, row in BY_NUMBER.items()}
+    row = numbers.get(word) or FILE_TYPES.get(ALIASES.get(word, word))
+    if row is not None and row.selectable:
+        return row
+    if word in BY_NAME:
+        raise UnknownType(
+            f"{word} is a tensor type, not a file type",
+            hint=f"use it for single tensors (--tensor-type REGEX={word.lower()}); `quantcli formats` lists file types",
+        )
+    names = [name for name, row in FILE_TYPES.items() if row.selectable] + list(ALIASES)
+    near = difflib.get_close_matches(word, names, 3, 0.5)
+    meant = f"did you mean {', '.join(near)}? " if near else ""
+    raise UnknownType(f"there is no file type {text!r}", hint=f"{meant}`quantcli formats` lists them all")
+
+
+def guess(row: TensorType) -> FileType:
+    """The file type that llama.cpp's loader assumes for a file whose most frequent tensor type is ``row``."""
+    name = {"MXFP4": "MXFP4_MOE"}.get(row.name, ALIASES.get(row.name, row.name))
+    return FILE_TYPES.get(name, FILE_TYPES["F32"])

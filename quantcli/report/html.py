@@ -1,0 +1,117 @@
+"""The result of a comparison as one self-contained page: pictures as inline SVG, no scripts, nothing loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from quantcli.report import picture
+
+STYLE = (
+    picture.themed(":root")
+    + picture.STYLE
+    + """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; margin: 2em auto;
+  max-width: 62em; padding: 0 1em; color: var(--ink); background: var(--paper); }
+h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin: 2.2em 0 0.3em; } h3 { font-size: 1em; margin: 1.4em 0 0.3em; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
+th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
+th { color: var(--faint); font-weight: 600; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper);
+  font-weight: 600; }
+.scroll { overflow-x: auto; } .error, .note { color: var(--faint); } .note { font-size: 13px; margin: 0.2em 0 0.8em; }
+svg { display: block; width: 100%; height: auto; }
+"""
+)
+
+
+def _with_error(value: str, error: str) -> str:
+    return f'{value} <span class="error">± {error}</span>'
+
+
+def _difference(entry: dict[str, Any]) -> str:
+    found = entry.get("difference")
+    return _with_error(f"{found['kld']['mean']:+.6f}", f"{found['kld']['se']:.6f}") if found else "–"
+
+
+COLUMNS = (
+    ("model", lambda e: escape(e["name"])),
+    ("MB", lambda e: f"{e['bytes'] / 1e6:.1f}"),
+    ("bpw", lambda e: f"{e['bpw']:.2f}"),
+    ("mean KLD", lambda e: _with_error(f"{e['kld']['mean']:.6f}", f"{e['kld']['se']:.6f}")),
+    ("same top %", lambda e: _with_error(f"{e['same_top']:.2f}", f"{e['same_top_se']:.2f}")),
+    ("RMS Δp %", lambda e: _with_error(f"{e['rms_dp']:.3f}", f"{e['rms_dp_se']:.3f}")),
+    ("PPL ratio", lambda e: _with_error(f"{e['ppl']['ratio']:.5f}", f"{e['ppl']['ratio_se']:.5f}")),
+    ("PPL", lambda e: _with_error(f"{e['ppl']['mean']:.4f}", f"{e['ppl']['se']:.4f}")),
+    ("KLD less the first's", _difference),
+    *(
+        (name, lambda e, key=key: f"{e['kld'][key]:.4f}")
+        for name, key in (
+            ("KLD median", "median"),
+            ("90 %", "p90"),
+            ("95 %", "p95"),
+            ("99 %", "p99"),
+            ("99.9 %", "p999"),
+            ("max", "max"),
+        )
+    ),
+    ("activations", lambda e: e["activations"]),
+    ("KV cache", lambda e: e["kv_type"]),
+)
+
+
+def render(result: dict[str, Any], version: str) -> str:
+    """The page for a result of `compare.execute`."""
+    entries = result["models"]
+    texts = list(dict.fromkeys(entry["text"] for entry in entries))
+    name = escape(str(result["reference"]["name"]))
+    parts = [f"<h1>Divergence from {name}</h1>", _about(result, version)]
+    if result.get("interrupted"):
+        parts.append("<p><strong>Interrupted: the figures are those of the chunks that were complete.</strong></p>")
+    parts += ["<h2>Size against divergence</h2>", picture.scatter(entries)]
+    for index, text in enumerate(texts):
+        own = [entry for entry in entries if entry["text"] == text]
+        about = (
+            f"{own[0]['chunks']} chunks, {own[0]['scored']:,} predictions; perplexity of the reference "
+            f"{own[0]['ppl']['reference']:.4f}"
+        )
+        parts += [
+            f"<h2>{escape(text)}</h2>",
+            f'<p class="note">{about}</p>',
+            table(own),
+            "<h3>Spread over chunks</h3>",
+            picture.spread(own, index),
+        ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        f"<title>Divergence from {name}</title><style>{STYLE}</style></head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+def _about(result: dict[str, Any], version: str) -> str:
+    """How the figures came about, and what they mean."""
+    reference = result["reference"]
+    kept = [
+        f"{label} {reference[key]}"
+        for key, label in (("kind", ""), ("activations", "activations"), ("kv_type", "KV cache"))
+        if reference.get(key)
+    ]
+    return (
+        f'<p class="note">quantcli {escape(version)}; reference: {escape(", ".join(kept).strip())}; chunks of '
+        f"{result['context']} tokens. KLD: Kullback-Leibler divergence of the next token's probabilities from the "
+        "reference's, in nats, over the second half of every chunk (less is better); same top: how often both "
+        "find the same token likeliest; RMS Δp: root mean square change of the right token's probability; PPL "
+        "ratio: perplexity over the reference's. ± is one standard error.</p>"
+    )
+
+
+def table(entries: Sequence[dict[str, Any]]) -> str:
+    """One row per model."""
+    head = "".join(f"<th>{name}</th>" for name, _ in COLUMNS)
+    rows = "".join("<tr>" + "".join(f"<td>{cell(e)}</td>" for _, cell in COLUMNS) + "</tr>" for e in entries)
+    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'

@@ -1,0 +1,332 @@
+"""The only code that writes to a terminal: results on stdout, talk and progress on stderr.
+
+``rich`` draws tables and the progress bar on a terminal; off a terminal everything is plain lines without colour or
+cursor tricks, so that logs of CI runs stay readable. NO_COLOR is honoured (by rich). Nothing here knows about models.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from quantcli.errors import QuantcliError
+
+# Texts come from files that anyone may have made: what steers a terminal or turns the direction of writing is shown, not
+# sent. Half a surrogate pair stands for a byte of a file name that is not UTF-8.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+PLAIN_INTERVAL = 10.0  # seconds between progress lines off a terminal
+
+
+class Advance(Protocol):
+    """What `progress` yields: report the absolute state of the work."""
+
+    def __call__(self, done_bytes: int, weights: int = 0) -> None: ...
+
+
+class Step(Protocol):
+    """What `steps` yields: report how many steps are done, and what is known by now."""
+
+    def __call__(self, done: int, known: str = "") -> None: ...
+
+
+class Reporter:
+    """Where a command's output goes. ``quiet`` silences talk and progress, ``as_json`` reserves stdout for one object."""
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+        self._consoles: dict[bool, Any] = {}
+
+    # ---- results (stdout)
+
+    def line(self, text: str) -> None:
+        """One line of the result."""
+        if not self.as_json:
+            print(printable(text), flush=True)
+
+    def text(self, piece: str) -> None:
+        """A piece of a text that comes bit by bit."""
+        if not self.as_json:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+    def object(self, value: dict[str, Any]) -> None:
+        """The result as one JSON object, when --json was given."""
+        if self.as_json:
+            style = {
+                "ensure_ascii": not (sys.stdout.encoding or "").lower().startswith("utf"),
+                "indent": 1 if sys.stdout.isatty() else None,
+                "allow_nan": False,
+            }
+            try:
+                text = json.dumps(value, **style)
+            except ValueError:
+                text = json.dumps(_finite(value), **style)
+            print(text, flush=True)
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        title: str | None = None,
+        right: Sequence[int] = (),
+    ) -> None:
+        """A table of the result; ``right`` holds the indices of right-aligned columns."""
+        if self.as_json:
+            return
+        rows = [[printable(str(cell)) for cell in row] for row in rows]
+        if sys.stdout.isatty():
+            self._rich_table(columns, rows, title, right)
+        else:
+            self._plain_table(columns, rows, title, right)
+
+    def _rich_table(self, columns, rows, title, right) -> None:
+        console = self._console(stderr=False)
+        for part in _fitting(columns, rows, right, console.width):
+            self._rich_part(
+                [columns[i] for i in part],
+                [[row[i] for i in part] for row in rows],
+                title,
+                [place for place, i in enumerate(part) if i in right],
+            )
+            title = None
+
+    def _rich_part(self, columns, rows, title, right) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for index, column in enumerate(columns):
+            table.add_column(
+                column, justify="right" if index in right else "left", overflow="fold", no_wrap=index in right
+            )
+        for row in rows:
+            table.add_row(*map(Text, row))
+        self._console(stderr=False).print(table)
+
+    @staticmethod
+    def _plain_table(columns, rows, title, right) -> None:
+        if title:
+            print(title)
+        cells = [list(columns), *rows]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+        for row in cells:
+            parts = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths)))
+            print("  ".join(parts).rstrip())
+        sys.stdout.flush()
+
+    # ---- talk (stderr)
+
+    def note(self, text: str) -> None:
+        """Something worth knowing; silenced by --quiet."""
+        if not self.quiet:
+            self._talk(text, None)
+
+    def warning(self, text: str) -> None:
+        """Something that may be a mistake. Shown even with --quiet."""
+        self._talk(f"warning: {text}", "yellow")
+
+    def error(self, error: QuantcliError) -> None:
+        """What, where; then what to do. With --json also the object {"schema", "error"}."""
+        self._talk(f"error: {error}", "bold red")
+        if error.hint:
+            self._talk(f"  {error.hint}", None)
+        self.object(
+            {
+                "schema": 1,
+                "error": {"code": error.code, "message": error.message, "where": error.where, "hint": error.hint},
+            }
+        )
+
+    def _talk(self, text: str, style: str | None) -> None:
+        text = printable(text)
+        if sys.stderr.isatty():
+            from rich.text import Text
+
+            self._console(stderr=True).print(Text(text, style=style or ""), soft_wrap=True)
+        else:
+            say(text)
+
+    def _console(self, *, stderr: bool):
+        if stderr not in self._consoles:
+            from rich.console import Console
+
+            self._consoles[stderr] = Console(stderr=stderr, highlight=False)
+        return self._consoles[stderr]
+
+    # ---- progress (stderr)
+
+    @contextmanager
+    def progress(self, label: str, total_bytes: int) -> Iterator[Advance]:
+        """Yield a function that takes (bytes done, weights done); shows bytes, weights/s and the time left."""
+        if self.quiet:
+            yield lambda done_bytes, weights=0: None
+        elif sys.stderr.isatty():
+            with self._bar(label, total_bytes) as advance:
+                yield advance
+        else:
+            yield _plain_progress(label, total_bytes)
+
+    @contextmanager
+    def steps(self, label: str, total: int) -> Iterator[Step]:
+        """Yield a function that takes (steps done, what is known so far); shows both and the time left."""
+        if self.quiet:
+            yield lambda done, known="": None
+        elif sys.stderr.isatty():
+            with self._step_bar(label, total) as advance:
+                yield advance
+        else:
+            yield _plain_steps(label, total)
+
+    @contextmanager
+    def _step_bar(self, label: str, total: int) -> Iterator[Step]:
+        from rich import progress as widgets
+
+        columns = (
+            widgets.TextColumn("{task.description}"),
+            widgets.BarColumn(),
+            widgets.MofNCompleteColumn(),
+            widgets.TextColumn("{task.fields[known]}"),
+            widgets.TextColumn("{task.fields[left]}"),
+        )
+        start = time.monotonic()
+        with widgets.Progress(*columns, console=self._console(stderr=True), transient=True) as bar:
+            task = bar.add_task(label, total=max(total, 1), known="", left="")
+
+            def advance(done: int, known: str = "") -> None:
+                # rich's own estimate wants several steps; a step may take minutes here
+                left = f"{duration(time_left(start, done, total))} left" if 0 < done < total else ""
+                bar.update(task, completed=done, known=known, left=left)
+
+            yield advance
+
+    @contextmanager
+    def _bar(self, label: str, total_bytes: int) -> Iterator[Advance]:
+        from rich import progress as widgets
+
+        columns = (
+            widgets.TextColumn("{task.description}"),
+            widgets.BarColumn(),
+            widgets.DownloadColumn(),
+            widgets.TextColumn("{task.fields[speed]}"),
+            widgets.TimeRemainingColumn(),
+        )
+        start = time.monotonic()
+        with widgets.Progress(*columns, console=self._console(stderr=True), transient=True) as bar:
+            task = bar.add_task(label, total=max(total_bytes, 1), speed="")
+
+            def advance(done_bytes: int, weights: int = 0) -> None:
+                bar.update(task, completed=done_bytes, speed=weights_per_second(weights, time.monotonic() - start))
+
+            yield advance
+
+
+def _plain_progress(label: str, total_bytes: int) -> Advance:
+    start = last = time.monotonic()
+
+    def advance(done_bytes: int, weights: int = 0) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < PLAIN_INTERVAL or not 0 < done_bytes < total_bytes:
+            return
+        last = now
+        left = (now - start) * (total_bytes - done_bytes) / done_bytes
+        say(
+            f"{label}: {100 * done_bytes / total_bytes:.0f} %, {size(done_bytes)} of {size(total_bytes)}, "
+            f"{weights_per_second(weights, now - start)}, {duration(left)} left"
+        )
+
+    return advance
+
+
+def _plain_steps(label: str, total: int) -> Step:
+    start = last = time.monotonic()
+
+    def advance(done: int, known: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < PLAIN_INTERVAL or not 0 < done < total:
+            return
+        last = now
+        say(f"{label}: {done} of {total}, {known}, {duration(time_left(start, done, total))} left")
+
+    return advance
+
+
+def time_left(start: float, done: int, total: int) -> float:
+    """Seconds that the rest will take at the speed since ``start`` (of time.monotonic)."""
+    return (time.monotonic() - start) * (total - done) / done
+
+
+def _fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], width: int
+) -> list[list[int]]:
+    """Columns of one table, or of several where a line of figures is wider than the terminal: the leading names come
+    again in each. Tables with texts in other places are left whole; their texts fold."""
+    every = list(range(len(columns)))
+    names = [i for i in every if i not in right]
+    sizes = [2 + max(len(row[i]) for row in (columns, *rows)) for i in every]
+    if sum(sizes) - 2 <= width or names != every[: len(names)]:
+        return [every]
+    parts = [list(names)]
+    for i in every[len(names) :]:
+        if len(parts[-1]) > len(names) and sum(sizes[j] for j in (*parts[-1], i)) - 2 > width:
+            parts.append(list(names))
+        parts[-1].append(i)
+    return parts
+
+
+def say(text: str) -> None:
+    """One line on stderr. That nobody listens any more is no reason to stop the work."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+# ---- texts and numbers as people read them
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters escaped, but for tabs and line ends."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _finite(value: Any) -> Any:
+    """The same for JSON, which has neither NaN nor infinities: null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units: 1.23 GB."""
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{count} B" if unit == "B" else f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """1.2 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def weights_per_second(weights: int, seconds: float) -> str:
+    """Millions of weights encoded per second, all outputs counted."""
+    return f"{weights / max(seconds, 1e-9) / 1e6:.1f} M weights/s"

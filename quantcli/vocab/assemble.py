@@ -1,0 +1,203 @@
+"""Tokenizer files of a checkpoint -> ``tokenizer.*`` metadata: find the kind, fill the table, add ids and templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantcli.container import Value, ValueType, array, boolean, string, strings, u32
+from quantcli.errors import BadTokenizer, MalformedFile
+from quantcli.vocab import (
+    VocabHints,
+    byte_fallback,
+    bytelevel,
+    pretokenizers,
+    sentencepiece,
+    special,
+    structure,
+    templates,
+    unigram,
+    wordpiece,
+)
+from quantcli.vocab.table import Table
+from quantcli.vocab.tokenizer_files import TokenizerFiles, read
+
+
+@dataclass(slots=True)
+class Request:
+    """What the kinds of vocabulary need to know."""
+
+    checkpoint: Any
+    size: int | None
+    hints: VocabHints
+    pre_tokenizer: str | None
+    files: TokenizerFiles
+    model_bytes: bytes | None  # tokenizer.model or spiece.model
+    model_name: str
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A vocabulary of one kind. ``extra`` are further entries by key without ``tokenizer.ggml.``."""
+
+    kind: str
+    pre: str
+    table: Table
+    merges: list[str] | None = None
+    extra: dict[str, Value] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    with_scores: bool = False
+    with_types: bool = True
+    space_prefix: bool | None = None  # False where the tokenizer adds no blank in front of the text
+
+
+def load(
+    checkpoint: Any, size: int | None, hints: VocabHints, pre_tokenizer: str | None, chat_template: str | None
+) -> tuple[dict[str, Value], list[str]]:
+    """See ``quantcli.vocab.load``. Places in errors are made absolute here."""
+    if pre_tokenizer is not None:
+        structure.check_name(pre_tokenizer)
+    try:
+        return build(checkpoint, size, hints, pre_tokenizer, chat_template)
+    except (BadTokenizer, MalformedFile) as error:
+        folder = str(checkpoint.folder)
+        if not (error.where or "").startswith(folder):
+            error.where = f"{folder}/{error.where}" if error.where else folder
+        raise
+
+
+def build(
+    checkpoint: Any, size: int | None, hints: VocabHints, pre_tokenizer: str | None, chat_template: str | None
+) -> tuple[dict[str, Value], list[str]]:
+    """The work of ``load``."""
+    data, name = model_file(checkpoint)
+    request = Request(checkpoint, size, hints, pre_tokenizer, read(checkpoint), data, name)
+    loaded = READERS[kind_of(request)](request)
+    texts, scores, types = loaded.table.complete()
+    specials = special.find(request.files, texts)
+    special.apply_hints(specials, hints.ids, hints.texts, texts)
+    decide_flags(specials.add, loaded, hints)
+    metadata = {"model": string(loaded.kind), "pre": string(loaded.pre), "tokens": strings(texts)}
+    if loaded.with_scores:
+        metadata["scores"] = array(ValueType.FLOAT32, scores)
+    if loaded.with_types:
+        metadata["token_type"] = array(ValueType.INT32, types)
+    if loaded.merges is not None:
+        metadata["merges"] = strings(loaded.merges)
+    metadata |= loaded.extra
+    metadata |= {f"{name}_token_id": u32(index) for name, index in specials.ids.items()}
+    metadata |= {f"add_{kind}_token": boolean(flag) for kind, flag in specials.add.items()}
+    prefix = space_prefix(loaded, hints, request.files)
+    if prefix is not None:
+        metadata["add_space_prefix"] = boolean(prefix)
+    result = {f"tokenizer.ggml.{key}": value for key, value in metadata.items()}
+    result |= template_metadata(templates.find(checkpoint, request.files, chat_template))
+    return result, [*loaded.notes, *loaded.table.notes(), *specials.notes]
+
+
+def model_file(checkpoint: Any) -> tuple[bytes | None, str]:
+    """The SentencePiece file of a checkpoint, if it has one (Llama 3 ships tiktoken's ranks as tokenizer.model)."""
+    for name in ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"):
+        data = checkpoint.bytes(name)
+        if data is not None and not sentencepiece.is_text_ranks(data):
+            return data, name
+    return None, ""
+
+
+def kind_of(request: Request) -> str:
+    """The kind of vocabulary: the family's word, else what the files are."""
+    files = request.files
+    if request.hints.kind is not None:
+        return request.hints.kind
+    if files.model.get("type") == "WordPiece":
+        return "bert"
+    if request.model_bytes is not None:
+        return "llama" if request.model_name == "tokenizer.model" else "t5"
+    if byte_fallback.matches(files):
+        return "llama"
+    if files.model.get("type") == "Unigram":
+        return "t5"
+    if files.model.get("type", "BPE") == "BPE" and (files.tokenizer or request.checkpoint.json("vocab.json")):
+        return "gpt2"
+    found = f"a tokenizer of kind {files.model.get('type')!r} has no GGUF form"
+    raise BadTokenizer(
+        found if files.tokenizer else "the checkpoint has no tokenizer files",
+        where="tokenizer.json",
+        hint="needed: tokenizer.model, or tokenizer.json, or vocab.json and merges.txt",
+    )
+
+
+def load_llama(request: Request) -> Loaded:
+    """SentencePiece, or a byte-fallback BPE of tokenizer.json."""
+    if request.model_bytes is None:
+        if not request.files.tokenizer:
+            raise BadTokenizer("there is neither tokenizer.model nor tokenizer.json", where="tokenizer.model")
+        table = byte_fallback.load(request.size, request.files)
+        prefix = byte_fallback.space_prefix(request.files)
+        return Loaded("llama", "default", table, with_scores=True, space_prefix=None if prefix else False)
+    table, model = sentencepiece.load(request.model_bytes, request.size, request.files, request.model_name)
+    notes = []
+    if model.algorithm == sentencepiece.UNIGRAM:
+        remark = "is a unigram model: llama.cpp merges by score and can split some words otherwise"
+        notes.append(f"{request.model_name} {remark}")
+    return Loaded(
+        "llama", "default", table, with_scores=True, notes=notes, space_prefix=None if model.add_dummy_prefix else False
+    )
+
+
+def load_gpt2(request: Request) -> Loaded:
+    """Byte-level BPE."""
+    name, notes = bytelevel.pre_tokenizer(request.files, request.hints.architecture, request.pre_tokenizer)
+    table, merges = bytelevel.load(request.checkpoint, request.size, request.files)
+    return Loaded("gpt2", name, table, merges=merges, notes=notes)
+
+
+def load_t5(request: Request) -> Loaded:
+    """Unigram."""
+    table, extra = unigram.load(request.model_bytes, request.model_name, request.size, request.files)
+    return Loaded("t5", "default", table, extra=extra, with_scores=True)
+
+
+def load_bert(request: Request) -> Loaded:
+    """WordPiece."""
+    table, extra = wordpiece.load(request.size, request.files)
+    return Loaded("bert", request.pre_tokenizer or "bert-bge", table, extra=extra)
+
+
+READERS: dict[str, Callable[[Request], Loaded]] = {
+    "llama": load_llama,
+    "gpt2": load_gpt2,
+    "t5": load_t5,
+    "bert": load_bert,
+}
+
+
+def decide_flags(add: dict[str, bool], loaded: Loaded, hints: VocabHints) -> None:
+    """The family's word goes first; where nobody says anything, llama.cpp's own default must not add a bos."""
+    if hints.add_bos is not None:
+        add["bos"] = hints.add_bos
+    if hints.add_eos is not None:
+        add["eos"] = hints.add_eos
+    if loaded.kind == "gpt2" and loaded.pre in pretokenizers.ADD_BOS:
+        add.setdefault("bos", False)
+
+
+def space_prefix(loaded: Loaded, hints: VocabHints, files: TokenizerFiles) -> bool | None:
+    """``add_space_prefix``: the family's word, or tokenizer_config.json (llama class), or off in the tokenizer."""
+    if hints.space_prefix is not None:
+        return hints.space_prefix
+    configured = files.config.get("add_prefix_space")
+    if hints.prefix_from_config and isinstance(configured, bool):
+        return configured
+    return loaded.space_prefix
+
+
+def template_metadata(found: dict[str, str]) -> dict[str, Value]:
+    """``tokenizer.chat_template`` and the named ones."""
+    named = [name for name in found if name != "default"]
+    result = {"tokenizer.chat_templates": strings(named)} if named else {}
+    result |= {f"tokenizer.chat_template.{name}": string(found[name]) for name in named}
+    if "default" in found:
+        result["tokenizer.chat_template"] = string(found["default"])
+    return result

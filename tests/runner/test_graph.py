@@ -1,0 +1,187 @@
+"""The forward pass against transformers' logits, and its ways to compute the same against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy
+import pytest
+
+from quantcli.commands import convert
+from quantcli.errors import (
+    ContextTooLong,
+    MissingTensors,
+    ShapeMismatch,
+    UnknownArchitecture,
+    UnsupportedGraph,
+    UsageError,
+)
+from quantcli.loader import open_model
+from quantcli.runner.cache import Cache, hadamard
+from quantcli.runner.network import Network
+from quantcli.runner.operations import Operations
+from quantcli.runner.session import Options, make_operations, open_session
+
+COPIED = ("gemma3", "llama-quirks", "llama-tied-bias", "llama3", "phi3", "qwen3-moe")
+MUST = (
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "granite",
+    "llama-k256",
+    "llama-quirks",
+    "llama-spm",
+    "llama-tied-bias",
+    "llama3",
+    "mistral-spm",
+    "mistral-tekken",
+    "mixtral",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3-moe",
+    "smollm3",
+)
+MORE = (
+    "cohere",
+    "falcon",
+    "glm4",
+    "gpt-neox",
+    "gpt-oss",
+    "gpt-oss-mxfp4",
+    "gpt2",
+    "granite-moe",
+    "nemotron",
+    "olmo2",
+    "olmoe",
+    "phi2",
+    "qwen2-moe",
+    "stablelm",
+    "starcoder2",
+)
+TOLERANCE = 1e-4  # of the reference's standard deviation, largest difference of any logit
+
+
+def logits(path: Path, ids: numpy.ndarray, operations: Operations | None = None, kv_type: str = "F32") -> numpy.ndarray:
+    """Of one sequence: [positions, vocabulary]."""
+    with open_model(path) as model:
+        network = Network(model, operations or make_operations("float", 1), kv_type=kv_type)
+        return network.forward(ids[None], network.new_cache(1, len(ids)))[0]
+
+
+def check(path: Path, recorded: Path, operations: Operations | None = None) -> None:
+    with numpy.load(recorded) as oracle:
+        for part in "ab":
+            found = logits(path, oracle[f"ids_{part}"], operations)[oracle[f"pos_{part}"]]
+            expected = oracle[f"logits_{part}"]
+            worst = numpy.abs(found - expected).max() / expected.std()
+            assert worst < TOLERANCE, f"{path}: text {part} is off by {worst:.1e} of the spread"
+
+
+@pytest.mark.parametrize("name", COPIED)
+def test_checkpoint_and_gguf_have_the_logits_of_transformers(root: Path, name: str, tmp_path: Path) -> None:
+    folder = root / "tests" / "arch" / name
+    converted = tmp_path / "model.gguf"
+    convert.convert(convert.Request(source=folder, types=("COPY",), output=converted))
+    check(folder, folder / "logits.npz")
+    check(converted, folder / "logits.npz")
+    check(folder, folder / "logits.npz", Operations())  # the reference in numpy
+
+
+@pytest.mark.parametrize("name", sorted({*MUST, *MORE} - {*COPIED}))
+def test_other_families_have_the_logits_of_transformers(shared: Path, name: str, tmp_path: Path) -> None:
+    folder = shared / "arch" / name
+    check(folder, folder / "logits.npz")
+    if name in MUST:
+        converted = tmp_path / "model.gguf"
+        convert.convert(convert.Request(source=folder, types=("COPY",), output=converted))
+        check(converted, folder / "logits.npz")
+
+
+@pytest.mark.parametrize("name", ["gemma3", "qwen3-moe", "phi3"])
+def test_a_batch_and_a_continuation_change_nothing(root: Path, name: str) -> None:
+    """Two sequences side by side, each in three pieces, are what each is alone at once (windows included)."""
+    ids = numpy.random.default_rng(1).integers(3, 300, (2, 40))
+    with open_model(root / "tests" / "arch" / name) as model:
+        network = Network(model, make_operations("float", 2), kv_type="F32")
+        alone = numpy.stack([network.forward(one[None], network.new_cache(1, 40))[0] for one in ids])
+        cache = network.new_cache(2, 40)
+        pieces = [network.forward(ids[:, a:b], cache) for a, b in ((0, 25), (25, 26), (26, 40))]
+        last = network.forward(ids, network.new_cache(2, 40), first_output=39)
+    assert numpy.abs(numpy.concatenate(pieces, axis=1) - alone).max() < 1e-5 * alone.std()
+    assert numpy.abs(last[:, 0] - alone[:, -1]).max() < 1e-5 * alone.std()
+
+
+def test_cache_types_round_as_much_as_they_should(root: Path) -> None:
+    ids = numpy.random.default_rng(2).integers(3, 300, 48)
+    folder = root / "examples" / "tiny"
+    exact = logits(folder, ids)
+    errors = {
+        kind: numpy.abs(logits(folder, ids, kv_type=kind) - exact).max() / exact.std()
+        for kind in ("F16", "Q8_0", "Q4_0")
+    }
+    assert 0 < errors["F16"] < 0.005 and errors["F16"] < errors["Q8_0"] < 0.1, errors
+    assert errors["Q8_0"] < errors["Q4_0"] < 1.5, errors
+
+
+def test_quantized_caches_rotate_heads_and_spread_outliers() -> None:
+    """With one huge element per head, rotation leaves less error than plain blocks of 4 bits would."""
+    random = numpy.random.default_rng(3)
+    keys = random.standard_normal((1, 8, 2, 64)).astype(numpy.float32)
+    keys[..., 5] = 40
+    cache = Cache("Q4_0", 1, 1, 8, 2, (64, 64))
+    stored, values = cache.extend(0, keys, keys, Operations())
+    queries = random.standard_normal((1, 8, 2, 64)).astype(numpy.float32)
+    expected = numpy.einsum("sqhd,skhd->hqk", queries, keys)
+    found = numpy.einsum("sqhd,shkd->hqk", cache.rotate_queries(queries), stored)
+    plain = Cache("Q4_0", 1, 1, 8, 2, (64, 64))
+    plain.turns = [None, None]
+    unrotated = numpy.einsum("sqhd,shkd->hqk", queries, plain.extend(0, keys, keys, Operations())[0])
+    assert numpy.abs(found - expected).std() < 0.5 * numpy.abs(unrotated - expected).std()
+    back = cache.rotate_back(values.transpose(0, 2, 1, 3))
+    assert numpy.abs(back - keys).max() < 40 / 14
+    assert numpy.allclose(hadamard(128) @ hadamard(128), numpy.eye(128), atol=1e-6)
+
+
+def test_refuses_what_it_cannot_run(root: Path, shared: Path) -> None:
+    with open_model(shared / "arch" / "mamba") as model, pytest.raises(UnsupportedGraph, match="recurrent"):
+        Network(model)
+    with open_model(root / "examples" / "tiny") as model:
+        with pytest.raises(ContextTooLong, match="513 positions, the model knows 512"):
+            Network(model, length=513)
+        with pytest.raises(UsageError, match="no cache type"):
+            Network(model, kv_type="Q3").new_cache(1, 8)
+        network = Network(model, length=16)
+        with pytest.raises(ContextTooLong):
+            network.forward(numpy.zeros((1, 17), int), network.new_cache(1, 17))
+        model.architecture = "unheard-of"
+        with pytest.raises(UnknownArchitecture, match="unheard-of"):
+            Network(model)
+
+
+def test_tensors_that_contradict_the_metadata_are_errors(root: Path) -> None:
+    with open_model(root / "examples" / "tiny") as model:
+        broken = next(t for t in model.tensors if t.name == "blk.1.attn_k.weight")
+        model.tensors[model.tensors.index(broken)] = dataclasses.replace(broken, shape=(256, 64))
+        network = Network(model)
+        with pytest.raises(ShapeMismatch, match="256 x 64, the metadata wants 256 x 128"):
+            network.load()
+        model.tensors.remove(next(t for t in model.tensors if t.name == "blk.1.attn_k.weight"))
+        with pytest.raises(MissingTensors, match="blk.1.attn_k.weight"):
+            Network(model).load()
+
+
+def test_options_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="--exact"):
+        Options(exact=True, activations="q8")
+    with pytest.raises(UsageError, match="no activations 'bf4'"):
+        Options(activations="bf4")
+
+
+def test_activations_follow_the_model(tiny_files: dict[str, Path]) -> None:
+    for name, expected in (("BF16", "float"), ("Q4_K_M", "q8")):
+        with open_session(tiny_files[name]) as session:
+            assert session.activations == expected
+    with open_session(tiny_files["Q4_K_M"], Options(exact=True)) as session:
+        assert (session.activations, session.network.kv_type) == ("float", "F32")

@@ -1,0 +1,39 @@
+"""README.md says what the program does: generated tables, sizes, options and files that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from quantcli.commands import convert
+
+
+def test_generated_parts_are_up_to_date(root: Path) -> None:
+    spec = importlib.util.spec_from_file_location("readme_tables", root / "scripts" / "readme_tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    text = (root / "README.md").read_text(encoding="utf-8")
+    assert tables.render(text) == text, "run python scripts/readme_tables.py"
+
+
+def test_the_size_that_the_demo_prints(root: Path) -> None:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"tiny-Q4_K_M\.gguf +Q4_K_M +([\d,]+) +([\d.]+)", text)
+    (output,) = convert.convert(convert.Request(source=root / "examples/tiny", types=("Q4_K_M",), dry_run=True))[
+        "outputs"
+    ]
+    assert (shown[1], shown[2]) == (f"{output['bytes']:,}", f"{output['bpw']:.3f}")
+
+
+def test_options_and_links_exist(root: Path) -> None:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    declared = "".join(p.read_text(encoding="utf-8") for p in (root / "quantcli" / "cli").glob("*.py"))
+    declared += "".join(p.read_text(encoding="utf-8") for p in (root / "scripts").glob("*.py"))
+    declared += "".join(
+        f"--{name.replace('_', '-')}" for name in re.findall(r"^ +(\w+): Annotated", declared, re.MULTILINE)
+    )
+    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)):
+        assert option in declared or option == "--version", option
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (root / link).exists(), link
