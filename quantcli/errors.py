@@ -11,10 +11,12 @@ class QuantcliError(Exception):
     """Base of all expected failures.
 
     ``message`` says what is wrong, ``where`` names the place (file, tensor, row, byte), ``hint`` says what to do.
+    ``row`` and ``column`` are set where a kernel found a bad weight: counted from the first row that it was given.
     """
 
     code = "error"
     exit_status = 1
+    row = column = -1
 
     def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)

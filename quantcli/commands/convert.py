@@ -314,9 +314,8 @@ def execute(job: Job, progress: pipeline.Progress | None = None) -> dict[str, An
         for one, files, made in zip(job.plans, job.files, outputs, strict=True):
             for path, shard in zip(files, one.shards, strict=True):
                 made.append(writer.OutputFile(path, shard.file_bytes, force=job.request.force))
-        weights, reading = pipeline.run(
-            job.plans, outputs, threads=job.threads, search=job.request.search, progress=progress
-        )
+        group = pipeline.Group(job.plans, outputs)
+        weights, reading = pipeline.run([group], threads=job.threads, search=job.request.search, progress=progress)
         for made in outputs:
             for file in made:
                 file.finish()

@@ -1,1 +1,1 @@
-"""Slabs of rows from the source to every output: read once, encoded for each output while in cache, written in order."""
+"""Slabs of rows from the source to every output: read once, encoded for every output, written in order."""

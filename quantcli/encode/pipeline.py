@@ -15,17 +15,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy
 
-from quantcli.encode.sinks import Progress, Sink, Writing
+from quantcli.encode.sinks import Buffer, Progress, Sink, Writing
 from quantcli.encode.slabs import Slab, slabs
 from quantcli.errors import MalformedFile, NonFiniteWeight, QuantcliError
 from quantcli.ggml import kernels, tensor_types
+from quantcli.model import ModelTensor
 from quantcli.output.writer import OutputFile
 from quantcli.plan.plan import Plan
-from quantcli.plan.shards import PlannedTensor
 
 DEFAULT_SEARCH = "best"
 AHEAD = 2  # slabs in flight beyond one per thread
@@ -38,21 +40,38 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-class Encoder:
-    """Encodes slabs for several plans of one model. Thread-safe."""
+@dataclass(frozen=True)
+class Group:
+    """What is written of one model: plans that share their order of tensors, and per plan its files, one per shard."""
 
-    def __init__(self, plans: Sequence[Plan], search: str | None) -> None:
-        self.entries: list[Sequence[PlannedTensor]] = [plan.entries for plan in plans]
-        self.importance = [plan.options.importance for plan in plans]
+    plans: Sequence[Plan]
+    outputs: Sequence[Sequence[OutputFile]]
+
+    def __post_init__(self) -> None:
+        for plan in self.plans[1:]:
+            assert [entry.tensor for entry in plan.entries] == self.tensors, "plans of one group share their order"
+
+    @property
+    def tensors(self) -> list[ModelTensor]:
+        """The tensors in writing order."""
+        return [entry.tensor for entry in self.plans[0].entries]
+
+
+class Encoder:
+    """Encodes slabs for the plans of every group. Thread-safe."""
+
+    def __init__(self, groups: Sequence[Group], search: str | None) -> None:
+        self.plans = [group.plans for group in groups]
         self.search = search
         self.reading: list[float] = []  # seconds of each slab, on any thread
         self._scratch = threading.local()
         self._pool: queue.SimpleQueue[numpy.ndarray] = queue.SimpleQueue()
 
-    def encode(self, slab: Slab) -> list[numpy.ndarray | memoryview]:
-        """The slab's bytes for every output."""
+    def encode(self, slab: Slab) -> list[Buffer]:
+        """The slab's bytes for every output of its group."""
         tensor, rows, columns = slab.tensor, slab.stop - slab.start, slab.tensor.columns
-        types = [entries[slab.index].type for entries in self.entries]
+        plans = self.plans[slab.group]
+        types = [plan.entries[slab.index].type for plan in plans]
         copied = [tensor.raw and kind is tensor.stored for kind in types]
         start = time.perf_counter()
         raw = tensor.reader.read_raw(slab.start, slab.stop) if any(copied) else None
@@ -62,7 +81,8 @@ class Encoder:
             self._check_copied(slab, raw)
         done: dict[tuple[int, int], Any] = {}
         results = []
-        for kind, copy, importance in zip(types, copied, self.importance, strict=True):
+        for kind, copy, plan in zip(types, copied, plans, strict=True):
+            importance = plan.options.importance
             key = kind.id, id(importance)
             if copy:
                 results.append(raw)
@@ -148,27 +168,22 @@ def _placed(error: QuantcliError, slab: Slab) -> QuantcliError:
 
 
 def run(
-    plans: Sequence[Plan],
-    outputs: Sequence[Sequence[OutputFile]],
-    *,
-    threads: int,
-    search: str | None,
-    progress: Progress | None = None,
+    groups: Sequence[Group], *, threads: int, search: str | None, progress: Progress | None = None
 ) -> tuple[int, float]:
-    """Fill the files of every plan (one list per plan, one file per shard).
+    """Fill the files of every group, one model after the other, through the same threads.
 
-    Returns the weights encoded, and the seconds of reading the source as float32 (summed over threads).
-
-    All plans must be of one model and in one order. Any failure leaves the files to the caller, who discards them.
+    Returns the weights encoded, and the seconds of reading the sources as float32 (summed over threads). Any failure
+    leaves the files to the caller, who discards them.
     """
-    tensors = [entry.tensor for entry in plans[0].entries]
-    for plan in plans[1:]:
-        assert [entry.tensor for entry in plan.entries] == tensors, "plans of one run share their order"
-    encoder = Encoder(plans, search)
+    encoder = Encoder(groups, search)
     with ExitStack() as stack:
-        sinks = [stack.enter_context(Sink(plan, files)) for plan, files in zip(plans, outputs, strict=True)]
+        sinks = [
+            [stack.enter_context(Sink(plan, files)) for plan, files in zip(group.plans, group.outputs, strict=True)]
+            for group in groups
+        ]
         writing = Writing(sinks, encoder.recycle, progress)
-        in_order(slabs(tensors), encoder.encode, writing.take, threads)
+        work = chain.from_iterable(slabs(group.tensors, number) for number, group in enumerate(groups))
+        in_order(work, encoder.encode, writing.take, threads)
         writing.finish()
     return writing.encoded, sum(encoder.reading)
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from itertools import chain
+from typing import TypeAlias
+
+import numpy
+from numpy.typing import NDArray
 
 from quantcli.encode.slabs import Slab
 from quantcli.output.writer import OutputFile
@@ -14,20 +18,25 @@ from quantcli.plan.shards import ALIGNMENT
 
 UNWRITTEN = 2  # slabs that wait for their writers
 
-Progress = Callable[[int, int], None]  # (bytes of the source read, weights encoded)
+Progress: TypeAlias = Callable[[int, int], None]  # (bytes of the source read, weights encoded)
+Buffer: TypeAlias = NDArray[numpy.uint8] | memoryview | bytes  # a slab's bytes for one output
+Buffers: TypeAlias = Sequence[Buffer]  # for every output of its group
 
 
 class Writing:
     """Hands slabs to all outputs. At most UNWRITTEN wait: a slow disk slows the encoders instead of filling memory."""
 
-    def __init__(self, sinks: Sequence[Sink], recycle: Callable[[list], None], progress: Progress | None) -> None:
+    def __init__(
+        self, sinks: Sequence[Sequence[Sink]], recycle: Callable[[Buffers], None], progress: Progress | None
+    ) -> None:
+        """``sinks``: one list per group, one sink per output of the group's model."""
         self.sinks, self.recycle, self.progress = sinks, recycle, progress
         self.read = self.encoded = 0  # bytes of the source, weights of all outputs
-        self._unwritten: deque[tuple[Slab, list, list[Future]]] = deque()
+        self._unwritten: deque[tuple[Slab, Buffers, list[Future[None]]]] = deque()
 
-    def take(self, slab: Slab, results: list) -> None:
-        """The next slab, one result per output. Failures of earlier ones show here."""
-        futures = [sink.put(slab, data) for sink, data in zip(self.sinks, results, strict=True)]
+    def take(self, slab: Slab, results: Buffers) -> None:
+        """The next slab, one result per output of its group. Failures of earlier ones show here."""
+        futures = [sink.put(slab, data) for sink, data in zip(self.sinks[slab.group], results, strict=True)]
         self._unwritten.append((slab, results, futures))
         if len(self._unwritten) > UNWRITTEN:
             self._settle()
@@ -36,7 +45,7 @@ class Writing:
         """Wait for the rest."""
         while self._unwritten:
             self._settle()
-        for sink in self.sinks:
+        for sink in chain.from_iterable(self.sinks):
             sink.check()
 
     def _settle(self) -> None:
@@ -46,7 +55,7 @@ class Writing:
         self.recycle(results)
         weights = (slab.stop - slab.start) * slab.tensor.columns
         self.read += weights * slab.tensor.stored.bytes // slab.tensor.stored.block
-        self.encoded += weights * len(self.sinks)
+        self.encoded += weights * len(results)
         if self.progress:
             self.progress(self.read, self.encoded)
 
@@ -68,11 +77,11 @@ class Sink:
     def __exit__(self, *unused: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def put(self, slab: Slab, data: Any) -> Future:
+    def put(self, slab: Slab, data: Buffer) -> Future[None]:
         """Write ``data`` behind what was put before. The buffer has to stay as it is until then."""
         return self._thread.submit(self._write, slab, data)
 
-    def _write(self, slab: Slab, data: Any) -> None:
+    def _write(self, slab: Slab, data: Buffer) -> None:
         entry = self.plan.entries[slab.index]
         file = self.files[entry.shard]
         if slab.matrix == 0 and slab.start == 0:

@@ -15,6 +15,7 @@ SLAB_ROWS = 16  # slabs are multiples, as far as a matrix goes: kernels take thi
 class Slab:
     """Rows ``start`` to ``stop`` of a tensor, all of one matrix (expert) ``matrix``; ``last``: the tensor's last."""
 
+    group: int  # of the model among those of the run
     index: int  # of the tensor in the writing order
     tensor: ModelTensor
     matrix: int
@@ -23,8 +24,8 @@ class Slab:
     last: bool
 
 
-def slabs(tensors: Sequence[ModelTensor]) -> Iterator[Slab]:
-    """Cut tensors, in order, into slabs of about SLAB_WEIGHTS weights."""
+def slabs(tensors: Sequence[ModelTensor], group: int = 0) -> Iterator[Slab]:
+    """Cut the tensors of one model, in order, into slabs of about SLAB_WEIGHTS weights."""
     for index, tensor in enumerate(tensors):
         total = tensor.rows
         per_matrix = tensor.shape[1] if len(tensor.shape) > 2 else total
@@ -33,4 +34,4 @@ def slabs(tensors: Sequence[ModelTensor]) -> Iterator[Slab]:
             end = min(base + per_matrix, total)
             for start in range(base, end, step):
                 stop = min(start + step, end)
-                yield Slab(index, tensor, matrix, start, stop, stop == total)
+                yield Slab(group, index, tensor, matrix, start, stop, stop == total)

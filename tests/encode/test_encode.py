@@ -25,7 +25,7 @@ def write(model, types: list[str], folder: Path, *, threads: int = 2, **options)
         [writer.OutputFile(folder / f"{i}", one.shards[0].file_bytes, force=True)] for i, one in enumerate(plans)
     ]
     try:
-        pipeline.run(plans, outputs, threads=threads, search=None)
+        pipeline.run([pipeline.Group(plans, outputs)], threads=threads, search=None)
         for made in outputs:
             made[0].finish()
             made[0].publish()
@@ -99,6 +99,31 @@ def test_threads_slabs_and_several_outputs_do_not_change_a_byte(
         assert write(model, types, tmp_path, threads=threads) == wanted, (threads, weights)
 
 
+def test_several_models_go_through_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups keep their own orders and types; every file is the one that a run of its own writes; progress sums."""
+    monkeypatch.setattr(slabs, "SLAB_WEIGHTS", 4096)
+    models = [synthetic.readable_model(), synthetic.readable_model({"v.b.weight": (64, 40), "v.a.weight": (256, 9)})]
+    types = [["Q4_K_M", "Q8_0"], ["F16"]]
+    alone = [write(model, names, tmp_path) for model, names in zip(models, types, strict=True)]
+    groups, seen = [], []
+    for number, (model, names) in enumerate(zip(models, types, strict=True)):
+        plans = [plan.make(model, plan.Options(name)) for name in names]
+        files = [
+            [writer.OutputFile(tmp_path / f"{number}-{i}", one.shards[0].file_bytes)] for i, one in enumerate(plans)
+        ]
+        groups.append(pipeline.Group(plans, files))
+    encoded, _ = pipeline.run(groups, threads=3, search=None, progress=lambda *counts: seen.append(counts))
+    for number, group in enumerate(groups):
+        for i, (file,) in enumerate(group.outputs):
+            file.finish()
+            file.publish()
+            assert (tmp_path / f"{number}-{i}").read_bytes() == alone[number][i]
+    assert encoded == sum(sum(one.weights for one in group.plans) for group in groups)
+    stored = [tensor for group in groups for tensor in group.tensors]
+    assert seen == sorted(seen)
+    assert seen[-1] == (sum(tensor_types.tensor_bytes(t.stored, t.shape) for t in stored), encoded)
+
+
 def test_tensors_hold_what_the_kernel_gives(tmp_path: Path) -> None:
     model = synthetic.readable_model()
     made = plan.make(model, plan.Options("Q5_K_M"))
@@ -162,7 +187,7 @@ def test_a_slow_disk_holds_the_encoders_back(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(sinks.Sink, "_write", lambda self, slab, data: self.files[0].append(data))
     with pytest.raises(OutputFailed, match="full"):
-        pipeline.run(plans, [[Slow()], [Slow()]], threads=2, search=None)
+        pipeline.run([pipeline.Group(plans, [[Slow()], [Slow()]])], threads=2, search=None)
     most = 2 + pipeline.AHEAD + sinks.UNWRITTEN + 2
     assert max(count - index // 2 for index, count in enumerate(written)) <= most and len(encoded) < 60
 
