@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, Row, count
+from quantcli.families.declaration import Entry, Family, Graph, TensorRule
 from quantcli.families.facts import Facts
+from quantcli.families.fields import count
 from quantcli.vocab import VocabHints
 
 LAYER = "encoder.layer.{layer}."
@@ -50,18 +51,18 @@ BERT = Family(
         Entry("tokenizer.ggml.token_type_count", "u32", "types"),
     ),
     tensors=(
-        Row("embeddings.word_embeddings", "token_embd", ("vocab", "hidden"), bias="none"),
-        Row("embeddings.position_embeddings", "position_embd", ("context", "hidden"), bias="none"),
-        Row("embeddings.token_type_embeddings", "token_types", ("types", "hidden"), bias="none"),
-        Row("embeddings.LayerNorm", "token_embd_norm", decoder.HIDDEN_ROW, bias="required"),
-        Row(LAYER + "attention.self.query", "blk.{layer}.attn_q", ("hidden", "hidden"), bias="required"),
-        Row(LAYER + "attention.self.key", "blk.{layer}.attn_k", ("hidden", "hidden"), bias="required"),
-        Row(LAYER + "attention.self.value", "blk.{layer}.attn_v", ("hidden", "hidden"), bias="required"),
-        Row(LAYER + "attention.output.dense", "blk.{layer}.attn_output", ("hidden", "hidden"), bias="required"),
-        Row(LAYER + "attention.output.LayerNorm", "blk.{layer}.attn_output_norm", ("hidden",), bias="required"),
-        Row(LAYER + "intermediate.dense", "blk.{layer}.ffn_up", ("ff", "hidden"), bias="required"),
-        Row(LAYER + "output.dense", "blk.{layer}.ffn_down", ("hidden", "ff"), bias="required"),
-        Row(LAYER + "output.LayerNorm", "blk.{layer}.layer_output_norm", ("hidden",), bias="required"),
+        TensorRule("embeddings.word_embeddings", "token_embd", ("vocab", "hidden"), bias="none"),
+        TensorRule("embeddings.position_embeddings", "position_embd", ("context", "hidden"), bias="none"),
+        TensorRule("embeddings.token_type_embeddings", "token_types", ("types", "hidden"), bias="none"),
+        TensorRule("embeddings.LayerNorm", "token_embd_norm", decoder.VECTOR, bias="required"),
+        TensorRule(LAYER + "attention.self.query", "blk.{layer}.attn_q", ("hidden", "hidden"), bias="required"),
+        TensorRule(LAYER + "attention.self.key", "blk.{layer}.attn_k", ("hidden", "hidden"), bias="required"),
+        TensorRule(LAYER + "attention.self.value", "blk.{layer}.attn_v", ("hidden", "hidden"), bias="required"),
+        TensorRule(LAYER + "attention.output.dense", "blk.{layer}.attn_output", ("hidden", "hidden"), bias="required"),
+        TensorRule(LAYER + "attention.output.LayerNorm", "blk.{layer}.attn_output_norm", ("hidden",), bias="required"),
+        TensorRule(LAYER + "intermediate.dense", "blk.{layer}.ffn_up", ("ff", "hidden"), bias="required"),
+        TensorRule(LAYER + "output.dense", "blk.{layer}.ffn_down", ("hidden", "ff"), bias="required"),
+        TensorRule(LAYER + "output.LayerNorm", "blk.{layer}.layer_output_norm", ("hidden",), bias="required"),
     ),
     ignored=("pooler.*", "cls.*", "embeddings.position_ids"),
     prefixes=("bert.",),

@@ -1,4 +1,4 @@
-"""Checkpoint tensors -> GGUF tensors: every name is matched with a row of the family, and every row with its names.
+"""Checkpoint tensors -> GGUF tensors: every name is matched with a rule of the family, and every rule with its names.
 
 Nothing is left over and nothing is missing, or an error says so; shapes are held against config.json. Work is bounded
 by the tensors that are there, never by the counts that config.json claims.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quantcli.errors import MissingTensors, ShapeMismatch, UnknownTensors, UnsupportedFile
-from quantcli.families.declaration import Family, Row
+from quantcli.families.declaration import Family, TensorRule
 from quantcli.families.facts import Facts
 from quantcli.families.transforms import Node
 
@@ -24,15 +24,15 @@ _WRAPPER_PREFIXES = (
     "model.text_model.", "text_model.",
 )  # fmt: skip
 _OTHER_MODALITIES = ("*vision*", "*visual*", "*audio*", "*multi_modal*", "*multimodal*", "*mm_projector*", "*image*")
-_PACKED = ("U8",)  # codes and scales of packed formats; other rows take floats only
+_PACKED = ("U8",)  # codes and scales of packed formats; other rules take floats only
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spec:
-    """One part of a row: its weight, its bias, the whole of an exact name, or the partner of a packed tensor."""
+    """One part of a rule: its weight, its bias, the whole of an exact name, or the partner of a packed tensor."""
 
-    row: Row
+    rule: TensorRule
     part: str  # "weight", "bias", "partner"
     source: str  # full name with {layer} and {expert}
     target: str
@@ -79,7 +79,7 @@ def bind(family: Family, facts: Facts, sources: Sequence[Any], wrapped: bool, wh
 class _Matcher:
     def __init__(self, family: Family, facts: Facts, wrapped: bool) -> None:
         self.family, self.facts, self.wrapped = family, facts, wrapped
-        self.specs = [spec for row in family.tensors if not row.when or facts[row.when] for spec in _specs(row)]
+        self.specs = [spec for rule in family.tensors if not rule.when or facts[rule.when] for spec in _specs(rule)]
         self.by_key: dict[str, list[Spec]] = {}
         for spec in self.specs:
             self.by_key.setdefault(_key(spec.source), []).append(spec)
@@ -140,16 +140,16 @@ class _Matcher:
                 continue
             slots = dict(zip(specs[0].slots, numbers, strict=True))
             layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
-            if "{layer}" in slots and layer >= self.facts[specs[0].row.depth]:
+            if "{layer}" in slots and layer >= self.facts[specs[0].rule.depth]:
                 return ([], layer, expert) if self.family.skip_layers_beyond else None
             if "{expert}" in slots and expert >= self.facts["experts"]:
                 return None
-            specs = [spec for spec in specs if self._has(spec.row, layer)]
+            specs = [spec for spec in specs if self._has(spec.rule, layer)]
             return (specs, layer, expert) if specs else None
         return None
 
-    def _has(self, row: Row, layer: int) -> bool:
-        return row.layers is None or self.facts[row.layers](layer)
+    def _has(self, rule: TensorRule, layer: int) -> bool:
+        return rule.layers is None or self.facts[rule.layers](layer)
 
     # ---- completeness
 
@@ -173,8 +173,8 @@ class _Matcher:
 
     def _may_lack(self, spec: Spec) -> bool:
         if spec.part == "bias":
-            return spec.row.bias == "optional"
-        optional = spec.row.optional
+            return spec.rule.bias == "optional"
+        optional = spec.rule.optional
         return bool(self.facts[optional]) if isinstance(optional, str) else optional
 
     def _expected(self, spec: Spec) -> int:
@@ -184,10 +184,10 @@ class _Matcher:
     def _layers(self, spec: Spec) -> Iterator[int]:
         if "{layer}" not in spec.source:
             return iter((0,))
-        return (layer for layer in range(self.facts[spec.row.depth]) if self._has(spec.row, layer))
+        return (layer for layer in range(self.facts[spec.rule.depth]) if self._has(spec.rule, layer))
 
     def _absent(self, spec: Spec) -> Iterator[str]:
-        prefix = self.prefixes.most_common(1)[0][0] if self.prefixes and spec.row.target != "output" else ""
+        prefix = self.prefixes.most_common(1)[0][0] if self.prefixes and spec.rule.target != "output" else ""
         experts = range(self.facts["experts"]) if "{expert}" in spec.source else (0,)
         for layer in self._layers(spec):
             bound = self.bound.get(spec.target.replace("{layer}", str(layer)))
@@ -203,8 +203,8 @@ class _Matcher:
         rank = {spec: number for number, spec in enumerate(self.specs)}
         last: Counter[int] = Counter()
         for one in self.bound.values():
-            if one.spec.row.partner:
-                one.partner = self.partners[one.spec.row.partner.replace("{layer}", str(one.layer))]
+            if one.spec.rule.partner:
+                one.partner = self.partners[one.spec.rule.partner.replace("{layer}", str(one.layer))]
             if "{expert}" in one.spec.source:
                 last[one.layer] = max(last[one.layer], one.order)
         for one in self.bound.values():
@@ -217,8 +217,8 @@ def build(bound: Bound, facts: Facts) -> Node:
     """The lazy rows of one GGUF tensor."""
     from quantcli.views.readers import Stacked, Stored
 
-    row = bound.spec.row
-    transform = row.transform
+    rule = bound.spec.rule
+    transform = rule.transform
     if transform and bound.spec.part == "bias" and not transform.moves_rows:
         transform = None
     nodes = []
@@ -234,15 +234,15 @@ def build(bound: Bound, facts: Facts) -> Node:
     return Node((len(nodes), *nodes[0].shape), Stacked([node.reader for node in nodes]))
 
 
-def _specs(row: Row) -> list[Spec]:
-    if row.exact:
-        specs = [Spec(row, "weight", row.source, row.target)]
+def _specs(rule: TensorRule) -> list[Spec]:
+    if rule.exact:
+        specs = [Spec(rule, "weight", rule.source, rule.target)]
     else:
-        specs = [Spec(row, "weight", row.source + ".weight", row.target + ".weight")]
-        if row.bias != "none":
-            specs.append(Spec(row, "bias", row.source + ".bias", row.target + ".bias"))
-    if row.partner:
-        specs.append(Spec(row, "partner", row.partner, row.target))
+        specs = [Spec(rule, "weight", rule.source + ".weight", rule.target + ".weight")]
+        if rule.bias != "none":
+            specs.append(Spec(rule, "bias", rule.source + ".bias", rule.target + ".bias"))
+    if rule.partner:
+        specs.append(Spec(rule, "partner", rule.partner, rule.target))
     return specs
 
 
@@ -262,16 +262,16 @@ def _keys(name: str) -> Iterator[tuple[str, list[int]]]:
 
 def _check(tensor: Any, spec: Spec, facts: Facts) -> None:
     """Raises ShapeMismatch, UnsupportedFile."""
-    row = spec.row
-    allowed = _PACKED if row.partner else _FLOATS
+    rule = spec.rule
+    allowed = _PACKED if rule.partner else _FLOATS
     if tensor.dtype not in allowed:
         raise UnsupportedFile(
             f"is of type {tensor.dtype}; {', '.join(allowed)} can be read here",
             where=tensor.where,
             hint="quantized checkpoints of this kind cannot be converted; use the original weights",
         )
-    declared = {"partner": row.partner_shape, "bias": row.shape[row.bias_axis : row.bias_axis + 1 or None]}
-    expected = tuple(facts.size(size) for size in declared.get(spec.part, row.shape))
+    declared = {"partner": rule.partner_shape, "bias": rule.shape[rule.bias_axis : rule.bias_axis + 1 or None]}
+    expected = tuple(facts.size(size) for size in declared.get(spec.part, rule.shape))
     if tuple(tensor.shape) != expected:
         raise ShapeMismatch(
             f"has the shape {list(tensor.shape)}, config.json asks for {list(expected)}",

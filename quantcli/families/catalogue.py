@@ -1,4 +1,4 @@
-"""The table of all families: every module of this package that has ``FAMILIES`` adds its rows."""
+"""The table of all families: every module of this package that has ``FAMILIES`` adds its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vocabulary in which model families are declared: config fields, tensors, metadata, graph flags.
+"""The vocabulary in which model families are declared: tensors, metadata, graph flags (config fields: ``fields.py``).
 
 A family is data. ``facts`` says which numbers are read from config.json (and what the transformers config classes
 take when a field is absent), ``metadata`` which facts become which GGUF entries, ``tensors`` which checkpoint tensor
@@ -18,39 +18,6 @@ if TYPE_CHECKING:
     from quantcli.families.facts import Facts
     from quantcli.families.transforms import Transform
 
-REQUIRED = object()  # a field without which the model cannot be described
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One value read from config.json: the first of ``names`` that is present and not null, else ``default``.
-
-    A dotted name reaches into an object ("rope_scaling.factor"). ``kind``: "count" (integer), "real", "flag", "text".
-    ``default`` may be REQUIRED, a value, None (absent), or ``"=fact"`` for the value of an earlier fact.
-    """
-
-    names: tuple[str, ...]
-    kind: str
-    default: Any = REQUIRED
-    least: float = 0
-    most: float = 2**31 - 1
-
-
-def count(*names: str, default: Any = REQUIRED, least: int = 1, most: int = 2**31 - 1) -> Field:
-    return Field(names, "count", default, least, most)
-
-
-def real(*names: str, default: Any = REQUIRED, least: float = -1e30, most: float = 1e30) -> Field:
-    return Field(names, "real", default, least, most)
-
-
-def flag(*names: str, default: Any = REQUIRED) -> Field:
-    return Field(names, "flag", default)
-
-
-def text(*names: str, default: Any = REQUIRED) -> Field:
-    return Field(names, "text", default)
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -65,16 +32,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TensorRule:
     """One kind of tensor: checkpoint name -> GGUF name through ``transform``, once per layer (and stacked per expert).
 
     Names hold ``{layer}`` and ``{expert}``; a leading "model." of the checkpoint is not written. ``shape`` is the
     checkpoint's (torch order). Where ``exact`` is false both names get ".weight", and a ".bias" beside it is taken
     along (``bias``: "optional", "required" or "none"; it passes through those transforms that move rows).
-    ``layers`` names a fact, a function (layer) -> bool: the layers that have this row. ``partner`` is a second source
+    ``layers`` names a fact, a function (layer) -> bool: the layers that have this rule. ``partner`` is a second source
     tensor that the transform reads (scales beside packed codes), with its ``partner_shape``. ``depth`` names the fact
-    that counts the layers of this row (an encoder-decoder has two). ``optional`` may name a fact: absence is fine when
-    it is true. A row with ``when`` only exists when that fact is true. A bias has ``shape[bias_axis]`` elements.
+    that counts the layers of this rule (an encoder-decoder has two). ``optional`` may name a fact: absence is fine when
+    it is true. A rule with ``when`` only exists when that fact is true. A bias has ``shape[bias_axis]`` elements.
     """
 
     source: str
@@ -155,7 +122,7 @@ class Family:
     hf_architectures: tuple[str, ...]
     facts: Mapping[str, Any]  # name -> Field, a function (facts) -> value, or a constant; evaluated in order
     metadata: tuple[Entry, ...]
-    tensors: tuple[Row, ...]
+    tensors: tuple[TensorRule, ...]
     vocab: VocabHints
     graph: Graph = Graph()
     model_types: tuple[str, ...] = ()  # config.json model_type, for the text part of multimodal checkpoints
@@ -163,7 +130,7 @@ class Family:
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
     ignored_if: tuple[tuple[str, str], ...] = ()  # (pattern, fact): left out when the fact is true
     prefixes: tuple[str, ...] = ("model.",)
-    packed: tuple[str, ...] = ()  # quantization methods of config.json that the rows can read
+    packed: tuple[str, ...] = ()  # quantization methods of config.json that the rules can read
     skip_layers_beyond: bool = False  # tensors of layers after the last one are left out (multi-token heads)
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None = None  # hints that depend on the config
     cut_embeddings: bool = False  # token_embd rows beyond the tokenizer's size are cut

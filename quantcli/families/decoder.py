@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quantcli.families.declaration import Entry, Row, count, flag, real, text
+from quantcli.families.declaration import Entry, TensorRule
 from quantcli.families.facts import Facts, bad
+from quantcli.families.fields import count, flag, real, text
 from quantcli.families.transforms import permuted
 
 # Limits of llama.cpp's loader, and sizes beyond anything that was ever trained.
@@ -170,60 +171,61 @@ METADATA = SIZES + ROPE + RMS + LENGTHS
 
 # ---- tensors -------------------------------------------------------------------------------------------------
 
-HIDDEN_ROW = ("hidden",)
-EMBEDDINGS = (Row("embed_tokens", "token_embd", ("vocab", "hidden"), bias="none"),)
-HEAD = (Row("lm_head", "output", ("vocab", "hidden"), optional="may_tie"),)
-FINAL_NORM = (Row("norm", "output_norm", HIDDEN_ROW),)
+VECTOR = ("hidden",)
+EMBEDDINGS = (TensorRule("embed_tokens", "token_embd", ("vocab", "hidden"), bias="none"),)
+HEAD = (TensorRule("lm_head", "output", ("vocab", "hidden"), optional="may_tie"),)
+FINAL_NORM = (TensorRule("norm", "output_norm", VECTOR),)
 PROJECTIONS = (
-    Row("layers.{layer}.self_attn.q_proj", "blk.{layer}.attn_q", ("q", "hidden")),
-    Row("layers.{layer}.self_attn.k_proj", "blk.{layer}.attn_k", ("kv", "hidden")),
-    Row("layers.{layer}.self_attn.v_proj", "blk.{layer}.attn_v", ("kv", "hidden")),
+    TensorRule("layers.{layer}.self_attn.q_proj", "blk.{layer}.attn_q", ("q", "hidden")),
+    TensorRule("layers.{layer}.self_attn.k_proj", "blk.{layer}.attn_k", ("kv", "hidden")),
+    TensorRule("layers.{layer}.self_attn.v_proj", "blk.{layer}.attn_v", ("kv", "hidden")),
 )
 PERMUTED_PROJECTIONS = (
-    Row("layers.{layer}.self_attn.q_proj", "blk.{layer}.attn_q", ("q", "hidden"), permuted("heads")),
-    Row("layers.{layer}.self_attn.k_proj", "blk.{layer}.attn_k", ("kv", "hidden"), permuted("kv_heads")),
+    TensorRule("layers.{layer}.self_attn.q_proj", "blk.{layer}.attn_q", ("q", "hidden"), permuted("heads")),
+    TensorRule("layers.{layer}.self_attn.k_proj", "blk.{layer}.attn_k", ("kv", "hidden"), permuted("kv_heads")),
     PROJECTIONS[2],
 )
-BIASED_PROJECTIONS = tuple(Row(row.source, row.target, row.shape, bias="required") for row in PROJECTIONS)
-OUT_PROJECTION = (Row("layers.{layer}.self_attn.o_proj", "blk.{layer}.attn_output", ("hidden", "q")),)
+BIASED_PROJECTIONS = tuple(TensorRule(rule.source, rule.target, rule.shape, bias="required") for rule in PROJECTIONS)
+OUT_PROJECTION = (TensorRule("layers.{layer}.self_attn.o_proj", "blk.{layer}.attn_output", ("hidden", "q")),)
 HEAD_NORMS = (
-    Row("layers.{layer}.self_attn.q_norm", "blk.{layer}.attn_q_norm", ("head_dim",)),
-    Row("layers.{layer}.self_attn.k_norm", "blk.{layer}.attn_k_norm", ("head_dim",)),
+    TensorRule("layers.{layer}.self_attn.q_norm", "blk.{layer}.attn_q_norm", ("head_dim",)),
+    TensorRule("layers.{layer}.self_attn.k_norm", "blk.{layer}.attn_k_norm", ("head_dim",)),
 )
 FULL_NORMS = (
-    Row("layers.{layer}.self_attn.q_norm", "blk.{layer}.attn_q_norm", ("q",)),
-    Row("layers.{layer}.self_attn.k_norm", "blk.{layer}.attn_k_norm", ("kv",)),
+    TensorRule("layers.{layer}.self_attn.q_norm", "blk.{layer}.attn_q_norm", ("q",)),
+    TensorRule("layers.{layer}.self_attn.k_norm", "blk.{layer}.attn_k_norm", ("kv",)),
 )
 PRE_NORMS = (
-    Row("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", HIDDEN_ROW),
-    Row("layers.{layer}.post_attention_layernorm", "blk.{layer}.ffn_norm", HIDDEN_ROW),
+    TensorRule("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", VECTOR),
+    TensorRule("layers.{layer}.post_attention_layernorm", "blk.{layer}.ffn_norm", VECTOR),
 )
 GATED_MLP = (
-    Row("layers.{layer}.mlp.gate_proj", "blk.{layer}.ffn_gate", ("ff", "hidden")),
-    Row("layers.{layer}.mlp.up_proj", "blk.{layer}.ffn_up", ("ff", "hidden")),
-    Row("layers.{layer}.mlp.down_proj", "blk.{layer}.ffn_down", ("hidden", "ff")),
+    TensorRule("layers.{layer}.mlp.gate_proj", "blk.{layer}.ffn_gate", ("ff", "hidden")),
+    TensorRule("layers.{layer}.mlp.up_proj", "blk.{layer}.ffn_up", ("ff", "hidden")),
+    TensorRule("layers.{layer}.mlp.down_proj", "blk.{layer}.ffn_down", ("hidden", "ff")),
 )
 # gate and up in one matrix, gate rows first; llama.cpp reads it so
 FUSED_MLP = (
-    Row("layers.{layer}.mlp.gate_up_proj", "blk.{layer}.ffn_up", ("2*ff", "hidden")),
+    TensorRule("layers.{layer}.mlp.gate_up_proj", "blk.{layer}.ffn_up", ("2*ff", "hidden")),
     GATED_MLP[2],
 )
 
 
-def plain_mlp(up: str, down: str, block: str = "layers.{layer}.mlp.") -> tuple[Row, ...]:
+def plain_mlp(up: str, down: str, block: str = "layers.{layer}.mlp.") -> tuple[TensorRule, ...]:
     """An MLP of two matrices, by their names in the checkpoint."""
     return (
-        Row(block + up, "blk.{layer}.ffn_up", ("ff", "hidden")),
-        Row(block + down, "blk.{layer}.ffn_down", ("hidden", "ff")),
+        TensorRule(block + up, "blk.{layer}.ffn_up", ("ff", "hidden")),
+        TensorRule(block + down, "blk.{layer}.ffn_down", ("hidden", "ff")),
     )
 
 
-def experts(prefix: str, *kinds: tuple[str, str], layers: str | None = None) -> tuple[Row, ...]:
+def experts(prefix: str, *kinds: tuple[str, str], layers: str | None = None) -> tuple[TensorRule, ...]:
     """One matrix per expert and kind, stacked along the slowest dimension; ``kinds``: (checkpoint's name, role)."""
     shapes = {"gate": ("expert_ff", "hidden"), "up": ("expert_ff", "hidden"), "down": ("hidden", "expert_ff")}
     source, target = f"layers.{{layer}}.{prefix}.{{expert}}.", "blk.{layer}.ffn_"
     return tuple(
-        Row(source + name, f"{target}{role}_exps", shapes[role], bias="none", layers=layers) for name, role in kinds
+        TensorRule(source + name, f"{target}{role}_exps", shapes[role], bias="none", layers=layers)
+        for name, role in kinds
     )
 
 
@@ -231,18 +233,20 @@ def experts(prefix: str, *kinds: tuple[str, str], layers: str | None = None) -> 
 EXPERT_KINDS = (("down_proj", "down"), ("gate_proj", "gate"), ("up_proj", "up"))
 
 
-def shared_experts(prefix: str, layers: str | None = None, when: str | None = None) -> tuple[Row, ...]:
+def shared_experts(prefix: str, layers: str | None = None, when: str | None = None) -> tuple[TensorRule, ...]:
     """The expert that every token takes, of width ``shared_ff``."""
     name = f"layers.{{layer}}.{prefix}."
     shapes = {"down": ("hidden", "shared_ff"), "gate": ("shared_ff", "hidden"), "up": ("shared_ff", "hidden")}
     return tuple(
-        Row(f"{name}{kind}_proj", f"blk.{{layer}}.ffn_{kind}_shexp", shape, bias="none", layers=layers, when=when)
+        TensorRule(
+            f"{name}{kind}_proj", f"blk.{{layer}}.ffn_{kind}_shexp", shape, bias="none", layers=layers, when=when
+        )
         for kind, shape in shapes.items()
     )
 
 
-def router(source: str, layers: str | None = None) -> tuple[Row, ...]:
-    return (Row("layers.{layer}." + source, "blk.{layer}.ffn_gate_inp", ("experts", "hidden"), layers=layers),)
+def router(source: str, layers: str | None = None) -> tuple[TensorRule, ...]:
+    return (TensorRule("layers.{layer}." + source, "blk.{layer}.ffn_gate_inp", ("experts", "hidden"), layers=layers),)
 
 
 TOP = EMBEDDINGS + HEAD + FINAL_NORM

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, Row, count, flag, real, text
+from quantcli.families.declaration import Entry, Family, Graph, TensorRule
 from quantcli.families.facts import Facts, bad
+from quantcli.families.fields import count, flag, real, text
 from quantcli.families.transforms import regrouped, shaped, transposed
 from quantcli.vocab import VocabHints
 
@@ -36,8 +37,8 @@ def is_sparse(facts: Facts) -> Callable[[int], bool]:
 
 # kv_b holds per head the rows that make k (without its rotated part), then those that make v.
 KV_B_GRID = ("heads", "nope+value", "kv_rank")
-KEY_PART = regrouped(KV_B_GRID[:2] + (1,), pick={1: (0, "nope", 1)}) | shaped("heads", "nope", "kv_rank") | transposed()
-VALUE_PART = regrouped(KV_B_GRID[:2] + (1,), pick={1: ("nope", "nope+value", 1)}) | shaped("heads", "value", "kv_rank")
+KEY_PART = regrouped((*KV_B_GRID[:2], 1), pick={1: (0, "nope", 1)}) | shaped("heads", "nope", "kv_rank") | transposed()
+VALUE_PART = regrouped((*KV_B_GRID[:2], 1), pick={1: ("nope", "nope+value", 1)}) | shaped("heads", "value", "kv_rank")
 
 DEEPSEEK2 = Family(
     name="deepseek2",
@@ -97,20 +98,20 @@ DEEPSEEK2 = Family(
     tensors=decoder.TOP
     + decoder.PRE_NORMS
     + (
-        Row(ATTENTION + "q_proj", "blk.{layer}.attn_q", ("heads*key", "hidden"), when="q_direct"),
-        Row(ATTENTION + "q_a_proj", "blk.{layer}.attn_q_a", ("q_rank", "hidden"), when="q_rank"),
-        Row(ATTENTION + "q_a_layernorm", "blk.{layer}.attn_q_a_norm", ("q_rank",), when="q_rank"),
-        Row(ATTENTION + "q_b_proj", "blk.{layer}.attn_q_b", ("heads*key", "q_rank"), when="q_rank"),
-        Row(ATTENTION + "kv_a_proj_with_mqa", "blk.{layer}.attn_kv_a_mqa", ("kv_rank+rope_dims", "hidden")),
-        Row(ATTENTION + "kv_a_layernorm", "blk.{layer}.attn_kv_a_norm", ("kv_rank",)),
-        Row(ATTENTION + "kv_b_proj", "blk.{layer}.attn_k_b", ("heads*nope+heads*value", "kv_rank"), KEY_PART),
-        Row(ATTENTION + "kv_b_proj", "blk.{layer}.attn_v_b", ("heads*nope+heads*value", "kv_rank"), VALUE_PART),
-        Row(ATTENTION + "o_proj", "blk.{layer}.attn_output", ("hidden", "heads*value")),
+        TensorRule(ATTENTION + "q_proj", "blk.{layer}.attn_q", ("heads*key", "hidden"), when="q_direct"),
+        TensorRule(ATTENTION + "q_a_proj", "blk.{layer}.attn_q_a", ("q_rank", "hidden"), when="q_rank"),
+        TensorRule(ATTENTION + "q_a_layernorm", "blk.{layer}.attn_q_a_norm", ("q_rank",), when="q_rank"),
+        TensorRule(ATTENTION + "q_b_proj", "blk.{layer}.attn_q_b", ("heads*key", "q_rank"), when="q_rank"),
+        TensorRule(ATTENTION + "kv_a_proj_with_mqa", "blk.{layer}.attn_kv_a_mqa", ("kv_rank+rope_dims", "hidden")),
+        TensorRule(ATTENTION + "kv_a_layernorm", "blk.{layer}.attn_kv_a_norm", ("kv_rank",)),
+        TensorRule(ATTENTION + "kv_b_proj", "blk.{layer}.attn_k_b", ("heads*nope+heads*value", "kv_rank"), KEY_PART),
+        TensorRule(ATTENTION + "kv_b_proj", "blk.{layer}.attn_v_b", ("heads*nope+heads*value", "kv_rank"), VALUE_PART),
+        TensorRule(ATTENTION + "o_proj", "blk.{layer}.attn_output", ("hidden", "heads*value")),
     )
-    + tuple(replace(row, layers="dense") for row in decoder.GATED_MLP)
+    + tuple(replace(rule, layers="dense") for rule in decoder.GATED_MLP)
     + decoder.router("mlp.gate", layers="sparse")
     + (
-        Row(
+        TensorRule(
             "layers.{layer}.mlp.gate.e_score_correction_bias", "blk.{layer}.exp_probs_b.bias", ("experts",),
             exact=True, optional=True, layers="sparse",
         ),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from quantcli.errors import BadConfig
-from quantcli.families.declaration import REQUIRED, Field
+from quantcli.families.fields import REQUIRED, Field
 
 _REAL_NAMES = {"count": "an integer", "real": "a finite number", "flag": "true or false", "text": "a string"}
 

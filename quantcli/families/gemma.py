@@ -5,22 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, Row, count, real
+from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.fields import count, real
 from quantcli.families.transforms import plus_one
 from quantcli.vocab import VocabHints
 
 
-def shifted(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+def shifted(rules: tuple[TensorRule, ...]) -> tuple[TensorRule, ...]:
     """The same norms, with 1 added."""
-    return tuple(replace(row, transform=plus_one()) for row in rows)
+    return tuple(replace(rule, transform=plus_one()) for rule in rules)
 
 
 FOUR_NORMS = shifted(
     (
-        Row("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW),
-        Row("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.HIDDEN_ROW),
-        Row("layers.{layer}.pre_feedforward_layernorm", "blk.{layer}.ffn_norm", decoder.HIDDEN_ROW),
-        Row("layers.{layer}.post_feedforward_layernorm", "blk.{layer}.post_ffw_norm", decoder.HIDDEN_ROW),
+        TensorRule("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.VECTOR),
+        TensorRule("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.VECTOR),
+        TensorRule("layers.{layer}.pre_feedforward_layernorm", "blk.{layer}.ffn_norm", decoder.VECTOR),
+        TensorRule("layers.{layer}.post_feedforward_layernorm", "blk.{layer}.post_ffw_norm", decoder.VECTOR),
     )
 )
 TOP = decoder.EMBEDDINGS + shifted(decoder.FINAL_NORM)

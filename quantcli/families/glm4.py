@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Family, Graph, Row
+from quantcli.families.declaration import Family, Graph, TensorRule
 from quantcli.vocab import VocabHints
 
 END = "<|endoftext|>"
@@ -24,8 +24,8 @@ GLM4 = Family(
     tensors=decoder.TOP
     + decoder.PRE_NORMS
     + (
-        Row("layers.{layer}.post_self_attn_layernorm", "blk.{layer}.post_attention_norm", decoder.HIDDEN_ROW),
-        Row("layers.{layer}.post_mlp_layernorm", "blk.{layer}.post_ffw_norm", decoder.HIDDEN_ROW),
+        TensorRule("layers.{layer}.post_self_attn_layernorm", "blk.{layer}.post_attention_norm", decoder.VECTOR),
+        TensorRule("layers.{layer}.post_mlp_layernorm", "blk.{layer}.post_ffw_norm", decoder.VECTOR),
     )
     + decoder.PROJECTIONS
     + decoder.OUT_PROJECTION

@@ -6,8 +6,9 @@ The released weights pack the experts as MXFP4; they are repacked without loss.
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, Row, count
+from quantcli.families.declaration import Entry, Family, Graph, TensorRule
 from quantcli.families.facts import Facts, bad
+from quantcli.families.fields import count
 from quantcli.families.transforms import Transform, regrouped, repacked_mxfp4, shaped, transposed
 from quantcli.vocab import VocabHints
 
@@ -29,21 +30,21 @@ def groups(fact: str, name: str) -> object:
     return count_groups
 
 
-def expert_rows(kind: str, first: int) -> tuple[Row, ...]:
+def expert_rules(kind: str, first: int) -> tuple[TensorRule, ...]:
     """Gate or up: as floats [in, 2 * out] or packed, and the bias."""
     weight, bias = f"blk.{{layer}}.ffn_{kind}_exps.weight", f"blk.{{layer}}.ffn_{kind}_exps.bias"
     stack = shaped("experts", "expert_ff", "hidden")
     return (
-        Row(
+        TensorRule(
             EXPERTS + "gate_up_proj", weight, ("experts", "hidden", "2*expert_ff"),
             transposed() | every_second(first) | stack, exact=True, when="unpacked",
         ),
-        Row(
+        TensorRule(
             EXPERTS + "gate_up_proj_blocks", weight, ("experts", "2*expert_ff", "hidden_groups", 16),
             repacked_mxfp4() | every_second(first) | stack, exact=True, when="packed",
             partner=EXPERTS + "gate_up_proj_scales", partner_shape=("experts", "2*expert_ff", "hidden_groups"),
         ),
-        Row(
+        TensorRule(
             EXPERTS + "gate_up_proj_bias", bias, ("experts", "2*expert_ff"),
             shaped("experts*2*expert_ff", 1) | every_second(first) | shaped("experts", "expert_ff"), exact=True,
         ),
@@ -51,16 +52,16 @@ def expert_rows(kind: str, first: int) -> tuple[Row, ...]:
 
 
 DOWN = (
-    Row(
+    TensorRule(
         EXPERTS + "down_proj", "blk.{layer}.ffn_down_exps.weight", ("experts", "expert_ff", "hidden"),
         transposed(), exact=True, when="unpacked",
     ),
-    Row(
+    TensorRule(
         EXPERTS + "down_proj_blocks", "blk.{layer}.ffn_down_exps.weight", ("experts", "hidden", "ff_groups", 16),
         repacked_mxfp4(), exact=True, when="packed",
         partner=EXPERTS + "down_proj_scales", partner_shape=("experts", "hidden", "ff_groups"),
     ),
-    Row(EXPERTS + "down_proj_bias", "blk.{layer}.ffn_down_exps.bias", ("experts", "hidden"), exact=True),
+    TensorRule(EXPERTS + "down_proj_bias", "blk.{layer}.ffn_down_exps.bias", ("experts", "hidden"), exact=True),
 )  # fmt: skip
 
 GPT_OSS = Family(
@@ -90,16 +91,16 @@ GPT_OSS = Family(
     + (Entry("expert_feed_forward_length", "u32", "expert_ff"),),
     tensors=decoder.TOP
     + (
-        Row("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW),
-        Row("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.HIDDEN_ROW),
-        Row("layers.{layer}.self_attn.sinks", "blk.{layer}.attn_sinks.weight", ("heads",), exact=True),
+        TensorRule("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.VECTOR),
+        TensorRule("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.VECTOR),
+        TensorRule("layers.{layer}.self_attn.sinks", "blk.{layer}.attn_sinks.weight", ("heads",), exact=True),
     )
     + decoder.PROJECTIONS
     + decoder.OUT_PROJECTION
     + decoder.router("mlp.router")
     + DOWN
-    + expert_rows("gate", 0)
-    + expert_rows("up", 1),
+    + expert_rules("gate", 0)
+    + expert_rules("up", 1),
     ignored=decoder.IGNORED,
     packed=("mxfp4",),
     vocab=VocabHints("gpt-oss"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Row, real
+from quantcli.families.declaration import Entry, TensorRule
+from quantcli.families.fields import real
 from quantcli.families.llama import LLAMA
 from quantcli.families.transforms import Transform, regrouped, shaped
 
@@ -52,9 +53,9 @@ GRANITE_MOE = GRANITE.derive(
     + decoder.OUT_PROJECTION
     + decoder.router("block_sparse_moe.router.layer")
     + (
-        Row(MOE + "input_linear", "blk.{layer}.ffn_gate_exps", ("experts", "2*expert_ff", "hidden"), half(0)),
-        Row(MOE + "input_linear", "blk.{layer}.ffn_up_exps", ("experts", "2*expert_ff", "hidden"), half(1)),
-        Row(MOE + "output_linear", "blk.{layer}.ffn_down_exps", ("experts", "hidden", "expert_ff")),
+        TensorRule(MOE + "input_linear", "blk.{layer}.ffn_gate_exps", ("experts", "2*expert_ff", "hidden"), half(0)),
+        TensorRule(MOE + "input_linear", "blk.{layer}.ffn_up_exps", ("experts", "2*expert_ff", "hidden"), half(1)),
+        TensorRule(MOE + "output_linear", "blk.{layer}.ffn_down_exps", ("experts", "hidden", "expert_ff")),
     ),
 )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, Row, count, flag, real
+from quantcli.families.declaration import Entry, Family, Graph, TensorRule
 from quantcli.families.facts import Facts
+from quantcli.families.fields import count, flag, real
 from quantcli.families.transforms import plus_one
 from quantcli.vocab import VocabHints
 
@@ -58,9 +59,9 @@ PHI2 = STABLELM.derive(
     metadata=decoder.SIZES + decoder.LAYER_NORM + decoder.ROPE_DIMS,
     tensors=decoder.EMBEDDINGS
     + (
-        Row("lm_head", "output", ("vocab", "hidden")),
-        Row("final_layernorm", "output_norm", decoder.HIDDEN_ROW),
-        Row("layers.{layer}.self_attn.dense", "blk.{layer}.attn_output", ("hidden", "q")),
+        TensorRule("lm_head", "output", ("vocab", "hidden")),
+        TensorRule("final_layernorm", "output_norm", decoder.VECTOR),
+        TensorRule("layers.{layer}.self_attn.dense", "blk.{layer}.attn_output", ("hidden", "q")),
     )
     + decoder.plain_mlp("fc1", "fc2")
     + decoder.PRE_NORMS[:1]
@@ -88,8 +89,10 @@ COMMAND_R = STABLELM.derive(
     + decoder.PRE_NORMS[:1]
     + decoder.PROJECTIONS
     + (
-        Row("layers.{layer}.self_attn.q_norm", "blk.{layer}.attn_q_norm", ("heads", "head_dim"), optional=True),
-        Row("layers.{layer}.self_attn.k_norm", "blk.{layer}.attn_k_norm", ("kv_heads", "head_dim"), optional=True),
+        TensorRule("layers.{layer}.self_attn.q_norm", "blk.{layer}.attn_q_norm", ("heads", "head_dim"), optional=True),
+        TensorRule(
+            "layers.{layer}.self_attn.k_norm", "blk.{layer}.attn_k_norm", ("kv_heads", "head_dim"), optional=True
+        ),
     )
     + decoder.OUT_PROJECTION
     + decoder.GATED_MLP,
@@ -103,7 +106,7 @@ def nemotron_scaling(facts: Facts) -> str:
 
 
 # The weight of every norm is stored as the difference to 1, its bias is not.
-SHIFTED = tuple(replace(row, transform=plus_one()) for row in decoder.FINAL_NORM + decoder.PRE_NORMS)
+SHIFTED = tuple(replace(rule, transform=plus_one()) for rule in decoder.FINAL_NORM + decoder.PRE_NORMS)
 
 NEMOTRON = STABLELM.derive(
     "nemotron",

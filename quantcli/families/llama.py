@@ -7,8 +7,9 @@ import struct
 from dataclasses import replace
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Extra, Family, count, real
+from quantcli.families.declaration import Extra, Family
 from quantcli.families.facts import Facts, bad
+from quantcli.families.fields import count, real
 from quantcli.vocab import VocabHints
 
 

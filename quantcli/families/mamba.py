@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, Row, count
+from quantcli.families.declaration import Entry, Family, Graph, TensorRule
 from quantcli.families.facts import Facts
+from quantcli.families.fields import count
 from quantcli.families.transforms import negative_exp, shaped
 from quantcli.vocab import VocabHints
 
@@ -52,16 +53,16 @@ MAMBA = Family(
         Entry("ssm.dt_b_c_rms", "boolean", "normed"),
     ),
     tensors=(
-        Row("embeddings", "token_embd", ("vocab", "hidden"), bias="none"),
-        Row("norm_f", "output_norm", decoder.HIDDEN_ROW, bias="none"),
-        Row("layers.{layer}.norm", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW, bias="none"),
-        Row(MIXER + "A_log", "blk.{layer}.ssm_a", ("inner", "state"), negative_exp(), exact=True),
-        Row(MIXER + "D", "blk.{layer}.ssm_d", ("inner",), exact=True),
-        Row(MIXER + "conv1d", "blk.{layer}.ssm_conv1d", ("inner", 1, "kernel"), shaped("inner", "kernel")),
-        Row(MIXER + "dt_proj", "blk.{layer}.ssm_dt", ("inner", "rank")),
-        Row(MIXER + "in_proj", "blk.{layer}.ssm_in", ("2*inner", "hidden")),
-        Row(MIXER + "out_proj", "blk.{layer}.ssm_out", ("hidden", "inner")),
-        Row(MIXER + "x_proj", "blk.{layer}.ssm_x", ("rank+2*state", "inner")),
+        TensorRule("embeddings", "token_embd", ("vocab", "hidden"), bias="none"),
+        TensorRule("norm_f", "output_norm", decoder.VECTOR, bias="none"),
+        TensorRule("layers.{layer}.norm", "blk.{layer}.attn_norm", decoder.VECTOR, bias="none"),
+        TensorRule(MIXER + "A_log", "blk.{layer}.ssm_a", ("inner", "state"), negative_exp(), exact=True),
+        TensorRule(MIXER + "D", "blk.{layer}.ssm_d", ("inner",), exact=True),
+        TensorRule(MIXER + "conv1d", "blk.{layer}.ssm_conv1d", ("inner", 1, "kernel"), shaped("inner", "kernel")),
+        TensorRule(MIXER + "dt_proj", "blk.{layer}.ssm_dt", ("inner", "rank")),
+        TensorRule(MIXER + "in_proj", "blk.{layer}.ssm_in", ("2*inner", "hidden")),
+        TensorRule(MIXER + "out_proj", "blk.{layer}.ssm_out", ("hidden", "inner")),
+        TensorRule(MIXER + "x_proj", "blk.{layer}.ssm_x", ("rank+2*state", "inner")),
     ),
     ignored=("lm_head.weight",),  # tied
     prefixes=("backbone.", "model."),

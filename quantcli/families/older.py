@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, Row, count, flag
+from quantcli.families.declaration import Entry, Family, Graph, TensorRule
 from quantcli.families.facts import Facts
+from quantcli.families.fields import count, flag
 from quantcli.families.transforms import joined, regrouped, transposed
 from quantcli.vocab import VocabHints
 
@@ -24,15 +25,17 @@ GPT2 = Family(
     },
     metadata=NO_KV_HEADS + decoder.LAYER_NORM,
     tensors=(
-        Row("wte", "token_embd", ("vocab", "hidden"), bias="none"),
-        Row("wpe", "position_embd", ("context", "hidden"), bias="none"),
-        Row("ln_f", "output_norm", decoder.HIDDEN_ROW, bias="required"),
-        Row("h.{layer}.ln_1", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW, bias="required"),
-        Row("h.{layer}.attn.c_attn", "blk.{layer}.attn_qkv", ("hidden", "3*hidden"), transposed(), bias_axis=-1),
-        Row("h.{layer}.attn.c_proj", "blk.{layer}.attn_output", ("hidden", "hidden"), transposed(), bias_axis=-1),
-        Row("h.{layer}.ln_2", "blk.{layer}.ffn_norm", decoder.HIDDEN_ROW, bias="required"),
-        Row("h.{layer}.mlp.c_fc", "blk.{layer}.ffn_up", ("hidden", "ff"), transposed(), bias_axis=-1),
-        Row("h.{layer}.mlp.c_proj", "blk.{layer}.ffn_down", ("ff", "hidden"), transposed(), bias_axis=-1),
+        TensorRule("wte", "token_embd", ("vocab", "hidden"), bias="none"),
+        TensorRule("wpe", "position_embd", ("context", "hidden"), bias="none"),
+        TensorRule("ln_f", "output_norm", decoder.VECTOR, bias="required"),
+        TensorRule("h.{layer}.ln_1", "blk.{layer}.attn_norm", decoder.VECTOR, bias="required"),
+        TensorRule("h.{layer}.attn.c_attn", "blk.{layer}.attn_qkv", ("hidden", "3*hidden"), transposed(), bias_axis=-1),
+        TensorRule(
+            "h.{layer}.attn.c_proj", "blk.{layer}.attn_output", ("hidden", "hidden"), transposed(), bias_axis=-1
+        ),
+        TensorRule("h.{layer}.ln_2", "blk.{layer}.ffn_norm", decoder.VECTOR, bias="required"),
+        TensorRule("h.{layer}.mlp.c_fc", "blk.{layer}.ffn_up", ("hidden", "ff"), transposed(), bias_axis=-1),
+        TensorRule("h.{layer}.mlp.c_proj", "blk.{layer}.ffn_down", ("ff", "hidden"), transposed(), bias_axis=-1),
         *decoder.HEAD,
     ),
     ignored=("h.*.attn.bias", *decoder.IGNORED),
@@ -57,12 +60,12 @@ GPT_NEOX = GPT2.derive(
     },
     metadata=NO_KV_HEADS + decoder.ROPE_DIMS + decoder.PARALLEL_RESIDUAL + decoder.LAYER_NORM,
     tensors=(
-        Row("embed_in", "token_embd", ("vocab", "hidden"), bias="none"),
-        Row("embed_out", "output", ("vocab", "hidden"), bias="none", optional="may_tie"),
-        Row("final_layer_norm", "output_norm", decoder.HIDDEN_ROW),
+        TensorRule("embed_in", "token_embd", ("vocab", "hidden"), bias="none"),
+        TensorRule("embed_out", "output", ("vocab", "hidden"), bias="none", optional="may_tie"),
+        TensorRule("final_layer_norm", "output_norm", decoder.VECTOR),
         *decoder.PRE_NORMS,
-        Row("layers.{layer}.attention.query_key_value", "blk.{layer}.attn_qkv", ("3*q", "hidden"), NEOX_QKV),
-        Row("layers.{layer}.attention.dense", "blk.{layer}.attn_output", ("hidden", "q")),
+        TensorRule("layers.{layer}.attention.query_key_value", "blk.{layer}.attn_qkv", ("3*q", "hidden"), NEOX_QKV),
+        TensorRule("layers.{layer}.attention.dense", "blk.{layer}.attn_output", ("hidden", "q")),
         *decoder.plain_mlp("dense_h_to_4h", "dense_4h_to_h"),
     ),
     prefixes=("gpt_neox.",),
@@ -106,14 +109,16 @@ FALCON = GPT_NEOX.derive(
     },
     metadata=(Entry("tensor_data_layout", "string", "layout"), *decoder.SIZES, *decoder.LAYER_NORM),
     tensors=(
-        Row("word_embeddings", "token_embd", ("vocab", "hidden"), bias="none"),
+        TensorRule("word_embeddings", "token_embd", ("vocab", "hidden"), bias="none"),
         *decoder.HEAD,
-        Row("ln_f", "output_norm", decoder.HIDDEN_ROW),
-        Row("h.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW, when="one_norm"),
-        Row("h.{layer}.ln_mlp", "blk.{layer}.attn_norm", decoder.HIDDEN_ROW, when="two_norms"),
-        Row("h.{layer}.ln_attn", "blk.{layer}.attn_norm_2", decoder.HIDDEN_ROW, when="two_norms"),
-        Row("h.{layer}.self_attention.query_key_value", "blk.{layer}.attn_qkv", ("q+2*kv", "hidden"), FALCON_QKV),
-        Row("h.{layer}.self_attention.dense", "blk.{layer}.attn_output", ("hidden", "q")),
+        TensorRule("ln_f", "output_norm", decoder.VECTOR),
+        TensorRule("h.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.VECTOR, when="one_norm"),
+        TensorRule("h.{layer}.ln_mlp", "blk.{layer}.attn_norm", decoder.VECTOR, when="two_norms"),
+        TensorRule("h.{layer}.ln_attn", "blk.{layer}.attn_norm_2", decoder.VECTOR, when="two_norms"),
+        TensorRule(
+            "h.{layer}.self_attention.query_key_value", "blk.{layer}.attn_qkv", ("q+2*kv", "hidden"), FALCON_QKV
+        ),
+        TensorRule("h.{layer}.self_attention.dense", "blk.{layer}.attn_output", ("hidden", "q")),
         *decoder.plain_mlp("dense_h_to_4h", "dense_4h_to_h", "h.{layer}.mlp."),
     ),
     prefixes=("transformer.",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Family, Graph, Row
+from quantcli.families.declaration import Family, Graph, TensorRule
 from quantcli.vocab import VocabHints
 
 OLMO2 = Family(
@@ -19,8 +19,8 @@ OLMO2 = Family(
     + decoder.OUT_PROJECTION
     + decoder.GATED_MLP
     + (
-        Row("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.HIDDEN_ROW),
-        Row("layers.{layer}.post_feedforward_layernorm", "blk.{layer}.post_ffw_norm", decoder.HIDDEN_ROW),
+        TensorRule("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.VECTOR),
+        TensorRule("layers.{layer}.post_feedforward_layernorm", "blk.{layer}.post_ffw_norm", decoder.VECTOR),
     ),
     ignored=decoder.IGNORED,
     vocab=VocabHints("olmo2"),

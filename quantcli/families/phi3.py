@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Extra, Family, Graph, Row, count
+from quantcli.families.declaration import Entry, Extra, Family, Graph, TensorRule
 from quantcli.families.facts import Facts, bad
+from quantcli.families.fields import count
 from quantcli.vocab import VocabHints
 
 ORIGINAL_CONTEXT = ("original_max_position_embeddings", "rope_scaling.original_max_position_embeddings")
@@ -69,7 +70,7 @@ PHI3 = Family(
     ),
     tensors=decoder.TOP
     + decoder.PRE_NORMS
-    + (Row("layers.{layer}.self_attn.qkv_proj", "blk.{layer}.attn_qkv", ("q+2*kv", "hidden")),)
+    + (TensorRule("layers.{layer}.self_attn.qkv_proj", "blk.{layer}.attn_qkv", ("q+2*kv", "hidden")),)
     + decoder.OUT_PROJECTION
     + decoder.FUSED_MLP,
     extras=(factors("long"), factors("short")),

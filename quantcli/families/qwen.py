@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, Row, count
+from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.fields import count
 from quantcli.vocab import VocabHints
 
 QWEN2 = Family(
@@ -43,7 +44,7 @@ QWEN2_MOE = QWEN2.derive(
     + decoder.router("mlp.gate")
     + decoder.experts("mlp.experts", *decoder.EXPERT_KINDS)
     + decoder.shared_experts("mlp.shared_expert")
-    + (Row("layers.{layer}.mlp.shared_expert_gate", "blk.{layer}.ffn_gate_inp_shexp", (1, "hidden")),),
+    + (TensorRule("layers.{layer}.mlp.shared_expert_gate", "blk.{layer}.ffn_gate_inp_shexp", (1, "hidden")),),
     graph={"expert_norm": False, "shared_expert_gate": True},
 )
 

@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, Row, count, text
+from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.fields import count, text
 from quantcli.vocab import VocabHints
 
 
-def attention(source: str, target: str, depth: str) -> tuple[Row, ...]:
+def attention(source: str, target: str, depth: str) -> tuple[TensorRule, ...]:
     """The four projections of one attention."""
     inner, outer = ("inner", "hidden"), ("hidden", "inner")
     return tuple(
-        Row(f"{source}.{name}", f"{target}_{name}", outer if name == "o" else inner, bias="none", depth=depth)
+        TensorRule(f"{source}.{name}", f"{target}_{name}", outer if name == "o" else inner, bias="none", depth=depth)
         for name in "qkvo"
     )
 
 
-def feed_forward(source: str, target: str, depth: str) -> tuple[Row, ...]:
+def feed_forward(source: str, target: str, depth: str) -> tuple[TensorRule, ...]:
     wide, back = ("ff", "hidden"), ("hidden", "ff")
     return (
-        Row(f"{source}.DenseReluDense.wi", f"{target}.ffn_up", wide, bias="none", depth=depth, when="plain"),
-        Row(f"{source}.DenseReluDense.wi_0", f"{target}.ffn_gate", wide, bias="none", depth=depth, when="gated"),
-        Row(f"{source}.DenseReluDense.wi_1", f"{target}.ffn_up", wide, bias="none", depth=depth, when="gated"),
-        Row(f"{source}.DenseReluDense.wo", f"{target}.ffn_down", back, bias="none", depth=depth),
+        TensorRule(f"{source}.DenseReluDense.wi", f"{target}.ffn_up", wide, bias="none", depth=depth, when="plain"),
+        TensorRule(f"{source}.DenseReluDense.wi_0", f"{target}.ffn_gate", wide, bias="none", depth=depth, when="gated"),
+        TensorRule(f"{source}.DenseReluDense.wi_1", f"{target}.ffn_up", wide, bias="none", depth=depth, when="gated"),
+        TensorRule(f"{source}.DenseReluDense.wo", f"{target}.ffn_down", back, bias="none", depth=depth),
     )
 
 
-def stack(side: str, short: str, depth: str) -> tuple[Row, ...]:
+def stack(side: str, short: str, depth: str) -> tuple[TensorRule, ...]:
     """Self-attention, position bias and norms of one side."""
     block, target = f"{side}.block.{{layer}}.layer", f"{short}.blk.{{layer}}"
     own = f"{block}.0.SelfAttention"
     return (
         *attention(own, f"{target}.attn", depth),
-        Row(
+        TensorRule(
             f"{own}.relative_attention_bias", f"{target}.attn_rel_b", ("buckets", "heads"),
             bias="none", depth=depth, layers="first",
         ),
-        Row(f"{block}.0.layer_norm", f"{target}.attn_norm", decoder.HIDDEN_ROW, bias="none", depth=depth),
-        Row(f"{side}.final_layer_norm", f"{short}.output_norm", decoder.HIDDEN_ROW, bias="none"),
+        TensorRule(f"{block}.0.layer_norm", f"{target}.attn_norm", decoder.VECTOR, bias="none", depth=depth),
+        TensorRule(f"{side}.final_layer_norm", f"{short}.output_norm", decoder.VECTOR, bias="none"),
     )  # fmt: skip
 
 
@@ -80,20 +81,20 @@ T5 = Family(
         Entry("decoder_start_token_id", "u32", "start"),
     ),
     tensors=(
-        Row("shared", "token_embd", ("vocab", "hidden"), bias="none"),
+        TensorRule("shared", "token_embd", ("vocab", "hidden"), bias="none"),
         *decoder.HEAD,
         *stack("encoder", "enc", "layers"),
         *stack("decoder", "dec", "decoder_layers"),
         *attention(f"{DECODER}.1.EncDecAttention", "dec.blk.{layer}.cross_attn", "decoder_layers"),
-        Row(
-            f"{DECODER}.1.layer_norm", "dec.blk.{layer}.cross_attn_norm", decoder.HIDDEN_ROW,
+        TensorRule(
+            f"{DECODER}.1.layer_norm", "dec.blk.{layer}.cross_attn_norm", decoder.VECTOR,
             bias="none", depth="decoder_layers",
         ),
         *feed_forward(f"{ENCODER}.1", "enc.blk.{layer}", "layers"),
-        Row(f"{ENCODER}.1.layer_norm", "enc.blk.{layer}.ffn_norm", decoder.HIDDEN_ROW, bias="none"),
+        TensorRule(f"{ENCODER}.1.layer_norm", "enc.blk.{layer}.ffn_norm", decoder.VECTOR, bias="none"),
         *feed_forward(f"{DECODER}.2", "dec.blk.{layer}", "decoder_layers"),
-        Row(
-            f"{DECODER}.2.layer_norm", "dec.blk.{layer}.ffn_norm", decoder.HIDDEN_ROW,
+        TensorRule(
+            f"{DECODER}.2.layer_norm", "dec.blk.{layer}.ffn_norm", decoder.VECTOR,
             bias="none", depth="decoder_layers",
         ),
     ),

@@ -1,4 +1,4 @@
-"""The transforms of tensor rows, each a small function that puts a lazy reader around another.
+"""The transforms of a tensor's rows, each a small function that puts a lazy reader around another.
 
 A transform takes a ``Node`` (a reader with its shape in torch order) and the facts. Symbolic dimensions are resolved
 here, so that a family's table reads ``permuted("heads")``. Those that only move rows apply to a bias as well; those
