@@ -115,9 +115,9 @@ class Ours:
     """A file in this project's runner."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        from quantcli.runner.session import Options, open_session
+        from quantcli.runner.session import RunOptions, open_session
 
-        self.session = open_session(path, Options(activations="q8", threads=threads))
+        self.session = open_session(path, RunOptions(activations="q8", threads=threads))
         self.network = self.session.network
         self.network.load()
 

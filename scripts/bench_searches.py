@@ -38,7 +38,7 @@ from quantcli.commands import (
 )
 from quantcli.evaluate.divergence import paired  # noqa: E402
 from quantcli.ggml import kernels, tensor_types  # noqa: E402
-from quantcli.runner.session import Options  # noqa: E402
+from quantcli.runner.session import RunOptions  # noqa: E402
 
 TEXTS = {"wiki": "wiki.test.raw", "books": "books.txt", "code": "code.txt"}
 SEARCHED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
@@ -103,7 +103,7 @@ def divergences(base: Path, models: list[Path], given: argparse.Namespace) -> di
             models=models,
             chunks=given.chunks,
             texts=[given.shared / "text" / file for file in TEXTS.values()],
-            options=Options(threads=given.threads, length=512),
+            options=RunOptions(threads=given.threads, length=512),
         )
     )
     try:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from quantcli.commands import compare, convert
 from quantcli.report.terminal import Reporter
-from quantcli.runner.session import Options
+from quantcli.runner.session import RunOptions
 
 TEXTS = {"wiki": "wiki.test.raw", "books": "books.txt", "code": "code.txt"}
 TOLERANCE = 0.05
@@ -75,7 +75,7 @@ def run(given: argparse.Namespace, peer: dict, types: list[str], folder: Path) -
             chunks=given.chunks,
             texts=[given.folder / "text" / TEXTS[text] for text in given.texts],
             reference_activations="q8",
-            options=Options(activations="q8", threads=given.threads, length=512),
+            options=RunOptions(activations="q8", threads=given.threads, length=512),
         )
     )
     try:

@@ -107,9 +107,9 @@ def own_greedy(path: Path, tokens: list[int]) -> list[int]:
     """Greedy tokens of this project's runner, with the activations that llama.cpp uses for the file."""
     from quantcli.runner import generation
     from quantcli.runner.sampling import Sampling
-    from quantcli.runner.session import Options, open_session
+    from quantcli.runner.session import RunOptions, open_session
 
-    with open_session(path, Options(activations="q8")) as session:
+    with open_session(path, RunOptions(activations="q8")) as session:
         made = generation.Generation(list(tokens))
         return list(generation.generate(session, made, GREEDY, Sampling(temperature=0), ignore_end=True))
 

@@ -14,9 +14,8 @@ from typing import Any
 import numpy
 
 from quantcli.errors import BadImportance, MissingFile, QuantcliError
-from quantcli.evaluate.scoring import stream
 from quantcli.runner.operations import Array, Operations
-from quantcli.runner.session import Options, Session, open_session
+from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import BUNDLED, Chunks, chunks_of
 from quantcli.runner.weights import Matrix
 from quantcli.statistics.imatrix import Importance, merge
@@ -127,7 +126,7 @@ def _by_chunk(
     try:
         for start, stop in chunks.batches():
             collecting.found = Sums()
-            x = stream(session.network, chunks.inputs(start, stop))
+            x = session.network.stream(chunks.inputs(start, stop))
             if collecting.output:
                 session.network.head(x)
             _join(total, collecting.found)  # only whole batches count
@@ -209,7 +208,7 @@ def calibrate(
         if interrupted:
             raise KeyboardInterrupt
         return importance
-    with open_session(source, Options(activations="float", threads=threads, length=length)) as session:
+    with open_session(source, RunOptions(activations="float", threads=threads, length=length)) as session:
         return calibrate(
             session,
             text,

@@ -75,7 +75,7 @@ def run(
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     use_threads(threads)
     from quantcli.commands import compare
-    from quantcli.runner.session import Options
+    from quantcli.runner.session import RunOptions
 
     request = compare.Request(
         reference=reference,
@@ -84,7 +84,7 @@ def run(
         length=ctx,
         chunks=chunks,
         parse_special=parse_special,
-        options=Options(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
+        options=RunOptions(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
         reference_activations=reference_activations,
         record=reference_cache,
         top=top,

@@ -50,12 +50,12 @@ def run(
     from quantcli.runner import chat as templates
     from quantcli.runner import generation
     from quantcli.runner.sampling import Sampling
-    from quantcli.runner.session import Options, open_session
+    from quantcli.runner.session import RunOptions, open_session
 
     if system is not None and not chat:
         raise UsageError("--system is for --chat")
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
-    options = Options(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx)
+    options = RunOptions(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx)
     with open_session(model, options) as session:
         if chat:
             messages = [{"role": "system", "content": system}] if system is not None else []

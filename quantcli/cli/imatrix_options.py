@@ -63,7 +63,7 @@ def run(
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     use_threads(threads)
     from quantcli.commands import imatrix
-    from quantcli.runner.session import Options
+    from quantcli.runner.session import RunOptions
 
     request = imatrix.Request(
         model=model,
@@ -79,7 +79,7 @@ def run(
         low_memory=low_memory,
         parse_special=parse_special,
         force=force,
-        options=Options(activations=activations or "float", exact=exact, threads=threads, length=ctx),
+        options=RunOptions(activations=activations or "float", exact=exact, threads=threads, length=ctx),
     )
     result = imatrix.run(request, lambda name, total: reporter.steps(f"imatrix {name}", total))
     for text in result["warnings"]:

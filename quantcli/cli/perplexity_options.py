@@ -42,10 +42,10 @@ def run(
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     use_threads(threads)
     from quantcli.evaluate import likelihood
-    from quantcli.runner.session import Options, open_session
+    from quantcli.runner.session import RunOptions, open_session
     from quantcli.runner.text import chunks_of
 
-    options = Options(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx)
+    options = RunOptions(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx)
     with open_session(model, options) as session:
         cut = chunks_of(session.tokenizer, file, ctx, chunks=chunks, parse_special=parse_special)
         with reporter.steps(f"perplexity {session.name}", len(cut)) as advance:

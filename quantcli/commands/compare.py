@@ -14,7 +14,7 @@ from quantcli.evaluate import divergence
 from quantcli.evaluate.base_file import BaseFile, is_base_file
 from quantcli.evaluate.reference import ModelSource, Source
 from quantcli.evaluate.reference_cache import Record, Recorder, is_record
-from quantcli.runner.session import Options, Session, open_session
+from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import Chunks, chunks_of
 
 Progress = Callable[[int, str], None]
@@ -30,7 +30,7 @@ class Request:
     length: int = 512
     chunks: int | None = None
     parse_special: bool = False
-    options: Options = field(default_factory=Options)
+    options: RunOptions = field(default_factory=RunOptions)
     reference_activations: str | None = None
     record: Path | None = None  # where the reference's predictions are kept for the next time
     top: int | None = None  # tokens of each recorded position
@@ -99,7 +99,7 @@ def _model_sources(
         raise UsageError(
             "no text to compare on", where="-f", hint="give a text that no model was calibrated on: -f wiki.test.raw"
         )
-    options = Options(
+    options = RunOptions(
         activations=request.reference_activations or "float",
         exact=request.options.exact,
         kv_type=None,

@@ -14,7 +14,7 @@ from typing import Any
 from quantcli.calibration.collect import bundled_text, check_resumable, collect
 from quantcli.errors import UsageError
 from quantcli.output import writer
-from quantcli.runner.session import Options, Session, open_session
+from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import chunks_of
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
@@ -37,7 +37,7 @@ class Request:
     low_memory: bool = False
     parse_special: bool = False
     force: bool = False
-    options: Options = field(default_factory=lambda: Options(activations="float"))
+    options: RunOptions = field(default_factory=lambda: RunOptions(activations="float"))
 
 
 def run(request: Request, progress: Callable[[str, int], Any] | None = None) -> dict[str, Any]:

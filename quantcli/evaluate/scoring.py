@@ -35,16 +35,6 @@ def targets(chunks: Chunks, block: Block) -> numpy.ndarray:
     return chunks.tokens[block.chunk, block.start + 1 : block.stop + 1]
 
 
-def stream(network: Network, inputs: numpy.ndarray) -> numpy.ndarray:
-    """The residual stream before the head, float32 [sequences, positions, hidden], of fresh sequences."""
-    cache = network.new_cache(*inputs.shape)
-    x = network.embed(inputs)
-    for layer in range(network.settings.layers):
-        x = network.layer(layer, x, cache)
-        cache.drop(layer)
-    return x
-
-
 class ModelScores:
     """Log-probabilities of one network: `begin` runs a batch of chunks, `block` gives a piece of it."""
 
@@ -57,7 +47,7 @@ class ModelScores:
         """Run chunks ``start`` to ``stop``."""
         self.first = start
         self.x = None  # free the last batch before the next is made
-        self.x = stream(self.network, self.chunks.inputs(start, stop))
+        self.x = self.network.stream(self.chunks.inputs(start, stop))
 
     def block(self, block: Block) -> numpy.ndarray:
         """float32 [positions, vocabulary]; the caller may change it."""

@@ -105,6 +105,15 @@ class Network:
             x += self.weights.vector("position_embd.weight")[start : start + tokens.shape[1]]
         return x if self.settings.embedding_scale == 1 else x * numpy.float32(self.settings.embedding_scale)
 
+    def stream(self, tokens: Array) -> Array:
+        """The residual stream before the head, [S, T, H], of fresh sequences ``tokens`` [S, T]; nothing is cached."""
+        cache = self.new_cache(*tokens.shape)
+        x = self.embed(tokens)
+        for layer in range(self.settings.layers):
+            x = self.layer(layer, x, cache)
+            cache.drop(layer)
+        return x
+
     def layer(self, index: int, x: Array, cache: Cache) -> Array:
         """One transformer layer on the residual stream [S, T, H]."""
         s, layer, add, scale = self.settings, self.tensors(index), self.operations.add, self.settings.residual_scale

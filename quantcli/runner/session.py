@@ -18,7 +18,7 @@ from quantcli.vocab.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class RunOptions:
     """How a model is run. ``activations`` None: "q8" for quantized models, "float" for others.
 
     ``exact`` means float32 throughout (activations and cache). ``kv_type`` None: F16, F32 where exact.
@@ -49,7 +49,7 @@ class Session:
     network: Network
     activations: str
     path: Path
-    options: Options
+    options: RunOptions
     _tokenizer: list[Tokenizer] = field(default_factory=list)
 
     @property
@@ -98,9 +98,9 @@ def is_quantized(model: Model) -> bool:
     return any(tensor.stored.quantized for tensor in model.tensors)
 
 
-def open_session(path: str | os.PathLike[str], options: Options | None = None) -> Session:
+def open_session(path: str | os.PathLike[str], options: RunOptions | None = None) -> Session:
     """Open the checkpoint folder or GGUF file at ``path`` for running. Weights are read when first used."""
-    options = options or Options()
+    options = options or RunOptions()
     model = loader.open_model(path)
     try:
         activations = options.activations or ("q8" if is_quantized(model) and not options.exact else "float")

@@ -10,12 +10,12 @@ import pytest
 from quantcli.calibration import collect
 from quantcli.commands import imatrix as verb
 from quantcli.errors import BadImportance, OutputExists, QuantcliError, UsageError
-from quantcli.runner.session import Options, open_session
+from quantcli.runner.session import RunOptions, open_session
 from quantcli.runner.text import Chunks, chunks_of
 from quantcli.statistics import imatrix
 
 LENGTH = 64
-OPTIONS = Options(activations="float", length=LENGTH)
+OPTIONS = RunOptions(activations="float", length=LENGTH)
 
 
 def request(root: Path, prose: Path, output: Path, **options: object) -> verb.Request:
@@ -49,7 +49,7 @@ def test_sums_are_squares_of_the_inputs(root: Path, prose: Path) -> None:
 def test_experts_count_their_own_tokens(root: Path) -> None:
     folder = root / "tests" / "arch" / "qwen3-moe"
     ids = numpy.random.default_rng(0).integers(3, 300, (2, 32)).astype(numpy.int32)
-    with open_session(folder, Options(activations="float", length=32)) as session:
+    with open_session(folder, RunOptions(activations="float", length=32)) as session:
         found, _ = collect.collect(session, Chunks("t", ids, None), output=True)
         used = session.network.settings.experts_used
     gate, down = (found.counts[f"blk.0.ffn_{role}_exps.weight"] for role in ("gate", "down"))
@@ -78,7 +78,7 @@ def test_layer_by_layer_gives_the_same_and_frees_the_layers(root: Path, prose: P
 
 def test_interrupt_saves_and_resume_completes(root: Path, prose: Path, tmp_path: Path) -> None:
     path, reference = tmp_path / "part.gguf", tmp_path / "whole.gguf"
-    long = {"length": 512, "chunks": 2, "options": Options(activations="float", length=512)}
+    long = {"length": 512, "chunks": 2, "options": RunOptions(activations="float", length=512)}
     verb.run(request(root, prose, reference, **long))
     result = verb.run(request(root, prose, path, **{**long, "chunks": 1}))
     assert result["chunks"] == 1 and not result["interrupted"]

@@ -21,11 +21,11 @@ from quantcli.evaluate.reference_cache import Record, Top, summarise
 from quantcli.evaluate.scoring import Block
 from quantcli.report import html, picture
 from quantcli.runner.operations import Operations
-from quantcli.runner.session import Options, open_session
+from quantcli.runner.session import RunOptions, open_session
 from quantcli.runner.text import chunks_of
 
 LENGTH = 64
-OPTIONS = Options(length=LENGTH)
+OPTIONS = RunOptions(length=LENGTH)
 
 
 def run(reference: Path, models: list[Path], texts: list[Path], **options: object) -> dict:
@@ -97,7 +97,7 @@ def test_a_model_does_not_diverge_from_itself(tiny_files: dict[str, Path], prose
 
 def test_exact_activations_halve_the_divergence_of_q8_0(tiny_files: dict[str, Path], prose: Path) -> None:
     found = [
-        run(tiny_files["BF16"], [tiny_files["Q8_0"]], [prose], options=Options(length=LENGTH, activations=kind))[
+        run(tiny_files["BF16"], [tiny_files["Q8_0"]], [prose], options=RunOptions(length=LENGTH, activations=kind))[
             "models"
         ][0]["kld"]["mean"]
         for kind in ("q8", "int16", "float")

@@ -27,7 +27,7 @@ FLOORS = {
     "families": 7,
     "loader": 8,
     "runner": 9,
-    "calibration": 11,
+    "calibration": 10,
     "evaluate": 10,
     "commands": 12,
     "cli": 13,

@@ -18,7 +18,7 @@ from quantcli.runner.operations import Operations
 from quantcli.runner.products import Products
 from quantcli.runner.replay import Stepper
 from quantcli.runner.sampling import Sampler, Sampling
-from quantcli.runner.session import Options, Session, make_operations, open_session
+from quantcli.runner.session import RunOptions, Session, make_operations, open_session
 
 
 def text_of(
@@ -29,7 +29,7 @@ def text_of(
 
 
 def test_greedy_text_is_the_argmax_of_whole_passes(root: Path) -> None:
-    with open_session(root / "examples" / "tiny", Options(exact=True, length=64)) as session:
+    with open_session(root / "examples" / "tiny", RunOptions(exact=True, length=64)) as session:
         text, generation = text_of(session, "Once upon a time", 12)
         ids = list(generation.prompt)
         for token in generation.tokens:
@@ -82,13 +82,13 @@ def test_long_prompts_are_read_in_pieces(root: Path, monkeypatch: pytest.MonkeyP
     found = []
     for piece in (512, 7):
         monkeypatch.setattr("quantcli.runner.generation.PIECE", piece)
-        with open_session(root / "examples" / "tiny", Options(exact=True, length=64)) as session:
+        with open_session(root / "examples" / "tiny", RunOptions(exact=True, length=64)) as session:
             found.append(text_of(session, "It was the best of times, it was the worst of times", 8)[0])
     assert found[0] == found[1]
 
 
 def test_stops_at_the_end_and_at_the_context(root: Path) -> None:
-    with open_session(root / "examples" / "tiny", Options(exact=True, length=16)) as session:
+    with open_session(root / "examples" / "tiny", RunOptions(exact=True, length=16)) as session:
         text, generation = text_of(session, "Once upon a time", 50)
         assert generation.stopped == "context" and len(generation.prompt) + len(generation.tokens) == 16
         session.tokenizer.end_of_generation = {generation.tokens[2]}

@@ -21,7 +21,7 @@ from quantcli.loader import open_model
 from quantcli.runner.cache import Cache, hadamard
 from quantcli.runner.network import Network
 from quantcli.runner.operations import Operations
-from quantcli.runner.session import Options, make_operations, open_session
+from quantcli.runner.session import RunOptions, make_operations, open_session
 
 COPIED = ("gemma3", "llama-quirks", "llama-tied-bias", "llama3", "phi3", "qwen3-moe")
 MUST = (
@@ -174,14 +174,14 @@ def test_tensors_that_contradict_the_metadata_are_errors(root: Path) -> None:
 
 def test_options_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="--exact"):
-        Options(exact=True, activations="q8")
+        RunOptions(exact=True, activations="q8")
     with pytest.raises(UsageError, match="no activations 'bf4'"):
-        Options(activations="bf4")
+        RunOptions(activations="bf4")
 
 
 def test_activations_follow_the_model(tiny_files: dict[str, Path]) -> None:
     for name, expected in (("BF16", "float"), ("Q4_K_M", "q8")):
         with open_session(tiny_files[name]) as session:
             assert session.activations == expected
-    with open_session(tiny_files["Q4_K_M"], Options(exact=True)) as session:
+    with open_session(tiny_files["Q4_K_M"], RunOptions(exact=True)) as session:
         assert (session.activations, session.network.kv_type) == ("float", "F32")

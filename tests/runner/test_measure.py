@@ -12,9 +12,9 @@ from quantcli.commands import convert
 from quantcli.errors import MissingFile, ShortText, UsageError, VocabularyMismatch
 from quantcli.evaluate import figures, likelihood
 from quantcli.runner import text
-from quantcli.runner.session import Options, Session, open_session
+from quantcli.runner.session import RunOptions, Session, open_session
 
-EXACT = Options(exact=True, length=64)
+EXACT = RunOptions(exact=True, length=64)
 
 
 def test_chunks_follow_llama_cpp() -> None:
@@ -117,7 +117,7 @@ def test_ids_beyond_the_vocabulary_are_an_error(root: Path) -> None:
 
 
 def measured(model: Path, text_file: Path, chunks: int, **options: object) -> float:
-    with open_session(model, Options(length=512, **options)) as session:
+    with open_session(model, RunOptions(length=512, **options)) as session:
         cut = text.chunks_of(session.tokenizer, text_file, 512, chunks=chunks)
         return likelihood.measure(session, cut)["perplexity"]["mean"]
 
