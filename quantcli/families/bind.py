@@ -11,12 +11,12 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from quantcli.errors import MissingTensors, ShapeMismatch, UnknownTensors, UnsupportedFile
 from quantcli.families.declaration import Family, TensorRule
 from quantcli.families.facts import Facts
 from quantcli.families.transforms import Node
+from quantcli.sources.tensor import SourceTensor
 
 _SHOWN = 10  # names in an error message
 _WRAPPER_PREFIXES = (
@@ -24,16 +24,15 @@ _WRAPPER_PREFIXES = (
     "model.text_model.", "text_model.",
 )  # fmt: skip
 _OTHER_MODALITIES = ("*vision*", "*visual*", "*audio*", "*multi_modal*", "*multimodal*", "*mm_projector*", "*image*")
-_PACKED = ("U8",)  # codes and scales of packed formats; other rules take floats only
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spec:
-    """One part of a rule: its weight, its bias, the whole of an exact name, or the partner of a packed tensor."""
+    """One part of a rule: its weight, its bias, or the whole of an exact name."""
 
     rule: TensorRule
-    part: str  # "weight", "bias", "partner"
+    part: str  # "weight", "bias"
     source: str  # full name with {layer} and {expert}
     target: str
 
@@ -52,12 +51,13 @@ class Bound:
     name: str
     spec: Spec
     layer: int
-    parts: dict[int, Any] = field(default_factory=dict)
-    partner: Any = None
+    parts: dict[int, SourceTensor] = field(default_factory=dict)
     order: int = 0  # position of the last source tensor that went into it
 
 
-def bind(family: Family, facts: Facts, sources: Sequence[Any], wrapped: bool, where: str) -> tuple[list[Bound], int]:
+def bind(
+    family: Family, facts: Facts, sources: Sequence[SourceTensor], wrapped: bool, where: str
+) -> tuple[list[Bound], int]:
     """The GGUF tensors of a checkpoint, in the order of their sources, and how many of other modalities were left out.
 
     ``sources`` in the order in which llama.cpp's converter meets them (files in order, names sorted).
@@ -85,13 +85,12 @@ class _Matcher:
             self.by_key.setdefault(_key(spec.source), []).append(spec)
         self.ignored = family.ignored + tuple(pattern for pattern, fact in family.ignored_if if facts[fact])
         self.bound: dict[str, Bound] = {}
-        self.partners: dict[str, Any] = {}
         self.found: Counter[Spec] = Counter()
         self.prefixes: Counter[str] = Counter()
         self.unknown: list[str] = []
         self.left_out = 0
 
-    def take(self, tensor: Any, position: int) -> None:
+    def take(self, tensor: SourceTensor, position: int) -> None:
         """Give one source tensor its place."""
         name, prefix = self._plain(tensor.name)
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
@@ -111,12 +110,9 @@ class _Matcher:
         if specs and not all(self._place(spec, layer, expert, tensor, position) for spec in specs):
             self.unknown.append(tensor.name)
 
-    def _place(self, spec: Spec, layer: int, expert: int, tensor: Any, position: int) -> bool:
+    def _place(self, spec: Spec, layer: int, expert: int, tensor: SourceTensor, position: int) -> bool:
         """False when the place is taken (two spellings of one name)."""
         _check(tensor, spec, self.facts)
-        if spec.part == "partner":
-            self.found[spec] += 1
-            return self.partners.setdefault(spec.name(layer), tensor) is tensor
         name = spec.target.replace("{layer}", str(layer))
         bound = self.bound.setdefault(name, Bound(name, spec, layer))
         if bound.spec is not spec or expert in bound.parts:
@@ -192,9 +188,8 @@ class _Matcher:
         for layer in self._layers(spec):
             bound = self.bound.get(spec.target.replace("{layer}", str(layer)))
             for expert in experts:
-                name = spec.name(layer, expert)
-                if name not in self.partners if spec.part == "partner" else not (bound and expert in bound.parts):
-                    yield prefix + name
+                if not (bound and expert in bound.parts):
+                    yield prefix + spec.name(layer, expert)
 
     # ---- order
 
@@ -203,8 +198,6 @@ class _Matcher:
         rank = {spec: number for number, spec in enumerate(self.specs)}
         last: Counter[int] = Counter()
         for one in self.bound.values():
-            if one.spec.rule.partner:
-                one.partner = self.partners[one.spec.rule.partner.replace("{layer}", str(one.layer))]
             if "{expert}" in one.spec.source:
                 last[one.layer] = max(last[one.layer], one.order)
         for one in self.bound.values():
@@ -215,7 +208,7 @@ class _Matcher:
 
 def build(bound: Bound, facts: Facts) -> Node:
     """The lazy rows of one GGUF tensor."""
-    from quantcli.views.readers import Stacked, Stored
+    from quantcli.views import Stacked
 
     rule = bound.spec.rule
     transform = rule.transform
@@ -223,7 +216,7 @@ def build(bound: Bound, facts: Facts) -> Node:
         transform = None
     nodes = []
     for _, tensor in sorted(bound.parts.items()):
-        node = Node(tuple(tensor.shape), Stored(tensor), Stored(bound.partner) if bound.partner else None)
+        node = Node(tensor.shape, tensor.reader())
         try:
             nodes.append(transform.apply(node, facts) if transform else node)
         except ShapeMismatch as error:
@@ -241,8 +234,6 @@ def _specs(rule: TensorRule) -> list[Spec]:
         specs = [Spec(rule, "weight", rule.source + ".weight", rule.target + ".weight")]
         if rule.bias != "none":
             specs.append(Spec(rule, "bias", rule.source + ".bias", rule.target + ".bias"))
-    if rule.partner:
-        specs.append(Spec(rule, "partner", rule.partner, rule.target))
     return specs
 
 
@@ -260,19 +251,18 @@ def _keys(name: str) -> Iterator[tuple[str, list[int]]]:
             yield key, [int(parts[i]) for i in chosen]
 
 
-def _check(tensor: Any, spec: Spec, facts: Facts) -> None:
+def _check(tensor: SourceTensor, spec: Spec, facts: Facts) -> None:
     """Raises ShapeMismatch, UnsupportedFile."""
     rule = spec.rule
-    allowed = _PACKED if rule.partner else _FLOATS
-    if tensor.dtype not in allowed:
+    if tensor.type is None or tensor.type.kind == "integer":
         raise UnsupportedFile(
-            f"is of type {tensor.dtype}; {', '.join(allowed)} can be read here",
+            f"is of type {tensor.dtype}; {', '.join(_FLOATS)} can be read here",
             where=tensor.where,
             hint="quantized checkpoints of this kind cannot be converted; use the original weights",
         )
-    declared = {"partner": rule.partner_shape, "bias": rule.shape[rule.bias_axis : rule.bias_axis + 1 or None]}
-    expected = tuple(facts.size(size) for size in declared.get(spec.part, rule.shape))
-    if tuple(tensor.shape) != expected:
+    declared = rule.shape[rule.bias_axis : rule.bias_axis + 1 or None] if spec.part == "bias" else rule.shape
+    expected = tuple(facts.size(size) for size in declared)
+    if tensor.shape != expected:
         raise ShapeMismatch(
             f"has the shape {list(tensor.shape)}, config.json asks for {list(expected)}",
             where=tensor.where,

@@ -38,8 +38,7 @@ class TensorRule:
     Names hold ``{layer}`` and ``{expert}``; a leading "model." of the checkpoint is not written. ``shape`` is the
     checkpoint's (torch order). Where ``exact`` is false both names get ".weight", and a ".bias" beside it is taken
     along (``bias``: "optional", "required" or "none"; it passes through those transforms that move rows).
-    ``layers`` names a fact, a function (layer) -> bool: the layers that have this rule. ``partner`` is a second source
-    tensor that the transform reads (scales beside packed codes), with its ``partner_shape``. ``depth`` names the fact
+    ``layers`` names a fact, a function (layer) -> bool: the layers that have this rule. ``depth`` names the fact
     that counts the layers of this rule (an encoder-decoder has two). ``optional`` may name a fact: absence is fine when
     it is true. A rule with ``when`` only exists when that fact is true. A bias has ``shape[bias_axis]`` elements.
     """
@@ -54,8 +53,6 @@ class TensorRule:
     exact: bool = False
     layers: str | None = None
     depth: str = "layers"
-    partner: str | None = None
-    partner_shape: tuple[str | int, ...] = ()
     when: str | None = None
 
 
@@ -130,7 +127,6 @@ class Family:
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
     ignored_if: tuple[tuple[str, str], ...] = ()  # (pattern, fact): left out when the fact is true
     prefixes: tuple[str, ...] = ("model.",)
-    packed: tuple[str, ...] = ()  # quantization methods of config.json that the rules can read
     skip_layers_beyond: bool = False  # tensors of layers after the last one are left out (multi-token heads)
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None = None  # hints that depend on the config
     cut_embeddings: bool = False  # token_embd rows beyond the tokenizer's size are cut

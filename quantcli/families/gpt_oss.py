@@ -1,19 +1,17 @@
 """gpt-oss: attention sinks, windows on every other layer, experts with gate and up rows interleaved (even, odd).
 
-The released weights pack the experts as MXFP4; they are repacked without loss.
+The released weights pack the experts as MXFP4 (sources/packed/mxfp4.py); they are copied without loss.
 """
 
 from __future__ import annotations
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, Graph, TensorRule
-from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count
-from quantcli.families.transforms import Transform, regrouped, repacked_mxfp4, shaped, transposed
+from quantcli.families.transforms import Transform, regrouped, shaped, transposed
 from quantcli.vocab import VocabHints
 
 EXPERTS = "layers.{layer}.mlp.experts."
-BLOCK = 32  # values under one scale
 
 
 def every_second(first: int) -> Transform:
@@ -21,28 +19,13 @@ def every_second(first: int) -> Transform:
     return regrouped(("experts", "expert_ff", 2), pick={2: (first, first + 1, 1)})
 
 
-def groups(fact: str, name: str) -> object:
-    def count_groups(facts: Facts) -> int:
-        if facts.packed and facts[fact] % BLOCK:
-            raise bad(name, f"{facts[fact]} is no multiple of {BLOCK}, which MXFP4 needs")
-        return facts[fact] // BLOCK
-
-    return count_groups
-
-
-def expert_rules(kind: str, first: int) -> tuple[TensorRule, ...]:
-    """Gate or up: as floats [in, 2 * out] or packed, and the bias."""
+def gate_or_up(kind: str, first: int) -> tuple[TensorRule, ...]:
+    """Weight [in, 2 * out] and bias of gate or up, which share their tensors."""
     weight, bias = f"blk.{{layer}}.ffn_{kind}_exps.weight", f"blk.{{layer}}.ffn_{kind}_exps.bias"
-    stack = shaped("experts", "expert_ff", "hidden")
     return (
         TensorRule(
             EXPERTS + "gate_up_proj", weight, ("experts", "hidden", "2*expert_ff"),
-            transposed() | every_second(first) | stack, exact=True, when="unpacked",
-        ),
-        TensorRule(
-            EXPERTS + "gate_up_proj_blocks", weight, ("experts", "2*expert_ff", "hidden_groups", 16),
-            repacked_mxfp4() | every_second(first) | stack, exact=True, when="packed",
-            partner=EXPERTS + "gate_up_proj_scales", partner_shape=("experts", "2*expert_ff", "hidden_groups"),
+            transposed() | every_second(first) | shaped("experts", "expert_ff", "hidden"), exact=True,
         ),
         TensorRule(
             EXPERTS + "gate_up_proj_bias", bias, ("experts", "2*expert_ff"),
@@ -54,12 +37,7 @@ def expert_rules(kind: str, first: int) -> tuple[TensorRule, ...]:
 DOWN = (
     TensorRule(
         EXPERTS + "down_proj", "blk.{layer}.ffn_down_exps.weight", ("experts", "expert_ff", "hidden"),
-        transposed(), exact=True, when="unpacked",
-    ),
-    TensorRule(
-        EXPERTS + "down_proj_blocks", "blk.{layer}.ffn_down_exps.weight", ("experts", "hidden", "ff_groups", 16),
-        repacked_mxfp4(), exact=True, when="packed",
-        partner=EXPERTS + "down_proj_scales", partner_shape=("experts", "hidden", "ff_groups"),
+        transposed(), exact=True,
     ),
     TensorRule(EXPERTS + "down_proj_bias", "blk.{layer}.ffn_down_exps.bias", ("experts", "hidden"), exact=True),
 )  # fmt: skip
@@ -80,10 +58,6 @@ GPT_OSS = Family(
         **decoder.EXPERT_FACTS,
         "expert_ff": lambda facts: facts.ff,
         "window": count("sliding_window", default=128),
-        "packed": lambda facts: facts.config.get("quantization_config") is not None,
-        "unpacked": lambda facts: not facts.packed,
-        "hidden_groups": groups("hidden", "hidden_size"),
-        "ff_groups": groups("ff", "intermediate_size"),
     },
     metadata=decoder.METADATA
     + decoder.EXPERT_COUNTS
@@ -99,10 +73,9 @@ GPT_OSS = Family(
     + decoder.OUT_PROJECTION
     + decoder.router("mlp.router")
     + DOWN
-    + expert_rules("gate", 0)
-    + expert_rules("up", 1),
+    + gate_or_up("gate", 0)
+    + gate_or_up("up", 1),
     ignored=decoder.IGNORED,
-    packed=("mxfp4",),
     vocab=VocabHints("gpt-oss"),
     graph=Graph(
         rope="neox",

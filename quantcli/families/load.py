@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from quantcli import vocab
-from quantcli.errors import QuantcliError, UnsupportedFile
+from quantcli.errors import QuantcliError
 from quantcli.families import bind, catalogue, metadata
 from quantcli.families.declaration import Family
-from quantcli.families.facts import Facts, bad, settle
+from quantcli.families.facts import Facts, settle
 from quantcli.ggml import tensor_types
 from quantcli.model import Model, ModelTensor
+from quantcli.sources.tensor import SourceTensor
 
 if TYPE_CHECKING:
     from quantcli.ggml.tensor_types import TensorType
@@ -39,12 +40,12 @@ def load_checkpoint(
     config_path = str(checkpoint.folder / "config.json")
     try:
         family, config, wrapped = catalogue.choose(checkpoint.config, architecture)
-        check_packing(family, config)
+        checkpoint.check_packing()
         facts = settle(family.facts, config, checkpoint.json)
     except QuantcliError as error:
         error.where = config_path if error.where == "config.json" else error.where
         raise
-    sources = converter_order(checkpoint)
+    sources = checkpoint.logical_tensors
     bound, left_out = bind.bind(family, facts, sources, wrapped, str(checkpoint.folder))
     hints = family.vocab_for(facts, family.vocab) if family.vocab_for else family.vocab
     tokens, notes = vocab.load(
@@ -76,36 +77,14 @@ def load_checkpoint(
     )
 
 
-def check_packing(family: Family, config: Mapping[str, Any]) -> None:
-    """Raises UnsupportedFile for a quantized checkpoint whose packing the family does not read."""
-    settings = config.get("quantization_config")
-    if settings is None:
-        return
-    method = settings.get("quant_method") if isinstance(settings, Mapping) else None
-    if not isinstance(method, str):
-        raise bad("quantization_config", "has no quant_method")
-    if method not in family.packed:
-        raise UnsupportedFile(
-            f"the weights are already quantized ({method})",
-            where="config.json",
-            hint="convert the original checkpoint in BF16 or F16",
-        )
-
-
-def converter_order(checkpoint: Checkpoint) -> list[Any]:
-    """All source tensors as llama.cpp's converter meets them: files in order, names sorted within each."""
-    position = {name: number for number, name in enumerate(checkpoint.tensor_files)}
-    return sorted(checkpoint.tensors.values(), key=lambda tensor: (position[tensor.file.name], tensor.name))
-
-
-def guess_float(sources: Sequence[Any]) -> TensorType:
+def guess_float(sources: Sequence[SourceTensor]) -> TensorType:
     """What ``--outtype auto`` means: the first half-precision matrix decides; F16 where there is none."""
     found = (tensor.dtype for tensor in sources if len(tensor.shape) >= 2 and tensor.dtype in ("BF16", "F16"))
     return tensor_types.BY_NAME[next(found, "F16")]
 
 
 def make_tensors(
-    checkpoint: Checkpoint, family: Family, facts: Facts, bound: Sequence[bind.Bound], sources: Sequence[Any]
+    checkpoint: Checkpoint, family: Family, facts: Facts, bound: Sequence[bind.Bound], sources: Sequence[SourceTensor]
 ) -> tuple[list[ModelTensor], TensorType]:
     """The generated tensors, then those of the checkpoint; and the default float type."""
     default = guess_float(sources)
@@ -134,7 +113,7 @@ def make_tensors(
 
 def cut(node: Any, rows: int) -> Any:
     """The first ``rows`` rows of a matrix."""
-    from quantcli.views.readers import Span
+    from quantcli.views import Span
 
     if rows >= node.shape[0]:
         return node
@@ -145,7 +124,7 @@ def generated(name: str, values: Sequence[float] | None) -> ModelTensor | None:
     """A tensor of computed numbers, in F32."""
     if values is None:
         return None
-    from quantcli.views.readers import Generated
+    from quantcli.views import Generated
 
     f32 = tensor_types.BY_NAME["F32"]
     return ModelTensor(name, (len(values),), f32, f32, True, Generated(values), "computed from config.json")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy
 
     from quantcli.families.facts import Facts
-    from quantcli.views.readers import Reader
+    from quantcli.views import Reader
 
 Dimension = str | int
 
@@ -29,7 +29,6 @@ class Node:
 
     shape: tuple[int, ...]
     reader: Reader
-    partner: Reader | None = None  # the second source tensor of a pair (packed codes and their scales)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def regrouped(
     """
 
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.views.readers import Reshaped, Span, Strided
+        from quantcli.views import Reshaped, Span, Strided
 
         vector = len(node.shape) == 1
         reader = Reshaped(node.reader, 1) if vector else node.reader
@@ -106,7 +105,7 @@ def shaped(*dims: Dimension) -> Transform:
     """The same elements in another shape."""
 
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.views.readers import Reshaped
+        from quantcli.views import Reshaped
 
         shape = tuple(facts.size(size) for size in dims)
         same = shape[-1] == node.reader.columns
@@ -119,10 +118,10 @@ def transposed() -> Transform:
     """The last two dimensions exchanged."""
 
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.views.readers import Transposed
+        from quantcli.views import transpose
 
         *lead, height, width = node.shape
-        return Node((*lead, width, height), Transposed(node.reader, math.prod(lead)))
+        return Node((*lead, width, height), transpose(node.reader, math.prod(lead)))
 
     return Transform("transposed", apply, moves_rows=False)
 
@@ -131,7 +130,7 @@ def joined(*parts: Transform) -> Transform:
     """The results of several transforms of the same tensor, one below the other."""
 
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.views.readers import Reshaped, Stacked
+        from quantcli.views import Reshaped, Stacked
 
         nodes = [part.apply(node, facts) for part in parts]
         count = sum(one.shape[0] for one in nodes)
@@ -162,19 +161,8 @@ def negative_exp() -> Transform:
 
 def _mapped(name: str, function: Callable[[numpy.ndarray], None]) -> Transform:
     def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.views.readers import Mapped
+        from quantcli.views import Mapped
 
         return replace(node, reader=Mapped(node.reader, function))
 
     return Transform(name, apply, moves_rows=False)
-
-
-def repacked_mxfp4() -> Transform:
-    """Codes [experts, rows, groups, 16] with the partner's scales [experts, rows, groups] as MXFP4 blocks."""
-
-    def apply(node: Node, facts: Facts) -> Node:
-        from quantcli.views.readers import Repacked
-
-        return Node((*node.shape[:-2], node.shape[-2] * 32), Repacked(node.reader, node.partner))
-
-    return Transform("repacked_mxfp4", apply, moves_rows=False)

@@ -10,11 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from quantcli.errors import MalformedFile, MissingFile, UnsupportedFile
+from quantcli.errors import BadConfig, MalformedFile, MissingFile, UnsupportedFile
 from quantcli.sources import safetensors
 from quantcli.sources.files import inside, read_small
 from quantcli.sources.gguf import is_hash
 from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, parse, parse_object
+from quantcli.sources.packed import formats
+from quantcli.sources.tensor import SourceTensor
 
 # The small files that a model is made from, and how large each may be.
 SMALL_FILES: dict[str, int] = {
@@ -114,8 +116,43 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> dict[str, safetensors.SourceTensor]:
-        """All tensors by name. Raises what `safetensors.open_safetensors` raises."""
+        """All tensors by name, as they are stored. Raises what `safetensors.open_safetensors` raises."""
         return safetensors.merge(self._open())
+
+    @cached_property
+    def quantization(self) -> object:
+        """quantization_config of config.json, also of the language model's part of it; None where there is none."""
+        inner = self.config.get("text_config")
+        found = inner.get("quantization_config") if isinstance(inner, dict) else None
+        return self.config.get("quantization_config") if found is None else found
+
+    @cached_property
+    def packing(self) -> formats.Packing | None:
+        """How the weights are packed; None where config.json says nothing of it.
+
+        Raises UnsupportedFile for a way that no format reads (also where nothing packed is there), BadConfig.
+        """
+        if self.quantization is None:
+            return None
+        try:
+            return formats.find(self.quantization, lambda: self.tensors)
+        except (UnsupportedFile, BadConfig) as error:
+            error.where = str(self.folder / error.where) if error.where == "config.json" else error.where
+            raise
+
+    def check_packing(self) -> None:
+        """Raises what ``packing`` raises; an unknown way of packing is said before anything is read."""
+        _ = self.packing
+
+    @cached_property
+    def logical_tensors(self) -> list[SourceTensor]:
+        """All tensors, unpacked, as llama.cpp's converter meets them: files in order, names sorted within each.
+
+        A packed group stands where its codes do. Raises what ``tensors``, ``packing`` and `Packing.unpack` raise.
+        """
+        position = {name: number for number, name in enumerate(self.tensor_files)}
+        stored = sorted(self.tensors.values(), key=lambda tensor: (position[tensor.file.name], tensor.name))
+        return [*stored] if self.packing is None else self.packing.unpack(stored)
 
     @property
     def files(self) -> list[str]:

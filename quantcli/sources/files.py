@@ -5,6 +5,7 @@ Mapped pages would count as resident memory, so everything goes through ``pread`
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -19,7 +20,8 @@ from types import TracebackType
 import numpy
 
 from quantcli.errors import MalformedFile, MissingFile, UnsafePath, UnsupportedFile
-from quantcli.ggml.tensor_types import TensorType, row_bytes
+from quantcli.ggml.tensor_types import BY_NAME, TensorType, row_bytes
+from quantcli.views import Stored
 
 PIECE_BYTES = 4 << 20  # of stored bytes that are decoded at a time: bounds the scratch buffer of a thread
 _scratch = threading.local()
@@ -39,10 +41,8 @@ def allow_open_files() -> None:
     """Raise this process' limit of open files as far as it may: models come in hundreds of shards, usual is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        try:
+        with contextlib.suppress(OSError, ValueError):  # macOS claims no limit and has one
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):  # macOS claims no limit and has one
-            pass
 
 
 def check_regular(path: Path) -> int:
@@ -195,16 +195,20 @@ class StoredTensor:
         """Bytes of one row; 0 for a tensor without elements."""
         return self.nbytes // self.rows if self.rows else 0
 
-    def read_bytes(self, start: int, stop: int, out: memoryview | None = None) -> bytearray | memoryview:
+    def read_bytes(self, start: int, stop: int, out: memoryview | None = None) -> memoryview:
         """Bytes ``start`` to ``stop`` of the tensor, into ``out`` if given."""
         if not 0 <= start <= stop <= self.nbytes:
             raise IndexError(f"{self.where}: bytes {start} to {stop} of {self.nbytes}")
         if out is None:
-            return self.file.read(self.offset + start, stop - start)
+            return memoryview(self.file.read(self.offset + start, stop - start))
         self.file.read_into(out[: stop - start], self.offset + start)
         return out[: stop - start]
 
-    def read_raw(self, start: int, stop: int) -> bytearray | memoryview:
+    def reader(self) -> Stored:
+        """The lazy view of all rows. A dtype that is no weight is seen as bytes: packed codes are only moved."""
+        return Stored(self, self.type or BY_NAME["I8"])
+
+    def read_raw(self, start: int, stop: int) -> memoryview:
         """The stored bytes of rows ``start`` to ``stop``."""
         return self.read_bytes(start * self.row_bytes, stop * self.row_bytes)
 
@@ -232,7 +236,7 @@ class StoredTensor:
         """Elements from ``first`` on into flat ``out``; blocks never straddle rows, so rows need no care here."""
         begin = self.offset + first // kind.block * kind.bytes
         if kind.name == "F32":
-            self.file.read_into(memoryview(out).cast("B"), begin)
+            self.file.read_into(out.data.cast("B"), begin)
             return
         from quantcli.ggml import kernels  # headers can be looked at where the kernels are not built
 
@@ -240,14 +244,14 @@ class StoredTensor:
         for done in range(0, len(out), step):
             piece = out[done : done + step]
             raw = scratch(row_bytes(kind, len(piece)))
-            self.file.read_into(memoryview(raw), begin + done // kind.block * kind.bytes)
+            self.file.read_into(raw.data, begin + done // kind.block * kind.bytes)
             kernels.decode(kind.id, raw, 1, len(piece), out=piece.reshape(1, -1))
 
 
-HINTS = {
-    name: "FP8 checkpoints cannot be read yet: take the BF16 version of the model"
-    for name in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
-}
+HINTS = dict.fromkeys(
+    ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
+    "FP8 checkpoints cannot be read yet: take the BF16 version of the model",
+)
 
 
 def view(shape: Sequence[int]) -> tuple[int, int]:

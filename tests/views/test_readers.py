@@ -12,7 +12,8 @@ from quantcli.errors import ShapeMismatch
 from quantcli.families import transforms as t
 from quantcli.families.facts import Facts
 from quantcli.families.transforms import Node
-from quantcli.views.readers import Repacked, Stacked, Stored
+from quantcli.ggml import kernels, tensor_types
+from quantcli.views import Stacked, Stored, Transposed, transpose
 
 FACTS = Facts({}, lambda name: None)
 FACTS.update(heads=4, kv_heads=2, head_dim=6, group=2, experts=3, ff=5, columns=7, start=5)
@@ -38,8 +39,9 @@ def source(*shape: int, dtype: str = "F32", limit: int | None = None) -> tuple[N
         out[:] = found
         return out
 
-    tensor = SimpleNamespace(shape=shape, dtype=dtype, read_bytes=read_bytes, read_rows=read_rows)
-    return Node(shape, Stored(tensor)), values
+    rows = math.prod(shape[:-1])
+    tensor = SimpleNamespace(rows=rows, columns=columns, read_bytes=read_bytes, read_rows=read_rows)
+    return Node(shape, Stored(tensor, tensor_types.BY_NAME[dtype])), values
 
 
 def check(node: Node, wanted: numpy.ndarray) -> None:
@@ -150,19 +152,21 @@ def test_a_grid_that_does_not_fit() -> None:
         t.permuted("heads").apply(node, FACTS)
 
 
-def test_repacked_mxfp4() -> None:
-    """Values 2b and 2b + 1 of source byte b end up in the nibbles that GGUF's block order wants."""
-    rng = numpy.random.default_rng(2)
-    values = rng.integers(0, 16, (6, 2, 32), numpy.uint8)  # rows, groups, codes
-    scales = rng.integers(0, 256, (6, 2), numpy.uint8)
-    packed = values[..., 0::2] | values[..., 1::2] << 4
+def test_transposed_twice_is_the_same_view() -> None:
+    node, _ = source(3, 7, 10, dtype="F16")
+    once = transpose(node.reader, 3)
+    assert isinstance(once, Transposed) and transpose(once, 3) is node.reader
+    assert isinstance(transpose(once, 1), Transposed)  # other matrices: nothing to undo
 
-    def stored(data: numpy.ndarray) -> Stored:
-        raw = data.tobytes()
-        return Stored(SimpleNamespace(shape=data.shape, dtype="U8", read_bytes=lambda a, b, out=None: raw[a:b]))
 
-    blocks = numpy.frombuffer(bytes(Repacked(stored(packed), stored(scales)).read_raw(0, 6)), numpy.uint8)
-    blocks = blocks.reshape(6, 2, 17)
-    assert numpy.array_equal(blocks[..., 0], scales)
-    assert numpy.array_equal(blocks[..., 1:] & 15, values[..., :16])
-    assert numpy.array_equal(blocks[..., 1:] >> 4, values[..., 16:])
+def test_blocks_are_decoded_to_be_transposed() -> None:
+    """Q8_0 has no single elements: the transpose has float32, whatever slab is read."""
+    values = numpy.random.default_rng(3).normal(size=(4, 64)).astype(numpy.float32)
+    raw = kernels.encode(tensor_types.BY_NAME["Q8_0"].id, values).tobytes()
+    tensor = SimpleNamespace(rows=4, columns=64, read_bytes=lambda start, stop, out=None: raw[start:stop])
+    blocks = Stored(tensor, tensor_types.BY_NAME["Q8_0"])
+    wanted = kernels.decode(tensor_types.BY_NAME["Q8_0"].id, raw, 4, 64)
+    view = transpose(blocks, 2)
+    assert not view.raw and view.stored.name == "F32" and (view.rows, view.columns) == (128, 2)
+    check(Node((128, 2), view), wanted.reshape(2, 2, 64).swapaxes(1, 2).reshape(128, 2))
+    assert transpose(view, 2) is blocks

@@ -1,0 +1,28 @@
+"""Packed checkpoints: a group of stored tensors (codes, scales, zero points ...) is one logical tensor.
+
+A checkpoint that says ``quantization_config`` in its config.json keeps its matrices in parts. Before a family sees
+them, `formats.unpack` puts every group together: the parts leave the list of tensors, and in the place of the codes
+stands what the unpacked checkpoint would hold, with its name, its shape and rows that can be read lazily. Families know
+nothing of packing.
+
+A format is one file here and one line in `formats.FORMATS`. The file ends with a `group.Format`:
+
+- ``method``: the ``quant_method`` that config.json names. Several formats may share one.
+- ``recognise(settings, tensors)``: whether these settings and these tensors (by name) are of this format. The method
+  fits already; look at the rest (number of bits, strategy, ``format``, version) and at what is really there.
+- ``parts``: the endings of the stored names, the codes' first. A group is all tensors with one name before these
+  endings. ``marks`` are those of which each alone shows that there is a group: only the scales, where the codes have a
+  usual name such as ``.weight`` and single layers may be left unpacked. ``optional`` are the parts that may be missing.
+- ``logical(settings, group)``: checks the parts' dtypes and shapes (`group.check`) and gives the tensors that the group
+  stands for, usually one.
+
+What ``logical`` gives is a `tensor.LogicalTensor` around a view (`views.Reader`):
+
+- A format that is also a tensor type (MXFP4, NVFP4) gives a view whose ``stored`` is this type and whose ``gather``
+  moves bits only: such rows are copied into the output without being decoded. Row permutations of families work on it
+  as on any other. Scales that stay apart in GGUF are tensors of their own, the second of the group.
+- Every other format decodes to float32 in ``read_rows`` (one rounding, in the order that the format's authors
+  define) and says so with ``stored`` F32. It reads only the parts of codes and scales that its rows need.
+- Where the unpacked tensor is the transpose of what is packed, ``views.transpose`` goes around the view. A
+  family that turns it back meets the packed rows again, undecoded.
+"""

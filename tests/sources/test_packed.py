@@ -1,0 +1,184 @@
+"""Packed checkpoints: groups become logical tensors, against numpy and against what llama.cpp's converter wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy
+import pytest
+import safetensors.numpy
+
+from quantcli import families
+from quantcli.errors import BadConfig, MalformedFile, MissingTensors, QuantcliError, ShapeMismatch, UnsupportedFile
+from quantcli.ggml import kernels, tensor_types
+from quantcli.sources.checkpoint import Checkpoint
+from quantcli.sources.packed import formats
+
+MXFP4 = tensor_types.BY_NAME["MXFP4"]
+NAME = "model.layers.0.mlp.experts.down_proj"
+LEVELS = numpy.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], numpy.float32)  # E2M1
+
+
+def packed(experts: int = 3, rows: int = 6, groups: int = 2, seed: int = 2) -> dict[str, numpy.ndarray]:
+    """Random codes and scales of one tensor, and one that is not packed."""
+    rng = numpy.random.default_rng(seed)
+    return {
+        f"{NAME}_bias": rng.normal(size=(experts, rows)).astype(numpy.float32),
+        f"{NAME}_blocks": rng.integers(0, 256, (experts, rows, groups, 16), numpy.uint8),
+        f"{NAME}_scales": rng.integers(100, 150, (experts, rows, groups), numpy.uint8),
+    }
+
+
+SETTINGS = {"quant_method": "mxfp4"}
+
+
+def folder(path: Path, tensors: dict[str, numpy.ndarray], settings: object = SETTINGS) -> Checkpoint:
+    path.mkdir(exist_ok=True)
+    (path / "config.json").write_text(json.dumps({"quantization_config": settings} if settings is not None else {}))
+    safetensors.numpy.save_file(tensors, path / "model.safetensors")
+    return Checkpoint(path)
+
+
+def values_of(tensors: dict[str, numpy.ndarray]) -> numpy.ndarray:
+    """The weights [experts, rows, columns] that codes and scales mean: low nibble first, power of two per 32."""
+    codes, scales = tensors[f"{NAME}_blocks"], tensors[f"{NAME}_scales"].astype(numpy.int32) - 127
+    levels = LEVELS[numpy.stack([codes & 15, codes >> 4], axis=-1)].reshape(*scales.shape, 32)
+    return numpy.ldexp(levels, scales[..., None]).reshape(*scales.shape[:-1], -1)
+
+
+# ---- one logical tensor
+
+
+def test_a_group_is_one_tensor_in_the_place_of_its_codes(tmp_path: Path) -> None:
+    with folder(tmp_path, packed()) as checkpoint:
+        assert [tensor.name for tensor in checkpoint.logical_tensors] == [f"{NAME}_bias", NAME]
+        assert sorted(checkpoint.tensors) == [f"{NAME}_bias", f"{NAME}_blocks", f"{NAME}_scales"]
+        tensor = checkpoint.logical_tensors[1]
+        assert tensor.shape == (3, 64, 6) and tensor.origin == f"model.safetensors: {NAME}_blocks"
+
+
+def test_values_are_those_of_numpy(tmp_path: Path) -> None:
+    tensors = packed()
+    wanted = values_of(tensors).swapaxes(1, 2).reshape(3 * 64, 6)
+    with folder(tmp_path, tensors) as checkpoint:
+        tensor = checkpoint.logical_tensors[1]
+        for start, stop in ((0, 192), (0, 1), (60, 70), (191, 192)):
+            assert numpy.array_equal(tensor.read_rows(start, stop), wanted[start:stop])
+
+
+def test_turned_back_the_blocks_come_through(tmp_path: Path) -> None:
+    """Values 2b and 2b + 1 of source byte b end up in the nibbles that GGUF's block order wants, in any row order."""
+    from quantcli.views import Strided, transpose
+
+    tensors = packed()
+    codes = tensors[f"{NAME}_blocks"]
+    nibbles = numpy.stack([codes & 15, codes >> 4], axis=-1).reshape(18, 2, 32)
+    with folder(tmp_path, tensors) as checkpoint:
+        view = transpose(checkpoint.logical_tensors[1].reader(), 3)
+        assert view.raw and view.stored is MXFP4 and (view.rows, view.columns) == (18, 64)
+        blocks = numpy.frombuffer(bytes(view.read_raw(0, 18)), numpy.uint8).reshape(18, 2, 17)
+        odd = numpy.frombuffer(bytes(Strided(view, (9,), (2,), 1).read_raw(0, 9)), numpy.uint8).reshape(9, 2, 17)
+        second = view.gather(numpy.arange(18), slice(32, 64))
+    assert numpy.array_equal(blocks[..., 0], tensors[f"{NAME}_scales"].reshape(18, 2))
+    assert numpy.array_equal(blocks[..., 1:] & 15, nibbles[..., :16])
+    assert numpy.array_equal(blocks[..., 1:] >> 4, nibbles[..., 16:])
+    assert numpy.array_equal(odd, blocks[1::2]) and numpy.array_equal(second, blocks[:, 1])
+    decoded = kernels.decode(MXFP4.id, blocks.tobytes(), 18, 64)
+    assert numpy.array_equal(decoded, values_of(tensors).reshape(18, 64))
+
+
+def test_gpt_oss_has_the_recorded_bytes(shared: Path) -> None:
+    """The experts of the packed checkpoint are copied: the sha256 of each is that of llama.cpp's converter."""
+    path = shared / "arch" / "gpt-oss-mxfp4"
+    expected = {row["name"]: row for row in json.loads((path / "expected.json").read_text())["tensors"]}
+    with Checkpoint(path) as checkpoint:
+        model = families.load_checkpoint(checkpoint)
+        experts = [tensor for tensor in model.tensors if tensor.name.endswith("_exps.weight")]
+        assert len(experts) == 6
+        for tensor in experts:
+            assert tensor.raw and tensor.stored is MXFP4
+            digest = hashlib.sha256(tensor.reader.read_raw(0, tensor.rows)).hexdigest()
+            assert digest == expected[tensor.name]["sha256"], tensor.name
+
+
+# ---- what does not fit
+
+
+def without(name: str) -> dict[str, numpy.ndarray]:
+    return {key: value for key, value in packed().items() if key != name}
+
+
+BROKEN: list[tuple[dict[str, numpy.ndarray], type[QuantcliError], str, str]] = [
+    (without(f"{NAME}_scales"), MissingTensors, f"{NAME}_scales is missing", f"{NAME}_blocks"),
+    (without(f"{NAME}_blocks") | {"x_blocks": packed()[f"{NAME}_blocks"], "x_scales": packed()[f"{NAME}_scales"]},
+     MissingTensors, f"{NAME}_blocks is missing", f"{NAME}_scales"),
+    (packed() | {f"{NAME}_scales": packed(groups=3)[f"{NAME}_scales"]},
+     ShapeMismatch, r"shape \[3, 6, 3\], the packed weights ask for \[3, 6, 2\]", f"{NAME}_scales"),
+    (packed() | {f"{NAME}_blocks": numpy.zeros((3, 6, 2, 8), numpy.uint8)},
+     ShapeMismatch, r"\[3, 6, 2, 8\], MXFP4 has", f"{NAME}_blocks"),
+    (packed() | {f"{NAME}_blocks": numpy.zeros(16, numpy.uint8)}, ShapeMismatch, r"\[16\]", f"{NAME}_blocks"),
+    (packed() | {f"{NAME}_blocks": numpy.zeros((3, 6, 2, 16), numpy.float16)},
+     UnsupportedFile, "of type F16; U8 can be read", f"{NAME}_blocks"),
+    (packed() | {f"{NAME}_scales": numpy.zeros((3, 6, 2), numpy.float32)},
+     UnsupportedFile, "of type F32; U8 can be read", f"{NAME}_scales"),
+    (packed() | {NAME: numpy.zeros((3, 64, 6), numpy.float32)}, MalformedFile, "packed and unpacked", f"{NAME}_blocks"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tensors", "error", "words", "named"), BROKEN)
+def test_broken_groups(
+    tensors: dict[str, numpy.ndarray], error: type[QuantcliError], words: str, named: str, tmp_path: Path
+) -> None:
+    with folder(tmp_path, tensors) as checkpoint, pytest.raises(error, match=words) as caught:
+        list(checkpoint.logical_tensors)
+    assert (caught.value.where or "").endswith(f"tensor {named}")
+
+
+PLAIN = {"a": numpy.zeros((2, 4), numpy.float16)}
+
+
+@pytest.mark.parametrize("method", ["gptq", "fp8", "mxfp4", "MXFP4", ""])
+def test_a_method_that_nothing_reads(method: str, tmp_path: Path) -> None:
+    """Also a known one without packed tensors: what config.json says is not what is there."""
+    with folder(tmp_path, PLAIN, {"quant_method": method}) as checkpoint:
+        with pytest.raises(UnsupportedFile) as caught:
+            list(checkpoint.logical_tensors)
+        assert caught.value.message == f"the weights are already quantized ({method})"
+        assert caught.value.where == str(tmp_path / "config.json") and "BF16" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("settings", ["gptq", {}, {"quant_method": 4}, []])
+def test_settings_without_a_method(settings: object, tmp_path: Path) -> None:
+    with folder(tmp_path, PLAIN, settings) as checkpoint, pytest.raises(BadConfig, match="has no quant_method"):
+        checkpoint.check_packing()
+
+
+def test_without_settings_nothing_is_packed(tmp_path: Path) -> None:
+    with folder(tmp_path, packed(), None) as checkpoint:
+        assert checkpoint.packing is None
+        assert [tensor.name for tensor in checkpoint.logical_tensors] == sorted(packed())
+
+
+def test_settings_of_the_language_model(tmp_path: Path) -> None:
+    checkpoint = folder(tmp_path, packed(), None)
+    inner = {"text_config": {"quantization_config": {"quant_method": "mxfp4"}}}
+    (tmp_path / "config.json").write_text(json.dumps(inner))
+    with checkpoint:
+        assert checkpoint.packing is not None and checkpoint.packing.format.method == "mxfp4"
+
+
+def test_an_unpacked_checkpoint_that_still_says_mxfp4(shared: Path, tmp_path: Path) -> None:
+    shutil.copytree(shared / "arch" / "gpt-oss", tmp_path / "gpt-oss")
+    path = tmp_path / "gpt-oss" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}))
+    with Checkpoint(tmp_path / "gpt-oss") as checkpoint, pytest.raises(UnsupportedFile, match="already quantized"):
+        families.load_checkpoint(checkpoint)
+
+
+def test_every_format_is_complete() -> None:
+    for packing in formats.FORMATS:
+        assert packing.method and packing.marks and set(packing.marks) <= set(packing.parts)
+        assert packing.optional <= set(packing.parts) - {packing.parts[0]}
