@@ -80,6 +80,16 @@ def run(
             ),
         ),
     ] = None,
+    method: Annotated[
+        Optional[str],
+        Option(
+            metavar="NAME",
+            help=(
+                "How a matrix becomes blocks: `plain` or `weighted`, the search without and with importance. "
+                "Default: the search, weighted where there is importance."
+            ),
+        ),
+    ] = None,
     threads: Annotated[Optional[int], Option(metavar="N", min=1, help="Worker threads. Default: all cores.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and the exact sizes; write nothing.")] = False,
     force: Annotated[bool, Option("--force", "-f", help="Replace existing outputs.")] = False,
@@ -134,6 +144,7 @@ def run(
         pure=pure,
         allow_requantize=allow_requantize,
         search=search,
+        method=method,
         threads=threads,
         dry_run=dry_run,
         force=force,

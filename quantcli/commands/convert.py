@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from quantcli.container import string
 from quantcli.encode import pipeline
 from quantcli.errors import MissingFile, NoKernel, OutputExists, OutputFailed, UsageError
 from quantcli.ggml import kernels, tensor_types
+from quantcli.methods import plain
+from quantcli.methods.seam import Settings, Statistics
+from quantcli.methods.table import Choice
 from quantcli.model import Model
 from quantcli.output import checksums, writer
 from quantcli.plan import overrides, plan, recipes, shards
@@ -50,6 +54,7 @@ class Request:
     pure: bool = False
     allow_requantize: bool = False
     search: str | None = None
+    method: str | None = None
     threads: int | None = None
     dry_run: bool = False
     force: bool = False
@@ -127,6 +132,7 @@ def prepare(request: Request) -> Job:
         raise UsageError(
             f"there is no search {request.search!r}", where="--search", hint=f"known: {', '.join(kernels.SEARCHES)}"
         )
+    choice = Choice(request.method, Settings(request.search))
     options = _options(request)
     allow_open_files()
     model = loader.open_model(
@@ -149,7 +155,7 @@ def prepare(request: Request) -> Job:
         threads = min(request.threads or pipeline.default_threads(), MOST_THREADS)
         job = Job(request, model, plans, _targets(request, model, plans), threads)
         job.notes = list(dict.fromkeys([*model.notes, *(note for one in plans for note in one.notes)]))
-        job.warnings = _importance_warnings(plans)
+        job.warnings = _importance_warnings(plans) + _method_warnings(plans, choice)
         if not request.dry_run:
             _check_kernels(plans, request)
             _check_targets(job)
@@ -200,7 +206,9 @@ def _provenance(request: Request, row: recipes.FileType) -> dict[str, Any]:
     """How the file was made: enough to make it again, nothing about the machine or the time."""
     made = {"quantcli.version": string(__version__)}
     if not row.is_float and not row.copies:
-        made["quantcli.search"] = string(request.search or pipeline.DEFAULT_SEARCH)
+        made["quantcli.search"] = string(request.search or plain.DEFAULT_SEARCH)
+        if request.method is not None:
+            made["quantcli.method"] = string(request.method)
     return made
 
 
@@ -235,12 +243,27 @@ def _importance_warnings(plans: Sequence[Plan]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _method_warnings(plans: Sequence[Plan], choice: Choice) -> list[str]:
+    """Never silent: what the named method does not take."""
+    found = []
+    for one in plans:
+        for (type_name, used), count in _method_fallbacks(one, choice).items():
+            tensors = f"{count} tensors" if count > 1 else "1 tensor"
+            found.append(f"{one.type.name}: method {choice.name} does not take {tensors} of {type_name}: {used} does")
+    return found
+
+
+def _method_fallbacks(one: Plan, choice: Choice) -> Counter[tuple[str, str]]:
+    planned = ((entry.tensor, entry.type) for entry in one.entries)
+    return choice.fallbacks(planned, Statistics(one.options.importance))
+
+
 def _check_kernels(plans: Sequence[Plan], request: Request) -> None:
     kernels.isa()  # a QUANTCLI_SIMD that names nothing usable is an error before any work
     for one in plans:
         for entry in one.entries:
             copied = entry.tensor.raw and entry.type is entry.tensor.stored
-            if not copied and not kernels.can_encode(entry.type.id, pipeline.search_for(entry.type, request.search)):
+            if not copied and not kernels.can_encode(entry.type.id, plain.search_for(entry.type, request.search)):
                 raise NoKernel(
                     f"this build cannot encode {entry.type.name} ({one.type.name} needs it)",
                     where=f"tensor {entry.tensor.name}",
@@ -343,9 +366,16 @@ def execute(job: Job, progress: pipeline.Progress | None = None) -> dict[str, An
 def describe(job: Job) -> dict[str, Any]:
     """The result of a dry run: the plan of every output, exact to the byte, from headers alone."""
     outputs = []
+    choice = Choice(job.request.method, Settings(job.request.search))
     for one, files, target in zip(job.plans, job.files, job.targets, strict=True):
         path = str(target if len(files) == 1 else files[0])
         outputs.append({"path": path, "files": [str(f) for f in files]} | plan.to_json(one))
+        if choice.name is not None:
+            outputs[-1]["method"] = choice.name
+            outputs[-1]["method_fallbacks"] = [
+                {"type": type_name, "method": used, "tensors": count}
+                for (type_name, used), count in _method_fallbacks(one, choice).items()
+            ]
     model = job.model
     source = {
         "path": str(job.request.source),
@@ -361,7 +391,7 @@ def describe(job: Job) -> dict[str, Any]:
         "outputs": outputs,
         "seconds": 0.0,
         "threads": job.threads,
-        "search": job.request.search or pipeline.DEFAULT_SEARCH,
+        "search": job.request.search or plain.DEFAULT_SEARCH,
         "notes": job.notes,
         "warnings": job.warnings,
     }

@@ -13,24 +13,30 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TypeVar
 
 import numpy
 
-from quantcli.encode.sinks import Buffer, Progress, Sink, Writing
+from quantcli.encode.prepared import Prepared
+from quantcli.encode.sinks import Buffer, Buffers, Progress, Sink, Writing
 from quantcli.encode.slabs import Slab, slabs
 from quantcli.errors import MalformedFile, NonFiniteWeight, QuantcliError
 from quantcli.ggml import kernels, tensor_types
+from quantcli.ggml.tensor_types import TensorType
+from quantcli.methods.seam import Blocks, Matrix, Rows, Settings, Statistics
+from quantcli.methods.table import Choice
 from quantcli.model import ModelTensor
 from quantcli.output.writer import OutputFile
 from quantcli.plan.plan import Plan
 
-DEFAULT_SEARCH = "best"
 AHEAD = 2  # slabs in flight beyond one per thread
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def default_threads() -> int:
@@ -60,72 +66,71 @@ class Group:
 class Encoder:
     """Encodes slabs for the plans of every group. Thread-safe."""
 
-    def __init__(self, groups: Sequence[Group], search: str | None) -> None:
+    def __init__(self, groups: Sequence[Group], choice: Choice) -> None:
         self.plans = [group.plans for group in groups]
-        self.search = search
+        self.choice = choice
         self.reading: list[float] = []  # seconds of each slab, on any thread
+        self._prepared = Prepared()
         self._scratch = threading.local()
-        self._pool: queue.SimpleQueue[numpy.ndarray] = queue.SimpleQueue()
+        self._pool: queue.SimpleQueue[Blocks] = queue.SimpleQueue()
 
     def encode(self, slab: Slab) -> list[Buffer]:
-        """The slab's bytes for every output of its group."""
-        tensor, rows, columns = slab.tensor, slab.stop - slab.start, slab.tensor.columns
-        plans = self.plans[slab.group]
+        """The slab's bytes for every output of its group. What several outputs want alike is encoded once."""
+        tensor, plans = slab.tensor, self.plans[slab.group]
         types = [plan.entries[slab.index].type for plan in plans]
-        copied = [tensor.raw and kind is tensor.stored for kind in types]
+        copied = [tensor.raw and tensor_type is tensor.stored for tensor_type in types]
         start = time.perf_counter()
         raw = tensor.reader.read_raw(slab.start, slab.stop) if any(copied) else None
-        floats = None if all(copied) else self._floats(slab, raw)
+        rows = None if all(copied) else self._floats(slab, raw)
         self.reading.append(time.perf_counter() - start)
         if raw is not None and (all(copied) or tensor.stored.quantized):  # encoders look at every weight themselves
             self._check_copied(slab, raw)
-        done: dict[tuple[int, int], Any] = {}
-        results = []
-        for kind, copy, plan in zip(types, copied, plans, strict=True):
-            importance = plan.options.importance
-            key = kind.id, id(importance)
-            if copy:
+        done: dict[tuple[int, int], Blocks] = {}
+        results: list[Buffer] = []
+        for tensor_type, copy, plan in zip(types, copied, plans, strict=True):
+            key = tensor_type.id, id(plan.options.importance)
+            if copy and raw is not None:
                 results.append(raw)
-            else:
-                if key not in done:
-                    done[key] = self._encode(slab, kind, floats, importance, rows, columns)
-                results.append(done[key])
+                continue
+            if rows is not None and key not in done:
+                done[key] = self._encode(slab, tensor_type, rows, plan)
+            results.append(done[key])
         return results
 
-    def recycle(self, results: Iterable[Any]) -> None:
+    def recycle(self, results: Buffers) -> None:
         """Give the buffers of written results back."""
         for buffer in {id(result): result for result in results}.values():
-            if isinstance(buffer, numpy.ndarray) and buffer.base is not None:
+            if isinstance(buffer, numpy.ndarray) and isinstance(buffer.base, numpy.ndarray):
                 self._pool.put(buffer.base)
 
-    def _floats(self, slab: Slab, raw) -> numpy.ndarray:
-        rows, columns = slab.stop - slab.start, slab.tensor.columns
+    def _floats(self, slab: Slab, raw: bytes | memoryview | None) -> Rows:
+        """The slab's rows as float32, in a buffer that the thread's next slab takes over."""
+        count, columns = slab.stop - slab.start, slab.tensor.columns
         buffer = getattr(self._scratch, "floats", None)
-        if buffer is None or buffer.size < rows * columns:
-            buffer = self._scratch.floats = numpy.empty(rows * columns, numpy.float32)
-        out = buffer[: rows * columns].reshape(rows, columns)
+        if buffer is None or buffer.size < count * columns:
+            buffer = self._scratch.floats = numpy.empty(count * columns, numpy.float32)
+        out: Rows = buffer[: count * columns].reshape(count, columns)
         if raw is not None:
-            return kernels.decode(slab.tensor.stored.id, raw, rows, columns, out=out)
+            return kernels.decode(slab.tensor.stored.id, raw, count, columns, out=out)
         return slab.tensor.reader.read_rows(slab.start, slab.stop, out)
 
-    def _encode(self, slab: Slab, kind, floats, importance, rows: int, columns: int) -> numpy.ndarray:
-        width = tensor_types.row_bytes(kind, columns)
-        weights = None
-        if importance is not None and kind.importance != "ignored":
-            matrices = importance.for_tensor(slab.tensor.name, slab.tensor.shape)
-            weights = None if matrices is None else matrices[slab.matrix]
+    def _encode(self, slab: Slab, tensor_type: TensorType, rows: Rows, plan: Plan) -> Blocks:
+        importance = plan.options.importance
+        key = slab.group, slab.index, slab.matrix, tensor_type.id, id(importance)
+        matrix = Matrix.of(slab.tensor, slab.matrix)
+        width = tensor_types.row_bytes(tensor_type, matrix.columns)
+        out = self._buffer(len(rows) * width).reshape(len(rows), width)
         try:
-            return kernels.encode(
-                kind.id,
-                floats,
-                weights,
-                search=search_for(kind, self.search),
-                out=self._buffer(rows * width).reshape(rows, width),
+            encode = self._prepared.get(
+                key, matrix.rows, lambda: self.choice.prepare(matrix, tensor_type, Statistics(importance))
             )
+            encode(rows, slab.start - slab.matrix * matrix.rows, out)
         except QuantcliError as error:
             raise _placed(error, slab) from None
+        self._prepared.done(key, len(rows))
+        return out
 
-    def _buffer(self, size: int) -> numpy.ndarray:
+    def _buffer(self, size: int) -> Blocks:
         try:
             buffer = self._pool.get_nowait()
         except queue.Empty:
@@ -135,13 +140,13 @@ class Encoder:
         return buffer[:size]
 
     @staticmethod
-    def _check_copied(slab: Slab, raw) -> None:
-        kind = slab.tensor.stored
-        if kind.kind == "integer":
+    def _check_copied(slab: Slab, raw: bytes | memoryview) -> None:
+        stored = slab.tensor.stored
+        if stored.kind == "integer":
             return
-        bad = kernels.validate(kind.id, raw, slab.stop - slab.start, slab.tensor.columns)
+        bad = kernels.validate(stored.id, raw, slab.stop - slab.start, slab.tensor.columns)
         if bad is not None:
-            float_type = kind.kind == "float"
+            float_type = stored.kind == "float"
             what = "a weight" if float_type else "the scale of a block"
             error = (NonFiniteWeight if float_type else MalformedFile)(
                 f"{what} is NaN or infinite", hint="the source is damaged: get it again"
@@ -150,16 +155,10 @@ class Encoder:
             raise _placed(error, slab)
 
 
-def search_for(kind: tensor_types.TensorType, asked: str | None) -> str:
-    """The search that is used for a type: what was asked for, where the type has it; else ggml's."""
-    wanted = asked or DEFAULT_SEARCH
-    return wanted if kernels.can_encode(kind.id, wanted) else "ggml"
-
-
 def _placed(error: QuantcliError, slab: Slab) -> QuantcliError:
     """Name tensor and row: kernels count from the start of the slab."""
     error.where = f"{slab.tensor.origin}: tensor {slab.tensor.name}"
-    if getattr(error, "row", -1) >= 0:
+    if error.row >= 0:
         error.where += f", row {slab.start + error.row}, column {error.column}"
     return error
 
@@ -168,14 +167,20 @@ def _placed(error: QuantcliError, slab: Slab) -> QuantcliError:
 
 
 def run(
-    groups: Sequence[Group], *, threads: int, search: str | None, progress: Progress | None = None
+    groups: Sequence[Group],
+    *,
+    threads: int,
+    search: str | None,
+    method: str | None = None,
+    progress: Progress | None = None,
 ) -> tuple[int, float]:
     """Fill the files of every group, one model after the other, through the same threads.
 
+    ``method`` is a name of methods/table.py, ``search`` one of kernels.SEARCHES; None: the default.
     Returns the weights encoded, and the seconds of reading the sources as float32 (summed over threads). Any failure
     leaves the files to the caller, who discards them.
     """
-    encoder = Encoder(groups, search)
+    encoder = Encoder(groups, Choice(method, Settings(search)))
     with ExitStack() as stack:
         sinks = [
             [stack.enter_context(Sink(plan, files)) for plan, files in zip(group.plans, group.outputs, strict=True)]
@@ -189,14 +194,16 @@ def run(
 
 
 def in_order(
-    items: Iterable[Slab], work: Callable[[Slab], Any], take: Callable[[Slab, Any], None], threads: int
+    items: Iterable[_Item], work: Callable[[_Item], _Result], take: Callable[[_Item, _Result], None], threads: int
 ) -> None:
     """``work`` on threads, ``take`` its results here and in order, with a bounded number of items in between."""
-    pending: deque[tuple[Slab, Future]] = deque()
+    pending: deque[tuple[_Item, Future[_Result]]] = deque()
     stop = threading.Event()
 
-    def guarded(item: Slab) -> Any:
-        return None if stop.is_set() else work(item)
+    def guarded(item: _Item) -> _Result:
+        if stop.is_set():
+            raise CancelledError
+        return work(item)
 
     with ThreadPoolExecutor(threads, thread_name_prefix="quantcli") as pool:
         try:

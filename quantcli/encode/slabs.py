@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from quantcli.methods.seam import matrix_rows
 from quantcli.model import ModelTensor
 
 SLAB_WEIGHTS = 1 << 19  # 2 MiB of float32: stays in the caches of a core's share while every output is encoded
@@ -28,7 +29,7 @@ def slabs(tensors: Sequence[ModelTensor], group: int = 0) -> Iterator[Slab]:
     """Cut the tensors of one model, in order, into slabs of about SLAB_WEIGHTS weights."""
     for index, tensor in enumerate(tensors):
         total = tensor.rows
-        per_matrix = tensor.shape[1] if len(tensor.shape) > 2 else total
+        per_matrix = matrix_rows(tensor)
         step = max(SLAB_WEIGHTS // max(tensor.columns, 1) // SLAB_ROWS, 1) * SLAB_ROWS
         for matrix, base in enumerate(range(0, total, max(per_matrix, 1))):
             end = min(base + per_matrix, total)

@@ -13,6 +13,7 @@ import synthetic
 from quantcli.encode import pipeline, sinks, slabs
 from quantcli.errors import NonFiniteWeight, OutputFailed, ScaleOverflow
 from quantcli.ggml import kernels, tensor_types
+from quantcli.methods import plain
 from quantcli.output import writer
 from quantcli.plan import plan
 from quantcli.statistics.imatrix import Importance
@@ -130,7 +131,7 @@ def test_tensors_hold_what_the_kernel_gives(tmp_path: Path) -> None:
     (data,) = write(model, ["Q5_K_M"], tmp_path)
     for entry in made.entries:
         start = made.shards[0].header_bytes + entry.offset
-        wanted = kernels.encode(entry.type.id, entry.tensor.reader.rows, search=pipeline.search_for(entry.type, None))
+        wanted = kernels.encode(entry.type.id, entry.tensor.reader.rows, search=plain.search_for(entry.type, None))
         assert data[start : start + entry.bytes] == wanted.tobytes(), entry.tensor.name
 
 
@@ -159,7 +160,7 @@ def test_every_expert_gets_its_own_importance(tmp_path: Path) -> None:
     made = plan.make(model, plan.Options("Q4_K_S", importance=given))
     (entry,) = made.entries
     rows = entry.tensor.reader.rows
-    search = pipeline.search_for(entry.type, None)
+    search = plain.search_for(entry.type, None)
     wanted = b"".join(
         kernels.encode(entry.type.id, rows[32 * e : 32 * e + 32], values[e], search=search).tobytes() for e in range(3)
     )
@@ -212,7 +213,7 @@ def test_bad_weights_name_tensor_and_row(tmp_path: Path, value: float, error, ki
 
 
 def test_a_type_without_that_search_uses_ggmls() -> None:
-    assert pipeline.search_for(tensor_types.by_name("Q8_0"), "ggml") == "ggml"
+    assert plain.search_for(tensor_types.by_name("Q8_0"), "ggml") == "ggml"
     for row in tensor_types.BY_NAME.values():
         if kernels.can_encode(row.id):
-            assert kernels.can_encode(row.id, pipeline.search_for(row, None))
+            assert kernels.can_encode(row.id, plain.search_for(row, None))
