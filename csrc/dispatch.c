@@ -1,5 +1,6 @@
 /* dispatch.c - which instruction sets this CPU has, and what every call checks before a kernel runs. */
 #include "table.h"
+#include <stddef.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -31,16 +32,16 @@ static int has_avx512(void) {
 static const struct {
     const char *name;
     int (*supported)(void);
-    qc_rows *rows;
+    qc_backend *backend;
     int rank; /* the supported one of the highest rank is the default */
 } sets[] = {
-    {"scalar", yes, &qc_rows_scalar, 1},
-    {"emu16", yes, &qc_rows_emu16, 0},
+    {"scalar", yes, &qc_backend_scalar, 1},
+    {"emu16", yes, &qc_backend_emu16, 0},
 #if defined(__x86_64__)
-    {"avx2", has_avx2, &qc_rows_avx2, 2},
-    {"avx512", has_avx512, &qc_rows_avx512, 3},
+    {"avx2", has_avx2, &qc_backend_avx2, 2},
+    {"avx512", has_avx512, &qc_backend_avx512, 3},
 #elif defined(__aarch64__)
-    {"neon", yes, &qc_rows_neon, 2},
+    {"neon", yes, &qc_backend_neon, 2},
 #endif
 };
 enum { SETS = sizeof sets / sizeof sets[0] };
@@ -57,25 +58,36 @@ int32_t qc_isa_best(void) {
     return best;
 }
 
-static const qc_row *find_row(int32_t isa, int32_t type) {
+static const qc_type *find_type(int32_t isa, int32_t type) {
     if (!qc_isa_supported(isa) || type < 0 || type >= QC_TYPES) return 0;
-    const qc_row *row = &(*sets[isa].rows)[type];
-    return row->block ? row : 0;
+    const qc_type *found = &(*sets[isa].backend)[type];
+    return found->block ? found : 0;
 }
 
 /* Whole blocks, and a number of weights that an integer can count. */
-static int whole_rows(const qc_row *row, int64_t rows, int64_t columns) {
-    return rows >= 0 && columns >= 0 && columns % row->block == 0 && (columns == 0 || rows <= INT64_MAX / 8 / columns);
+static int whole_rows(const qc_type *found, int64_t rows, int64_t columns) {
+    return rows >= 0 && columns >= 0 && columns % found->block == 0 &&
+           (columns == 0 || rows <= INT64_MAX / 8 / columns);
+}
+
+int32_t qc_type_block(int32_t type) {
+    const qc_type *found = find_type(0, type);
+    return found ? found->block : 0;
+}
+
+int32_t qc_type_bytes(int32_t type) {
+    const qc_type *found = find_type(0, type);
+    return found ? found->bytes : 0;
 }
 
 int32_t qc_can_decode(int32_t type) {
-    const qc_row *row = find_row(0, type);
-    return row && row->decode;
+    const qc_type *found = find_type(0, type);
+    return found && found->decode;
 }
 
 int32_t qc_can_encode(int32_t type, int32_t search) {
-    const qc_row *row = find_row(0, type);
-    return row && search >= 0 && search < QC_SEARCHES && row->plain[search] && row->weighted[search];
+    const qc_type *found = find_type(0, type);
+    return found && search >= 0 && search < QC_SEARCHES && found->plain[search] && found->weighted[search];
 }
 
 /* ---- checks */
@@ -116,9 +128,9 @@ static int64_t first_bad(const float *x, int64_t count, int negative) {
 
 int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
                   const float *importance, uint8_t *out, qc_place *place) {
-    const qc_row *row = find_row(isa, type);
-    if (!row || search < 0 || search >= QC_SEARCHES || !whole_rows(row, rows, columns)) return QC_NO_KERNEL;
-    qc_encoder encode = importance ? row->weighted[search] : row->plain[search];
+    const qc_type *found = find_type(isa, type);
+    if (!found || search < 0 || search >= QC_SEARCHES || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
+    qc_encoder encode = importance ? found->weighted[search] : found->plain[search];
     if (!encode) return QC_NO_KERNEL;
     if (rows == 0 || columns == 0) return QC_OK;
     if (!strict_rounding()) return QC_BAD_ROUNDING;
@@ -135,30 +147,26 @@ int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int
 }
 
 int32_t qc_decode(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, float *out) {
-    const qc_row *row = find_row(isa, type);
-    if (!row || !row->decode || !whole_rows(row, rows, columns)) return QC_NO_KERNEL;
+    const qc_type *found = find_type(isa, type);
+    if (!found || !found->decode || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
     if (!strict_rounding()) return QC_BAD_ROUNDING;
-    row->decode(in, rows * columns / row->block, out);
+    found->decode(in, rows * columns / found->block, out);
     return QC_OK;
 }
 
 /* ---- validation: where the scales of a block lie */
 
-enum { HALF = 1, SINGLE, DOUBLE, BRAIN, EXPONENT, SCATTERED };
+enum { HALF = 1, SINGLE, DOUBLE, BRAIN, EXPONENT, SCATTERED, ALWAYS };
 
 static const struct {
-    uint8_t kind, count, at[2];
+    uint8_t kind, count;
+    uint16_t at[2];
 } scale_fields[QC_TYPES] = {
-    [QC_F32] = {SINGLE, 1, {0}},     [QC_F16] = {HALF, 1, {0}},       [QC_BF16] = {BRAIN, 1, {0}},
-    [QC_F64] = {DOUBLE, 1, {0}},     [QC_Q4_0] = {HALF, 1, {0}},      [QC_Q4_1] = {HALF, 2, {0, 2}},
-    [QC_Q5_0] = {HALF, 1, {0}},      [QC_Q5_1] = {HALF, 2, {0, 2}},   [QC_Q8_0] = {HALF, 1, {0}},
-    [QC_Q2_K] = {HALF, 2, {80, 82}}, [QC_Q3_K] = {HALF, 1, {108}},    [QC_Q4_K] = {HALF, 2, {0, 2}},
-    [QC_Q5_K] = {HALF, 2, {0, 2}},   [QC_Q6_K] = {HALF, 1, {208}},    [QC_IQ2_XXS] = {HALF, 1, {0}},
-    [QC_IQ2_XS] = {HALF, 1, {0}},    [QC_IQ2_S] = {HALF, 1, {0}},     [QC_IQ3_XXS] = {HALF, 1, {0}},
-    [QC_IQ3_S] = {HALF, 1, {0}},     [QC_IQ1_S] = {HALF, 1, {0}},     [QC_IQ1_M] = {SCATTERED, 1, {48}},
-    [QC_IQ4_NL] = {HALF, 1, {0}},    [QC_IQ4_XS] = {HALF, 1, {0}},    [QC_TQ1_0] = {HALF, 1, {52}},
-    [QC_TQ2_0] = {HALF, 1, {64}},    [QC_MXFP4] = {EXPONENT, 1, {0}}, [QC_Q1_0] = {HALF, 1, {0}},
-    [QC_Q2_0] = {HALF, 1, {0}}, /* NVFP4: every scale byte is finite */
+#define QC_TYPE(NAME, name, id, block, bytes, sub, low, high, minima, scale, first, second)                            \
+    [QC_##NAME] = {scale,                                                                                              \
+                   1 + (offsetof(qc_block_##name, first) != offsetof(qc_block_##name, second)),                        \
+                   {offsetof(qc_block_##name, first), offsetof(qc_block_##name, second)}},
+#include "types.def"
 };
 
 static int bad_scale(int kind, const uint8_t *p) {
@@ -191,15 +199,15 @@ static int64_t finite_ahead(const uint8_t *in, int64_t count, uint16_t exponent)
 }
 
 int32_t qc_validate(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, qc_place *place) {
-    const qc_row *row = find_row(isa, type);
-    if (!row || !whole_rows(row, rows, columns)) return QC_NO_KERNEL;
-    int64_t blocks = rows * columns / row->block;
+    const qc_type *found = find_type(isa, type);
+    if (!found || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
+    int64_t blocks = rows * columns / found->block;
     int kind = scale_fields[type].kind;
     int64_t first = type == QC_F16 || type == QC_BF16 ? finite_ahead(in, blocks, type == QC_F16 ? 0x7c00 : 0x7f80) : 0;
     for (int64_t i = first; i < blocks; ++i)
         for (int f = 0; f < scale_fields[type].count; ++f)
-            if (bad_scale(kind, in + i * row->bytes + scale_fields[type].at[f])) {
-                int64_t weight = i * row->block;
+            if (bad_scale(kind, in + i * found->bytes + scale_fields[type].at[f])) {
+                int64_t weight = i * found->block;
                 *place = (qc_place){weight / columns, weight % columns};
                 return QC_BAD_BLOCK;
             }

@@ -1,7 +1,7 @@
 /* Compiled for avx512 alone (flags: scripts/build_kernels.py); empty on other architectures. */
 #if defined(__x86_64__)
 #include "vec/avx512.h"
-#define QC_ROWS qc_rows_avx512
+#define QC_BACKEND qc_backend_avx512
 #include "kernels.inc"
 #else
 typedef int qc_no_avx512;

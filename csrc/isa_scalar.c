@@ -1,4 +1,4 @@
 /* The bodies with one lane: the reference, for every machine. */
 #include "vec/scalar.h"
-#define QC_ROWS qc_rows_scalar
+#define QC_BACKEND qc_backend_scalar
 #include "kernels.inc"

@@ -1,13 +1,14 @@
 /* quantcli.h - the only header that Python sees (cffi, ABI mode): plain C types, no inclusion but stdint.
  *
- * Types are ggml type ids (see quantcli/ggml/tensor_types.py). Rows are contiguous float32, row-major, `columns` a multiple of
- * the type's block. Every function is reentrant and keeps no state but the tables built at load time; callers thread.
+ * Types are ggml type ids (see quantcli/ggml/tensor_types.py). Rows are contiguous float32, row-major, `columns` a
+ * multiple of the type's block. Every function is reentrant and keeps no state but the tables built at load time;
+ * callers thread.
  */
 #ifndef QUANTCLI_H
 #define QUANTCLI_H
 #include <stdint.h>
 
-#define QC_ABI 2
+#define QC_ABI 3
 #ifndef QC_API
 #define QC_API /* the build makes these symbols visible */
 #endif
@@ -37,6 +38,10 @@ QC_API int32_t qc_isa_count(void);
 QC_API const char *qc_isa_name(int32_t isa);
 QC_API int32_t qc_isa_supported(int32_t isa);
 QC_API int32_t qc_isa_best(void);
+
+/* Weights and bytes of a block; 0: no such type. */
+QC_API int32_t qc_type_block(int32_t type);
+QC_API int32_t qc_type_bytes(int32_t type);
 
 QC_API int32_t qc_can_encode(int32_t type, int32_t search); /* 1 or 0 */
 QC_API int32_t qc_can_decode(int32_t type);

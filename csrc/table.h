@@ -1,44 +1,11 @@
-/* table.h - the table of kernels: one row per type, one table per instruction set.
+/* table.h - the kernels of a type, and of all types: one table, a backend, per instruction set.
  *
- * Every csrc/isa_*.c compiles the same bodies (kernels.inc) over its own vector header and exports one table.
+ * Every csrc/isa_*.c compiles the same bodies (kernels.inc) over its own vector header and exports one backend.
  * A missing pointer means that the build has no such kernel. */
 #ifndef QC_TABLE_H
 #define QC_TABLE_H
+#include "blocks.h"
 #include "quantcli.h"
-
-/* ggml type ids: part of the GGUF format */
-enum {
-    QC_F32 = 0,
-    QC_F16 = 1,
-    QC_Q4_0 = 2,
-    QC_Q4_1 = 3,
-    QC_Q5_0 = 6,
-    QC_Q5_1 = 7,
-    QC_Q8_0 = 8,
-    QC_Q2_K = 10,
-    QC_Q3_K = 11,
-    QC_Q4_K = 12,
-    QC_Q5_K = 13,
-    QC_Q6_K = 14,
-    QC_IQ2_XXS = 16,
-    QC_IQ2_XS = 17,
-    QC_IQ3_XXS = 18,
-    QC_IQ1_S = 19,
-    QC_IQ4_NL = 20,
-    QC_IQ3_S = 21,
-    QC_IQ2_S = 22,
-    QC_IQ4_XS = 23,
-    QC_F64 = 28,
-    QC_IQ1_M = 29,
-    QC_BF16 = 30,
-    QC_TQ1_0 = 34,
-    QC_TQ2_0 = 35,
-    QC_MXFP4 = 39,
-    QC_NVFP4 = 40,
-    QC_Q1_0 = 41,
-    QC_Q2_0 = 42,
-    QC_TYPES = 43
-};
 
 enum { QC_SEARCHES = 2 };
 
@@ -53,14 +20,15 @@ typedef struct {
     qc_decoder decode;
     qc_encoder plain[QC_SEARCHES];    /* without importance, by search */
     qc_encoder weighted[QC_SEARCHES]; /* with importance */
-} qc_row;
+} qc_type;
 
-typedef const qc_row qc_rows[QC_TYPES];
+/* The kernels of one instruction set, by type. */
+typedef const qc_type qc_backend[QC_TYPES];
 
-extern qc_rows qc_rows_scalar, qc_rows_emu16;
+extern qc_backend qc_backend_scalar, qc_backend_emu16;
 #if defined(__x86_64__)
-extern qc_rows qc_rows_avx2, qc_rows_avx512;
+extern qc_backend qc_backend_avx2, qc_backend_avx512;
 #elif defined(__aarch64__)
-extern qc_rows qc_rows_neon;
+extern qc_backend qc_backend_neon;
 #endif
 #endif

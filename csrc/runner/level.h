@@ -72,7 +72,7 @@ typedef struct {
     const char *name;
     int32_t narrow_span;   /* largest span that `narrow` takes; others are multiplied as `wide` */
     const code_row *codes; /* by type */
-    const qc_row *types;
+    const qc_type *types;
     /* all columns, the first `tokens` tokens of a group (later rows of the result may hold anything) */
     void (*narrow)(const tile *, const activations *, const int32_t *correction, int64_t tokens, result out);
     void (*wide)(const tile *, const activations *, int64_t tokens, result out);

@@ -3,7 +3,7 @@
 #define VW 8
 #define QC_LEVEL qc_level_avx2
 #define QC_LEVEL_NAME "avx2"
-#define QC_TYPE_ROWS qc_rows_avx2
+#define QC_LEVEL_BACKEND qc_backend_avx2
 #define NARROW_SPAN 128
 #include "body.inc"
 #else

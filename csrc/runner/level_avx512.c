@@ -3,7 +3,7 @@
 #define VW 16
 #define QC_LEVEL qc_level_avx512
 #define QC_LEVEL_NAME "avx512"
-#define QC_TYPE_ROWS qc_rows_avx512
+#define QC_LEVEL_BACKEND qc_backend_avx512
 #define NARROW_SPAN 255
 #define PAIRS .bf16_pairs = qc_bf16_pairs, .bf16_dot = qc_bf16_dot,
 #include "body.inc"

@@ -4,7 +4,7 @@
 #define VW 4
 #define QC_LEVEL qc_level_dotprod
 #define QC_LEVEL_NAME "dotprod"
-#define QC_TYPE_ROWS qc_rows_neon
+#define QC_LEVEL_BACKEND qc_backend_neon
 #define NARROW_SPAN 127
 #include "body.inc"
 const level *qc_dotprod(void) { return &qc_level_dotprod; }

@@ -3,7 +3,7 @@
 #define VW 4
 #define QC_LEVEL qc_level_neon
 #define QC_LEVEL_NAME "neon"
-#define QC_TYPE_ROWS qc_rows_neon
+#define QC_LEVEL_BACKEND qc_backend_neon
 #define NARROW_SPAN 255
 #include "body.inc"
 #else

@@ -2,6 +2,6 @@
 #define VW 4
 #define QC_LEVEL qc_level_scalar
 #define QC_LEVEL_NAME "scalar"
-#define QC_TYPE_ROWS qc_rows_scalar
+#define QC_LEVEL_BACKEND qc_backend_scalar
 #define NARROW_SPAN 255
 #include "body.inc"

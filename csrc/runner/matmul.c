@@ -83,7 +83,7 @@ typedef struct {
  * side. */
 static void fill_floats(const level *l, const planned *p, const uint8_t *rows, int64_t count, float *floats,
                         float *scratch) {
-    const qc_row *type = &l->types[p->product->type];
+    const qc_type *type = &l->types[p->product->type];
     int64_t columns = p->product->columns, chunk = 512;
     for (int64_t column = 0; column < columns; column += chunk) {
         int64_t n = columns - column < chunk ? columns - column : chunk;

@@ -1,13 +1,14 @@
-/* support.h - what the drivers share: buffers of exact size, random numbers, the types' sizes, a count of failures. */
+/* support.h - what the drivers share: buffers of exact size, random numbers, sizes of types, a count of failures. */
 #ifndef QC_TESTS_SUPPORT_H
 #define QC_TESTS_SUPPORT_H
+#include "../blocks.h"
 #include "../quantcli.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { TYPES = 43 }; /* type ids are below */
+enum { TYPES = QC_TYPES };
 
 static int failures;
 
@@ -39,23 +40,9 @@ static float bell(void) {
     return (float)sum * 0x1p-20f;
 }
 
-/* Block and bytes of the types, written down once more on purpose. */
+/* Block and bytes of a type; 0: there is no such type. */
 static int find_block(int32_t type, int32_t *block, int32_t *bytes) {
-    static const struct {
-        uint8_t type;
-        int16_t block, bytes;
-    } sizes[] = {
-        {0, 1, 4},     {1, 1, 2},      {2, 32, 18},    {3, 32, 20},    {6, 32, 22},    {7, 32, 24},
-        {8, 32, 34},   {10, 256, 84},  {11, 256, 110}, {12, 256, 144}, {13, 256, 176}, {14, 256, 210},
-        {16, 256, 66}, {17, 256, 74},  {18, 256, 98},  {19, 256, 50},  {20, 32, 18},   {21, 256, 110},
-        {22, 256, 82}, {23, 256, 136}, {28, 1, 8},     {29, 256, 56},  {30, 1, 2},     {34, 256, 54},
-        {35, 256, 66}, {39, 32, 17},   {40, 64, 36},   {41, 128, 18},  {42, 64, 18},
-    };
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; ++i)
-        if (sizes[i].type == type) {
-            *block = sizes[i].block, *bytes = sizes[i].bytes;
-            return 1;
-        }
-    return 0;
+    *block = qc_type_block(type), *bytes = qc_type_bytes(type);
+    return *block != 0;
 }
 #endif

@@ -25,7 +25,7 @@ from quantcli.errors import (
 )
 from quantcli.ggml import tensor_types
 
-ABI = 2
+ABI = 3
 SEARCHES = {"ggml": 0, "best": 1}
 ENVIRONMENT = "QUANTCLI_SIMD"
 
@@ -91,6 +91,13 @@ def _isa(name: str | None) -> int:
 def isa_index(name: str | None) -> int:
     """The library's number of an instruction set; None: the one in use. Raises UnsupportedInstructionSet."""
     return _isa(name or os.environ.get(ENVIRONMENT) or None)
+
+
+def block_sizes(type_id: int) -> tuple[int, int] | None:
+    """(weights, bytes) of a block as the library has them (csrc/types.def), or None for a type without kernels."""
+    lib = library()[1]
+    block = lib.qc_type_block(type_id)
+    return (block, lib.qc_type_bytes(type_id)) if block else None
 
 
 def can_encode(type_id: int, search: str = "ggml") -> bool:
