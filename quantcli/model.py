@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import numpy
+import numpy
+from numpy.typing import NDArray
 
-    from quantcli.container import Value
-    from quantcli.ggml.tensor_types import TensorType
+from quantcli.container import Value
+from quantcli.ggml.tensor_types import TensorType
 
 
 class RowReader(Protocol):
     """Lazy access to one two-dimensional view of a tensor: ``rows`` x ``columns``. Thread-safe (``pread``)."""
 
-    def read_rows(self, start: int, stop: int, out: numpy.ndarray | None = None) -> numpy.ndarray:
+    def read_rows(self, start: int, stop: int, out: NDArray[numpy.float32] | None = None) -> NDArray[numpy.float32]:
         """Rows ``start`` to ``stop`` as float32, shape (stop - start, columns), into ``out`` if given."""
         ...
 
@@ -30,14 +30,20 @@ class RowReader(Protocol):
         ...
 
 
+class Closable(Protocol):
+    """Something that holds files open."""
+
+    def close(self) -> None: ...
+
+
 @dataclass(slots=True)
 class ModelTensor:
     """One tensor as the GGUF file will hold it.
 
-    ``shape`` is in GGUF order (columns first); a file may leave trailing ones out. ``type`` is the type that llama.cpp's converter
-    with ``--outtype auto`` would write (for a GGUF source: the type in the file). ``stored`` is the type of the
-    bytes that ``read_raw`` gives; ``raw`` says that these bytes are the tensor's rows unchanged, so that a copy to
-    type ``stored`` needs no decoding.
+    ``shape`` is in GGUF order (columns first); a file may leave trailing ones out. ``type`` is the type that
+    llama.cpp's converter with ``--outtype auto`` would write (for a GGUF source: the type in the file). ``stored`` is
+    the type of the bytes that ``read_raw`` gives; ``raw`` says that these bytes are the tensor's rows unchanged, so
+    that a copy to type ``stored`` needs no decoding.
     """
 
     name: str
@@ -63,6 +69,8 @@ class Model:
     """A whole model: metadata in writing order, tensors, and what has to be told about it.
 
     ``default_float`` is the type of the first tensor with two or more dimensions (what ``--outtype auto`` means).
+    ``follows_converter``: outputs of float types, and copies, are what llama.cpp's converter writes (its F32 rules,
+    trailing dimensions of 1 kept, the file type of ``default_float``); for other models they are llama-quantize's.
     ``notes`` are remarks for the user (left-out vision tensors, ids beyond the vocabulary ...).
     """
 
@@ -71,12 +79,20 @@ class Model:
     metadata: dict[str, Value]
     tensors: list[ModelTensor]
     default_float: TensorType
-    kind: str  # "checkpoint" or "gguf"
+    kind: str  # "checkpoint" or "gguf": a word for people, nothing depends on it
+    follows_converter: bool = False
     files: Sequence[str] = ()  # every file that is read, absolute: an output must be none of them
+    weight_files: Sequence[str] = ()  # those of them that hold tensors
     shards: int = 1
     notes: list[str] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=dict)
-    handles: Sequence[Any] = ()  # what has to be closed when nothing is read any more
+    handles: Sequence[Closable] = ()  # what has to be closed when nothing is read any more
+
+    @property
+    def stated_file_type(self) -> int | None:
+        """general.file_type, where the source states one that makes sense."""
+        stated = self.metadata.get("general.file_type")
+        number = stated.data if stated is not None else None
+        return number if isinstance(number, int) and 0 <= number < 2**32 else None
 
     def close(self) -> None:
         """Close the source's files. Reading tensors ends here."""
@@ -88,11 +104,3 @@ class Model:
 
     def __exit__(self, *unused: object) -> None:
         self.close()
-
-    def number(self, key: str, default: int = 0) -> int:
-        """Integer metadata ``<architecture>.<key>``; element 0 of a per-layer array."""
-        value = self.metadata.get(f"{self.architecture}.{key}")
-        if value is None:
-            return default
-        data = value.data
-        return int(data if not hasattr(data, "__len__") else data[0])

@@ -19,8 +19,8 @@ import numpy
 from quantcli import container
 from quantcli.ggml.tensor_types import by_name
 from quantcli.model import Model, ModelTensor
-from quantcli.plan import overrides
-from quantcli.plan.plan import Options
+from quantcli.plan import overrides, recipes
+from quantcli.plan.options import Options
 
 GOLDEN = Path(__file__).parent / "golden" / "plans.json.gz"
 
@@ -76,7 +76,8 @@ def model(tensors: Sequence[tuple[str, Sequence[int], str]], metadata: Mapping[s
     rows = [ModelTensor(text, tuple(shape), by_name(row), by_name(row), True, NoReader(), f"{name}: {text}")
             for text, shape, row in tensors]  # fmt: skip
     values = {key: value(plain) for key, plain in metadata.items()}
-    return Model(name, str(metadata["general.architecture"]), values, rows, by_name(default), kind)
+    checkpoint = kind == "checkpoint"
+    return Model(name, str(metadata["general.architecture"]), values, rows, by_name(default), kind, checkpoint)
 
 
 @cache
@@ -84,6 +85,11 @@ def golden_model(shape: str) -> Model:
     """The model called ``shape`` in plans.json (treat it as constant)."""
     row = golden()["shapes"][shape]
     return model(row["tensors"], row["metadata"], name=shape)
+
+
+def options(file_type: str, **more: Any) -> Options:
+    """Options for the file type of this name."""
+    return Options(recipes.parse(file_type), **more)
 
 
 def golden_options(plan: Mapping[str, Any], **more: Any) -> Options:
@@ -94,10 +100,10 @@ def golden_options(plan: Mapping[str, Any], **more: Any) -> Options:
         if word == "--tensor-type":
             patterns.append(overrides.parse(words.pop(0)))
         elif word in ("--output-tensor-type", "--token-embedding-type"):
-            found[word[2:].replace("-", "_")] = overrides.tensor_type(words.pop(0), word)
+            found[word[2:].replace("-", "_")] = overrides.parse_tensor_type(words.pop(0), word)
         else:
             found[word[2:].replace("-", "_")] = True
-    return Options(plan["ftype"], overrides=tuple(patterns), imatrix=plan["imatrix"], **found, **more)
+    return options(plan["ftype"], overrides=tuple(patterns), imatrix=plan["imatrix"], **found, **more)
 
 
 # ---- small models with weights ---------------------------------------------------------------------------------

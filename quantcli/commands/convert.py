@@ -25,6 +25,7 @@ from quantcli.methods.table import Choice
 from quantcli.model import Model
 from quantcli.output import checksums, writer
 from quantcli.plan import overrides, plan, recipes, shards
+from quantcli.plan.options import Options
 from quantcli.plan.plan import Plan
 from quantcli.sources.files import allow_open_files
 from quantcli.statistics import imatrix
@@ -142,10 +143,7 @@ def prepare(request: Request) -> Job:
         chat_template=_template(request.chat_template),
     )
     try:
-        plans = [
-            plan.make(model, plan.Options(type=row, provenance=_provenance(request, row), **options))
-            for row in file_types
-        ]
+        plans = [plan.make(model, Options(row, provenance=_provenance(request, row), **options)) for row in file_types]
         for one in plans:
             one.check(
                 writing=not request.dry_run,
@@ -178,7 +176,7 @@ def _options(request: Request) -> dict[str, Any]:
         rules += overrides.parse_file(request.tensor_type_file)
 
     def one_type(text: str | None, option: str) -> tensor_types.TensorType | None:
-        return None if text is None else overrides.tensor_type(text, option)
+        return None if text is None else overrides.parse_tensor_type(text, option)
 
     importance = None
     if request.imatrix is not None and request.imatrix != AUTOMATIC:
@@ -237,7 +235,7 @@ def _importance_warnings(plans: Sequence[Plan]) -> list[str]:
         found += importance.warnings  # looking entries up may have added one
         if missing:
             found.append(
-                f"{one.type.name}: {len(missing)} tensors are not in the importance matrix and are quantized "
+                f"{one.file_type.name}: {len(missing)} tensors are not in the importance matrix and are quantized "
                 f"without ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})"
             )
     return list(dict.fromkeys(found))
@@ -265,7 +263,7 @@ def _check_kernels(plans: Sequence[Plan], request: Request) -> None:
             copied = entry.tensor.raw and entry.type is entry.tensor.stored
             if not copied and not kernels.can_encode(entry.type.id, plain.search_for(entry.type, request.search)):
                 raise NoKernel(
-                    f"this build cannot encode {entry.type.name} ({one.type.name} needs it)",
+                    f"this build cannot encode {entry.type.name} ({one.file_type.name} needs it)",
                     where=f"tensor {entry.tensor.name}",
                     hint="`quantcli formats` shows which types can be written; a dry run plans all of them",
                 )
@@ -277,7 +275,7 @@ def _check_kernels(plans: Sequence[Plan], request: Request) -> None:
 
 
 def _targets(request: Request, model: Model, plans: Sequence[Plan]) -> list[Path]:
-    names = [f"{model.name}-{one.type.name}.gguf" for one in plans]
+    names = [f"{model.name}-{one.file_type.name}.gguf" for one in plans]
     output = request.output
     if output is None:
         return [Path(name) for name in names]

@@ -10,7 +10,7 @@ import os
 import stat
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn
 
 import numpy
 
@@ -116,10 +116,15 @@ class Cursor:
                 self.fail(f"the file ends within {what}: it was cut while being read")
             self.buffer += piece
 
-    def number(self, kind: ValueType, what: str) -> Any:
+    def scalar(self, kind: ValueType, what: str) -> int | float | bool:
         """One number or flag of type ``kind``."""
         code = CODES[kind]
-        return code.unpack_from(self.buffer, self.require(code.size, what))[0]
+        value: int | float | bool = code.unpack_from(self.buffer, self.require(code.size, what))[0]
+        return value
+
+    def number(self, kind: ValueType, what: str) -> int:
+        """One number of the integer type ``kind``."""
+        return int(self.scalar(kind, what))
 
     def count(self, kind: ValueType, what: str, smallest: int, limit: int) -> int:
         """A count of things that take at least ``smallest`` bytes each: checked against what is left of the file."""
@@ -228,7 +233,7 @@ def _read_value(cursor: Cursor, key: str) -> Value:
             return Value(kind, raw.decode())
         except UnicodeDecodeError:
             return Value(kind, raw)
-    return Value(kind, cursor.number(kind, what))
+    return Value(kind, cursor.scalar(kind, what))
 
 
 def _read_array(cursor: Cursor, what: str) -> Value:
@@ -253,7 +258,7 @@ def _alignment(cursor: Cursor, metadata: dict[str, Value]) -> int:
         return DEFAULT_ALIGNMENT
     if value.type != ValueType.UINT32:
         cursor.fail(f"{ALIGNMENT_KEY} is {value.type.name}, it has to be UINT32")
-    alignment = value.data
+    alignment = int(value.data)
     if alignment == 0 or alignment & (alignment - 1) or alignment > cursor.limits.alignment:
         cursor.fail(f"{ALIGNMENT_KEY} is {alignment}, not a power of two up to {cursor.limits.alignment}")
     return alignment

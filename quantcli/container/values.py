@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import isfinite
-from typing import Any
+from typing import Any, SupportsFloat, SupportsInt, TypeAlias, overload
 
 import numpy
+from numpy.typing import NDArray
 
 from quantcli.errors import BadConfig, MalformedFile
 
@@ -35,8 +36,10 @@ class ValueType(IntEnum):
     FLOAT64 = 12
 
 
+Array: TypeAlias = NDArray[numpy.generic]
+
 # Little-endian numpy dtype of every type with a fixed size; its item size is the size in the file.
-DTYPES: dict[ValueType, numpy.dtype] = {
+DTYPES: dict[ValueType, numpy.dtype[numpy.generic]] = {
     ValueType.UINT8: numpy.dtype("<u1"),
     ValueType.INT8: numpy.dtype("<i1"),
     ValueType.UINT16: numpy.dtype("<u2"),
@@ -72,11 +75,12 @@ class Strings(Sequence[str]):
         """``raw`` must hold exactly ``count`` packed strings; the reader of the file has checked that."""
         self.raw = raw
         self._count = count
-        self._starts: numpy.ndarray | None = None
+        self._starts: NDArray[numpy.int64] | None = None
 
     @classmethod
-    def from_list(cls, items: Iterable[str | bytes]) -> Strings:
-        """Pack ``items``. Raises MalformedFile for text that has no UTF-8 form (lone surrogates)."""
+    def from_list(cls, items: Iterable[object]) -> Strings:
+        """Pack ``items``, text or bytes. Raises BadConfig for anything else, MalformedFile for text that has no UTF-8
+        form (lone surrogates)."""
         packed = [item if isinstance(item, bytes) else _utf8(item) for item in items]
         pieces: list[bytes] = []
         for item in packed:
@@ -92,9 +96,14 @@ class Strings(Sequence[str]):
         if self._starts is None:
             self._starts = self._find_starts()
         start = int(self._starts[range(self._count)[index]])
-        return self.raw[start : start + LENGTH.unpack_from(self.raw, start - 8)[0]]
+        length: int = LENGTH.unpack_from(self.raw, start - 8)[0]
+        return self.raw[start : start + length]
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._count))]
         return self._decode(self.bytes_at(index), index)
@@ -119,7 +128,7 @@ class Strings(Sequence[str]):
     def __repr__(self) -> str:
         return f"<{self._count} strings, {len(self.raw)} bytes>"
 
-    def _find_starts(self) -> numpy.ndarray:
+    def _find_starts(self) -> NDArray[numpy.int64]:
         starts = numpy.empty(self._count, numpy.int64)
         raw, length, position = self.raw, LENGTH.unpack_from, 8
         for index in range(self._count):
@@ -152,26 +161,28 @@ class Value:
             return NotImplemented
         if (self.type, self.element) != (other.type, other.element):
             return False
-        if isinstance(self.data, numpy.ndarray):
-            return self.data.tobytes() == other.data.tobytes()  # bit for bit: NaN equals itself
-        return self.data == other.data
+        if isinstance(self.data, numpy.ndarray):  # bit for bit: NaN equals itself
+            return isinstance(other.data, numpy.ndarray) and self.data.tobytes() == other.data.tobytes()
+        return bool(self.data == other.data)
 
     def __hash__(self) -> int:
         data = self.data.tobytes() if isinstance(self.data, numpy.ndarray) else self.data
         return hash((self.type, self.element, data))
 
 
-def _utf8(text: str) -> bytes:
+def _utf8(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise BadConfig(f"{_shown(text)} is not a string")
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         raise MalformedFile(f"text without a UTF-8 form (a lone surrogate): {ascii(text[:40])}") from error
 
 
-def _whole(kind: ValueType, number: Any) -> Value:
+def _whole(kind: ValueType, number: object) -> Value:
     """A number as an integer of type ``kind``; 4.0 is taken as 4. Raises BadConfig where it does not fit."""
-    limits = numpy.iinfo(DTYPES[kind])
-    if isinstance(number, bool) or not hasattr(number, "__int__") or isinstance(number, str):
+    limits = numpy.iinfo(DTYPES[kind].str)
+    if isinstance(number, bool) or not isinstance(number, SupportsInt) or isinstance(number, str):
         raise BadConfig(f"{_shown(number)} is not a whole number")
     if isinstance(number, float | numpy.floating) and not (isfinite(number) and number == int(number)):
         raise BadConfig(f"{_shown(number)} is not a whole number")
@@ -181,7 +192,7 @@ def _whole(kind: ValueType, number: Any) -> Value:
     return Value(kind, whole)
 
 
-def _shown(data: Any) -> str:
+def _shown(data: object) -> str:
     """``data`` for a message: short whatever it is (an integer of a million digits included)."""
     if isinstance(data, int) and abs(data) >= 10**40:
         return f"a number of {data.bit_length()} bits"
@@ -189,29 +200,29 @@ def _shown(data: Any) -> str:
     return text if len(text) <= 60 else text[:60] + "..."
 
 
-def u8(number: Any) -> Value:
+def u8(number: object) -> Value:
     return _whole(ValueType.UINT8, number)
 
 
-def u16(number: Any) -> Value:
+def u16(number: object) -> Value:
     return _whole(ValueType.UINT16, number)
 
 
-def u32(number: Any) -> Value:
+def u32(number: object) -> Value:
     return _whole(ValueType.UINT32, number)
 
 
-def i32(number: Any) -> Value:
+def i32(number: object) -> Value:
     return _whole(ValueType.INT32, number)
 
 
-def u64(number: Any) -> Value:
+def u64(number: object) -> Value:
     return _whole(ValueType.UINT64, number)
 
 
-def f32(number: Any) -> Value:
+def f32(number: object) -> Value:
     """A real number, rounded to float32 here, so that it equals what a reader finds. Raises BadConfig."""
-    if isinstance(number, bool | str | bytes) or not hasattr(number, "__float__"):
+    if isinstance(number, bool | str | bytes) or not isinstance(number, SupportsFloat):
         raise BadConfig(f"{_shown(number)} is not a number")
     try:
         rounded = CODES[ValueType.FLOAT32].unpack(CODES[ValueType.FLOAT32].pack(float(number)))[0]
@@ -222,28 +233,26 @@ def f32(number: Any) -> Value:
     return Value(ValueType.FLOAT32, rounded)
 
 
-def boolean(flag: Any) -> Value:
+def boolean(flag: object) -> Value:
     """True or false, nothing that merely resembles them. Raises BadConfig."""
     if not isinstance(flag, bool | numpy.bool_):
         raise BadConfig(f"{_shown(flag)} is neither true nor false")
     return Value(ValueType.BOOL, bool(flag))
 
 
-def string(text: str) -> Value:
+def string(text: object) -> Value:
     """Text. Raises BadConfig for anything else, MalformedFile for text that has no UTF-8 form."""
-    if not isinstance(text, str):
-        raise BadConfig(f"{_shown(text)} is not a string")
     _utf8(text)
     return Value(ValueType.STRING, text)
 
 
-def strings(items: Iterable[str | bytes]) -> Value:
+def strings(items: Iterable[object]) -> Value:
     """An array of strings; bytes are taken as they are."""
     packed = items if isinstance(items, Strings) else Strings.from_list(items)
     return Value(ValueType.ARRAY, packed, ValueType.STRING)
 
 
-def array(kind: ValueType, items: Any) -> Value:
+def array(kind: ValueType, items: Iterable[object]) -> Value:
     """An array of ``kind`` from a sequence. Raises BadConfig where an element does not fit."""
     if kind == ValueType.STRING:
         return strings(items)
@@ -256,7 +265,7 @@ def array(kind: ValueType, items: Any) -> Value:
     return Value(ValueType.ARRAY, _converted(kind, given), kind)
 
 
-def _converted(kind: ValueType, given: numpy.ndarray) -> numpy.ndarray:
+def _converted(kind: ValueType, given: Array) -> Array:
     dtype = DTYPES[kind]
     if given.ndim != 1 or (given.size and given.dtype.kind not in ("b" if kind == ValueType.BOOL else "iuf")):
         raise BadConfig(f"{_shown(given[:20].tolist())} is not a list of {kind.name}")
@@ -267,13 +276,13 @@ def _converted(kind: ValueType, given: numpy.ndarray) -> numpy.ndarray:
     return data
 
 
-def _lossless(given: numpy.ndarray, data: numpy.ndarray) -> bool:
+def _lossless(given: Array, data: Array) -> bool:
     """Whether the conversion kept every integer exact and every float finite that was so."""
     if not given.size or data.dtype.kind == "b":
         return True
     if data.dtype.kind == "f":
         return bool((numpy.isfinite(data) | ~numpy.isfinite(given)).all())
-    limits = numpy.iinfo(data.dtype)
+    limits = numpy.iinfo(data.dtype.str)
     low, high = given.min().item(), given.max().item()  # NaN fails the comparisons
     whole = given.dtype.kind != "f" or bool((numpy.floor(given) == given).all())
     return whole and low >= int(limits.min) and high <= int(limits.max)

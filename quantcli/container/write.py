@@ -122,6 +122,7 @@ def _packed_value(key: str, value: Value) -> tuple[bytes, ...]:
 
 
 def _packed_array(value: Value) -> tuple[bytes, ...]:
+    assert value.element is not None
     head = struct.pack("<iiQ", value.type, value.element, len(value.data))
     if isinstance(value.data, Strings):
         return (head, value.data.raw)
@@ -135,4 +136,5 @@ def _value_size(value: Value) -> int:
         return CODES[value.type].size
     if isinstance(value.data, Strings):
         return 12 + len(value.data.raw)
+    assert value.element is not None
     return 12 + len(value.data) * DTYPES[value.element].itemsize

@@ -70,10 +70,11 @@ def load_checkpoint(
         tensors=tensors,
         default_float=default_float,
         kind="checkpoint",
+        follows_converter=True,
         files=checkpoint.files,
+        weight_files=[path for path in checkpoint.files if path.endswith(".safetensors")],
         shards=len(checkpoint.tensor_files),
         notes=[*remarks(facts, left_out), *notes],
-        extra={"family": family.name},
     )
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from quantcli.container import Value
 from quantcli.errors import BadConfig, IndivisibleRow, QuantcliError, UnknownTensors
 from quantcli.ggml.tensor_types import BY_NAME, TensorType
-from quantcli.plan.recipes import COUNTED, Facts, FileType, Place, role_of
-
-if TYPE_CHECKING:
-    from quantcli.container import Value
-    from quantcli.model import Model, ModelTensor
-    from quantcli.plan.overrides import Override
-    from quantcli.plan.plan import Options
+from quantcli.model import Model, ModelTensor
+from quantcli.plan.options import Options
+from quantcli.plan.overrides import Override
+from quantcli.plan.recipes import COUNTED, FileType, ModelFacts, Place, role_of
 
 _LAYER = re.compile(r"blk\.(\d{1,9})\.", re.ASCII)
 
@@ -82,7 +80,7 @@ _CLASS_70B = {
 }  # fmt: skip
 
 
-def facts_of(names: Iterable[str], metadata: Mapping[str, Value], architecture: str, imatrix: bool) -> Facts:
+def facts_of(names: Iterable[str], metadata: Mapping[str, Value], architecture: str, imatrix: bool) -> ModelFacts:
     """The facts about a model of these tensor names and this metadata."""
 
     def number(key: str, default: int = 0) -> int:
@@ -101,7 +99,7 @@ def facts_of(names: Iterable[str], metadata: Mapping[str, Value], architecture: 
     size, grouped = _CLASS_70B.get(architecture, (0, False))
     class_70b = (layers - number("nextn_predict_layers") == size > 0 and experts != 8
                  and (not grouped or heads != kv_heads))  # fmt: skip
-    return Facts(
+    return ModelFacts(
         architecture=architecture, layers=layers, gqa=heads // kv_heads if kv_heads > 0 else 0, experts=experts,
         imatrix=imatrix, tied="output.weight" not in names,
         v_tensors=sum(role_of(name) == "v" for name in names if "attn_" in name), class_70b=class_70b,
@@ -125,54 +123,62 @@ class Choice(NamedTuple):
     problem: QuantcliError | None = None
 
 
-def fit(row: TensorType, columns: int) -> TensorType:
-    """``row`` or what takes its place for rows of ``columns`` weights. Raises IndivisibleRow."""
-    if columns % row.block == 0:
-        return row
-    if row.fallback is None and row.block > 32:
+def fit(wanted: TensorType, columns: int) -> TensorType:
+    """``wanted`` or what takes its place for rows of ``columns`` weights. Raises IndivisibleRow."""
+    if columns % wanted.block == 0:
+        return wanted
+    if wanted.fallback is None and wanted.block > 32:
         raise IndivisibleRow(
-            f"{columns} columns are no multiple of {row.name}'s block of {row.block}, and nothing stands in for it",
+            f"{columns} columns are no multiple of {wanted.name}'s block of {wanted.block}, and nothing stands in for it",
             hint="choose another type for this tensor (--tensor-type)",
         )
-    candidate = BY_NAME[row.fallback] if row.fallback else row
+    candidate = BY_NAME[wanted.fallback] if wanted.fallback else wanted
     return candidate if columns % candidate.block == 0 else BY_NAME["F16"]
 
 
 @dataclass
 class Chooser:
-    """Chooses types for the tensors of one model, in the order in which they are given."""
+    """Chooses types for the tensors of one model, in the order in which they are given.
+
+    ``assignment`` has types for single tensors, by name, which take the place of what the recipe's rules choose.
+    """
 
     model: Model
     options: Options
-    facts: Facts
+    facts: ModelFacts
+    assignment: Mapping[str, TensorType] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     hits: dict[Override, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.recipe: FileType = self.options.type
+        self.recipe: FileType = self.options.file_type
         self.hits = dict.fromkeys(self.options.overrides, 0)
+        self.unassigned: list[str] = []  # names in the assignment whose tensors get no target type
 
     def choose(self, tensor: ModelTensor) -> Choice:
         """The type of the next tensor."""
+        assigned = tensor.name in self.assignment
         if self.recipe.copies or not self._reached(tensor):
+            self.unassigned += [tensor.name] * assigned
             return Choice(tensor.type)
         role = role_of(tensor.name, self.facts.architecture)
         final = self._final(tensor, role)
         if final is not None:
+            self.unassigned += [tensor.name] * (assigned and self.recipe.is_float)
             return Choice(final, problem=_indivisible(tensor, final))
-        row = self._override(tensor.name) or self._by_recipe(tensor, role)
+        wanted = self._override(tensor.name) or self._by_recipe(tensor, role)
         try:
-            fitting = fit(row, tensor.columns)
+            fitting = fit(wanted, tensor.columns)
         except IndivisibleRow as error:
             error.where = f"tensor {tensor.name}"
-            return Choice(row, problem=error)
-        return Choice(fitting, wanted=None if fitting is row else row)
+            return Choice(wanted, problem=error)
+        return Choice(fitting, wanted=None if fitting is wanted else wanted)
 
     def _reached(self, tensor: ModelTensor) -> bool:
         """Whether the tensor gets a target type at all."""
         if self.options.leave_output_tensor and tensor.name == "output.weight":
             return False
-        if self.recipe.is_float and self.model.kind == "checkpoint":
+        if self.recipe.is_float and self.model.follows_converter:
             return _converted(tensor, self.model)
         return quantizable(tensor.name, tensor.shape, self.facts.architecture)
 
@@ -195,9 +201,12 @@ class Chooser:
         return None
 
     def _by_recipe(self, tensor: ModelTensor, role: str) -> TensorType:
+        """What the assignment says, or else the rules. The rules count a tensor whoever decides about it, so that an
+        assignment changes the types of no other tensors."""
         recipe, facts = self.recipe, self.facts
+        assigned = self.assignment.get(tensor.name)
         if self.options.pure:
-            return recipe.default_type
+            return assigned or recipe.default_type
         if role == "embedding" and facts.tied:
             if self.options.output_tensor_type:
                 return self.options.output_tensor_type
@@ -209,7 +218,7 @@ class Chooser:
             ragged=tensor.columns % recipe.default_type.block != 0,
             stacked=len(tensor.shape) > 2 and tensor.shape[2] > 1,
         )
-        return recipe.type_for(role, place)
+        return assigned or recipe.type_for(role, place)
 
     def _index(self, name: str, role: str) -> int:
         if role not in COUNTED:
@@ -228,11 +237,11 @@ class Chooser:
         return index
 
 
-def _indivisible(tensor: ModelTensor, row: TensorType) -> IndivisibleRow | None:
-    if tensor.columns % row.block == 0:
+def _indivisible(tensor: ModelTensor, tensor_type: TensorType) -> IndivisibleRow | None:
+    if tensor.columns % tensor_type.block == 0:
         return None
     return IndivisibleRow(
-        f"{tensor.columns} columns are no multiple of {row.name}'s block of {row.block}",
+        f"{tensor.columns} columns are no multiple of {tensor_type.name}'s block of {tensor_type.block}",
         where=f"tensor {tensor.name}",
         hint="--token-embedding-type and --output-tensor-type know no fallback: choose a type with blocks of 32",
     )

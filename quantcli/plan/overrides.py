@@ -8,7 +8,7 @@ Python understands, so that a pattern never silently means something else here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,23 +36,23 @@ class Override:
 # ---- tensor types ----------------------------------------------------------------------------------------------
 
 
-def tensor_type(text: str, option: str) -> TensorType:
+def parse_tensor_type(text: str, option: str) -> TensorType:
     """The type that ``option`` names, if a model can be stored in it. Raises UnknownType."""
     try:
-        row = by_name(text.strip())
+        found = by_name(text.strip())
     except UnknownType as error:
         raise UnknownType(
             f"there is no tensor type {text!r}",
             where=option,
             hint="a tensor type is Q4_K or Q6_K, not Q4_K_M; `quantcli formats` lists them",
         ) from error
-    if row.kind in ("integer", "activation") or row.name == "F64":
+    if found.kind in ("integer", "activation") or found.name == "F64":
         raise UnknownType(
-            f"{row.name} is no type for weights ({row.purpose})",
+            f"{found.name} is no type for weights ({found.purpose})",
             where=option,
             hint="`quantcli formats` lists the types",
         )
-    return row
+    return found
 
 
 def parse(text: str) -> Override:
@@ -60,7 +60,7 @@ def parse(text: str) -> Override:
     pattern, equals, name = text.rpartition("=")
     if not equals or not pattern or not name:
         raise BadOverride(f"{text!r} is not REGEX=T", where="--tensor-type", hint="for example ffn_down=q6_k")
-    return Override(pattern, tensor_type(name, f"--tensor-type {text!r}"), compile_pattern(pattern))
+    return Override(pattern, parse_tensor_type(name, f"--tensor-type {text!r}"), compile_pattern(pattern))
 
 
 def parse_file(path: Path | str) -> list[Override]:
@@ -174,12 +174,15 @@ def _bracket(text: str) -> str:
 # ---- sizes -----------------------------------------------------------------------------------------------------
 
 
+_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
+
+
 def parse_size(text: str, option: str = "--split-max-size") -> int:
     """``N``, ``NK``, ``NM`` or ``NG`` in bytes; K, M, G are powers of 1000, as in llama.cpp's splitter."""
     match = re.fullmatch(r"(\d{1,15})([kmgKMG]?)", text.strip(), re.ASCII)
     if not match or not int(match[1]):
         raise UsageError(f"{text!r} is no size", where=option, hint="for example 2000000000, 500M or 2G")
-    return int(match[1]) * 1000 ** " KMG".index(match[2].upper() or " ")
+    return int(match[1]) * _UNITS[match[2].upper()]
 
 
 # ---- metadata --------------------------------------------------------------------------------------------------
@@ -193,7 +196,10 @@ _NAMES: Mapping[str, ValueType] = {
     **_INTEGERS, **_FLOATS, "int": ValueType.UINT32, "float": ValueType.FLOAT32, "bool": ValueType.BOOL,
     "str": ValueType.STRING, "string": ValueType.STRING,
 }  # fmt: skip
-_MAKERS = {ValueType.FLOAT32: container.f32, ValueType.STRING: container.string}  # those that round or check
+_MAKERS: Mapping[ValueType, Callable[[object], Value]] = {  # those that round or check
+    ValueType.FLOAT32: container.f32,
+    ValueType.STRING: container.string,
+}
 _RANGES = {
     kind: (-(1 << bits - 1) if name[0] == "i" else 0, (1 << (bits - 1 if name[0] == "i" else bits)) - 1)
     for name, kind in _INTEGERS.items()
@@ -224,7 +230,7 @@ class Setting:
         for kind in kinds:
             data = _convert(self.text, kind)
             if data is not None:
-                return _MAKERS.get(kind, lambda data, kind=kind: Value(kind, data))(data)
+                return _MAKERS[kind](data) if kind in _MAKERS else Value(kind, data)
         raise UsageError(f"{self.text!r} is no {kinds[0].name.lower()}", where=f"--metadata {self.key}")
 
 

@@ -1,69 +1,39 @@
 """Model and options become a plan: type, bytes, shard and offset of every tensor, and the header of every file.
 
 Pure and quick: it looks at names, shapes and metadata, never at weights, so that a dry run is exact to the byte. The
-rules are in recipes.py, the choice of types in choose.py, the layout of files in shards.py.
+options are in options.py, the rules in recipes.py, the choice of types in choose.py, the layout of files in shards.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
+
+import numpy
+from numpy.typing import NDArray
 
 from quantcli import container
 from quantcli.container import Value
-from quantcli.errors import ImportanceNeeded, QuantcliError, QuantizedSource, UsageError
+from quantcli.errors import ImportanceNeeded, QuantcliError, QuantizedSource, UnknownTensors
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model, ModelTensor
 from quantcli.plan import recipes
 from quantcli.plan.choose import Chooser, facts_of, layer_of
-from quantcli.plan.overrides import Override, Setting, apply_settings
+from quantcli.plan.options import Options
+from quantcli.plan.overrides import apply_settings
 from quantcli.plan.recipes import FileType
 from quantcli.plan.shards import PlannedTensor, Shard, build, place
-
-__all__ = ["Options", "Plan", "PlannedTensor", "Shard", "make", "nominal_bpw", "to_json"]
+from quantcli.report.results import PlanResult
+from quantcli.statistics.imatrix import Importance
 
 # Tensors that llama-quantize lets pass without importance: a matrix is seldom collected for them.
 _SPARED = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
 # Types that ggml's own encoder refuses without importance, also for those.
 _INSISTING = ("IQ2_XXS", "IQ2_XS", "IQ1_S")
 _LONGEST_NAME = 127  # bytes of quantize.imatrix.file in llama.cpp
-
-
-@dataclass(frozen=True)
-class Options:
-    """What one output shall be.
-
-    ``importance`` is the matrix that will be used (see imatrix.py); ``imatrix`` plans
-    as if there were one. ``provenance`` is what this run says of itself; ``metadata`` overrides win over everything.
-    """
-
-    type: FileType  # or its name
-    pure: bool = False
-    overrides: tuple[Override, ...] = ()
-    output_tensor_type: TensorType | None = None
-    token_embedding_type: TensorType | None = None
-    leave_output_tensor: bool = False
-    imatrix: bool = False
-    importance: Any = None
-    keep_split: bool = False
-    split_max_size: int | None = None  # bytes of tensor data in one shard
-    metadata: tuple[Setting, ...] = ()
-    provenance: Mapping[str, Value] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.type, str):
-            object.__setattr__(self, "type", recipes.parse(self.type))
-        if self.keep_split and self.split_max_size is not None:
-            raise UsageError("--keep-split and --split-max-size exclude each other")
-
-    @property
-    def has_imatrix(self) -> bool:
-        """Whether the recipes see a matrix: one was given and it holds something."""
-        return self.imatrix or (self.importance is not None and len(self.importance.entries) > 0)
 
 
 @dataclass(frozen=True)
@@ -80,8 +50,8 @@ class Plan:
     notes: list[str]
 
     @property
-    def type(self) -> FileType:
-        return self.options.type
+    def file_type(self) -> FileType:
+        return self.options.file_type
 
     @cached_property
     def fallbacks(self) -> list[PlannedTensor]:
@@ -141,41 +111,62 @@ class Plan:
         changes = ", ".join(f"{count} {old} to {new}" for (old, new), count in counts.most_common(4))
         return QuantizedSource(
             f"{len(self.requantized)} of {len(self.entries)} tensors are quantized already; what their rounding lost "
-            f"stays lost and {self.type.name} rounds again ({changes}{', ...' if len(counts) > 4 else ''})",
+            f"stays lost and {self.file_type.name} rounds again ({changes}{', ...' if len(counts) > 4 else ''})",
             where=self.model.name,
             hint="convert from the float model, or accept the double loss with --allow-requantize",
         )  # fmt: skip
 
     def _no_importance(self) -> ImportanceNeeded:
         first = self.lacking_importance[0]
-        row = next(entry.type for entry in self.entries if entry.tensor.name == first)
+        refused = next(entry.type for entry in self.entries if entry.tensor.name == first)
         lack = "none is given" if self.options.importance is None else "the given one has no entry for it"
         count = len(self.lacking_importance)
         return ImportanceNeeded(
-            f"{row.name} needs an importance matrix and {lack} ({count} of {len(self.entries)} tensors)",
+            f"{refused.name} needs an importance matrix and {lack} ({count} of {len(self.entries)} tensors)",
             where=f"tensor {first}",
             hint="give --imatrix FILE, choose another type, or accept worse quality with --allow-no-imatrix",
         )  # fmt: skip
 
 
-def make(model: Model, options: Options) -> Plan:
-    """Plan one output of ``model``. Raises for contradictions in the model or the options, not for what merely
-    forbids writing: that is in ``Plan.problems`` and raised by ``Plan.check``."""
+def make(model: Model, options: Options, assignment: Mapping[str, TensorType] | None = None) -> Plan:
+    """Plan one output of ``model``.
+
+    ``assignment`` (tensor name -> type) takes the place of what the recipe's rules choose for these tensors; what the
+    user says against the rules still wins, and a row that the assigned type's block does not divide falls back. All
+    other tensors keep the types that they have without it.
+
+    Raises for contradictions in the model, the options or the assignment (UnknownTensors), not for what merely forbids
+    writing: that is in ``Plan.problems`` and raised by ``Plan.check``.
+    """
+    assignment = assignment or {}
+    _check_assignment(model, assignment)
     metadata = _metadata(model, options)
     facts = facts_of((t.name for t in model.tensors), metadata, model.architecture, options.has_imatrix)
-    chooser = Chooser(model, options, facts)
-    rows, problems, needs = [], [], []
+    chooser = Chooser(model, options, facts, assignment)
+    chosen, problems, needs = [], [], []
     for tensor in in_order(model, options):
-        row, wanted, problem = chooser.choose(tensor)
+        tensor_type, wanted, problem = chooser.choose(tensor)
         if problem is not None:
             problems.append(problem)
-        if options.type.requires_importance(row) and row is not tensor.type and tensor.name not in _SPARED:
+        insists = options.file_type.requires_importance(tensor_type) and tensor_type is not tensor.type
+        if insists and tensor.name not in _SPARED:
             needs.append(tensor.name)
-        rows.append((tensor, row, wanted, _bytes(row, tensor)))
-    entries = list(place(rows, options.split_max_size, options.keep_split))
-    converted = options.type.is_float and model.kind == "checkpoint"  # written by the converter alone, not by ggml
-    shards = build(metadata, entries, model.shards if options.keep_split else 1, keep_ones=converted)
+        chosen.append((tensor, tensor_type, wanted, _bytes(tensor_type, tensor)))
+    entries = list(place(chosen, options.split_max_size, options.keep_split))
+    keep_ones = options.file_type.is_float and model.follows_converter
+    shards = build(metadata, entries, model.shards if options.keep_split else 1, keep_ones=keep_ones)
     return Plan(model, options, entries, shards, metadata, needs, problems, _notes(chooser))
+
+
+def _check_assignment(model: Model, assignment: Mapping[str, TensorType]) -> None:
+    unknown = assignment.keys() - {tensor.name for tensor in model.tensors} if assignment else set()
+    if unknown:
+        names = sorted(unknown)
+        raise UnknownTensors(
+            f"types are assigned to {len(names)} tensors that the model does not have "
+            f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})",
+            where=model.name,
+        )
 
 
 def in_order(model: Model, options: Options) -> list[ModelTensor]:
@@ -186,15 +177,24 @@ def in_order(model: Model, options: Options) -> list[ModelTensor]:
     return sorted(model.tensors, key=lambda tensor: (layer_of(tensor.name), tensor.name.encode()))
 
 
-def _bytes(row: TensorType, tensor: ModelTensor) -> int:
+def _bytes(tensor_type: TensorType, tensor: ModelTensor) -> int:
     # Rounded up only for rows that a problem already reports.
-    return -(-tensor.columns // row.block) * row.bytes * tensor.rows
+    return -(-tensor.columns // tensor_type.block) * tensor_type.bytes * tensor.rows
 
 
 def _notes(chooser: Chooser) -> list[str]:
-    return [f"--tensor-type {override.pattern!r} decides no tensor"
-            + (f": {chooser.recipe.name} ignores it" if chooser.recipe.is_float else "")
-            for override, hits in chooser.hits.items() if not hits]  # fmt: skip
+    ignored = f": {chooser.recipe.name} ignores it" if chooser.recipe.is_float else ""
+    notes = [
+        f"--tensor-type {override.pattern!r} decides no tensor{ignored}"
+        for override, hits in chooser.hits.items()
+        if not hits
+    ]
+    if chooser.unassigned:
+        notes.append(
+            f"{len(chooser.unassigned)} assigned types decide nothing, their tensors get no type of "
+            f"{chooser.recipe.name} (first: {chooser.unassigned[0]})"
+        )
+    return notes
 
 
 # ---- metadata --------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def _metadata(model: Model, options: Options) -> dict[str, Value]:
     if "general.alignment" in result:
         result["general.alignment"] = container.u32(32)  # what the output's data is aligned to
     result["general.quantization_version"] = container.u32(2)
-    result["general.file_type"] = container.u32(_file_type(model, options.type))
+    result["general.file_type"] = container.u32(_file_type(model, options.file_type))
     if options.importance is not None and options.has_imatrix:
         result = {key: value for key, value in result.items() if not key.startswith("quantize.imatrix.")}
         result.update(_imatrix_metadata(options.importance))
@@ -217,13 +217,12 @@ def _metadata(model: Model, options: Options) -> dict[str, Value]:
 
 
 def _file_type(model: Model, recipe: FileType) -> int:
-    if not recipe.copies:
+    if recipe.number is not None:
         return recipe.number
-    if model.kind == "checkpoint":
-        return recipes.guess(model.default_float).number
-    stated = model.metadata.get("general.file_type")
-    if stated is not None and isinstance(stated.data, int) and 0 <= stated.data < 2**32:
-        return stated.data
+    if model.follows_converter:
+        return _guessed(model.default_float)
+    if model.stated_file_type is not None:
+        return model.stated_file_type
     # As llama.cpp's loader guesses: the type that is first to reach the highest count.
     counts = Counter(tensor.type.name for tensor in model.tensors)
     most = max(counts.values(), default=0)
@@ -231,20 +230,24 @@ def _file_type(model: Model, recipe: FileType) -> int:
     for tensor in model.tensors:
         seen[tensor.type.name] += 1
         if seen[tensor.type.name] == most:
-            return recipes.guess(tensor.type).number | recipes.GUESSED
+            return _guessed(tensor.type) | recipes.GUESSED
     return recipes.GUESSED
 
 
-def _imatrix_metadata(importance: Any) -> dict[str, Value]:
+def _guessed(tensor_type: TensorType) -> int:
+    return recipes.guess(tensor_type).number or 0  # it is never COPY, which has none
+
+
+def _imatrix_metadata(importance: Importance) -> dict[str, Value]:
     """llama.cpp's four keys and a content hash. Names only: a path would tell about the machine."""
-    result = {"quantize.imatrix.file": container.string(_cut(_base_name(str(importance.name))))}
-    datasets = list(importance.datasets or ())
+    result = {"quantize.imatrix.file": container.string(_cut(_base_name(importance.name)))}
+    datasets = list(importance.datasets)
     if datasets:
-        result["quantize.imatrix.dataset"] = container.string(_cut(_base_name(str(datasets[0]))))
+        result["quantize.imatrix.dataset"] = container.string(_cut(_base_name(datasets[0])))
     result["quantize.imatrix.entries_count"] = container.u32(len(importance.entries))
-    if importance.chunks and importance.chunks > 0:
-        result["quantize.imatrix.chunks_count"] = container.u32(min(int(importance.chunks), 2**32 - 1))
-    if getattr(importance, "sha256", None):
+    if importance.chunks > 0:
+        result["quantize.imatrix.chunks_count"] = container.u32(min(importance.chunks, 2**32 - 1))
+    if importance.sha256:
         result["quantize.imatrix.sha256"] = container.string(importance.sha256)
     return result
 
@@ -260,7 +263,7 @@ def _cut(text: str) -> str:
 # ---- plain data for others -------------------------------------------------------------------------------------
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
+def to_json(plan: Plan) -> PlanResult:
     """The plan's part of one output in the JSON report: shapes in GGUF order (columns first), tensors as written."""
 
     def shape(entry: PlannedTensor) -> list[int]:
@@ -268,19 +271,20 @@ def to_json(plan: Plan) -> dict[str, Any]:
         return list(given if plan.shards[entry.shard].keep_ones else container.without_trailing_ones(given))
 
     return {
-        "type": plan.type.name,
+        "type": plan.file_type.name,
         "bytes": plan.file_bytes,
         "bpw": plan.bpw,
         "tensors": [
-            {"name": e.tensor.name, "shape": shape(e), "type": e.type.name, "bytes": e.bytes}
-            for e in plan.entries
+            {"name": e.tensor.name, "shape": shape(e), "type": e.type.name, "bytes": e.bytes} for e in plan.entries
         ],
         "fallbacks": len(plan.fallbacks),
         "fallback_tensors": [
-            {"name": e.tensor.name, "wanted": e.wanted.name, "type": e.type.name} for e in plan.fallbacks
+            {"name": e.tensor.name, "wanted": e.wanted.name, "type": e.type.name}
+            for e in plan.entries
+            if e.wanted is not None
         ],
         "needs_imatrix": bool(plan.needs_imatrix),
-    }  # fmt: skip
+    }
 
 
 def nominal_bpw(recipe: FileType) -> float | None:
@@ -294,8 +298,18 @@ def nominal_bpw(recipe: FileType) -> float | None:
              "ffn_down": (14336, 4096), "ffn_gate": (4096, 14336), "ffn_up": (4096, 14336)}  # fmt: skip
     shapes = {"output.weight": (4096, 128256), "token_embd.weight": (4096, 128256)}
     shapes |= {f"blk.{n}.{name}.weight": shape for n in range(32) for name, shape in layer.items()}
-    row = recipes.FILE_TYPES["BF16"].default_type
-    tensors = [ModelTensor(name, shape, row, row, True, None, name) for name, shape in shapes.items()]
+    bf16 = recipes.FILE_TYPES["BF16"].default_type
+    tensors = [ModelTensor(name, shape, bf16, bf16, True, _Unread(), name) for name, shape in shapes.items()]
     numbers = {"block_count": 32, "attention.head_count": 32, "attention.head_count_kv": 8}
     metadata = {f"llama.{key}": container.u32(value) for key, value in numbers.items()}
-    return make(Model("Llama-3-8B", "llama", metadata, tensors, row, "gguf"), Options(recipe, imatrix=True)).bpw
+    return make(Model("Llama-3-8B", "llama", metadata, tensors, bf16, "gguf"), Options(recipe, imatrix=True)).bpw
+
+
+class _Unread:
+    """The rows of a model that is only planned."""
+
+    def read_rows(self, start: int, stop: int, out: NDArray[numpy.float32] | None = None) -> NDArray[numpy.float32]:
+        raise AssertionError("a plan reads no weights")
+
+    def read_raw(self, start: int, stop: int) -> bytes:
+        raise AssertionError("a plan reads no weights")

@@ -3,7 +3,7 @@
 Three small tables make the vocabulary: ``ROLES`` (which tensors), ``CONDITIONS`` (when) and the file types themselves.
 The first rule of a tensor's role whose condition holds decides; a tensor without one gets the default type. What comes
 around the rules (overrides, --pure, the shape fallback) is in choose.py. The facts are those of llama-quantize
-(llama.cpp 0c1e570), checked plan by plan in tests/test_plan.py. Imports nothing heavy.
+(llama.cpp 0c1e570), checked plan by plan in tests/plan/test_plan.py. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 from quantcli.errors import UnknownType
 from quantcli.ggml.tensor_types import BY_NAME, TensorType
@@ -60,7 +59,7 @@ def role_of(name: str, architecture: str = "") -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ModelFacts:
     """What the rules ask about the whole model. ``gqa`` is heads per key-value head of layer 0 (0 without any)."""
 
     architecture: str
@@ -73,10 +72,11 @@ class Facts:
     class_70b: bool
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Place:
     """Where one tensor stands: number ``index`` of ``count`` of its role (layers, for the feed-forward roles)."""
 
-    facts: Facts
+    facts: ModelFacts
     index: int
     count: int
     ragged: bool  # columns are no multiple of the default type's block
@@ -183,9 +183,9 @@ class FileType:
                 name = rule.type
         return BY_NAME[name]
 
-    def requires_importance(self, row: TensorType) -> bool:
-        """Whether tensors of type ``row`` need an importance matrix in this file type."""
-        return row.importance == "required" or row.name in self.strict
+    def requires_importance(self, tensor_type: TensorType) -> bool:
+        """Whether tensors of ``tensor_type`` need an importance matrix in this file type."""
+        return tensor_type.importance == "required" or tensor_type.name in self.strict
 
     @cached_property
     def needs_imatrix(self) -> bool:
@@ -195,8 +195,8 @@ class FileType:
         return not self.copies and any(self.requires_importance(BY_NAME[name]) for name in names)
 
 
-def _rules(*rows: tuple[str, str, str]) -> tuple[Rule, ...]:
-    return tuple(Rule(*row) for row in rows)
+def _rules(*rules: tuple[str, str, str]) -> tuple[Rule, ...]:
+    return tuple(Rule(*rule) for rule in rules)
 
 
 # What every quantized file type begins with: pinned tensors; an output matrix that is falcon's or does not divide.
@@ -211,7 +211,7 @@ _RAISES = (("v", "70B", ("Q3_K", "Q4_K"), "Q5_K"),)
 def _mixed(name: str, number: int, default: str, purpose: str, *own: tuple[str, str, str] | Rule,
            aliases: tuple[str, ...] = (), strict: tuple[str, ...] = ()) -> FileType:  # fmt: skip
     """A file type of the legacy, k, IQ3, IQ4, ternary and small-block kinds."""
-    mine = tuple(row if isinstance(row, Rule) else Rule(*row) for row in own)
+    mine = tuple(rule if isinstance(rule, Rule) else Rule(*rule) for rule in own)
     rules = _FIRST + _OUTPUT + _EIGHT + mine + _rules(("output", "", "Q6_K"))
     return FileType(name, number, default, purpose, rules, _RAISES, by_layer=True, aliases=aliases, strict=strict)
 
@@ -227,7 +227,7 @@ def _tiny(name: str, number: int, default: str, purpose: str, spare: str, *own: 
 
 
 # fmt: off
-_ROWS = (
+_ALL = (
     FileType("F32",  0,  "F32",  "single precision, for reference"),
     FileType("F16",  1,  "F16",  "half precision"),
     FileType("BF16", 32, "BF16", "what most checkpoints store; lossless for them"),
@@ -290,9 +290,9 @@ _ROWS = (
 )
 # fmt: on
 
-FILE_TYPES: dict[str, FileType] = {row.name: row for row in _ROWS}
-BY_NUMBER: dict[int, FileType] = {row.number: row for row in _ROWS if row.number is not None}
-ALIASES: dict[str, str] = {alias: row.name for row in _ROWS for alias in row.aliases}
+FILE_TYPES: dict[str, FileType] = {one.name: one for one in _ALL}
+BY_NUMBER: dict[int, FileType] = {one.number: one for one in _ALL if one.number is not None}
+ALIASES: dict[str, str] = {alias: one.name for one in _ALL for alias in one.aliases}
 
 GUESSED = 1024  # bit of general.file_type that says: not stated in the source, guessed from the tensors
 
@@ -300,22 +300,22 @@ GUESSED = 1024  # bit of general.file_type that says: not stated in the source, 
 def parse(text: str) -> FileType:
     """The file type called ``text``: a name or alias in any case, or its number. Raises UnknownType."""
     word = text.strip().upper()
-    numbers = {str(number): row for number, row in BY_NUMBER.items()}
-    row = numbers.get(word) or FILE_TYPES.get(ALIASES.get(word, word))
-    if row is not None and row.selectable:
-        return row
+    numbers = {str(number): file_type for number, file_type in BY_NUMBER.items()}
+    found = numbers.get(word) or FILE_TYPES.get(ALIASES.get(word, word))
+    if found is not None and found.selectable:
+        return found
     if word in BY_NAME:
         raise UnknownType(
             f"{word} is a tensor type, not a file type",
             hint=f"use it for single tensors (--tensor-type REGEX={word.lower()}); `quantcli formats` lists file types",
         )
-    names = [name for name, row in FILE_TYPES.items() if row.selectable] + list(ALIASES)
+    names = [name for name, file_type in FILE_TYPES.items() if file_type.selectable] + list(ALIASES)
     near = difflib.get_close_matches(word, names, 3, 0.5)
     meant = f"did you mean {', '.join(near)}? " if near else ""
     raise UnknownType(f"there is no file type {text!r}", hint=f"{meant}`quantcli formats` lists them all")
 
 
-def guess(row: TensorType) -> FileType:
-    """The file type that llama.cpp's loader assumes for a file whose most frequent tensor type is ``row``."""
-    name = {"MXFP4": "MXFP4_MOE"}.get(row.name, ALIASES.get(row.name, row.name))
+def guess(tensor_type: TensorType) -> FileType:
+    """The file type that llama.cpp's loader assumes for a file whose most frequent tensor type is ``tensor_type``."""
+    name = {"MXFP4": "MXFP4_MOE"}.get(tensor_type.name, ALIASES.get(tensor_type.name, tensor_type.name))
     return FILE_TYPES.get(name, FILE_TYPES["F32"])

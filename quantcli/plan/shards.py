@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from quantcli import container
 from quantcli.container import Value, i32, padded, shard_name, u16
 from quantcli.errors import UsageError
 from quantcli.ggml.tensor_types import TensorType
-
-if TYPE_CHECKING:
-    from quantcli.model import ModelTensor
+from quantcli.model import ModelTensor
 
 ALIGNMENT = 32  # of every output, whatever the source used
 MOST_SHARDS = 65_535  # split.count is u16
@@ -49,24 +47,25 @@ class Shard:
 
     def header(self) -> bytes:
         """The header as it is written, padding up to the data included."""
-        rows = [(e.tensor.name, e.tensor.shape, e.type.id, e.offset) for e in self.entries]
-        return container.encode_header(self.metadata, rows, alignment=ALIGNMENT, keep_ones=self.keep_ones)
+        tensors = [(e.tensor.name, e.tensor.shape, e.type.id, e.offset) for e in self.entries]
+        return container.encode_header(self.metadata, tensors, alignment=ALIGNMENT, keep_ones=self.keep_ones)
 
 
 def _header_size(metadata: Mapping[str, Value], entries: Sequence[PlannedTensor], keep_ones: bool) -> int:
-    rows = [(e.tensor.name, e.tensor.shape) for e in entries]
-    return container.header_size(metadata, rows, ALIGNMENT, keep_ones=keep_ones)
+    tensors = [(e.tensor.name, e.tensor.shape) for e in entries]
+    return container.header_size(metadata, tensors, ALIGNMENT, keep_ones=keep_ones)
 
 
-def place(rows: Iterable[tuple[ModelTensor, TensorType, TensorType | None, int]], largest: int | None,
-          keep: bool) -> Iterator[PlannedTensor]:  # fmt: skip
+def place(
+    chosen: Iterable[tuple[ModelTensor, TensorType, TensorType | None, int]], largest: int | None, keep: bool
+) -> Iterator[PlannedTensor]:
     """Give every (tensor, type, wanted, bytes) its shard and offset.
 
     A new shard starts when the current one is not empty and the tensor would bring its data above ``largest`` bytes
     (unpadded, as llama.cpp's converter counts); with ``keep`` every tensor stays in the shard of its number.
     """
     shard = offset = filled = 0
-    for tensor, row, wanted, size in rows:
+    for tensor, tensor_type, wanted, size in chosen:
         following = shard
         if keep:
             following = tensor.shard
@@ -74,7 +73,7 @@ def place(rows: Iterable[tuple[ModelTensor, TensorType, TensorType | None, int]]
             following = shard + 1
         if following != shard:
             shard, offset, filled = following, 0, 0
-        yield PlannedTensor(tensor, row, wanted, size, shard, offset)
+        yield PlannedTensor(tensor, tensor_type, wanted, size, shard, offset)
         offset += padded(size)
         filled += size
 

@@ -72,11 +72,10 @@ class Session:
     def describe(self) -> dict[str, Any]:
         """What every result says about the model it is about."""
         weights = sum(tensor.rows * tensor.columns for tensor in self.model.tensors)
-        files = [path for path in self.model.files if self.model.kind == "gguf" or path.endswith(".safetensors")]
         return {
             "name": self.name,
             "architecture": self.model.architecture,
-            "bytes": sum(map(os.path.getsize, files)),
+            "bytes": sum(map(os.path.getsize, self.model.weight_files)),
             "bpw": 8 * self.tensor_bytes / max(weights, 1),
             "activations": self.activations,
             "kv_type": self.network.kv_type,

@@ -53,6 +53,7 @@ def open_gguf(path: str | os.PathLike[str]) -> Model:
         default_float=_default_float(tensors),
         kind="gguf",
         files=[str(file.path) for file in files],
+        weight_files=[str(file.path) for file in files],
         shards=len(headers),
         handles=files,
     )

@@ -21,7 +21,7 @@ from quantcli.statistics.imatrix import Importance
 
 def write(model, types: list[str], folder: Path, *, threads: int = 2, **options) -> list[bytes]:
     """The bytes of one output per type, through the whole machinery."""
-    plans = [plan.make(model, plan.Options(name, **options)) for name in types]
+    plans = [plan.make(model, synthetic.options(name, **options)) for name in types]
     outputs = [
         [writer.OutputFile(folder / f"{i}", one.shards[0].file_bytes, force=True)] for i, one in enumerate(plans)
     ]
@@ -127,7 +127,7 @@ def test_several_models_go_through_one_run(tmp_path: Path, monkeypatch: pytest.M
 
 def test_tensors_hold_what_the_kernel_gives(tmp_path: Path) -> None:
     model = synthetic.readable_model()
-    made = plan.make(model, plan.Options("Q5_K_M"))
+    made = plan.make(model, synthetic.options("Q5_K_M"))
     (data,) = write(model, ["Q5_K_M"], tmp_path)
     for entry in made.entries:
         start = made.shards[0].header_bytes + entry.offset
@@ -157,7 +157,7 @@ def test_every_expert_gets_its_own_importance(tmp_path: Path) -> None:
     values = numpy.exp(generator.standard_normal((3, 256))).astype(numpy.float32)
     given = importance_of({"blk.0.ffn_down_exps.weight": values})
     (data,) = write(model, ["Q4_K_S"], tmp_path, importance=given)
-    made = plan.make(model, plan.Options("Q4_K_S", importance=given))
+    made = plan.make(model, synthetic.options("Q4_K_S", importance=given))
     (entry,) = made.entries
     rows = entry.tensor.reader.rows
     search = plain.search_for(entry.type, None)
@@ -171,7 +171,7 @@ def test_a_slow_disk_holds_the_encoders_back(tmp_path: Path, monkeypatch: pytest
     """What waits is bounded, for several outputs too, and a failing write ends the run with its own error."""
     monkeypatch.setattr(slabs, "SLAB_WEIGHTS", 4096)
     model = synthetic.readable_model()
-    plans = [plan.make(model, plan.Options(name)) for name in ("Q8_0", "Q4_0")]
+    plans = [plan.make(model, synthetic.options(name)) for name in ("Q8_0", "Q4_0")]
     encoded, written = [], []
     original = pipeline.Encoder.encode
     monkeypatch.setattr(pipeline.Encoder, "encode", lambda self, slab: (encoded.append(slab), original(self, slab))[1])

@@ -65,7 +65,7 @@ def test_not_an_override(text: str) -> None:
 @pytest.mark.parametrize("name", ["q4_k_m", "q8_K", "q8_1", "i32", "f64", "best", ""])
 def test_not_a_weight_type(name: str) -> None:
     with pytest.raises(UnknownType) as caught:
-        overrides.tensor_type(name, "--output-tensor-type")
+        overrides.parse_tensor_type(name, "--output-tensor-type")
     assert caught.value.where == "--output-tensor-type"
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import synthetic
-from synthetic import golden, golden_model, golden_options
+from synthetic import golden, golden_model, golden_options, options
 
 from quantcli import container
 from quantcli.commands import inspect
@@ -18,7 +18,6 @@ from quantcli.errors import BadConfig, ImportanceNeeded, IndivisibleRow, Quantiz
 from quantcli.ggml.tensor_types import by_name
 from quantcli.plan import overrides, plan
 from quantcli.plan.choose import fit
-from quantcli.plan.plan import Options
 
 LLAMA = {"general.architecture": "llama", "llama.block_count": 4, "llama.attention.head_count": 8}
 
@@ -96,24 +95,24 @@ def test_golden_file_sizes() -> None:
 def test_overridden_tensors_do_not_advance_the_numbers() -> None:
     names = [f"blk.{n}.attn_v.weight" for n in range(8)]
     model = synthetic.model([(name, (256, 256), "F32") for name in names], {**LLAMA, "llama.block_count": 8})
-    options = Options("Q4_K_S", overrides=(overrides.parse("blk\\.[01]\\.=f16"),))
-    assert list(types(plan.make(model, options)).values()) == ["F16"] * 2 + ["Q5_K"] * 4 + ["Q4_K"] * 2
+    given = options("Q4_K_S", overrides=(overrides.parse("blk\\.[01]\\.=f16"),))
+    assert list(types(plan.make(model, given)).values()) == ["F16"] * 2 + ["Q5_K"] * 4 + ["Q4_K"] * 2
 
 
 def test_per_layer_embedding_prefers_its_pattern() -> None:
     names = ["output.weight", "per_layer_token_embd.weight", "token_embd.weight"]
     model = synthetic.model([(name, (256, 8), "F32") for name in names], LLAMA)
     patterns = (overrides.parse("embd=q5_0"),)
-    made = plan.make(model, Options("Q4_0", token_embedding_type=by_name("q8_0"), overrides=patterns))
+    made = plan.make(model, options("Q4_0", token_embedding_type=by_name("q8_0"), overrides=patterns))
     assert list(types(made).values()) == ["Q6_K", "Q5_0", "Q8_0"] and not made.notes
 
 
 def test_patterns_that_do_nothing_are_told() -> None:
     model = golden_model("llama-8l-gqa4")
     patterns = (overrides.parse("ffn_dwon=q8_0"), overrides.parse("attn_v=q8_0"))
-    assert len(plan.make(model, Options("Q4_0", overrides=patterns)).notes) == 1
-    assert "ffn_dwon" in plan.make(model, Options("Q4_0", overrides=patterns)).notes[0]
-    assert "BF16 ignores it" in plan.make(model, Options("BF16", overrides=patterns)).notes[1]
+    assert len(plan.make(model, options("Q4_0", overrides=patterns)).notes) == 1
+    assert "ffn_dwon" in plan.make(model, options("Q4_0", overrides=patterns)).notes[0]
+    assert "BF16 ignores it" in plan.make(model, options("BF16", overrides=patterns)).notes[1]
 
 
 @pytest.mark.parametrize(("row", "columns", "expected"), [
@@ -139,7 +138,7 @@ def test_architectures_with_rules_of_their_own() -> None:
             types(
                 plan.make(
                     synthetic.model(tensors, {"general.architecture": architecture, f"{architecture}.block_count": 4}),
-                    Options(recipe),
+                    options(recipe),
                 )
             ).values()
         )
@@ -159,25 +158,25 @@ def test_numbers_of_layer_zero_count() -> None:
         model = synthetic.model(tensors, LLAMA)
         counts = numpy.array([first, 2, 2, 2])
         model.metadata["llama.attention.head_count_kv"] = container.array(container.ValueType.INT32, counts)
-        assert types(plan.make(model, Options("Q2_K")))["blk.0.attn_v.weight"] == expected
+        assert types(plan.make(model, options("Q2_K")))["blk.0.attn_v.weight"] == expected
 
 
 def test_metadata_overrides_change_the_rules() -> None:
     model = synthetic.model([("output.weight", (256, 8), "F32"), ("blk.0.attn_v.weight", (256, 8), "F32")], LLAMA)
     setting = overrides.parse_setting("llama.attention.head_count_kv=2")
-    assert types(plan.make(model, Options("Q2_K")))["blk.0.attn_v.weight"] == "Q3_K"
-    assert types(plan.make(model, Options("Q2_K", metadata=(setting,))))["blk.0.attn_v.weight"] == "Q4_K"
+    assert types(plan.make(model, options("Q2_K")))["blk.0.attn_v.weight"] == "Q3_K"
+    assert types(plan.make(model, options("Q2_K", metadata=(setting,))))["blk.0.attn_v.weight"] == "Q4_K"
 
 
 def test_absurd_models_are_errors() -> None:
     expert = synthetic.model([("ffn_down_exps.weight", (256, 8, 4), "F32")], {**LLAMA, "llama.expert_count": 4})
     with pytest.raises(UnknownTensors, match="ffn_down_exps"):
-        plan.make(expert, Options("Q4_K_M"))
-    plan.make(expert, Options("Q4_K_M", pure=True))
+        plan.make(expert, options("Q4_K_M"))
+    plan.make(expert, options("Q4_K_M", pure=True))
     words = synthetic.model([], LLAMA)
     words.metadata["llama.block_count"] = container.string("many")
     with pytest.raises(BadConfig, match="block_count"):
-        plan.make(words, Options("Q4_K_M"))
+        plan.make(words, options("Q4_K_M"))
 
 
 # ---- float types, COPY -----------------------------------------------------------------------------------------
@@ -194,40 +193,40 @@ def mixed_checkpoint(default: str) -> synthetic.Model:
 @pytest.mark.parametrize("default", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("asked", ["F32", "F16", "BF16"])
 def test_float_types_of_a_checkpoint_are_the_converters(default: str, asked: str) -> None:
-    made = plan.make(mixed_checkpoint(default), Options(asked))
+    made = plan.make(mixed_checkpoint(default), options(asked))
     changed = {"token_embd.weight", "blk.0.attn_rel_b.weight", "blk.0.ffn_down.weight"}
     assert types(made) == {e.tensor.name: asked if e.tensor.name in changed else "F32" for e in made.entries}
 
 
 def test_float_types_of_a_gguf_are_the_quantizers() -> None:
     model = mixed_checkpoint("BF16")
-    model.kind = "gguf"
-    chosen = types(plan.make(model, Options("F16")))
+    model.follows_converter = False
+    chosen = types(plan.make(model, options("F16")))
     assert chosen["blk.0.attn_rel_b.weight"] == "BF16" and chosen["blk.0.ffn_down.weight"] == "F16"
 
 
 def test_what_stays_keeps_the_type_of_outtype_auto() -> None:
-    chosen = types(plan.make(mixed_checkpoint("BF16"), Options("Q8_0")))
+    chosen = types(plan.make(mixed_checkpoint("BF16"), options("Q8_0")))
     assert chosen["blk.0.attn_rel_b.weight"] == "BF16" and chosen["blk.0.ssm_a"] == "F32"
 
 
 def test_leaving_the_output_and_its_embedding_type() -> None:
     model = synthetic.model([("output.weight", (64, 8), "BF16"), ("token_embd.weight", (64, 8), "BF16")], LLAMA,
                             "checkpoint")  # fmt: skip
-    assert list(types(plan.make(model, Options("F16", leave_output_tensor=True))).values()) == ["BF16", "F16"]
-    embedding = Options("F16", token_embedding_type=by_name("q8_0"))
+    assert list(types(plan.make(model, options("F16", leave_output_tensor=True))).values()) == ["BF16", "F16"]
+    embedding = options("F16", token_embedding_type=by_name("q8_0"))
     assert list(types(plan.make(model, embedding)).values()) == ["F16", "Q8_0"]
 
 
 def file_type(model: synthetic.Model, recipe: str) -> int:
-    return plan.make(model, Options(recipe)).metadata["general.file_type"].data
+    return plan.make(model, options(recipe)).metadata["general.file_type"].data
 
 
 def test_copy_keeps_types_and_file_type() -> None:
     rows = [("a.weight", (256, 2), "Q4_K"), ("b.weight", (256, 2), "Q6_K"), ("c.weight", (256, 2), "Q4_K"),
             ("d.weight", (256, 2), "Q6_K")]  # fmt: skip
     model = synthetic.model(rows, LLAMA)
-    made = plan.make(model, Options("COPY"))
+    made = plan.make(model, options("COPY"))
     assert types(made) == {name: row for name, _, row in rows} and not made.requantized
     assert file_type(model, "COPY") == 1024 + 15  # guessed: the first type to reach the highest count
     model.metadata["general.file_type"] = container.u32(18)
@@ -239,13 +238,13 @@ def test_copy_keeps_types_and_file_type() -> None:
 
 def test_requantized_tensors_are_listed() -> None:
     rows = [("a.weight", (256, 2), "Q4_K"), ("b.weight", (256, 2), "Q6_K"), ("c.weight", (256, 2), "F16")]
-    made = plan.make(synthetic.model(rows, LLAMA), Options("Q4_K", pure=True))
+    made = plan.make(synthetic.model(rows, LLAMA), options("Q4_K", pure=True))
     assert [e.tensor.name for e in made.requantized] == ["b.weight"]
     with pytest.raises(QuantizedSource, match="1 of 3 tensors .*1 Q6_K to Q4_K") as caught:
         made.check(writing=False)
     assert "--allow-requantize" in caught.value.hint
     made.check(allow_requantize=True)
-    plan.make(synthetic.model(rows, LLAMA), Options("COPY")).check()
+    plan.make(synthetic.model(rows, LLAMA), options("COPY")).check()
 
 
 # ---- importance ------------------------------------------------------------------------------------------------
@@ -253,25 +252,25 @@ def test_requantized_tensors_are_listed() -> None:
 
 def test_an_empty_importance_is_none() -> None:
     model = golden_model("llama-8l-gqa4")
-    without = plan.make(model, Options("Q4_0", importance=importance([])))
-    assert types(without) == types(plan.make(model, Options("Q4_0")))
-    with_entries = plan.make(model, Options("Q4_0", importance=importance(["x"])))
-    assert types(with_entries) == types(plan.make(model, Options("Q4_0", imatrix=True)))
+    without = plan.make(model, options("Q4_0", importance=importance([])))
+    assert types(without) == types(plan.make(model, options("Q4_0")))
+    with_entries = plan.make(model, options("Q4_0", importance=importance(["x"])))
+    assert types(with_entries) == types(plan.make(model, options("Q4_0", imatrix=True)))
 
 
 def test_missing_importance_names_the_tensor() -> None:
     model = golden_model("llama-8l-gqa4")
     names = [t.name for t in model.tensors if "blk.3.attn_q" not in t.name]
-    made = plan.make(model, Options("IQ2_XXS", importance=importance(names)))
+    made = plan.make(model, options("IQ2_XXS", importance=importance(names)))
     assert made.lacking_importance == ["blk.3.attn_q.weight"]
     with pytest.raises(ImportanceNeeded, match="blk.3.attn_q.weight.*no entry"):
         made.check()
-    plan.make(model, Options("Q4_K_M", importance=importance(names))).check()
+    plan.make(model, options("Q4_K_M", importance=importance(names))).check()
 
 
 def test_a_copied_tensor_needs_no_importance() -> None:
     rows = [("blk.0.a.weight", (256, 2), "IQ2_XXS")]
-    assert not plan.make(synthetic.model(rows, LLAMA), Options("IQ2_XXS")).needs_imatrix
+    assert not plan.make(synthetic.model(rows, LLAMA), options("IQ2_XXS")).needs_imatrix
 
 
 # ---- metadata --------------------------------------------------------------------------------------------------
@@ -285,7 +284,7 @@ def test_metadata_of_the_output() -> None:
         "quantize.imatrix.file": container.string("old"),
     }  # fmt: skip
     altered = synthetic.Model("m", "llama", source, model.tensors, model.default_float, "gguf")
-    made = plan.make(altered, Options(
+    made = plan.make(altered, options(
         "Q4_K_M", importance=importance(["a", "b"], name="/home/me/im.gguf", datasets=["C:\\texts\\wiki.txt", "x"]),
         metadata=(overrides.parse_setting("general.author=me"),),
         provenance={"general.author": container.string("other"), "quantize.note": container.string("n")}))  # fmt: skip
@@ -298,13 +297,13 @@ def test_metadata_of_the_output() -> None:
     }  # fmt: skip
     assert list(made.metadata)[: len(model.metadata)] == list(model.metadata)
     assert "split.count" in source and source["general.file_type"].data == 32  # the model is left as it was
-    kept = plan.make(altered, Options("Q4_K_M"))
+    kept = plan.make(altered, options("Q4_K_M"))
     assert kept.metadata["quantize.imatrix.file"].data == "old"
 
 
 def test_long_names_are_cut_at_a_character() -> None:
     long = importance(["a"], name="é" * 100, datasets=[], chunks=0, sha256=None)
-    made = plan.make(golden_model("llama-8l-gqa4"), Options("Q8_0", importance=long))
+    made = plan.make(golden_model("llama-8l-gqa4"), options("Q8_0", importance=long))
     assert made.metadata["quantize.imatrix.file"].data == "é" * 63
     assert "quantize.imatrix.dataset" not in made.metadata and "quantize.imatrix.chunks_count" not in made.metadata
 
@@ -313,7 +312,7 @@ def test_long_names_are_cut_at_a_character() -> None:
 
 
 def test_json() -> None:
-    made = plan.make(golden_model("smollm2-135m"), Options("Q4_K_M"))
+    made = plan.make(golden_model("smollm2-135m"), options("Q4_K_M"))
     result = json.loads(json.dumps(plan.to_json(made)))
     assert set(result) == {"type", "bytes", "bpw", "tensors", "fallbacks", "fallback_tensors", "needs_imatrix"}
     assert result["type"] == "Q4_K_M" and result["bytes"] == made.file_bytes and result["needs_imatrix"] is False
@@ -326,7 +325,7 @@ def test_json() -> None:
 
 
 def test_summary() -> None:
-    made = plan.make(golden_model("smollm2-135m"), Options("Q4_K_M"))
+    made = plan.make(golden_model("smollm2-135m"), options("Q4_K_M"))
     total = inspect.summary(plan.to_json(made)["tensors"])
     assert sum(row["tensors"] for row in total["types"]) == len(made.entries) == 272
     assert sum(row["bytes"] for row in total["types"]) == total["tensor_bytes"] == made.tensor_bytes
@@ -340,7 +339,7 @@ def test_a_hundred_thousand_tensors() -> None:
     rows = [(f"blk.{n}.{role}.weight", (4096, 4096), "BF16") for n in range(10_000) for role in roles]
     model = synthetic.model(rows, {**LLAMA, "llama.block_count": 10_000})
     patterns = tuple(overrides.parse(text) for text in ("blk\\.(0|7)\\.=q8_0", "ffn_x=iq4_xs", "none.*=q6_k"))
-    made = plan.make(model, Options("Q4_K_M", overrides=patterns, split_max_size=2 * 10**9))
+    made = plan.make(model, options("Q4_K_M", overrides=patterns, split_max_size=2 * 10**9))
     assert len(made.entries) == 100_000 and len(made.shards) > 400
     assert types(made)["blk.9999.ffn_down.weight"] == "Q6_K"
 
@@ -352,4 +351,57 @@ def test_small_model_can_be_read() -> None:
     assert rows.shape == (4, 512) and rows.dtype == numpy.float32 and tensor.reader.read_raw(3, 7) == rows.tobytes()
     again = {t.name: t for t in synthetic.readable_model().tensors}[tensor.name]
     assert numpy.array_equal(again.reader.read_rows(3, 7, numpy.empty((4, 512), numpy.float32)), rows)
-    plan.make(model, Options("Q4_K_M")).check()
+    plan.make(model, options("Q4_K_M")).check()
+
+
+# ---- types from a caller ---------------------------------------------------------------------------------------
+
+
+def test_assigned_types_replace_the_rules() -> None:
+    """Of these tensors only: all others keep what they have without an assignment."""
+    model = golden_model("llama-8l-gqa4")
+    before = types(plan.make(model, options("Q4_K_M")))
+    assignment = {"blk.0.attn_v.weight": by_name("q8_0"), "blk.3.ffn_down.weight": by_name("q2_k"),
+                  "output.weight": by_name("q5_k")}  # fmt: skip
+    made = plan.make(model, options("Q4_K_M"), assignment)
+    assert types(made) == before | {name: found.name for name, found in assignment.items()}
+    assert before["blk.0.attn_v.weight"] == "Q6_K" and not made.notes
+    assert types(plan.make(model, options("Q4_K_M", pure=True), assignment))["blk.3.ffn_down.weight"] == "Q2_K"
+    assert types(plan.make(model, options("Q4_K_M"), {})) == before
+
+
+def test_what_the_user_says_wins_over_an_assignment() -> None:
+    names = ["blk.0.ffn_down.weight", "blk.0.ffn_up.weight", "token_embd.weight", "output.weight"]
+    model = synthetic.model([(name, (256, 8), "F32") for name in names], LLAMA)
+    given = options("Q4_K_M", overrides=(overrides.parse("ffn_up=q5_0"),), output_tensor_type=by_name("q8_0"),
+                    token_embedding_type=by_name("q5_1"))  # fmt: skip
+    chosen = types(plan.make(model, given, {name: by_name("q2_k") for name in names}))
+    assert chosen == dict(zip(names, ("Q2_K", "Q5_0", "Q5_1", "Q8_0"), strict=True))
+    tied = synthetic.model([("token_embd.weight", (256, 8), "F32")], LLAMA)
+    given = options("Q4_K_M", output_tensor_type=by_name("q8_0"))
+    assert types(plan.make(tied, given, {"token_embd.weight": by_name("q2_k")})) == {"token_embd.weight": "Q8_0"}
+
+
+def test_assigned_types_fall_back_and_need_importance() -> None:
+    rows = [("blk.0.ffn_down.weight", (96, 8), "F32"), ("blk.0.ffn_up.weight", (256, 8), "F32"),
+            ("blk.1.ffn_up.weight", (64, 8), "F32")]  # fmt: skip
+    made = plan.make(synthetic.model(rows, LLAMA), options("Q8_0"), {
+        "blk.0.ffn_down.weight": by_name("iq2_xs"), "blk.0.ffn_up.weight": by_name("iq2_xxs"),
+        "blk.1.ffn_up.weight": by_name("q1_0")})  # fmt: skip
+    fallen = [(e.tensor.name, e.wanted and e.wanted.name, e.type.name) for e in made.fallbacks]
+    assert fallen == [("blk.0.ffn_down.weight", "IQ2_XS", "IQ4_NL")]
+    assert made.needs_imatrix == ["blk.0.ffn_up.weight"]
+    with pytest.raises(IndivisibleRow, match=r"blk\.1\.ffn_up.*64 columns"):
+        made.check()
+
+
+def test_assignments_that_do_nothing_are_told() -> None:
+    model = golden_model("llama-8l-gqa4")
+    kept = {"blk.0.attn_norm.weight": by_name("q8_0"), "blk.0.attn_q.weight": by_name("q8_0")}
+    made = plan.make(model, options("Q4_K_M"), kept)
+    assert types(made)["blk.0.attn_norm.weight"] == "F32" and len(made.notes) == 1
+    assert "1 assigned" in made.notes[0] and "blk.0.attn_norm.weight" in made.notes[0]
+    assert "2 assigned" in plan.make(model, options("BF16"), kept).notes[0]
+    assert "2 assigned" in plan.make(model, options("COPY"), kept).notes[0]
+    with pytest.raises(UnknownTensors, match=r"2 tensors.*blk\.0\.nix, blk\.99\.attn_q\.weight"):
+        plan.make(model, options("Q4_K_M"), dict.fromkeys(("blk.99.attn_q.weight", "blk.0.nix"), by_name("q8_0")))

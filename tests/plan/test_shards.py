@@ -8,13 +8,12 @@ import pytest
 import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import golden_model
+from synthetic import golden_model, options
 
 from quantcli import container
 from quantcli.errors import QuantcliError, UsageError
 from quantcli.ggml.tensor_types import tensor_bytes
 from quantcli.plan import plan, recipes
-from quantcli.plan.plan import Options
 from quantcli.plan.shards import file_names
 
 LLAMA = {"general.architecture": "llama", "llama.block_count": 4, "llama.attention.head_count": 8}
@@ -28,7 +27,7 @@ def test_order_is_layer_then_name_bytes() -> None:
     names = ["blk.10.a.weight", "blk.2.b.weight", "blk.2.a.weight", "token_embd.weight", "Z.weight", "blk.2.é",
              "blk.x"]  # fmt: skip
     model = synthetic.model([(name, (32, 2), "F32") for name in names], LLAMA)
-    order = [entry.tensor.name for entry in plan.make(model, Options("Q8_0")).entries]
+    order = [entry.tensor.name for entry in plan.make(model, options("Q8_0")).entries]
     assert order == ["Z.weight", "blk.x", "token_embd.weight", "blk.2.a.weight", "blk.2.b.weight", "blk.2.é",
                      "blk.10.a.weight"]  # fmt: skip
 
@@ -47,7 +46,7 @@ def write_sparse(made: plan.Plan, path: Path) -> list[Path]:
 @pytest.mark.parametrize("size", [None, 1, 300_000, 10**9])
 def test_headers_read_back(tmp_path: Path, size: int | None) -> None:
     model = golden_model("llama-8l-gqa4")
-    made = plan.make(model, Options("Q4_K_M", split_max_size=size))
+    made = plan.make(model, options("Q4_K_M", split_max_size=size))
     files = write_sparse(made, tmp_path / "m.gguf")
     headers = container.read_split_headers(files[0])
     read = [(t.name, t.shape, t.type_id, t.offset, t.bytes) for header in headers for t in header.tensors]
@@ -66,7 +65,7 @@ def test_shards_follow_the_converters_rule() -> None:
     """A shard takes tensors while their unpadded sum stays at or below the limit; one larger tensor has its own."""
     sizes = [40, 60, 1, 500, 99, 2]
     model = synthetic.model([(f"t{n}", (size,), "I8") for n, size in enumerate(sizes)], LLAMA)
-    made = plan.make(model, Options("Q8_0", split_max_size=100))
+    made = plan.make(model, options("Q8_0", split_max_size=100))
     assert [e.shard for e in made.entries] == [0, 0, 1, 2, 3, 4]
     assert [e.offset for e in made.entries] == [0, 64, 0, 0, 0, 0]
     assert [shard.data_bytes for shard in made.shards] == [128, 32, 512, 128, 32]
@@ -79,32 +78,32 @@ def test_keep_split_keeps_shards_and_their_order() -> None:
     for tensor in model.tensors:
         tensor.shard = 1 if tensor.name < "blk.4" else 2
     model.shards = 3
-    made = plan.make(model, Options("Q4_K_S", keep_split=True))
+    made = plan.make(model, options("Q4_K_S", keep_split=True))
     model.tensors.reverse()
-    reverse = plan.make(model, Options("Q4_K_S", keep_split=True))
+    reverse = plan.make(model, options("Q4_K_S", keep_split=True))
     assert [e.tensor.name for e in reverse.entries] == [names[n] for n in (3, 2, 1, 0, 7, 6, 5, 4)]
     assert [len(shard.entries) for shard in made.shards] == [0, 4, 4]
     assert [n for n, t in types(made).items() if t == "Q5_K"] == names[:4]  # the first four that are met
     assert {n for n, t in types(reverse).items() if t == "Q5_K"} == set(names[:4])
     for tensor in model.tensors:
         tensor.shard = 0 if tensor.name >= "blk.4" else 1
-    later = plan.make(model, Options("Q4_K_S", keep_split=True))
+    later = plan.make(model, options("Q4_K_S", keep_split=True))
     assert {n for n, t in types(later).items() if t == "Q5_K"} == set(names[4:])
 
 
 def test_keep_split_and_a_size_exclude_each_other() -> None:
     with pytest.raises(UsageError):
-        Options("Q8_0", keep_split=True, split_max_size=5)
+        options("Q8_0", keep_split=True, split_max_size=5)
 
 
 def test_too_many_shards() -> None:
     model = synthetic.model([(f"t{n}", (1,), "I8") for n in range(65_537)], LLAMA)
     with pytest.raises(UsageError, match="65537 shards"):
-        plan.make(model, Options("Q8_0", split_max_size=1))
+        plan.make(model, options("Q8_0", split_max_size=1))
 
 
 def test_empty_model_has_a_header() -> None:
-    made = plan.make(synthetic.model([], LLAMA), Options("Q8_0"))
+    made = plan.make(synthetic.model([], LLAMA), options("Q8_0"))
     assert made.file_bytes == made.shards[0].header_bytes == len(made.shards[0].header()) and made.bpw == 0
 
 
@@ -121,7 +120,7 @@ ROLES = ("token_embd", "output", "blk.0.attn_v", "blk.1.attn_k", "blk.1.ffn_down
 )  # fmt: skip
 def test_any_plan_is_consistent(shapes, name, pure, imatrix, size) -> None:
     model = synthetic.model([(f"{n}.weight", s, "F32") for n, s in shapes.items()], LLAMA)
-    made = plan.make(model, Options(name, pure=pure, imatrix=imatrix, split_max_size=size))
+    made = plan.make(model, options(name, pure=pure, imatrix=imatrix, split_max_size=size))
     broken = {problem.where for problem in made.problems}
     assert sorted(t.name for t in model.tensors) == sorted(e.tensor.name for e in made.entries)
     for shard in made.shards:
@@ -141,6 +140,6 @@ def test_any_plan_is_consistent(shapes, name, pure, imatrix, size) -> None:
 
 
 def test_bad_names_are_errors_when_the_header_is_written() -> None:
-    made = plan.make(synthetic.model([("x" * 70, (4,), "F32")], LLAMA), Options("Q8_0"))
+    made = plan.make(synthetic.model([("x" * 70, (4,), "F32")], LLAMA), options("Q8_0"))
     with pytest.raises(QuantcliError, match="63"):
         made.shards[0].header()

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from quantcli import loader
-from quantcli.plan import plan
+from quantcli.plan import plan, recipes
+from quantcli.plan.options import Options
 from quantcli.statistics import imatrix
 
 
@@ -43,7 +44,7 @@ def test_a_whole_model_with_a_matrix_for_every_layer(made: Path) -> None:
     matrix = imatrix.read(made.parent / "imatrix.gguf")
     with loader.open_model(made) as model:
         assert (model.architecture, len(model.metadata["tokenizer.ggml.tokens"].data)) == ("llama", 600)
-        planned = plan.make(model, plan.Options(type="Q4_K_M", importance=matrix))
+        planned = plan.make(model, Options(recipes.parse("Q4_K_M"), importance=matrix))
         assert not imatrix.missing(matrix, planned.entries) and not planned.fallbacks
         assert len(matrix.entries) == 14
         rows = model.tensors[0].reader.read_rows(0, 4)

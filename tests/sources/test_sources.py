@@ -332,7 +332,7 @@ def test_a_gguf_of_any_architecture_becomes_a_model(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", tensors, general_name="A b/c: d")
     with open_gguf(tmp_path / "m.gguf") as model:
         assert (model.kind, model.architecture, model.name) == ("gguf", "madeup-arch", "A-b-c-d")
-        assert model.number("block_count") == 2 and model.default_float.name == "BF16"
+        assert model.metadata["madeup-arch.block_count"].data == 2 and model.default_float.name == "BF16"
         assert model.metadata["general.alignment"] == container.u32(32)
         assert model.files == [str(tmp_path / "m.gguf")]
         for tensor in model.tensors:

@@ -1,0 +1,381 @@
+"""What the commands find out, as types: the objects that --json prints.
+
+Shapes are in GGUF order (columns first), sizes in bytes, times in seconds. A result that cannot be a number (NaN,
+infinity) is printed as null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NotRequired, TypedDict
+
+# ---- convert
+
+
+class TensorResult(TypedDict):
+    """One tensor of an output or of a file."""
+
+    name: str
+    shape: list[int]
+    type: str
+    bytes: int
+
+
+class FallbackResult(TypedDict):
+    """A tensor whose rows the ``wanted`` type's block does not divide."""
+
+    name: str
+    wanted: str
+    type: str
+
+
+class PlanResult(TypedDict):
+    """The plan of one output. ``type`` is the file type, ``bpw`` bits of tensor data per weight."""
+
+    type: str
+    bytes: int
+    bpw: float
+    tensors: Sequence[TensorResult]
+    fallbacks: int
+    fallback_tensors: list[FallbackResult]
+    needs_imatrix: bool
+
+
+class ShardResult(TypedDict):
+    """One written file."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class OutputResult(PlanResult):
+    """One output: its files, its plan, and when it is written the hashes (``sha256``: None for several shards)."""
+
+    path: str
+    files: list[str]
+    sha256: NotRequired[str | None]
+    shards: NotRequired[list[ShardResult]]
+
+
+class SourceResult(TypedDict):
+    """What was converted."""
+
+    path: str
+    name: str
+    kind: str
+    architecture: str
+    tensors: int
+    bytes: int
+
+
+class ConvertResult(TypedDict):
+    """`quantcli convert`. What a dry run does not know is missing."""
+
+    schema: int
+    source: SourceResult
+    outputs: list[OutputResult]
+    seconds: float
+    threads: int
+    search: str
+    notes: list[str]
+    warnings: list[str]
+    reading_seconds: NotRequired[float]
+    weights_per_second: NotRequired[int]
+
+
+# ---- inspect, verify, formats
+
+
+class TypeSummary(TypedDict):
+    """All tensors of one type."""
+
+    type: str
+    tensors: int
+    weights: int
+    bytes: int
+    bpw: float
+
+
+class Summary(TypedDict):
+    """All tensors; the types from the largest to the smallest."""
+
+    weights: int
+    tensor_bytes: int
+    bpw: float
+    types: list[TypeSummary]
+
+
+class MetadataResult(TypedDict):
+    """A metadata entry: ``value``, or ``length`` and the ``first`` elements of an array."""
+
+    type: str
+    value: NotRequired[object]
+    length: NotRequired[int]
+    first: NotRequired[list[object]]
+
+
+class OriginResult(TensorResult):
+    """A tensor as it would be written, and where it comes from."""
+
+    origin: str
+    stored: str
+
+
+class ModelResult(Summary):
+    """`quantcli inspect` of a GGUF file or a checkpoint folder."""
+
+    schema: int
+    kind: Literal["gguf", "checkpoint"]
+    path: str
+    architecture: str | None
+    name: str | None
+    file_type: str | None
+    files: int
+    bytes: int
+    metadata: dict[str, MetadataResult]
+    tensors: Sequence[TensorResult]
+    version: NotRequired[int]  # of GGUF
+    notes: NotRequired[list[str]]  # of a checkpoint
+
+
+class EntryResult(TypedDict):
+    """One entry of an importance matrix, over all values (sum / count) of all its matrices."""
+
+    name: str
+    matrices: int
+    columns: int
+    tokens: int
+    sum: float
+    min: float
+    max: float
+    mean: float
+    deviation: float
+    active: float
+    entropy: float
+    evenness: float
+    outliers: float
+    cosine: float | None
+
+
+class MatrixResult(TypedDict):
+    """`quantcli inspect` of an importance matrix."""
+
+    schema: int
+    kind: Literal["imatrix"]
+    path: str
+    datasets: list[str]
+    chunks: int
+    sha256: str
+    warnings: list[str]
+    entries: Sequence[EntryResult]
+
+
+class CheckedFile(TypedDict):
+    """One file that was verified; what is unknown because of ``problem`` is None."""
+
+    path: str
+    ok: bool
+    bytes: int | None
+    sha256: str | None
+    tensors: int | None
+    problem: str | None
+
+
+class VerifyResult(TypedDict):
+    """`quantcli verify`."""
+
+    schema: int
+    ok: bool
+    files: list[CheckedFile]
+
+
+class RecipeResult(TypedDict):
+    """One file type. ``bpw`` is that of a model shaped like Llama-3-8B."""
+
+    name: str
+    number: int | None
+    aliases: list[str]
+    bpw: float | None
+    importance: str
+    purpose: str
+
+
+class TypeResult(TypedDict):
+    """One tensor type. ``searches`` are those that can encode it."""
+
+    name: str
+    id: int
+    bpw: float
+    block: int
+    bytes: int
+    importance: str
+    fallback: str | None
+    purpose: str
+    searches: list[str]
+
+
+class FormatsResult(TypedDict):
+    """`quantcli formats`."""
+
+    schema: int
+    recipes: list[RecipeResult]
+    types: list[TypeResult]
+
+
+# ---- commands that run a model
+
+
+class RunnerModel(TypedDict):
+    """The model that was run, and how."""
+
+    name: str
+    architecture: str
+    bytes: int
+    bpw: float
+    activations: str
+    kv_type: str
+    exact: bool
+
+
+class MeanError(TypedDict):
+    """A mean and its standard error."""
+
+    mean: float
+    se: float
+
+
+class ImatrixResult(TypedDict):
+    """`quantcli imatrix`. ``model`` is None where matrices were merged only."""
+
+    schema: int
+    output: str
+    model: RunnerModel | None
+    entries: int
+    chunks: int
+    chunk_size: int
+    datasets: list[str]
+    warnings: list[str]
+    seconds: float
+    interrupted: bool
+
+
+class LikelihoodResult(TypedDict):
+    """Perplexity of a text. ``tokens`` were run, ``scored`` of them predicted; ``per_chunk``: mean negative
+    log-likelihoods."""
+
+    perplexity: MeanError
+    text: str
+    context: int
+    chunks: int
+    tokens: int
+    scored: int
+    seconds: float
+    tokens_per_second: float
+    per_chunk: list[float]
+    interrupted: bool
+
+
+class PerplexityResult(LikelihoodResult):
+    """`quantcli perplexity`."""
+
+    schema: int
+    model: RunnerModel
+
+
+class GenerationResult(TypedDict):
+    """Ids, counts and speeds of a generated text. ``stopped``: "length", "end" or "context"."""
+
+    tokens: list[int]
+    stopped: str
+    prompt_tokens: int
+    prompt_tokens_per_second: float
+    tokens_per_second: float
+
+
+class GenerateResult(GenerationResult):
+    """`quantcli generate`."""
+
+    schema: int
+    model: RunnerModel
+    prompt: str
+    text: str
+    interrupted: bool
+
+
+class Divergence(MeanError):
+    """KL divergence of the scored positions, in nats."""
+
+    median: float
+    p90: float
+    p95: float
+    p99: float
+    p999: float
+    max: float
+    min: float
+
+
+class PerplexityRatio(MeanError):
+    """Perplexity of a model and its ratio to the reference's."""
+
+    reference: float
+    ratio: float
+    ratio_se: float
+    ln_ratio: float
+    ln_ratio_se: float
+
+
+class Difference(TypedDict):
+    """Paired differences to the first model, over chunks."""
+
+    to: str
+    kld: MeanError
+    ln_ppl: MeanError
+
+
+class RecordError(TypedDict):
+    """What a recorded reference misses of the divergence, measured at ``positions``."""
+
+    positions: int
+    kld: float
+    relative: float
+
+
+class ComparedModel(RunnerModel):
+    """One model on one text. Shares are per cent."""
+
+    text: str
+    chunks: int
+    scored: int
+    kld: Divergence
+    ppl: PerplexityRatio
+    same_top: float
+    same_top_se: float
+    rms_dp: float
+    rms_dp_se: float
+    per_chunk: list[float]
+    difference: NotRequired[Difference]
+    record_error: NotRequired[RecordError]
+
+
+class Reference(TypedDict):
+    """What models were compared with: a model, or recorded predictions."""
+
+    name: str
+    kind: NotRequired[str]
+    bytes: NotRequired[int]
+    architecture: NotRequired[str]
+    bpw: NotRequired[float]
+    activations: NotRequired[str]
+    kv_type: NotRequired[str]
+    exact: NotRequired[bool]
+
+
+class CompareResult(TypedDict):
+    """`quantcli compare`."""
+
+    schema: int
+    reference: Reference
+    context: int
+    models: list[ComparedModel]
+    interrupted: bool
