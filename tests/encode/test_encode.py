@@ -108,7 +108,7 @@ def test_several_models_go_through_one_run(tmp_path: Path, monkeypatch: pytest.M
     alone = [write(model, names, tmp_path) for model, names in zip(models, types, strict=True)]
     groups, seen = [], []
     for number, (model, names) in enumerate(zip(models, types, strict=True)):
-        plans = [plan.make(model, plan.Options(name)) for name in names]
+        plans = [plan.make(model, synthetic.options(name)) for name in names]
         files = [
             [writer.OutputFile(tmp_path / f"{number}-{i}", one.shards[0].file_bytes)] for i, one in enumerate(plans)
         ]
