@@ -247,7 +247,7 @@ def _method_warnings(plans: Sequence[Plan], choice: Choice) -> list[str]:
     for one in plans:
         for (type_name, used), count in _method_fallbacks(one, choice).items():
             tensors = f"{count} tensors" if count > 1 else "1 tensor"
-            found.append(f"{one.type.name}: method {choice.name} does not take {tensors} of {type_name}: {used} does")
+            found.append(f"{one.file_type.name}: method {choice.name} does not take {tensors} of {type_name}: {used} does")
     return found
 
 
