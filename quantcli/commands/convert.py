@@ -336,7 +336,9 @@ def execute(job: Job, progress: pipeline.Progress | None = None) -> dict[str, An
             for path, shard in zip(files, one.shards, strict=True):
                 made.append(writer.OutputFile(path, shard.file_bytes, force=job.request.force))
         group = pipeline.Group(job.plans, outputs)
-        weights, reading = pipeline.run([group], threads=job.threads, search=job.request.search, progress=progress)
+        weights, reading = pipeline.run(
+            [group], threads=job.threads, search=job.request.search, method=job.request.method, progress=progress
+        )
         for made in outputs:
             for file in made:
                 file.finish()

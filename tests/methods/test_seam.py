@@ -58,7 +58,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Recording:
 
 
 def write(model, types: list[str], folder: Path, method: str | None, threads: int = 2) -> list[bytes]:
-    plans = [plan.make(model, plan.Options(name)) for name in types]
+    plans = [plan.make(model, synthetic.options(name)) for name in types]
     outputs = [
         [writer.OutputFile(folder / f"{i}", one.shards[0].file_bytes, force=True)] for i, one in enumerate(plans)
     ]
@@ -151,7 +151,7 @@ def test_what_a_method_does_not_take_is_counted(tiny: Path, tmp_path: Path, reco
         assert sum(entry["tensors"] for entry in output["method_fallbacks"]) == len(others)
         assert all(entry["method"] == "plain" for entry in output["method_fallbacks"])
         assert any("method recording does not take" in text for text in result["warnings"])
-    assert {one[2] for one in recording.prepared} <= {"Q4_K", "Q8_0"}
+    assert {one[2] for one in recording.prepared} == {"Q4_K"}
 
 
 def test_the_method_is_told_in_the_file_only_where_it_was_named(tiny: Path, tmp_path: Path) -> None:
