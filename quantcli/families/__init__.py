@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from quantcli.families.declaration import Family, Graph
+    from quantcli.families.declaration import Family
     from quantcli.model import Model
     from quantcli.sources.checkpoint import Checkpoint
 
-__all__ = ["graph", "load_checkpoint", "registry"]
+__all__ = ["load_checkpoint", "registry"]
 
 
 def registry() -> dict[str, Family]:
@@ -20,13 +20,6 @@ def registry() -> dict[str, Family]:
     from quantcli.families import catalogue
 
     return catalogue.registry()
-
-
-def graph(gguf_arch: str) -> Graph | None:
-    """How a model of this GGUF architecture computes; None where no family declares it."""
-    from quantcli.families import catalogue
-
-    return catalogue.graph(gguf_arch)
 
 
 def load_checkpoint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import Facts
 from quantcli.families.fields import count
 from quantcli.vocab import VocabHints
@@ -67,10 +67,6 @@ BERT = Family(
     ignored=("pooler.*", "cls.*", "embeddings.position_ids"),
     prefixes=("bert.",),
     vocab=VocabHints("bert", kind="bert"),
-    graph=Graph(
-        norm="layer", pre_norm=False, post_norm=True, rope="none", learned_positions=True, causal=False,
-        mlp="plain", activation="gelu",
-    ),
 )  # fmt: skip
 
 FAMILIES = (BERT,)

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from quantcli.errors import BadConfig, UnknownArchitecture
-from quantcli.families.declaration import Family, Graph
+from quantcli.families.declaration import Family
 
 _WRAPPERS = ("ForConditionalGeneration", "ForImageTextToText", "ForVision2Seq")
 
@@ -25,11 +25,6 @@ def registry() -> dict[str, Family]:
         for family in getattr(module, "FAMILIES", ()):
             found[family.name] = family
     return found
-
-
-def graph(gguf_arch: str) -> Graph | None:
-    """How a model of this GGUF architecture computes; None where no family declares it."""
-    return next((family.graph for family in registry().values() if family.gguf_arch == gguf_arch), None)
 
 
 def by_class(name: str) -> Family | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count, flag, real, text
 from quantcli.families.transforms import regrouped, shaped, transposed
@@ -122,7 +122,6 @@ DEEPSEEK2 = Family(
     ignored_if=(("lm_head.weight", "tied"),),
     skip_layers_beyond=True,  # heads that predict further tokens
     vocab=VocabHints("deepseek2"),
-    graph=Graph(latent=True, expert_norm=False),
 )  # fmt: skip
 
 FAMILIES = (DEEPSEEK2,)

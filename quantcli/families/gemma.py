@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.fields import count, real
 from quantcli.families.transforms import plus_one
 from quantcli.vocab import VocabHints
@@ -48,7 +48,6 @@ GEMMA = Family(
     tensors=BODY + shifted(decoder.PRE_NORMS),
     ignored=(*decoder.IGNORED, "lm_head.weight"),  # always tied
     vocab=VocabHints("gemma", space_prefix=False, ids={"eot": 107}),
-    graph=Graph(rope="neox", activation="gelu_tanh", embedding_scale="sqrt_hidden"),
 )
 
 GEMMA2 = GEMMA.derive(
@@ -65,8 +64,6 @@ GEMMA2 = GEMMA.derive(
     metadata=GEMMA.metadata + SOFT_CAPS + decoder.WINDOW,
     tensors=BODY + FOUR_NORMS,
     vocab={"ids": {}},
-    # The 27B models scale the query by their hidden size; the metadata does not say so, only their depth does.
-    graph={"post_norm": True, "window_period": 2, "wide_query_layers": 46},
 )
 
 GEMMA3 = GEMMA2.derive(
@@ -93,13 +90,6 @@ GEMMA3 = GEMMA2.derive(
     + decoder.WINDOW,
     tensors=BODY + FOUR_NORMS + shifted(decoder.HEAD_NORMS),
     cut_embeddings=True,
-    graph={
-        "qk_norm": "head",
-        "window_period": 6,
-        "window_rope_base": 10000.0,
-        "scaled_window_rope": False,
-        "wide_query_layers": 62,
-    },
 )
 
 FAMILIES = (GEMMA, GEMMA2, GEMMA3)

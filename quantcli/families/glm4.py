@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Family, Graph, TensorRule
+from quantcli.families.declaration import Family, TensorRule
 from quantcli.vocab import VocabHints
 
 END = "<|endoftext|>"
@@ -32,7 +32,6 @@ GLM4 = Family(
     + decoder.FUSED_MLP,
     ignored=decoder.IGNORED,
     vocab=VocabHints("glm4", texts={"bos": END, "eos": END, "unknown": END, "eot": "<|user|>"}),
-    graph=Graph(post_norm=True, mlp="fused"),
 )
 
 FAMILIES = (GLM4,)

@@ -6,7 +6,7 @@ The released weights pack the experts as MXFP4 (sources/packed/mxfp4.py); they a
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.fields import count
 from quantcli.families.transforms import Transform, regrouped, shaped, transposed
 from quantcli.vocab import VocabHints
@@ -77,14 +77,6 @@ GPT_OSS = Family(
     + gate_or_up("up", 1),
     ignored=decoder.IGNORED,
     vocab=VocabHints("gpt-oss"),
-    graph=Graph(
-        rope="neox",
-        second_norm="post_attention_norm",
-        sinks=True,
-        window_period=2,
-        activation="swiglu_oai",
-        expert_gating="softmax_chosen",
-    ),
 )
 
 FAMILIES = (GPT_OSS,)

@@ -28,7 +28,6 @@ GRANITE = LLAMA.derive(
         "logit_scale": real("logits_scaling", default=1.0, least=1e-6),
     },
     metadata=LLAMA.metadata + MULTIPLIERS,
-    graph={"logit_scale": "divide"},
 )
 
 

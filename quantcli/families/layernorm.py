@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import Facts
 from quantcli.families.fields import count, flag, real
 from quantcli.families.transforms import plus_one
@@ -30,7 +30,6 @@ STABLELM = Family(
     tensors=decoder.TOP + BODY + decoder.GATED_MLP,
     ignored=decoder.IGNORED,
     vocab=VocabHints("stablelm"),
-    graph=Graph(norm="layer", rope="neox"),
 )
 
 STARCODER2 = STABLELM.derive(
@@ -42,7 +41,6 @@ STARCODER2 = STABLELM.derive(
     metadata=decoder.SIZES + decoder.ROPE + decoder.LAYER_NORM,
     tensors=decoder.TOP + BODY + decoder.plain_mlp("c_fc", "c_proj"),
     vocab=VocabHints("starcoder2"),
-    graph={"mlp": "plain", "activation": "gelu_tanh"},
 )
 
 # One norm a layer: attention and MLP read it side by side.
@@ -67,7 +65,6 @@ PHI2 = STABLELM.derive(
     + decoder.PRE_NORMS[:1]
     + decoder.PROJECTIONS,
     vocab=VocabHints("phi2", add_bos=False),
-    graph={"parallel": True, "mlp": "plain", "activation": "gelu_tanh"},
 )
 
 COMMAND_R = STABLELM.derive(
@@ -97,7 +94,6 @@ COMMAND_R = STABLELM.derive(
     + decoder.OUT_PROJECTION
     + decoder.GATED_MLP,
     vocab=VocabHints("command-r"),
-    graph={"parallel": True, "rope": "norm", "qk_norm": "each"},
 )
 
 
@@ -130,7 +126,6 @@ NEMOTRON = STABLELM.derive(
     + decoder.OUT_PROJECTION
     + decoder.GATED_MLP[1:],
     vocab=VocabHints("nemotron", ids={"padding": 0, "unknown": 1}),
-    graph={"mlp": "plain", "activation": "relu2"},
 )
 
 FAMILIES = (STABLELM, STARCODER2, PHI2, COMMAND_R, NEMOTRON)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from quantcli import vocab
+from quantcli.architectures.fixed import stays_float32
 from quantcli.errors import QuantcliError
 from quantcli.families import bind, catalogue, metadata
 from quantcli.families.declaration import Family
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from quantcli.ggml.tensor_types import TensorType
     from quantcli.sources.checkpoint import Checkpoint
 
-# What llama.cpp's converter keeps in F32 although it is two-dimensional.
-_ALWAYS_F32 = ("_norm.weight", ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight", ".ssm_conv1d.weight")
-_ALWAYS_F32_NAMES = ("position_embd.weight", "token_types.weight")
 _KNOWN_SCALINGS = (None, "linear", "yarn", "llama3", "longrope")
 
 
@@ -133,8 +131,7 @@ def generated(name: str, values: Sequence[float] | None) -> ModelTensor | None:
 
 def converted_type(name: str, shape: tuple[int, ...], default: TensorType) -> TensorType:
     """The type that llama.cpp's converter writes: F32 for vectors, norms and what its rules name, else the default."""
-    full = len(shape) == 1 or not name.endswith(".weight") or name.endswith(_ALWAYS_F32) or name in _ALWAYS_F32_NAMES
-    return tensor_types.BY_NAME["F32"] if full else default
+    return tensor_types.BY_NAME["F32"] if stays_float32(name, len(shape)) else default
 
 
 def remarks(facts: Facts, left_out: int) -> list[str]:

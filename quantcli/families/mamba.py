@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import Facts
 from quantcli.families.fields import count
 from quantcli.families.transforms import negative_exp, shaped
@@ -67,7 +67,6 @@ MAMBA = Family(
     ignored=("lm_head.weight",),  # tied
     prefixes=("backbone.", "model."),
     vocab=VocabHints("mamba"),
-    graph=Graph(recurrent="mamba", rope="none"),
 )
 
 FAMILIES = (MAMBA,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import Facts
 from quantcli.families.fields import count, flag
 from quantcli.families.transforms import joined, regrouped, transposed
@@ -41,7 +41,6 @@ GPT2 = Family(
     ignored=("h.*.attn.bias", *decoder.IGNORED),
     prefixes=("transformer.",),
     vocab=VocabHints("gpt2"),
-    graph=Graph(norm="layer", rope="none", learned_positions=True, fused_qkv=True, mlp="plain", activation="gelu_tanh"),
 )
 
 # q, k, v of head 0, then of head 1 ... become all q, all k, all v.
@@ -70,7 +69,6 @@ GPT_NEOX = GPT2.derive(
     ),
     prefixes=("gpt_neox.",),
     vocab=VocabHints("gptneox"),
-    graph={"rope": "neox", "learned_positions": False, "parallel": True, "activation": "gelu"},
 )
 
 

@@ -1,9 +1,9 @@
-"""OLMo 2 (norms after attention and MLP only) and OLMoE; q/k norms over the whole projection."""
+"""OLMo 2 and 3 (norms after attention and MLP only) and OLMoE; q/k norms over the whole projection."""
 
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Family, Graph, TensorRule
+from quantcli.families.declaration import Family
 from quantcli.vocab import VocabHints
 
 OLMO2 = Family(
@@ -18,13 +18,17 @@ OLMO2 = Family(
     + decoder.FULL_NORMS
     + decoder.OUT_PROJECTION
     + decoder.GATED_MLP
-    + (
-        TensorRule("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.VECTOR),
-        TensorRule("layers.{layer}.post_feedforward_layernorm", "blk.{layer}.post_ffw_norm", decoder.VECTOR),
-    ),
+    + decoder.POST_NORMS,
     ignored=decoder.IGNORED,
     vocab=VocabHints("olmo2"),
-    graph=Graph(rope="neox", pre_norm=False, post_norm=True, qk_norm="full"),
+)
+
+OLMO3 = OLMO2.derive(
+    "olmo3",
+    hf_architectures=("Olmo3ForCausalLM",),
+    model_types=("olmo3",),
+    facts={"window": decoder.window(4096), "window_pattern": decoder.window_pattern(4)},
+    metadata=decoder.METADATA + decoder.WINDOW + decoder.WINDOW_PATTERN,
 )
 
 OLMOE = OLMO2.derive(
@@ -41,7 +45,6 @@ OLMOE = OLMO2.derive(
     + decoder.OUT_PROJECTION
     + decoder.router("mlp.gate")
     + decoder.experts("mlp.experts", *decoder.EXPERT_KINDS),
-    graph={"pre_norm": True, "post_norm": False, "expert_norm": False},
 )
 
-FAMILIES = (OLMO2, OLMOE)
+FAMILIES = (OLMO2, OLMO3, OLMOE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Extra, Family, Graph, TensorRule
+from quantcli.families.declaration import Entry, Extra, Family, TensorRule
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count
 from quantcli.vocab import VocabHints
@@ -76,8 +76,6 @@ PHI3 = Family(
     extras=(factors("long"), factors("short")),
     ignored=decoder.IGNORED,
     vocab=VocabHints("phi3"),
-    # llama.cpp reads the window of Phi-3 and does not use it; no window_period says the same.
-    graph=Graph(rope="neox", fused_qkv=True, mlp="fused"),
 )
 
 FAMILIES = (PHI3,)

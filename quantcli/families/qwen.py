@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.fields import count
 from quantcli.vocab import VocabHints
 
@@ -17,7 +17,6 @@ QWEN2 = Family(
     tensors=decoder.TOP + decoder.PRE_NORMS + decoder.BIASED_PROJECTIONS + decoder.OUT_PROJECTION + decoder.GATED_MLP,
     ignored=decoder.IGNORED,
     vocab=VocabHints("qwen2"),
-    graph=Graph(rope="neox"),
 )
 
 QWEN2_MOE = QWEN2.derive(
@@ -45,7 +44,6 @@ QWEN2_MOE = QWEN2.derive(
     + decoder.experts("mlp.experts", *decoder.EXPERT_KINDS)
     + decoder.shared_experts("mlp.shared_expert")
     + (TensorRule("layers.{layer}.mlp.shared_expert_gate", "blk.{layer}.ffn_gate_inp_shexp", (1, "hidden")),),
-    graph={"expert_norm": False, "shared_expert_gate": True},
 )
 
 QWEN3 = QWEN2.derive(
@@ -58,7 +56,6 @@ QWEN3 = QWEN2.derive(
         "key_length": lambda facts: facts.head_dim,
     },
     tensors=decoder.TENSORS + decoder.HEAD_NORMS,
-    graph={"qk_norm": "head"},
 )
 
 QWEN3_MOE = QWEN3.derive(

@@ -16,7 +16,6 @@ SMOLLM3 = LLAMA.derive(
         "theta": decoder.theta(2e6),
         "key_length": decoder.given_head_dim,
     },
-    graph={"rope_skip_period": 4},
 )
 
 FAMILIES = (SMOLLM3,)

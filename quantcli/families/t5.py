@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, Graph, TensorRule
+from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.fields import count, text
 from quantcli.vocab import VocabHints
 
@@ -101,8 +101,6 @@ T5 = Family(
     same={"encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"},
     prefixes=(),
     vocab=VocabHints("t5"),
-    # ffn_gate decides between the gated GELU and the plain ReLU of the first T5
-    graph=Graph(rope="none", attention_scale="one", activation="gelu_tanh", encoder_decoder=True),
 )  # fmt: skip
 
 FAMILIES = (T5,)

@@ -11,73 +11,31 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from quantcli import architectures
+from quantcli.architectures.fixed import is_matrix, quantizable, stays_float32
+from quantcli.architectures.roles import COUNTED, role_of
 from quantcli.container import Value
 from quantcli.errors import BadConfig, IndivisibleRow, QuantcliError, UnknownTensors
 from quantcli.ggml.tensor_types import BY_NAME, TensorType
 from quantcli.model import Model, ModelTensor
 from quantcli.plan.options import Options
 from quantcli.plan.overrides import Override
-from quantcli.plan.recipes import COUNTED, FileType, ModelFacts, Place, role_of
+from quantcli.plan.recipes import FileType, ModelFacts, Place
+
 
 _LAYER = re.compile(r"blk\.(\d{1,9})\.", re.ASCII)
-
-# ---- what is left alone ----------------------------------------------------------------------------------------
-
-_TIME_MIX = tuple(f"time_mix_{part}.weight" for part in (
-    "first", "w0", "w1", "w2", "v0", "v1", "v2", "a0", "a1", "a2", "g1", "g2", "decay_w1", "decay_w2", "lerp_fused",
-))  # fmt: skip
-# Parts of names that llama-quantize never touches: norms, routers, small or sensitive tables.
-_KEPT_PARTS = (
-    "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj",
-    "ssm_conv1d", "shortconv.conv.weight", "indexer.k_proj.weight", "indexer.q_proj.weight", "attn_rel_b.weight",
-    ".position_embd", "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos", ".patch_embd", ".patch_merger",
-    "a.rvq.codebook", "mm.a.code_embd",
-    *_TIME_MIX,
-)  # fmt: skip
-_KEPT = re.compile("|".join(map(re.escape, _KEPT_PARTS)))
-_KEPT_NAMES = ("position_embd.weight", "token_types.weight")
-_KEPT_OF_ARCHITECTURE = {
-    "glm5-next": (
-        "hc_", "indexer.attn_q_b", "indexer.attn_k", "indexer.proj", "indexer_compressor_gate",
-        "indexer_compressor_ape", "ssm_f_a.weight", "ssm_f_b.weight", "ssm_g_a.weight", "ssm_g_b.weight",
-        "ssm_beta.weight", "attn_kv_a_mqa.weight", "attn_k_b.weight", "attn_v_b.weight"),
-}  # fmt: skip
-
-# Parts of names that llama.cpp's converter writes as F32 whatever --outtype says (besides vectors, norms and names
-# that don't end in .weight). Only asked where the float default is F32 too and the model's own types can't tell.
-_CONVERTER_F32 = (
-    "_norm.weight", "ffn_gate_inp", "position_embd", "token_types", "ssm_conv1d", "shortconv.conv", "indexer.proj",
-    "altup_correct_coef", "altup_predict_coef", *_TIME_MIX,
-)  # fmt: skip
-
-
-def quantizable(name: str, shape: tuple[int, ...], architecture: str) -> bool:
-    """Whether llama-quantize gives this tensor a target type; otherwise it keeps its own."""
-    if not (name.endswith("weight") and _matrix(shape)) or name in _KEPT_NAMES:
-        return False
-    if _KEPT.search(name):
-        return False
-    return not any(part in name for part in _KEPT_OF_ARCHITECTURE.get(architecture, ()))
-
-
-def _matrix(shape: tuple[int, ...]) -> bool:
-    return any(extent != 1 for extent in shape[1:])
 
 
 def _converted(tensor: ModelTensor, model: Model) -> bool:
     """Whether the converter's --outtype reaches this tensor of a checkpoint."""
     if model.default_float.name != "F32":
         return tensor.type == model.default_float
-    return (tensor.type.name == "F32" and tensor.name.endswith(".weight") and _matrix(tensor.shape)
-            and not any(part in tensor.name for part in _CONVERTER_F32))  # fmt: skip
+    # the model's own types cannot tell: F32 is what both the rules and the default say
+    left = is_matrix(tensor.shape) and not stays_float32(tensor.name, len(tensor.shape))
+    return tensor.type.name == "F32" and left
 
 
 # ---- the model as the rules see it -----------------------------------------------------------------------------
-
-# Layers (without next-token-prediction layers) of models that count as 70B; True: only with grouped queries.
-_CLASS_70B = {
-    "llama": (80, True), "deci": (80, False), "olmo": (80, False), "qwen2": (80, False), "jais2": (68, False),
-}  # fmt: skip
 
 
 def facts_of(names: Iterable[str], metadata: Mapping[str, Value], architecture: str, imatrix: bool) -> ModelFacts:
@@ -96,9 +54,9 @@ def facts_of(names: Iterable[str], metadata: Mapping[str, Value], architecture: 
     heads = number("attention.head_count")
     kv_heads = number("attention.head_count_kv", heads)
     layers, experts = number("block_count"), number("expert_count")
-    size, grouped = _CLASS_70B.get(architecture, (0, False))
-    class_70b = (layers - number("nextn_predict_layers") == size > 0 and experts != 8
-                 and (not grouped or heads != kv_heads))  # fmt: skip
+    known = architectures.find(architecture)
+    class_70b = (layers - number("nextn_predict_layers") == known.layers_of_70b > 0 and experts != 8
+                 and (not known.grouped_70b or heads != kv_heads))  # fmt: skip
     return ModelFacts(
         architecture=architecture, layers=layers, gqa=heads // kv_heads if kv_heads > 0 else 0, experts=experts,
         imatrix=imatrix, tied="output.weight" not in names,

@@ -1,6 +1,7 @@
 """llama.cpp's file types as data: a default tensor type and ordered rules ``(role, condition) -> type``.
 
-Three small tables make the vocabulary: ``ROLES`` (which tensors), ``CONDITIONS`` (when) and the file types themselves.
+Three small tables make the vocabulary: the roles of architectures/roles.py (which tensors), ``CONDITIONS`` (when) and
+the file types themselves.
 The first rule of a tensor's role whose condition holds decides; a tensor without one gets the default type. What comes
 around the rules (overrides, --pure, the shape fallback) is in choose.py. The facts are those of llama-quantize
 (llama.cpp 0c1e570), checked plan by plan in tests/plan/test_plan.py. Imports nothing heavy.
@@ -13,46 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from quantcli import architectures
+from quantcli.architectures.roles import ROLE_NAMES
 from quantcli.errors import UnknownType
 from quantcli.ggml.tensor_types import BY_NAME, TensorType
 
 DEFAULT = "default"  # in a rule: the file type's default tensor type
 ANY = "*"  # in a rule: every role
-
-
-# ---- roles: which tensors a rule speaks of ---------------------------------------------------------------------
-
-# First match decides; "is" compares the whole name, "has" looks anywhere in it (so ffn_down_exps and ffn_down_shexp
-# are "down"). "v" holds whatever carries the values: attn_v, fused attn_qkv, MLA's attn_kv_b.
-ROLES = (
-    ("is", "output.weight", "output"),
-    ("is", "token_embd.weight", "embedding"),
-    ("is", "per_layer_token_embd.weight", "embedding"),
-    ("has", "attn_qkv.weight", "v"),
-    ("has", "attn_kv_b.weight", "v"),
-    ("has", "attn_v.weight", "v"),
-    ("has", "attn_k.weight", "k"),
-    ("has", "attn_q.weight", "q"),
-    ("has", "attn_output.weight", "o"),
-    ("has", "ffn_up", "up"),
-    ("has", "ffn_gate", "gate"),
-    ("has", "ffn_down", "down"),
-)
-ROLE_NAMES = tuple(dict.fromkeys(role for _, _, role in ROLES)) + ("other", "pinned")
-COUNTED = ("v", "up", "gate", "down")  # roles with a running number
-
-# Of one architecture only: matrices of its recurrent part that every quantized file type keeps at Q8_0.
-PINNED = {"glm5-next": ("attn_q_a", "attn_q_b", "nextn.eh_proj")}
-
-
-def role_of(name: str, architecture: str = "") -> str:
-    """The role of tensor ``name``, one of ROLE_NAMES."""
-    if any(part in name for part in PINNED.get(architecture, ())):
-        return "pinned"
-    for how, text, role in ROLES:
-        if name == text if how == "is" else text in name:
-            return role
-    return "other"
 
 
 # ---- conditions: when a rule holds -----------------------------------------------------------------------------
@@ -89,6 +57,11 @@ def _more(place: Place) -> bool:
     return place.index < first or place.index >= 7 * place.count // 8 or (place.index - first) % 3 == 2
 
 
+def _variant(name: str) -> Callable[[Place], bool]:
+    """The condition by which rules mean an architecture: its declaration has it as ``recipe_variant``."""
+    return lambda place: architectures.find(place.facts.architecture).recipe_variant == name
+
+
 CONDITIONS: dict[str, Callable[[Place], bool]] = {
     "first 2": lambda place: place.index < 2,
     "first 4": lambda place: place.index < 4,
@@ -102,8 +75,8 @@ CONDITIONS: dict[str, Callable[[Place], bool]] = {
     "experts=8": lambda place: place.facts.experts == 8,
     "experts>=4": lambda place: place.facts.experts >= 4,
     "imatrix": lambda place: place.facts.imatrix,
-    "falcon": lambda place: place.facts.architecture == "falcon",
-    "bailingmoe3": lambda place: place.facts.architecture == "bailingmoe3",
+    "falcon": _variant("falcon"),
+    "bailingmoe3": _variant("bailingmoe3"),
     "70B": lambda place: place.facts.class_70b,
 }
 

@@ -1,14 +1,16 @@
-"""What the forward pass has to know about one model: the numbers of its metadata beside its family's graph flags."""
+"""What the forward pass has to know about one model: the numbers of its metadata beside its architecture's graph."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Any
 
-from quantcli import families
+import numpy
+
+from quantcli import architectures
+from quantcli.architectures import Architecture, Graph, keys
 from quantcli.errors import BadConfig, UnknownArchitecture, UnsupportedGraph
-from quantcli.families.declaration import Graph
 from quantcli.model import Model
 
 # Graph flags that name computations which the runner lacks.
@@ -18,6 +20,8 @@ LACKING = {
     "encoder_decoder": "an encoder beside the decoder",
 }
 MISSING_KIND = "{what}: not in this runner; convert, inspect and verify take the model"
+GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_chosen"}  # llama.cpp's numbers
+SCALINGS = ("none", "linear", "yarn", "longrope")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Rope:
 
     base: float
     scale: float = 1.0
-    kind: str = "none"  # of scaling: "none", "linear", "yarn", "longrope"
+    kind: str = "none"  # of scaling: one of SCALINGS
     original: int = 0  # context that the unscaled model was trained with
     magnitude: float = 1.0  # cosines and sines are multiplied by it
     extrapolation: float = 1.0
@@ -58,7 +62,7 @@ class Settings:
     final_cap: float
     embedding_scale: float
     residual_scale: float
-    logit_scale: float  # a factor, whatever the family writes
+    logit_scale: float  # a factor, whatever the metadata holds
     experts: int
     experts_used: int
     expert_norm: bool
@@ -68,35 +72,31 @@ class Settings:
 
     def rotates(self, layer: int) -> bool:
         """Whether the layer has rotary positions."""
-        period = self.graph.rope_skip_period
-        return self.graph.rope != "none" and not (period and (layer + 1) % period == 0)
+        graph = self.graph
+        skipped = graph.rope_skip_period and (layer + 1) % graph.rope_skip_period == 0
+        skipped = skipped or (graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer])
+        return graph.rope != "none" and not skipped
 
 
 class _Reader:
     """Typed access to ``<architecture>.<key>``; what has no value per layer may not differ between layers."""
 
     def __init__(self, model: Model) -> None:
-        self.metadata, self.architecture = model.metadata, model.architecture
-
-    def get(self, key: str, default: Any = None) -> Any:
-        value = self.metadata.get(f"{self.architecture}.{key}")
-        return default if value is None else value.data
+        prefix = f"{model.architecture}."
+        self.architecture, self.name = model.architecture, model.name
+        self.entries: dict[str, object] = {
+            key.removeprefix(prefix): value.data for key, value in model.metadata.items() if key.startswith(prefix)
+        }
 
     def number(self, key: str, default: float | None = None, least: float = 0.0, most: float = 2.0**31) -> float:
-        value = self.get(key, default)
-        if hasattr(value, "__len__") and not isinstance(value, str):
-            if len(set(value)) != 1:
-                raise UnsupportedGraph(
-                    f"{key} differs between layers",
-                    where=f"{self.architecture}.{key}",
-                    hint=MISSING_KIND.format(what="layers of different kinds"),
-                )
-            value = value[0]
-        if value is None or isinstance(value, (str, bool)) or not least <= value <= most:
+        value = self.entries.get(key, default)
+        if isinstance(value, numpy.ndarray):
+            if len(set(value.tolist())) != 1:
+                raise self.unsupported(key, "differs between layers", "layers of different kinds")
+            value = value.tolist()[0]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
             problem = "is missing" if value is None else f"is {value!r}"
-            raise BadConfig(
-                f"{key} {problem}", where=f"{self.architecture}.{key}", hint="the file does not describe its model"
-            )
+            raise self.bad(key, problem)
         return value
 
     def count(self, key: str, default: int | None = None, least: int = 1) -> int:
@@ -105,13 +105,22 @@ class _Reader:
     def real(self, key: str, default: float | None = None) -> float:
         return float(self.number(key, default, -1e30, 1e30))
 
+    def flag(self, key: str, default: bool) -> bool:
+        return bool(self.entries.get(key, default))
 
-def read(model: Model, *, length: int | None = None) -> Settings:
-    """The settings of ``model``; ``length`` is the context it will be run with (longrope chooses by it).
+    def bad(self, key: str, problem: str) -> BadConfig:
+        where = f"{self.architecture}.{key}"
+        return BadConfig(f"{key} {problem}", where=where, hint="the file does not describe its model")
 
-    Raises UnknownArchitecture, UnsupportedGraph, BadConfig.
-    """
-    graph = families.graph(model.architecture)
+    def unsupported(self, key: str, problem: str, what: str) -> UnsupportedGraph:
+        where = f"{self.architecture}.{key}"
+        return UnsupportedGraph(f"{key} {problem}", where=where, hint=MISSING_KIND.format(what=what))
+
+
+def read(model: Model) -> Settings:
+    """The settings of ``model``. Raises UnknownArchitecture, UnsupportedGraph, BadConfig."""
+    architecture, reader = architectures.find(model.architecture), _Reader(model)
+    graph = architecture.graph
     if graph is None:
         raise UnknownArchitecture(
             f"the architecture {model.architecture!r} cannot be run",
@@ -129,10 +138,23 @@ def read(model: Model, *, length: int | None = None) -> Settings:
             where=model.name,
             hint=MISSING_KIND.format(what="encoders"),
         )
-    return _read(_Reader(model), graph, model, length)
+    _refuse_unread(architecture, reader)
+    return _read(reader, graph, model)
 
 
-def _read(reader: _Reader, graph: Graph, model: Model, length: int | None) -> Settings:
+def _refuse_unread(architecture: Architecture, reader: _Reader) -> None:
+    """Raises UnsupportedGraph where metadata may change what is computed and this forward pass does not read it."""
+    unread = keys.unread(architecture, reader.entries)
+    if unread:
+        names = ", ".join(f"{architecture.name}.{key}" for key in unread)
+        raise UnsupportedGraph(
+            f"{names}: the forward pass of {architecture.name} does not read this, so its logits would be wrong",
+            where=reader.name,
+            hint="convert, inspect and verify take the model; llama.cpp may know how to run it",
+        )
+
+
+def _read(reader: _Reader, graph: Graph, model: Model) -> Settings:
     layers, hidden, heads = (reader.count(key) for key in ("block_count", "embedding_length", "attention.head_count"))
     key = reader.count("attention.key_length", max(hidden // heads, 1))
     scale = reader.real("logit_scale", 1.0)
@@ -165,10 +187,10 @@ def _read(reader: _Reader, graph: Graph, model: Model, length: int | None) -> Se
         logit_scale=1 / scale if graph.logit_scale == "divide" and scale else scale or 1.0,
         experts=experts,
         experts_used=reader.count("expert_used_count") if experts else 0,
-        expert_norm=bool(reader.get("expert_weights_norm", graph.expert_norm)),
+        expert_norm=reader.flag("expert_weights_norm", graph.expert_norm),
         expert_scale=reader.real("expert_weights_scale", 1.0) or 1.0,
-        gating={1: "softmax", 2: "sigmoid"}.get(reader.get("expert_gating_func"), graph.expert_gating),
-        parallel=bool(reader.get("use_parallel_residual", graph.parallel)),
+        gating=_gating(reader, graph),
+        parallel=reader.flag("use_parallel_residual", graph.parallel),
     )
 
 
@@ -180,19 +202,35 @@ def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, he
     return reader.real("attention.scale", 0.0) or 1 / sqrt(width)
 
 
+def _gating(reader: _Reader, graph: Graph) -> str:
+    """How the scores of experts become weights; number 0 leaves it to the architecture."""
+    number = reader.count("expert_gating_func", 0, least=0)
+    if number and number not in GATING:
+        raise reader.unsupported("expert_gating_func", f"is {number}", "routing of this kind")
+    return GATING.get(number, graph.expert_gating)
+
+
 def _window_layers(reader: _Reader, graph: Graph, layers: int, window: int) -> tuple[bool, ...]:
     """Which layers see ``window`` positions only."""
-    pattern = reader.get("attention.sliding_window_pattern", graph.window_period)
     if not window:
         return (False,) * layers
-    if hasattr(pattern, "__len__"):
-        return tuple(bool(pattern[i % len(pattern)]) for i in range(layers))
-    period = max(int(pattern), 1)
+    pattern = reader.entries.get("attention.sliding_window_pattern", graph.window_period)
+    if isinstance(pattern, numpy.ndarray):
+        return _flags(reader, pattern.tolist(), layers)
+    period = reader.count("attention.sliding_window_pattern", graph.window_period, least=0) or 1
     return tuple(period == 1 or i % period < period - 1 for i in range(layers))
 
 
+def _flags(reader: _Reader, pattern: Sequence[object], layers: int) -> tuple[bool, ...]:
+    if not pattern:
+        raise reader.bad("attention.sliding_window_pattern", "is empty")
+    return tuple(bool(pattern[i % len(pattern)]) for i in range(layers))
+
+
 def _rope(reader: _Reader) -> Rope:
-    kind = reader.get("rope.scaling.type", "linear")
+    kind = reader.entries.get("rope.scaling.type", "linear")
+    if not isinstance(kind, str) or kind not in SCALINGS:
+        raise reader.unsupported("rope.scaling.type", f"is {kind!r}", "rope scaling of this kind")
     factor = reader.real("rope.scaling.factor", 0.0) or 1.0
     base = reader.real("rope.freq_base", 10000.0)
     magnitude = reader.real("rope.scaling.attn_factor", 1.0)
@@ -212,11 +250,7 @@ def _rope(reader: _Reader) -> Rope:
 
 
 def _window_rope(reader: _Reader, graph: Graph) -> Rope:
-    """The rotation of layers with a window: the same, unless the family has another base or no scaling there."""
+    """The rotation of layers with a window: the same, unless the architecture has another base or no scaling there."""
     full = _rope(reader)
     base = reader.real("rope.freq_base_swa", graph.window_rope_base or full.base)
-    if graph.scaled_window_rope:
-        return Rope(
-            base, full.scale, full.kind, full.original, full.magnitude, full.extrapolation, full.fast, full.slow
-        )
-    return Rope(base)
+    return replace(full, base=base) if graph.scaled_window_rope else Rope(base)

@@ -8,6 +8,7 @@ import sys
 import pytest
 from synthetic import golden
 
+from quantcli.architectures.roles import ROLE_NAMES, role_of
 from quantcli.errors import UnknownType
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.plan import plan, recipes
@@ -41,7 +42,7 @@ def test_hints() -> None:
 def test_numbers_and_aliases_are_llama_cpps() -> None:
     ours = {name: row.number for name, row in recipes.FILE_TYPES.items() if row.selectable and not row.copies}
     assert ours == golden()["file_types"]
-    assert recipes.ALIASES == golden()["aliases"]
+    assert golden()["aliases"] == recipes.ALIASES
     blocks = golden()["block"]
     assert {name: [BY_NAME[name].block, BY_NAME[name].bytes] for name in blocks} == blocks
 
@@ -50,7 +51,7 @@ def test_every_word_of_every_rule_exists() -> None:
     for row in recipes.FILE_TYPES.values():
         assert row.default_type and row.purpose
         for rule in (*row.rules, *(recipes.Rule(r, when, to) for r, when, _, to in row.raises)):
-            assert rule.roles == recipes.ANY or set(rule.roles.split()) <= set(recipes.ROLE_NAMES)
+            assert rule.roles == recipes.ANY or set(rule.roles.split()) <= set(ROLE_NAMES)
             assert rule.type == recipes.DEFAULT or rule.type in BY_NAME
             assert len(rule.tests) == len([w for w in rule.when.split(",") if w])  # KeyError for an unknown word
         for _, _, below, _ in row.raises:
@@ -61,7 +62,7 @@ def test_no_rule_is_dead() -> None:
     """A rule behind an unconditional one of the same role could never hold."""
     allowed = {("Q8_0", "output", "Q6_K"), ("IQ3_XXS", "output", "Q6_K")}  # the general rule after an own one
     for row in recipes.FILE_TYPES.values():
-        for role in recipes.ROLE_NAMES:
+        for role in ROLE_NAMES:
             rules = row._by_role[role]
             closed = [n for n, rule in enumerate(rules) if not rule.when]
             for rule in rules[closed[0] + 1 :] if closed else ():
@@ -81,12 +82,12 @@ def test_which_need_an_imatrix() -> None:
     ("blk.1.ffn_down_shexp.weight", "down"), ("blk.1.ffn_up.weight", "up"), ("blk.1.ssm_in.weight", "other"),
 ])  # fmt: skip
 def test_roles(name: str, role: str) -> None:
-    assert recipes.role_of(name) == role
+    assert role_of(name) == role
 
 
 def test_pinned_only_in_its_architecture() -> None:
-    assert recipes.role_of("blk.1.attn_q_a.weight", "glm5-next") == "pinned"
-    assert recipes.role_of("blk.1.attn_q_a.weight", "deepseek2") == "other"
+    assert role_of("blk.1.attn_q_a.weight", "glm5-next") == "pinned"
+    assert role_of("blk.1.attn_q_a.weight", "deepseek2") == "other"
 
 
 @pytest.mark.parametrize(("row", "name"), [

@@ -1,0 +1,82 @@
+"""The vocabulary in which GGUF architectures are declared: how they compute, and what the recipes know of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Norm = Literal["rms", "layer"]
+QueryNorm = Literal["head", "full", "each"]
+Rope = Literal["norm", "neox", "none"]
+Mlp = Literal["gated", "fused", "plain"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai"]
+Gating = Literal["softmax", "sigmoid", "softmax_chosen"]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What the forward pass needs to know and GGUF metadata does not say. Defaults are those of Llama.
+
+    Whatever metadata does hold (head counts, eps, rope base and scaling, soft caps, window, expert counts, scales)
+    is read from there, so that a GGUF file and a checkpoint run the same code; ``keys.py`` says which entries. Biases,
+    q/k norms, sinks and a separate output matrix are used where their tensors are present.
+    """
+
+    # normalisation
+    norm: Norm = "rms"  # epsilon: attention.layer_norm_rms_epsilon or layer_norm_epsilon; "layer" has a bias or none
+    pre_norm: bool = True  # attn_norm / ffn_norm before attention and MLP
+    post_norm: bool = False  # post_attention_norm / post_ffw_norm on their outputs, before the residual sum
+    parallel: bool = False  # attention and MLP both read the layer's input, normed by attn_norm, or each by its own
+    #                         where ffn_norm exists; one residual sum. Metadata use_parallel_residual goes first
+    second_norm: str = "ffn_norm"  # name of the tensor that norms the MLP's input
+    qk_norm: QueryNorm | None = None  # "head": per head over head_dim; "full": over the whole projection;
+    #                                   "each": per head with weights of its own [heads, head_dim]; before rope
+    # positions
+    rope: Rope = "norm"  # "norm": pairs (2i, 2i+1); "neox": pairs (i, i + n/2)
+    rope_skip_period: int = 0  # p > 0: layers with (i + 1) % p == 0 have no rotation (SmolLM3: 4)
+    rope_in_windows: bool = False  # in a model with windows, only the layers that have one rotate
+    learned_positions: bool = False  # position_embd is added to the embeddings
+    # attention
+    fused_qkv: bool = False  # attn_qkv holds q, k and v rows in this order
+    latent: bool = False  # multi-head latent attention (attn_kv_a_mqa, attn_k_b, attn_v_b)
+    window_period: int = 0  # p > 0: with a window, layer i uses it if i % p < p - 1; 1: every layer; 0: no windows.
+    #                         Metadata sliding_window_pattern goes first
+    window_rope_base: float | None = None  # rope base of window layers where metadata has no rope.freq_base_swa
+    scaled_window_rope: bool = True  # False: rope scaling applies to layers without window only (gemma3)
+    attention_scale: Literal["head_dim", "one"] = "head_dim"  # 1/sqrt(head_dim), if not metadata attention.scale
+    wide_query_layers: int = 0  # a model of this many layers scales by 1/sqrt(hidden/heads) instead (Gemma 27B)
+    sinks: bool = False  # attn_sinks: one extra logit per head in the softmax
+    causal: bool = True
+    # MLP
+    mlp: Mlp = "gated"  # "gated": down(act(gate) * up); "fused": ffn_up holds gate then up rows; "plain": down(act(up))
+    activation: Activation = "silu"  # "gelu" is the one with erf, "relu2" is squared, "swiglu_oai" is clamped
+    # experts (where expert_count > 0)
+    expert_gating: Gating = "softmax"  # "softmax_chosen": softmax over the chosen logits
+    expert_norm: bool = True  # the chosen weights are divided by their sum (else metadata expert_weights_norm)
+    shared_expert_gate: bool = False  # the shared expert is multiplied by sigmoid(ffn_gate_inp_shexp . x)
+    # scales
+    embedding_scale: Literal["sqrt_hidden"] | None = None  # embeddings times sqrt(embedding_length), in float32
+    logit_scale: Literal["multiply", "divide"] = "multiply"  # how metadata logit_scale is used
+    recurrent: Literal["mamba"] | None = None  # no attention at all
+    encoder_decoder: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One GGUF architecture.
+
+    ``reads`` and ``harmless`` are metadata keys below the architecture's name. Every entry that the forward pass reads
+    must be declared: the common ones follow from the graph (``keys.py``), ``reads`` has those beyond. ``harmless``
+    are entries beyond the common ones that change no logit. The runner refuses a file with any other entry.
+    """
+
+    name: str
+    graph: Graph | None = None  # None: this package does not know how it computes
+    reads: tuple[str, ...] = ()
+    harmless: tuple[str, ...] = ()
+    # What llama-quantize knows by the architecture's name
+    kept: tuple[str, ...] = ()  # parts of names of tensors that keep their type (beyond those of every architecture)
+    pinned: tuple[str, ...] = ()  # parts of names of matrices that every quantized file type keeps at Q8_0
+    layers_of_70b: int = 0  # layers (without those that predict further tokens) of models that count as 70B
+    grouped_70b: bool = False  # they count only where they have fewer key/value heads than heads
+    recipe_variant: str | None = None  # the condition by which rules of the recipes mean this architecture

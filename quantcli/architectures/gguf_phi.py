@@ -1,0 +1,11 @@
+"""Phi-2 (one norm a layer, attention and MLP side by side) and Phi-3 (q/k/v and gate/up fused)."""
+
+from __future__ import annotations
+
+from quantcli.architectures.architecture import Architecture, Graph
+
+PHI2 = Architecture("phi2", Graph(norm="layer", rope="neox", parallel=True, mlp="plain", activation="gelu_tanh"))
+# llama.cpp reads the window of Phi-3 and does not use it.
+PHI3 = Architecture("phi3", Graph(rope="neox", fused_qkv=True, mlp="fused"), harmless=("attention.sliding_window",))
+
+ARCHITECTURES = (PHI2, PHI3)

@@ -1,0 +1,20 @@
+"""Qwen2 and Qwen3, dense and with experts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quantcli.architectures import keys
+from quantcli.architectures.architecture import Architecture, Graph
+
+QWEN2_GRAPH = Graph(rope="neox")
+QWEN3_GRAPH = Graph(rope="neox", qk_norm="head")
+
+QWEN2 = Architecture("qwen2", QWEN2_GRAPH, layers_of_70b=80)
+QWEN2_MOE = Architecture(
+    "qwen2moe", replace(QWEN2_GRAPH, expert_norm=False, shared_expert_gate=True), reads=keys.EXPERTS
+)
+QWEN3 = Architecture("qwen3", QWEN3_GRAPH)
+QWEN3_MOE = Architecture("qwen3moe", QWEN3_GRAPH, reads=keys.EXPERTS)
+
+ARCHITECTURES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)

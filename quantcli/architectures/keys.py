@@ -1,0 +1,82 @@
+"""Metadata below an architecture's name: what a forward pass reads, what changes nothing, what must not be there.
+
+The converter copies every entry of a file; the runner computes only what it reads. So an entry that no declaration
+mentions is refused instead of being passed over: the result would look plausible and be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from quantcli.architectures.architecture import Architecture, Graph
+
+# ---- what is read, by the part of the graph that reads it. "Experts" and below are stated by the architectures.
+
+SIZES = (
+    "block_count", "context_length", "embedding_length", "attention.head_count", "attention.head_count_kv",
+    "attention.key_length", "attention.value_length",
+)  # fmt: skip
+EPSILON = {"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}
+ROPE = (
+    "rope.dimension_count", "rope.freq_base", "rope.scaling.type", "rope.scaling.factor", "rope.scaling.attn_factor",
+    "rope.scaling.original_context_length", "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor",
+    "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
+)  # fmt: skip
+WINDOW = ("attention.sliding_window", "attention.sliding_window_pattern")
+WINDOW_ROPE = ("rope.freq_base_swa",)
+EXPERTS = ("expert_count", "expert_used_count")
+ROUTING = ("expert_gating_func", "expert_weights_norm", "expert_weights_scale")
+MULTIPLIERS = ("attention.scale", "embedding_scale", "residual_scale", "logit_scale")
+SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+PARALLEL_RESIDUAL = ("use_parallel_residual",)
+
+# ---- what changes no logit: sizes that the tensors have too, and words about how the file was made.
+
+HARMLESS = (
+    "vocab_size", "feed_forward_length", "expert_feed_forward_length", "expert_shared_feed_forward_length",
+    "expert_shared_count", "leading_dense_block_count", "tensor_data_layout",
+)  # fmt: skip
+
+# Values that turn off what their key is about: there the entry says no more than its absence.
+OFF: Mapping[str, tuple[object, ...]] = {
+    "attention.causal": (True,),
+    "attention.clamp_kqv": (0.0,),
+    "attention.max_alibi_bias": (0.0,),
+    "attention.sliding_window": (0,),
+    "attn_logit_softcapping": (0.0,),
+    "final_logit_softcapping": (0.0,),
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "expert_group_count": (0, 1),
+    "expert_group_used_count": (0, 1),
+    "nextn_predict_layers": (0,),
+    "pooling_type": (0, 1, 2, 3),  # none, mean, first or last token; 4 ranks, with another head
+    "rope.scaling.finetuned": (True,),
+}
+
+
+@cache
+def read_by(architecture: Architecture) -> frozenset[str]:
+    """The keys that the forward pass of ``architecture`` reads; none where it has no graph."""
+    graph = architecture.graph
+    return frozenset(architecture.reads + _implied(graph)) if graph else frozenset()
+
+
+def _implied(graph: Graph) -> tuple[str, ...]:
+    """What the graph's own flags read."""
+    rope = ROPE if graph.rope != "none" else ()
+    window = WINDOW + (WINDOW_ROPE if rope else ()) if graph.window_period else ()
+    return (*SIZES, EPSILON[graph.norm], *rope, *window)
+
+
+def unread(architecture: Architecture, entries: Mapping[str, object]) -> list[str]:
+    """Those of ``entries`` (key without the architecture's name -> value) that may change what is computed and that
+    its forward pass does not read."""
+    known = read_by(architecture) | {*HARMLESS, *architecture.harmless}
+    return [key for key, value in entries.items() if key not in known and not _off(key, value)]
+
+
+def _off(key: str, value: object) -> bool:
+    """Whether the entry says what its absence would; numbers of arrays do not."""
+    return isinstance(value, (bool, int, float)) and value in OFF.get(key, ())
