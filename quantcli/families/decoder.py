@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from quantcli.families.declaration import Entry, TensorRule
 from quantcli.families.facts import Facts, bad
@@ -77,6 +77,36 @@ def partial_rotary(default: float) -> object:
         return int(facts.head_dim * factor)
 
     return dims
+
+
+def window(default: int) -> Callable[[Facts], int | None]:
+    """Positions that a layer with a window sees; null in config.json says that there are no windows."""
+
+    def positions(facts: Facts) -> int | None:
+        none = "sliding_window" in facts.config and facts.config["sliding_window"] is None
+        return None if none else facts.read(count("sliding_window", default=default))
+
+    return positions
+
+
+def window_pattern(default: int) -> Callable[[Facts], list[bool] | None]:
+    """Whether each layer has a window: as ``layer_types`` says, or ``sliding_window_pattern`` (a period: all but the
+    last layer of each; or letters, L for a window); ``default`` is the period. None without windows."""
+
+    def layers(facts: Facts) -> list[bool] | None:
+        kinds, pattern = facts.config.get("layer_types"), facts.config.get("sliding_window_pattern")
+        if facts.window is None:
+            return None
+        if kinds is not None:
+            if not isinstance(kinds, list) or len(kinds) != facts.layers:
+                raise bad("layer_types", f"is no list of {facts.layers} kinds of layers")
+            return [kind == "sliding_attention" for kind in kinds]
+        if isinstance(pattern, str) and pattern:
+            return [pattern[layer % len(pattern)] == "L" for layer in range(facts.layers)]
+        period = facts.read(count("sliding_window_pattern", default=default))
+        return [(layer + 1) % period != 0 for layer in range(facts.layers)]
+
+    return layers
 
 
 def scaling(facts: Facts) -> str | None:
@@ -166,6 +196,7 @@ ROPE_DIMS = (Entry("rope.dimension_count", "u32", "rope_dims"),)
 EXPERT_COUNTS = (Entry("expert_count", "u32", "experts"), Entry("expert_used_count", "u32", "experts_used"))
 PARALLEL_RESIDUAL = (Entry("use_parallel_residual", "boolean", "parallel"),)
 WINDOW = (Entry("attention.sliding_window", "u32", "window"),)
+WINDOW_PATTERN = (Entry("attention.sliding_window_pattern", "booleans", "window_pattern"),)
 
 METADATA = SIZES + ROPE + RMS + LENGTHS
 
@@ -198,6 +229,10 @@ FULL_NORMS = (
 PRE_NORMS = (
     TensorRule("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", VECTOR),
     TensorRule("layers.{layer}.post_attention_layernorm", "blk.{layer}.ffn_norm", VECTOR),
+)
+POST_NORMS = (
+    TensorRule("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", VECTOR),
+    TensorRule("layers.{layer}.post_feedforward_layernorm", "blk.{layer}.post_ffw_norm", VECTOR),
 )
 GATED_MLP = (
     TensorRule("layers.{layer}.mlp.gate_proj", "blk.{layer}.ffn_gate", ("ff", "hidden")),

@@ -13,14 +13,14 @@ from quantcli.families.fields import count, real
 from quantcli.vocab import VocabHints
 
 
-def rope_frequency_divisors(facts: Facts) -> list[float] | None:
+def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0) -> list[float] | None:
     """Llama 3.1's scaling as a table of head_dim/2 divisors: long wavelengths by ``factor``, a ramp between.
 
     Formula: the rope scaling of type "llama3" in transformers' modeling_rope_utils.
     """
     if facts.scaling != "llama3":
         return None
-    factor = facts.read(real("rope_scaling.factor", default=8.0, least=1e-6))
+    factor = facts.read(real("rope_scaling.factor", default=default_factor, least=1e-6))
     low = facts.read(real("rope_scaling.low_freq_factor", default=1.0, least=1e-6))
     high = facts.read(real("rope_scaling.high_freq_factor", default=4.0, least=1e-6))
     original = facts.read(count("rope_scaling.original_max_position_embeddings", default=8192))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,16 @@ _VERSION = re.compile(r"v\d+(?:\.\d+)*", re.IGNORECASE)
 _HUB = "https://huggingface.co/"
 
 
+# How a fact becomes a GGUF value, by ``Entry.type``.
+WRITERS: Mapping[str, Callable[[Any], Value]] = {
+    "u32": container.u32,
+    "f32": container.f32,
+    "boolean": container.boolean,
+    "booleans": lambda flags: container.array(container.ValueType.BOOL, flags),
+    "string": container.string,
+}
+
+
 def architecture(family: Family, facts: Facts) -> dict[str, Value]:
     """``<arch>.*`` as the family declares it; entries whose fact is None are left out."""
     found = {}
@@ -41,7 +51,7 @@ def architecture(family: Family, facts: Facts) -> dict[str, Value]:
         value = facts[entry.fact]
         if value is not None:
             key = entry.key if entry.key.startswith("tokenizer.") else f"{family.gguf_arch}.{entry.key}"
-            found[key] = getattr(container, entry.type)(value)
+            found[key] = WRITERS[entry.type](value)
     return found
 
 
