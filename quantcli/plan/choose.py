@@ -22,7 +22,6 @@ from quantcli.plan.options import Options
 from quantcli.plan.overrides import Override
 from quantcli.plan.recipes import FileType, ModelFacts, Place
 
-
 _LAYER = re.compile(r"blk\.(\d{1,9})\.", re.ASCII)
 
 

@@ -33,12 +33,12 @@ MUST = (
     "mistral-spm", "mistral-tekken", "mixtral", "phi3", "qwen2", "qwen3", "qwen3-moe", "smollm3",
 )  # fmt: skip
 MORE = (
-    "bert", "cohere", "deepseek-v2", "falcon", "glm4", "gpt-neox", "gpt-oss", "gpt-oss-mxfp4", "gpt2", "granite-moe",
-    "mamba", "nemotron", "olmo2", "olmoe", "phi2", "qwen2-moe", "stablelm", "starcoder2", "t5",
+    "bert", "cohere", "deepseek-v2", "exaone4", "falcon", "glm4", "gpt-neox", "gpt-oss", "gpt-oss-mxfp4", "gpt2", "granite-moe",
+    "mamba", "nemotron", "olmo2", "olmo3", "olmoe", "phi2", "qwen2-moe", "stablelm", "starcoder2", "t5",
 )  # fmt: skip
 # -exp of a weight: the recorded conversion took it from a vector library that does not always round correctly
 INEXACT = (".ssm_a",)
-BUNDLED = Path(__file__).parents[1] / "arch"  # six of them, so that a clone alone tests most of this
+BUNDLED = Path(__file__).parents[1] / "arch"  # some of them, so that a clone alone tests most of this
 IGNORED = ("general.", "quantcli.")
 PLACEHOLDERS = {"mixtral": {"tokenizer.ggml.scores"}}  # scores that the recorded conversion made up
 

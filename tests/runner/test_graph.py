@@ -23,7 +23,7 @@ from quantcli.runner.network import Network
 from quantcli.runner.operations import Operations
 from quantcli.runner.session import RunOptions, make_operations, open_session
 
-COPIED = ("gemma3", "llama-quirks", "llama-tied-bias", "llama3", "phi3", "qwen3-moe")
+COPIED = ("exaone4", "gemma3", "llama-quirks", "llama-tied-bias", "llama3", "olmo3", "phi3", "qwen3-moe")
 MUST = (
     "gemma",
     "gemma2",
