@@ -165,8 +165,15 @@ typedef struct {
     uint8_t scales[4][2]; /* four times 3 bits scale, then 4 bits of d */
 } qc_block_iq1_m;
 
-/* Weights of a block and of a sub-block, as constants of a type's name: qc_q4_k_weights, qc_q4_k_sub. */
-#define QC_TYPE(NAME, name, id, block, bytes, sub, ...) enum { qc_##name##_weights = (block), qc_##name##_sub = (sub) };
+/* The numbers of a type as constants of its name: qc_q4_k_weights (of a block), _sub, _low, _high, _minima. */
+#define QC_TYPE(NAME, name, id, block, bytes, sub, low, high, minima, ...)                                             \
+    enum {                                                                                                             \
+        qc_##name##_weights = (block),                                                                                 \
+        qc_##name##_sub = (sub),                                                                                       \
+        qc_##name##_low = (low),                                                                                       \
+        qc_##name##_high = (high),                                                                                     \
+        qc_##name##_minima = (minima)                                                                                  \
+    };
 #include "types.def"
 
 #define QC_TYPE(NAME, name, id, block, bytes, ...)                                                                     \

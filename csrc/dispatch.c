@@ -70,15 +70,13 @@ static int whole_rows(const qc_type *found, int64_t rows, int64_t columns) {
            (columns == 0 || rows <= INT64_MAX / 8 / columns);
 }
 
-int32_t qc_type_block(int32_t type) {
-    const qc_type *found = find_type(0, type);
-    return found ? found->block : 0;
-}
+static const qc_layout layouts[QC_TYPES] = {
+#define QC_TYPE(NAME, name, id, block, bytes, sub, low, high, minima, ...)                                             \
+    [QC_##NAME] = {block, bytes, sub, low, high, minima},
+#include "types.def"
+};
 
-int32_t qc_type_bytes(int32_t type) {
-    const qc_type *found = find_type(0, type);
-    return found ? found->bytes : 0;
-}
+const qc_layout *qc_type_layout(int32_t type) { return find_type(0, type) ? &layouts[type] : 0; }
 
 int32_t qc_can_decode(int32_t type) {
     const qc_type *found = find_type(0, type);
@@ -126,13 +124,8 @@ static int64_t first_bad(const float *x, int64_t count, int negative) {
     return -1;
 }
 
-int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
-                  const float *importance, uint8_t *out, qc_place *place) {
-    const qc_type *found = find_type(isa, type);
-    if (!found || search < 0 || search >= QC_SEARCHES || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
-    qc_encoder encode = importance ? found->weighted[search] : found->plain[search];
-    if (!encode) return QC_NO_KERNEL;
-    if (rows == 0 || columns == 0) return QC_OK;
+/* What every call with weights checks before it runs. */
+static int32_t check_weights(const float *x, int64_t rows, int64_t columns, const float *importance, qc_place *place) {
     if (!strict_rounding()) return QC_BAD_ROUNDING;
     int64_t bad = first_bad(x, rows * columns, 0);
     if (bad >= 0) {
@@ -143,7 +136,18 @@ int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int
         *place = (qc_place){0, bad};
         return QC_BAD_IMPORTANCE;
     }
-    return encode(x, rows, columns, importance, out, place);
+    return QC_OK;
+}
+
+int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
+                  const float *importance, uint8_t *out, qc_place *place) {
+    const qc_type *found = find_type(isa, type);
+    if (!found || search < 0 || search >= QC_SEARCHES || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
+    qc_encoder encode = importance ? found->weighted[search] : found->plain[search];
+    if (!encode) return QC_NO_KERNEL;
+    if (rows == 0 || columns == 0) return QC_OK;
+    int32_t status = check_weights(x, rows, columns, importance, place);
+    return status == QC_OK ? encode(x, rows, columns, importance, out, place) : status;
 }
 
 int32_t qc_decode(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns, float *out) {
@@ -212,4 +216,60 @@ int32_t qc_validate(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, 
                 return QC_BAD_BLOCK;
             }
     return QC_OK;
+}
+
+/* ---- the steps of an encoder */
+
+int32_t qc_can_fit(int32_t type) {
+    const qc_type *found = find_type(0, type);
+    return found && found->assign;
+}
+
+int32_t qc_can_set_parameters(int32_t type) {
+    const qc_type *found = find_type(0, type);
+    return found && found->set_parameters;
+}
+
+int32_t qc_fit(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
+               const float *importance, uint8_t *out, qc_place *place) {
+    const qc_type *found = find_type(isa, type);
+    if (!found || !found->clear) return QC_NO_KERNEL;
+    int32_t status = qc_encode(isa, type, search, x, rows, columns, importance, out, place);
+    if (status == QC_OK || status == QC_OVERFLOW) found->clear(out, rows * columns / found->block);
+    return status;
+}
+
+int32_t qc_assign(int32_t isa, int32_t type, const float *x, int64_t rows, int64_t columns, const float *importance,
+                  uint8_t *blocks, qc_place *place) {
+    const qc_type *found = find_type(isa, type);
+    if (!found || !found->assign || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
+    if (rows == 0 || columns == 0) return QC_OK;
+    int32_t status = check_weights(x, rows, columns, importance, place);
+    if (status == QC_OK) status = qc_validate(isa, type, blocks, rows, columns, place);
+    return status == QC_OK ? found->assign(x, rows, columns, importance, blocks, place) : status;
+}
+
+int32_t qc_parameters(int32_t isa, int32_t type, const uint8_t *blocks, int64_t rows, int64_t columns, float *scale,
+                      float *minimum) {
+    const qc_type *found = find_type(isa, type);
+    if (!found || !found->parameters || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
+    if (!strict_rounding()) return QC_BAD_ROUNDING;
+    found->parameters(blocks, rows * columns / found->block, scale, minimum);
+    return QC_OK;
+}
+
+int32_t qc_set_parameters(int32_t isa, int32_t type, const float *scale, const float *minimum, int64_t rows,
+                          int64_t columns, uint8_t *blocks, qc_place *place) {
+    const qc_type *found = find_type(isa, type);
+    if (!found || !found->set_parameters || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
+    if (layouts[type].minima && !minimum) return QC_NO_KERNEL;
+    if (!strict_rounding()) return QC_BAD_ROUNDING;
+    int64_t sub = layouts[type].sub, count = rows * columns / sub, bad = first_bad(scale, count, 0);
+    if (bad < 0 && layouts[type].minima) bad = first_bad(minimum, count, 0);
+    if (bad >= 0) {
+        *place = (qc_place){bad * sub / columns, bad * sub % columns};
+        return QC_NON_FINITE;
+    }
+    found->set_parameters(scale, minimum, rows * columns / found->block, blocks);
+    return qc_validate(isa, type, blocks, rows, columns, place) == QC_OK ? QC_OK : QC_OVERFLOW;
 }

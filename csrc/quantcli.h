@@ -8,7 +8,7 @@
 #define QUANTCLI_H
 #include <stdint.h>
 
-#define QC_ABI 3
+#define QC_ABI 4
 #ifndef QC_API
 #define QC_API /* the build makes these symbols visible */
 #endif
@@ -39,9 +39,13 @@ QC_API const char *qc_isa_name(int32_t isa);
 QC_API int32_t qc_isa_supported(int32_t isa);
 QC_API int32_t qc_isa_best(void);
 
-/* Weights and bytes of a block; 0: no such type. */
-QC_API int32_t qc_type_block(int32_t type);
-QC_API int32_t qc_type_bytes(int32_t type);
+/* What a type is (csrc/types.def): weights and bytes of a block; weights that share a scale and a minimum; the lowest
+ * and highest code, where weight = scale * code + minimum; whether there are minima. */
+typedef struct {
+    int32_t block, bytes, sub, low, high, minima;
+} qc_layout;
+
+QC_API const qc_layout *qc_type_layout(int32_t type); /* NULL: no such type */
 
 QC_API int32_t qc_can_encode(int32_t type, int32_t search); /* 1 or 0 */
 QC_API int32_t qc_can_decode(int32_t type);
@@ -56,5 +60,33 @@ QC_API int32_t qc_decode(int32_t isa, int32_t type, const uint8_t *in, int64_t r
 /* Check that every scale (every weight of a float type) is finite. */
 QC_API int32_t qc_validate(int32_t isa, int32_t type, const uint8_t *in, int64_t rows, int64_t columns,
                            qc_place *place);
+
+/* The steps of which an encoder consists, for methods that do more than a search. Parameters: the scales of blocks and
+ * sub-blocks, and minima; codes: everything else. Both are one number per sub-block of a row, [rows][columns / sub],
+ * decoded: weight = scale * code + minimum. (Of codebook types and of types with uneven levels, codes are levels as
+ * integers: the scale is that fraction of the one stored.) */
+QC_API int32_t qc_can_fit(int32_t type); /* fit, assign and parameters; 1 or 0 */
+QC_API int32_t qc_can_set_parameters(int32_t type);
+
+/* Blocks with the parameters that qc_encode finds, all codes zero bits. */
+QC_API int32_t qc_fit(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
+                      const float *importance, uint8_t *out, qc_place *place);
+
+/* Put the codes of `rows` x `columns` weights into blocks that hold parameters (their old codes do not matter): the
+ * value nearest to the weight, of two equally near ones that of the lower code (a scale of 0: the lowest one). Codebook
+ * types: of the grid points around the weights that of the least squared error, weighted by the importance (NULL:
+ * alike). QC_BAD_BLOCK where a scale in `blocks` is not finite. */
+QC_API int32_t qc_assign(int32_t isa, int32_t type, const float *x, int64_t rows, int64_t columns,
+                         const float *importance, uint8_t *blocks, qc_place *place);
+
+/* The parameters of blocks; minima of a type that has none are 0. */
+QC_API int32_t qc_parameters(int32_t isa, int32_t type, const uint8_t *blocks, int64_t rows, int64_t columns,
+                             float *scale, float *minimum);
+
+/* Blocks with the nearest parameters that the type can store (steps_parameters.inc says how), all codes zero bits.
+ * minimum: NULL, or ignored, where the type has none. A K type with minima stores scales of one sign and minima of one
+ * sign. QC_NON_FINITE and QC_OVERFLOW with the place of the first weight of the sub-block or block. */
+QC_API int32_t qc_set_parameters(int32_t isa, int32_t type, const float *scale, const float *minimum, int64_t rows,
+                                 int64_t columns, uint8_t *blocks, qc_place *place);
 
 #endif

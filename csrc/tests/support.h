@@ -40,9 +40,10 @@ static float bell(void) {
     return (float)sum * 0x1p-20f;
 }
 
-/* Block and bytes of a type; 0: there is no such type. */
+/* Block and bytes of a type; false: there is no such type. */
 static int find_block(int32_t type, int32_t *block, int32_t *bytes) {
-    *block = qc_type_block(type), *bytes = qc_type_bytes(type);
-    return *block != 0;
+    const qc_layout *layout = qc_type_layout(type);
+    if (layout) *block = layout->block, *bytes = layout->bytes;
+    return layout != 0;
 }
 #endif

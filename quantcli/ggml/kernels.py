@@ -1,7 +1,11 @@
-"""The cffi binding of the C kernels (ABI mode), nothing else.
+"""The cffi binding of the encoders, their steps and the decoders (ABI mode), nothing else.
 
 Arrays go in and out without a copy; cffi releases the GIL during calls, so callers thread freely. QUANTCLI_SIMD names
 the instruction set to use (scalar, avx2, avx512, neon, emu16); without it the best one that the CPU has.
+
+Every function takes ``isa``, the name of an instruction set (default: QUANTCLI_SIMD, or the best), and raises
+UnsupportedInstructionSet for one that is not there, NoKernel where the build has no such kernel, and ValueError for an
+array that does not fit. Bytes and values do not depend on the instruction set.
 """
 
 from __future__ import annotations
@@ -9,10 +13,12 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from mmap import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy
+from numpy.typing import DTypeLike, NDArray
 
 from quantcli.errors import (
     BadImportance,
@@ -25,7 +31,7 @@ from quantcli.errors import (
 )
 from quantcli.ggml import tensor_types
 
-ABI = 3
+ABI = 4
 SEARCHES = {"ggml": 0, "best": 1}
 ENVIRONMENT = "QUANTCLI_SIMD"
 
@@ -33,9 +39,17 @@ OK, NON_FINITE, OVERFLOW, NO_KERNEL, NO_MEMORY, BAD_IMPORTANCE, BAD_ROUNDING, BA
 
 HEADERS = ("quantcli.h", "runner.h")
 
+Native: TypeAlias = Any  # what cffi hands out: it has no types
+Floats: TypeAlias = NDArray[numpy.float32]
+Bytes: TypeAlias = NDArray[numpy.uint8]
+Raw: TypeAlias = bytes | bytearray | memoryview | mmap | NDArray[numpy.generic]
+
+
+# ---- the library -----------------------------------------------------------------------------------------------
+
 
 @cache
-def library() -> tuple[Any, Any]:
+def library() -> tuple[Native, Native]:
     """(ffi, lib) of all that the headers declare. Raises BrokenInstall."""
     from cffi import FFI
 
@@ -70,14 +84,14 @@ def instruction_sets() -> list[tuple[str, bool]]:
 
 def isa() -> str:
     """The name of the instruction set in use. Raises UnsupportedInstructionSet."""
-    return instruction_sets()[_isa(os.environ.get(ENVIRONMENT) or None)][0]
+    return instruction_sets()[isa_index(None)][0]
 
 
 @cache
 def _isa(name: str | None) -> int:
     sets = instruction_sets()
     if name is None:
-        return library()[1].qc_isa_best()
+        return int(library()[1].qc_isa_best())
     for index, (known, supported) in enumerate(sets):
         if known == name.lower() and supported:
             return index
@@ -93,11 +107,28 @@ def isa_index(name: str | None) -> int:
     return _isa(name or os.environ.get(ENVIRONMENT) or None)
 
 
-def block_sizes(type_id: int) -> tuple[int, int] | None:
-    """(weights, bytes) of a block as the library has them (csrc/types.def), or None for a type without kernels."""
-    lib = library()[1]
-    block = lib.qc_type_block(type_id)
-    return (block, lib.qc_type_bytes(type_id)) if block else None
+class Layout(NamedTuple):
+    """What a type is for the kernels (csrc/types.def): ``block`` weights take ``bytes`` bytes.
+
+    ``sub_block`` weights share a scale and, if ``minima``, a minimum (0: a float type); a weight is
+    scale * code + minimum with a code of ``low`` to ``high``.
+    """
+
+    block: int
+    bytes: int
+    sub_block: int
+    low: int
+    high: int
+    minima: bool
+
+
+def layout(type_id: int) -> Layout | None:
+    """What the library knows of a type, or None for one without kernels."""
+    ffi, lib = library()
+    found = lib.qc_type_layout(type_id)
+    if found == ffi.NULL:
+        return None
+    return Layout(found.block, found.bytes, found.sub, found.low, found.high, bool(found.minima))
 
 
 def can_encode(type_id: int, search: str = "ggml") -> bool:
@@ -110,67 +141,55 @@ def can_decode(type_id: int) -> bool:
     return bool(library()[1].qc_can_decode(type_id))
 
 
+def can_fit(type_id: int) -> bool:
+    """Whether the type has ``fit``, ``assign`` and ``parameters``."""
+    return bool(library()[1].qc_can_fit(type_id))
+
+
+def can_set_parameters(type_id: int) -> bool:
+    """Whether the type has ``set_parameters``."""
+    return bool(library()[1].qc_can_set_parameters(type_id))
+
+
+# ---- whole encoders and decoders -------------------------------------------------------------------------------
+
+
 def encode(
     type_id: int,
-    x: numpy.ndarray,
-    importance: numpy.ndarray | None = None,
+    x: Floats,
+    importance: Floats | None = None,
     *,
     search: str = "ggml",
-    out: numpy.ndarray | None = None,
+    out: Bytes | None = None,
     isa: str | None = None,
-) -> numpy.ndarray:
+) -> Bytes:
     """Encode float32 ``x`` [rows, columns] (C order) to uint8 [rows, bytes per row], into ``out`` if given.
 
     ``importance``: float32 [columns], one weight per column for all rows, or None. Raises NonFiniteWeight,
     ScaleOverflow, BadImportance with attributes ``row`` and ``column``, and NoKernel.
     """
-    ffi, lib = library()
-    rows, columns = x.shape
-    width = tensor_types.row_bytes(tensor_types.BY_ID[type_id], columns)
-    if out is None:
-        out = numpy.empty((rows, width), numpy.uint8)
-    _check_array(x, numpy.float32, rows * columns)
-    _check_array(out, numpy.uint8, rows * width)
-    if importance is not None:
-        _check_array(importance, numpy.float32, columns)
-    place = ffi.new("qc_place *")
-    status = lib.qc_encode(
-        isa_index(isa),
-        type_id,
-        SEARCHES[search],
-        ffi.from_buffer("float[]", x),
-        rows,
-        columns,
-        ffi.NULL if importance is None else ffi.from_buffer("float[]", importance),
-        ffi.from_buffer("uint8_t[]", out, require_writable=True),
-        place,
-    )
-    if status != OK:
-        raise _failure(status, type_id, place)
-    return out
+    return _search("qc_encode", type_id, x, importance, search, out, isa)
 
 
 def decode(
-    type_id: int, raw: Any, rows: int, columns: int, out: numpy.ndarray | None = None, *, isa: str | None = None
-) -> numpy.ndarray:
+    type_id: int, raw: Raw, rows: int, columns: int, out: Floats | None = None, *, isa: str | None = None
+) -> Floats:
     """Decode a buffer of ``rows`` x ``columns`` weights to float32 [rows, columns], into ``out`` if given."""
-    ffi, lib = library()
+    lib = library()[1]
     if out is None:
         out = numpy.empty((rows, columns), numpy.float32)
     _check_array(out, numpy.float32, rows * columns)
-    data = _raw(ffi, raw, tensor_types.row_bytes(tensor_types.BY_ID[type_id], columns) * rows)
-    status = lib.qc_decode(
-        isa_index(isa), type_id, data, rows, columns, ffi.from_buffer("float[]", out, require_writable=True)
-    )
+    data = _raw(type_id, raw, rows, columns)
+    status = lib.qc_decode(isa_index(isa), type_id, data, rows, columns, _writable("float[]", out))
     if status != OK:
         raise _failure(status, type_id, None)
     return out
 
 
-def validate(type_id: int, raw: Any, rows: int, columns: int, *, isa: str | None = None) -> tuple[int, int] | None:
+def validate(type_id: int, raw: Raw, rows: int, columns: int, *, isa: str | None = None) -> tuple[int, int] | None:
     """(row, column) of the first block whose scale (weight, for float types) is not finite, or None."""
     ffi, lib = library()
-    data = _raw(ffi, raw, tensor_types.row_bytes(tensor_types.BY_ID[type_id], columns) * rows)
+    data = _raw(type_id, raw, rows, columns)
     place = ffi.new("qc_place *")
     status = lib.qc_validate(isa_index(isa), type_id, data, rows, columns, place)
     if status == BAD_BLOCK:
@@ -180,14 +199,165 @@ def validate(type_id: int, raw: Any, rows: int, columns: int, *, isa: str | None
     return None
 
 
-def _raw(ffi, raw: Any, expected: int):
-    data = ffi.from_buffer("uint8_t[]", raw)
+# ---- the steps of an encoder -----------------------------------------------------------------------------------
+
+
+def fit(
+    type_id: int,
+    x: Floats,
+    importance: Floats | None = None,
+    *,
+    search: str = "ggml",
+    out: Bytes | None = None,
+    isa: str | None = None,
+) -> Bytes:
+    """Blocks with the parameters (scales, minima) that ``encode`` finds, all codes zero bits; else as ``encode``."""
+    return _search("qc_fit", type_id, x, importance, search, out, isa)
+
+
+def assign(
+    type_id: int, x: Floats, blocks: Bytes, importance: Floats | None = None, *, isa: str | None = None
+) -> Bytes:
+    """Put the codes of ``x`` float32 [rows, columns] into ``blocks`` uint8 [rows, bytes per row] with parameters.
+
+    Every weight gets the nearest value that its block can give, of two equally near ones that of the lower code.
+    Codebook types: the grid point of the least squared error, weighted by ``importance`` float32 [columns] if given,
+    among those nearest to the weights. Returns ``blocks``. Raises NonFiniteWeight, also for a scale in ``blocks`` that
+    is not finite, and BadImportance, with attributes ``row`` and ``column``, and NoKernel.
+    """
+    ffi, lib = library()
+    rows, columns = x.shape
+    _check_array(x, numpy.float32, rows * columns)
+    _check_array(blocks, numpy.uint8, rows * _row_bytes(type_id, columns))
+    place = ffi.new("qc_place *")
+    status = lib.qc_assign(
+        isa_index(isa),
+        type_id,
+        ffi.from_buffer("float[]", x),
+        rows,
+        columns,
+        _importance(importance, columns),
+        _writable("uint8_t[]", blocks),
+        place,
+    )
+    if status != OK:
+        raise _failure(status, type_id, place)
+    return blocks
+
+
+def parameters(type_id: int, raw: Raw, rows: int, columns: int, *, isa: str | None = None) -> tuple[Floats, Floats]:
+    """(scale, minimum) of every sub-block, float32 [rows, columns / sub_block] each: weight = scale * code + minimum.
+
+    Codes run from ``layout(type_id).low`` to ``high``; minima of a type that has none are 0. Raises NoKernel.
+    """
+    lib = library()[1]
+    data = _raw(type_id, raw, rows, columns)
+    shape = rows, columns // _sub_block(type_id)
+    scale, minimum = numpy.empty(shape, numpy.float32), numpy.empty(shape, numpy.float32)
+    status = lib.qc_parameters(
+        isa_index(isa), type_id, data, rows, columns, _writable("float[]", scale), _writable("float[]", minimum)
+    )
+    if status != OK:
+        raise _failure(status, type_id, None)
+    return scale, minimum
+
+
+def set_parameters(
+    type_id: int, scale: Floats, minimum: Floats | None = None, *, out: Bytes | None = None, isa: str | None = None
+) -> Bytes:
+    """Blocks uint8 [rows, bytes per row] with the nearest parameters that the type can store, all codes zero bits.
+
+    ``scale``, ``minimum``: float32 [rows, columns / sub_block], as ``parameters`` gives them; ``minimum`` is needed
+    where the type has minima and ignored elsewhere. K types choose d (and dmin) so that the sub-scale of largest
+    magnitude gets the farthest integer, and round the others to its multiples. Raises NonFiniteWeight (a parameter
+    that is not finite), ScaleOverflow, both with ``row`` and ``column`` of a weight, and NoKernel.
+    """
+    ffi, lib = library()
+    rows, columns = scale.shape[0], scale.shape[1] * _sub_block(type_id)
+    width = _row_bytes(type_id, columns)
+    if out is None:
+        out = numpy.empty((rows, width), numpy.uint8)
+    _check_array(scale, numpy.float32, scale.size)
+    _check_array(out, numpy.uint8, rows * width)
+    if minimum is not None:
+        _check_array(minimum, numpy.float32, scale.size)
+    place = ffi.new("qc_place *")
+    status = lib.qc_set_parameters(
+        isa_index(isa),
+        type_id,
+        ffi.from_buffer("float[]", scale),
+        ffi.NULL if minimum is None else ffi.from_buffer("float[]", minimum),
+        rows,
+        columns,
+        _writable("uint8_t[]", out),
+        place,
+    )
+    if status != OK:
+        raise _failure(status, type_id, place)
+    return out
+
+
+# ---- arrays and failures ---------------------------------------------------------------------------------------
+
+
+def _search(
+    function: str, type_id: int, x: Floats, importance: Floats | None, search: str, out: Bytes | None, isa: str | None
+) -> Bytes:
+    """Call qc_encode or qc_fit."""
+    ffi, lib = library()
+    rows, columns = x.shape
+    width = _row_bytes(type_id, columns)
+    if out is None:
+        out = numpy.empty((rows, width), numpy.uint8)
+    _check_array(x, numpy.float32, rows * columns)
+    _check_array(out, numpy.uint8, rows * width)
+    place = ffi.new("qc_place *")
+    status = getattr(lib, function)(
+        isa_index(isa),
+        type_id,
+        SEARCHES[search],
+        ffi.from_buffer("float[]", x),
+        rows,
+        columns,
+        _importance(importance, columns),
+        _writable("uint8_t[]", out),
+        place,
+    )
+    if status != OK:
+        raise _failure(status, type_id, place)
+    return out
+
+
+def _row_bytes(type_id: int, columns: int) -> int:
+    return tensor_types.row_bytes(tensor_types.BY_ID[type_id], columns)
+
+
+def _sub_block(type_id: int) -> int:
+    found = layout(type_id)
+    if found is None or not found.sub_block:
+        raise _failure(NO_KERNEL, type_id, None)
+    return found.sub_block
+
+
+def _importance(importance: Floats | None, columns: int) -> Native:
+    if importance is None:
+        return library()[0].NULL
+    _check_array(importance, numpy.float32, columns)
+    return library()[0].from_buffer("float[]", importance)
+
+
+def _writable(kind: str, array: NDArray[numpy.generic]) -> Native:
+    return library()[0].from_buffer(kind, array, require_writable=True)
+
+
+def _raw(type_id: int, raw: Raw, rows: int, columns: int) -> Native:
+    data, expected = library()[0].from_buffer("uint8_t[]", raw), _row_bytes(type_id, columns) * rows
     if len(data) < expected:
         raise ValueError(f"{len(data)} bytes where {expected} are needed")
     return data
 
 
-def _check_array(array: numpy.ndarray, dtype: type, count: int) -> None:
+def _check_array(array: NDArray[numpy.generic], dtype: DTypeLike, count: int) -> None:
     """The C side trusts its pointers: a caller's mistake must end here."""
     if array.dtype != dtype or not array.flags.c_contiguous or array.size < count:
         raise ValueError(
@@ -195,38 +365,45 @@ def _check_array(array: numpy.ndarray, dtype: type, count: int) -> None:
         )
 
 
-def _failure(status: int, type_id: int, place) -> QuantcliError:
-    name = tensor_types.BY_ID[type_id].name
-    brain, value = name == "BF16", "scale" if tensor_types.BY_ID[type_id].quantized else "weight"
-    rows = {
-        NON_FINITE: (
-            NonFiniteWeight,
-            "a weight is NaN or infinite",
-            "the checkpoint is damaged, or was saved in F16 after an overflow",
-        ),
-        OVERFLOW: (
-            ScaleOverflow,
-            f"too large for {name}: a {value} exceeds the range of {'BF16' if brain else 'half precision'}",
-            f"use {'F32' if brain else 'BF16 or F32'} for this tensor (--tensor-type)",
-        ),
-        BAD_IMPORTANCE: (
-            BadImportance,
-            "importance that is negative, NaN or infinite",
-            "collect the importance matrix again",
-        ),
-        NO_KERNEL: (
-            NoKernel,
-            f"this build cannot encode or decode {name} this way",
-            "`quantcli formats` shows what it can",
-        ),
-        NO_MEMORY: (QuantcliError, "out of memory in a kernel", "use fewer --threads"),
-        BAD_ROUNDING: (
-            QuantcliError,
-            "the floating-point unit is not in its standard mode (rounding, denormals)",
-            "some library in this process changed it, often one built with -ffast-math",
-        ),
-    }
-    kind, message, hint = rows[status]
-    error = kind(message, hint=hint)
-    error.row, error.column = (int(place.row), int(place.column)) if place is not None else (-1, -1)
+# class, message, hint by status; {0} is the type, {1} what is too large, {2} its limit, {3} types without that limit
+_FAILURES: dict[int, tuple[type[QuantcliError], str, str]] = {
+    NON_FINITE: (
+        NonFiniteWeight,
+        "a weight is NaN or infinite",
+        "the checkpoint is damaged, or was saved in F16 after an overflow",
+    ),
+    OVERFLOW: (
+        ScaleOverflow,
+        "too large for {0}: a {1} exceeds the range of {2}",
+        "use {3} for this tensor (--tensor-type)",
+    ),
+    BAD_IMPORTANCE: (
+        BadImportance,
+        "importance that is negative, NaN or infinite",
+        "collect the importance matrix again",
+    ),
+    NO_KERNEL: (
+        NoKernel,
+        "this build cannot encode or decode {0} this way",
+        "`quantcli formats` shows what it can",
+    ),
+    NO_MEMORY: (QuantcliError, "out of memory in a kernel", "use fewer --threads"),
+    BAD_ROUNDING: (
+        QuantcliError,
+        "the floating-point unit is not in its standard mode (rounding, denormals)",
+        "some library in this process changed it, often one built with -ffast-math",
+    ),
+    BAD_BLOCK: (NonFiniteWeight, "a scale of the given {0} blocks is NaN or infinite", "fit the blocks again"),
+}
+
+
+def _failure(status: int, type_id: int, place: Native) -> QuantcliError:
+    tensor_type = tensor_types.BY_ID[type_id]
+    value = "scale" if tensor_type.quantized else "weight"
+    limit, instead = ("BF16", "F32") if tensor_type.name == "BF16" else ("half precision", "BF16 or F32")
+    failure, message, hint = _FAILURES[status]
+    words = tensor_type.name, value, limit, instead
+    error = failure(message.format(*words), hint=hint.format(*words))
+    if place is not None:
+        error.row, error.column = int(place.row), int(place.column)
     return error
