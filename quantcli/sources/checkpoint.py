@@ -8,18 +8,17 @@ import re
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from quantcli.errors import BadConfig, MalformedFile, MissingFile, UnsupportedFile
 from quantcli.sources import safetensors
-from quantcli.sources.files import inside, read_small
+from quantcli.sources.files import StoredTensor, inside, read_small
 from quantcli.sources.gguf import is_hash
-from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, parse, parse_object
+from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, object_in, parse, parse_object
 from quantcli.sources.packed import formats
 from quantcli.sources.tensor import SourceTensor
 
 # The small files that a model is made from, and how large each may be.
-SMALL_FILES: dict[str, int] = {
+_SMALL_FILES: dict[str, int] = {
     "config.json": SMALL_JSON,
     "generation_config.json": SMALL_JSON,
     "tokenizer.json": LARGE_JSON,
@@ -32,8 +31,8 @@ SMALL_FILES: dict[str, int] = {
     "chat_template.jinja": SMALL_JSON,
     "chat_template.json": SMALL_JSON,
 }
-CARD = "README.md"
-LARGEST_CARD = 4 << 20
+_CARD = "README.md"
+_LARGEST_CARD = 4 << 20
 _HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
 
 
@@ -60,7 +59,7 @@ class Checkpoint:
         path = inside(self.folder, name)
         if not os.path.lexists(path):
             return None
-        return read_small(path, SMALL_FILES.get(name, SMALL_JSON))
+        return read_small(path, _SMALL_FILES.get(name, SMALL_JSON))
 
     def text(self, name: str) -> str | None:
         """The same as text (UTF-8). Raises MalformedFile with the byte where it is not."""
@@ -70,41 +69,45 @@ class Checkpoint:
         except UnicodeDecodeError as error:
             raise MalformedFile("not UTF-8", where=f"{self.folder / name}: byte {error.start}") from error
 
-    def json(self, name: str, required: bool = False) -> Any:
+    def json(self, name: str, required: bool = False) -> object:
         """The same as parsed JSON; None where it is missing and not ``required``. Raises MalformedFile, MissingFile."""
         raw = self.bytes(name)
         if raw is not None:
             return parse(raw, str(self.folder / name))
         if required:
-            inner = sorted(self.folder.glob(f"snapshots/*/{name}"))  # the Hugging Face cache's folder of a model
-            raise MissingFile(
-                f"there is no {name} in this folder",
-                where=str(self.folder),
-                hint=f"there is one in {inner[-1].parent}: give that folder"
-                if inner
-                else "a checkpoint folder holds config.json, *.safetensors and tokenizer files",
-            )
+            raise self._missing(name)
         return None
 
+    def _missing(self, name: str) -> MissingFile:
+        """The error for a small file that has to be there."""
+        inner = sorted(self.folder.glob(f"snapshots/*/{name}"))  # the Hugging Face cache's folder of a model
+        return MissingFile(
+            f"there is no {name} in this folder",
+            where=str(self.folder),
+            hint=f"there is one in {inner[-1].parent}: give that folder"
+            if inner
+            else "a checkpoint folder holds config.json, *.safetensors and tokenizer files",
+        )
+
     @cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """config.json, which has to be there."""
         raw = self.bytes("config.json")
         if raw is None:
-            return self.json("config.json", required=True)
+            raise self._missing("config.json")
         return parse_object(raw, str(self.folder / "config.json"))
 
     @cached_property
     def card(self) -> dict[str, str | list[str]]:
         """Top-level texts and lists of texts in the front matter of README.md (license, base_model, tags ...)."""
-        path = self.folder / CARD
-        if not path.is_file() or path.stat().st_size > LARGEST_CARD:
+        path = self.folder / _CARD
+        if not path.is_file() or path.stat().st_size > _LARGEST_CARD:
             return {}
-        return front_matter(read_small(path, LARGEST_CARD).decode("utf-8", "replace"))
+        return front_matter(read_small(path, _LARGEST_CARD).decode("utf-8", "replace"))
 
     def digests(self) -> dict[str, str]:
         """sha256 in hex of every small file that is there: what the output says about its origin."""
-        found = {name: self.bytes(name) for name in SMALL_FILES}
+        found = {name: self.bytes(name) for name in _SMALL_FILES}
         return {name: hashlib.sha256(raw).hexdigest() for name, raw in found.items() if raw is not None}
 
     # ---- tensors
@@ -115,15 +118,14 @@ class Checkpoint:
         return self._opened
 
     @cached_property
-    def tensors(self) -> dict[str, safetensors.SourceTensor]:
+    def tensors(self) -> dict[str, StoredTensor]:
         """All tensors by name, as they are stored. Raises what `safetensors.open_safetensors` raises."""
         return safetensors.merge(self._open())
 
     @cached_property
     def quantization(self) -> object:
         """quantization_config of config.json, also of the language model's part of it; None where there is none."""
-        inner = self.config.get("text_config")
-        found = inner.get("quantization_config") if isinstance(inner, dict) else None
+        found = object_in(self.config, "text_config").get("quantization_config")
         return self.config.get("quantization_config") if found is None else found
 
     @cached_property
@@ -157,7 +159,7 @@ class Checkpoint:
     @property
     def files(self) -> list[str]:
         """Absolute paths of all files that are read."""
-        small = [str(self.folder / name) for name in SMALL_FILES if (self.folder / name).is_file()]
+        small = [str(self.folder / name) for name in _SMALL_FILES if (self.folder / name).is_file()]
         index = self.folder / safetensors.INDEX
         return [*(str(one.file.path) for one in self._open()), *([str(index)] if index.is_file() else []), *small]
 
@@ -173,7 +175,9 @@ class Checkpoint:
     def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -221,16 +225,16 @@ def front_matter(text: str) -> dict[str, str | list[str]]:
             if not value:
                 items = found[match[1]] = []
             elif value.startswith("[") and value.endswith("]"):
-                found[match[1]] = [unquoted(item) for item in value[1:-1].split(",") if item.strip()]
+                found[match[1]] = [_unquoted(item) for item in value[1:-1].split(",") if item.strip()]
             elif value[0] not in "{|>&*":
-                found[match[1]] = unquoted(value)
+                found[match[1]] = _unquoted(value)
         elif items is not None and (item := re.fullmatch(r"\s*-\s+([^:]*|\S+://\S+)", line)):
-            items.append(unquoted(item[1]))
+            items.append(_unquoted(item[1]))
         elif line.strip() and not line.lstrip().startswith("#"):
             items = None
     return {}  # it never ended: no front matter
 
 
-def unquoted(text: str) -> str:
+def _unquoted(text: str) -> str:
     text = text.strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text

@@ -18,22 +18,23 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy
+from numpy.typing import NDArray
 
 from quantcli.errors import MalformedFile, MissingFile, UnsafePath, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_NAME, TensorType, row_bytes
 from quantcli.views import Stored
 
 PIECE_BYTES = 4 << 20  # of stored bytes that are decoded at a time: bounds the scratch buffer of a thread
-_scratch = threading.local()
+_thread = threading.local()
 
 
-def scratch(size: int) -> numpy.ndarray:
+def scratch(size: int) -> NDArray[numpy.uint8]:
     """``size`` bytes (uint8) that belong to this thread until it asks again."""
-    buffer = getattr(_scratch, "buffer", None)
+    buffer: NDArray[numpy.uint8] | None = getattr(_thread, "buffer", None)
     if buffer is None or len(buffer) < size:
         buffer = numpy.empty(size, numpy.uint8)
         if size <= PIECE_BYTES:
-            _scratch.buffer = buffer
+            _thread.buffer = buffer
     return buffer[:size]
 
 
@@ -148,7 +149,9 @@ class SourceFile:
     def __enter__(self) -> SourceFile:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -212,14 +215,14 @@ class StoredTensor:
         """The stored bytes of rows ``start`` to ``stop``."""
         return self.read_bytes(start * self.row_bytes, stop * self.row_bytes)
 
-    def read_rows(self, start: int, stop: int, out: numpy.ndarray | None = None) -> numpy.ndarray:
+    def read_rows(self, start: int, stop: int, out: NDArray[numpy.float32] | None = None) -> NDArray[numpy.float32]:
         """Rows ``start`` to ``stop`` as float32 (stop - start, columns), into ``out`` (C-contiguous) if given."""
         if not 0 <= start <= stop <= self.rows:
             raise IndexError(f"{self.where}: rows {start} to {stop} of {self.rows}")
-        kind = self.type
-        if kind is None or kind.kind == "integer":
+        tensor_type = self.type
+        if tensor_type is None or tensor_type.kind == "integer":
             raise UnsupportedFile(
-                f"stores {self.dtype}, which cannot be read as weights", where=self.where, hint=HINTS.get(self.dtype)
+                f"stores {self.dtype}, which cannot be read as weights", where=self.where, hint=_HINTS.get(self.dtype)
             )
         if self.offset + stop * self.row_bytes > self.file.size:
             raise MalformedFile(
@@ -229,31 +232,31 @@ class StoredTensor:
             out = numpy.empty((stop - start, self.columns), numpy.float32)
         elif out.shape != (stop - start, self.columns) or out.dtype != numpy.float32 or not out.flags.c_contiguous:
             raise ValueError(f"{self.where}: out has to be contiguous float32 ({stop - start}, {self.columns})")
-        self._decode(kind, start * self.columns, out.reshape(-1))
+        self._decode(tensor_type, start * self.columns, out.reshape(-1))
         return out
 
-    def _decode(self, kind: TensorType, first: int, out: numpy.ndarray) -> None:
+    def _decode(self, tensor_type: TensorType, first: int, out: NDArray[numpy.float32]) -> None:
         """Elements from ``first`` on into flat ``out``; blocks never straddle rows, so rows need no care here."""
-        begin = self.offset + first // kind.block * kind.bytes
-        if kind.name == "F32":
+        begin = self.offset + first // tensor_type.block * tensor_type.bytes
+        if tensor_type.name == "F32":
             self.file.read_into(out.data.cast("B"), begin)
             return
         from quantcli.ggml import kernels  # headers can be looked at where the kernels are not built
 
-        step = PIECE_BYTES // kind.bytes * kind.block
+        step = PIECE_BYTES // tensor_type.bytes * tensor_type.block
         for done in range(0, len(out), step):
             piece = out[done : done + step]
-            raw = scratch(row_bytes(kind, len(piece)))
-            self.file.read_into(raw.data, begin + done // kind.block * kind.bytes)
-            kernels.decode(kind.id, raw, 1, len(piece), out=piece.reshape(1, -1))
+            raw = scratch(row_bytes(tensor_type, len(piece)))
+            self.file.read_into(raw.data, begin + done // tensor_type.block * tensor_type.bytes)
+            kernels.decode(tensor_type.id, raw, 1, len(piece), out=piece.reshape(1, -1))
 
 
-HINTS = dict.fromkeys(
+_HINTS = dict.fromkeys(
     ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
     "FP8 checkpoints cannot be read yet: take the BF16 version of the model",
 )
 
 
-def view(shape: Sequence[int]) -> tuple[int, int]:
+def rows_and_columns(shape: Sequence[int]) -> tuple[int, int]:
     """(rows, columns) of a torch-order ``shape``: [product of the leading dimensions, last dimension]."""
     return (prod(shape[:-1]), shape[-1]) if shape else (1, 1)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from quantcli import container
 from quantcli.container import Header, TensorInfo, Value
 from quantcli.errors import QuantcliError, UnsupportedFile
-from quantcli.ggml import tensor_types
+from quantcli.ggml.tensor_types import BY_ID, BY_NAME, TensorType
 from quantcli.model import Model, ModelTensor
 from quantcli.sources.files import SourceFile, StoredTensor
 
-ARCHITECTURE, NAME, BASENAME, TYPE = "general.architecture", "general.name", "general.basename", "general.type"
-LONGEST_NAME = 120  # characters; file systems allow 255 bytes, and a type and a shard number follow
+ARCHITECTURE, _NAME, _BASENAME, _TYPE = "general.architecture", "general.name", "general.basename", "general.type"
+_LONGEST_NAME = 120  # characters; file systems allow 255 bytes, and a type and a shard number follow
 # What file names end in: `-Q4_K_M`, `.f16`, `-UD-IQ2_XXS`, `-MXFP4_MOE`.
 _TYPE_SUFFIX = re.compile(
     r"[-._](?:UD-)?(?:B?F16|F32|F64|I?Q\d[0-9A-Z]*(?:_[0-9A-Z]+)*|TQ\d_\d|MXFP4(?:_MOE)?|NVFP4)\Z", re.IGNORECASE
@@ -60,8 +59,8 @@ def open_gguf(path: str | os.PathLike[str]) -> Model:
 
 
 def _architecture(header: Header) -> str:
-    kind, architecture = _text(header.metadata, TYPE), _text(header.metadata, ARCHITECTURE)
-    if kind == "imatrix":
+    architecture = _text(header.metadata, ARCHITECTURE)
+    if _text(header.metadata, _TYPE) == "imatrix":
         raise UnsupportedFile(
             "an importance matrix, not a model",
             where=str(header.path),
@@ -80,12 +79,13 @@ def _metadata(header: Header) -> dict[str, Value]:
 
 
 def _model_tensor(info: TensorInfo, header: Header, file: SourceFile, shard: int) -> ModelTensor:
-    stored = stored_tensor(info, header, file)
+    tensor_type = BY_ID[info.type_id]
+    stored = _stored_tensor(info, tensor_type, header, file)
     return ModelTensor(
         name=info.name,
         shape=info.shape,
-        type=stored.type,
-        stored=stored.type,
+        type=tensor_type,
+        stored=tensor_type,
         raw=True,
         reader=stored,
         origin=stored.origin,
@@ -93,15 +93,14 @@ def _model_tensor(info: TensorInfo, header: Header, file: SourceFile, shard: int
     )
 
 
-def stored_tensor(info: TensorInfo, header: Header, file: SourceFile) -> StoredTensor:
+def _stored_tensor(info: TensorInfo, tensor_type: TensorType, header: Header, file: SourceFile) -> StoredTensor:
     """One tensor of a file, lazily read as [product of the other dimensions, columns]."""
-    kind = tensor_types.BY_ID[info.type_id]
     columns = info.shape[0]
     return StoredTensor(
         info.name,
         info.shape,
-        kind.name,
-        kind,
+        tensor_type.name,
+        tensor_type,
         file,
         header.data_start + info.offset,
         info.bytes,
@@ -110,17 +109,17 @@ def stored_tensor(info: TensorInfo, header: Header, file: SourceFile) -> StoredT
     )
 
 
-def _default_float(tensors: Sequence[ModelTensor]) -> tensor_types.TensorType:
+def _default_float(tensors: Sequence[ModelTensor]) -> TensorType:
     """The type of the first float tensor with two or more dimensions; F16 where there is none."""
     found = (tensor.type for tensor in tensors if len(tensor.shape) > 1 and tensor.type.kind == "float")
-    return next(found, tensor_types.BY_NAME["F16"])
+    return next(found, BY_NAME["F16"])
 
 
 # ---- names
 
 
 def _text(metadata: dict[str, Value], key: str) -> str | None:
-    value: Any = metadata[key].data if key in metadata else None
+    value = metadata[key].data if key in metadata else None
     return value if isinstance(value, str) else None
 
 
@@ -130,7 +129,7 @@ def _name(header: Header) -> str:
     stem = parts[0] if parts else header.path.name.removesuffix(".gguf")
     while (match := _TYPE_SUFFIX.search(stem, 1)) is not None:
         stem = stem[: match.start()]
-    for text in (_text(header.metadata, NAME), _text(header.metadata, BASENAME), stem):
+    for text in (_text(header.metadata, _NAME), _text(header.metadata, _BASENAME), stem):
         name = file_name(text or "")
         if name and not is_hash(name):
             return name
@@ -139,9 +138,9 @@ def _name(header: Header) -> str:
 
 def file_name(text: str) -> str:
     """``text`` as part of a file name: blanks and what shells or file systems dislike become `-`."""
-    kept = "".join(c if c.isalnum() or c in "._+-" else "-" for c in text[: 4 * LONGEST_NAME])
-    kept = re.sub("-{2,}", "-", kept)[:LONGEST_NAME].strip("-.")
-    return kept.encode("utf-8", "ignore")[: 2 * LONGEST_NAME].decode("utf-8", "ignore")
+    kept = "".join(c if c.isalnum() or c in "._+-" else "-" for c in text[: 4 * _LONGEST_NAME])
+    kept = re.sub("-{2,}", "-", kept)[:_LONGEST_NAME].strip("-.")
+    return kept.encode("utf-8", "ignore")[: 2 * _LONGEST_NAME].decode("utf-8", "ignore")
 
 
 def is_hash(name: str) -> bool:

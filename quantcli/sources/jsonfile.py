@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy
 
@@ -20,18 +19,18 @@ _STRUCTURE = b'"[]{}'
 _OTHERS = bytes(set(range(256)) - set(_STRUCTURE))
 
 
-def load(path: Path, *, limit: int = SMALL_JSON) -> Any:
+def load(path: Path, *, limit: int = SMALL_JSON) -> object:
     """The parsed content of the file at ``path``. Raises MissingFile, MalformedFile (with line and column)."""
     return parse(read_small(path, limit), str(path))
 
 
-def parse(raw: bytes, where: str, *, unique_keys: bool = False) -> Any:
+def parse(raw: bytes, where: str, *, unique_keys: bool = False) -> object:
     """Parse JSON in UTF-8 (a byte order mark is skipped). Of a repeated key the last one counts, as everywhere,
 
     unless ``unique_keys`` makes it an error. NaN and Infinity are taken, as Python writes them; whoever uses a number
     checks it. Raises MalformedFile.
     """
-    deep = depth(raw)
+    deep = _depth(raw)
     if deep > DEEPEST:
         raise MalformedFile(f"nested {deep} levels deep, {DEEPEST} are allowed", where=where)
     try:
@@ -52,7 +51,7 @@ def parse(raw: bytes, where: str, *, unique_keys: bool = False) -> Any:
         raise MalformedFile(f"not usable JSON: {error}", where=where) from error
 
 
-def parse_object(raw: bytes, where: str, *, unique_keys: bool = False) -> dict[str, Any]:
+def parse_object(raw: bytes, where: str, *, unique_keys: bool = False) -> dict[str, object]:
     """The same, for files whose outermost value must be an object."""
     value = parse(raw, where, unique_keys=unique_keys)
     if not isinstance(value, dict):
@@ -60,7 +59,19 @@ def parse_object(raw: bytes, where: str, *, unique_keys: bool = False) -> dict[s
     return value
 
 
-def depth(raw: bytes) -> int:
+def object_in(value: object, key: str) -> dict[str, object]:
+    """The object under ``key`` of ``value``; {} where there is none, or ``value`` is no object itself."""
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def text_in(value: object, key: str) -> str | None:
+    """The text under ``key`` of ``value``; None where there is none."""
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _depth(raw: bytes) -> int:
     """The deepest nesting of brackets outside strings, without recursion and before anything is parsed."""
     if raw.count(b"[") + raw.count(b"{") <= DEEPEST:
         return 0  # certainly not too deep
@@ -72,10 +83,12 @@ def depth(raw: bytes) -> int:
     return int(numpy.cumsum(steps, dtype=numpy.int64).max(initial=0))
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise MalformedFile(f"the key {shown(twice)} occurs twice")
+        for key, _ in pairs:
+            if key in seen:
+                raise MalformedFile(f"the key {shown(key)} occurs twice")
+            seen.add(key)
     return found

@@ -12,23 +12,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from quantcli.errors import MalformedFile, MissingFile, PickleCheckpoint, QuantcliError, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_NAME
-from quantcli.sources.files import SourceFile, StoredTensor, inside, read_small, shown, view
+from quantcli.sources.files import SourceFile, StoredTensor, inside, read_small, rows_and_columns, shown
 from quantcli.sources.jsonfile import SMALL_JSON, parse_object
 
-LARGEST_HEADER = 100_000_000  # bytes, the limit of the reference implementation
-LARGEST_NUMBER = (1 << 63) - 1
-MOST_DIMENSIONS = 64  # torch allows no more
-LONGEST_NAME = 1000  # characters
-SINGLE = "model.safetensors"
+_LARGEST_HEADER = 100_000_000  # bytes, the limit of the reference implementation
+_LARGEST_NUMBER = (1 << 63) - 1
+_MOST_DIMENSIONS = 64  # torch allows no more
+_LONGEST_NAME = 1000  # characters
+_SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"(model)-(\d{5})-of-(\d{5})\.safetensors")
 
 # dtype -> (bits, ggml type or None). Integer types can be read as bytes only.
-DTYPES: dict[str, tuple[int, str | None]] = {
+_DTYPES: dict[str, tuple[int, str | None]] = {
     "F64": (64, "F64"),
     "F32": (32, "F32"),
     "F16": (16, "F16"),
@@ -54,17 +53,12 @@ DTYPES: dict[str, tuple[int, str | None]] = {
 }
 
 
-@dataclass(slots=True, frozen=True)
-class SourceTensor(StoredTensor):
-    """A tensor of a safetensors file; ``shape`` in torch order."""
-
-
 @dataclass(slots=True)
 class SafetensorsFile:
     """One open file: its tensors by name (in file order) and the free-form ``metadata`` of its header."""
 
     file: SourceFile
-    tensors: dict[str, SourceTensor]
+    tensors: dict[str, StoredTensor]
     metadata: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -87,7 +81,7 @@ class SafetensorsFile:
                 hint="an unfinished download, perhaps: get it again",
             )
         length = int.from_bytes(file.read(0, 8), "little")
-        if length > LARGEST_HEADER or length + 8 > file.size:
+        if length > _LARGEST_HEADER or length + 8 > file.size:
             raise MalformedFile(
                 f"claims a header of {length} bytes; the file has {file.size}",
                 where=f"{where}: byte 0",
@@ -106,7 +100,7 @@ class SafetensorsFile:
         self.file.close()
 
 
-def open_safetensors(folder: Path) -> dict[str, SourceTensor]:
+def open_safetensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of the checkpoint in ``folder``: `model.safetensors`, or the shards that its index lists.
 
     Raises MissingFile (naming the shard), UnsafePath, MalformedFile, PickleCheckpoint. The files stay open as long
@@ -117,7 +111,7 @@ def open_safetensors(folder: Path) -> dict[str, SourceTensor]:
 
 def open_files(folder: Path) -> list[SafetensorsFile]:
     """The open files of the checkpoint in ``folder``, checked against the index if there is one."""
-    names, weight_map = find_files(folder)
+    names, weight_map = _find_files(folder)
     files: list[SafetensorsFile] = []
     try:
         for number, name in enumerate(names, 1):
@@ -139,9 +133,9 @@ def open_files(folder: Path) -> list[SafetensorsFile]:
         raise
 
 
-def merge(files: Iterable[SafetensorsFile]) -> dict[str, SourceTensor]:
+def merge(files: Iterable[SafetensorsFile]) -> dict[str, StoredTensor]:
     """All tensors of several files. Raises MalformedFile for a name in two of them."""
-    merged: dict[str, SourceTensor] = {}
+    merged: dict[str, StoredTensor] = {}
     for file in files:
         for name, tensor in file.tensors.items():
             if name in merged:
@@ -152,17 +146,17 @@ def merge(files: Iterable[SafetensorsFile]) -> dict[str, SourceTensor]:
     return merged
 
 
-def find_files(folder: Path) -> tuple[list[str], dict[str, str] | None]:
+def _find_files(folder: Path) -> tuple[list[str], dict[str, str] | None]:
     """The names of the files to read, and the index's weight map (tensor -> file) if they come from one."""
-    if os.path.lexists(folder / SINGLE):  # a dangling link is an error of its own
-        return [SINGLE], None
+    if os.path.lexists(folder / _SINGLE):  # a dangling link is an error of its own
+        return [_SINGLE], None
     if os.path.lexists(folder / INDEX):
         weight_map = _read_index(folder)
         return sorted(set(weight_map.values())), weight_map
     names = _names(folder, ".safetensors")
-    shards = [name for name in names if _SHARD.fullmatch(name)]
-    if shards:
-        count = int(_SHARD.fullmatch(shards[0])[3])
+    shard = next(filter(None, map(_SHARD.fullmatch, names)), None)
+    if shard:
+        count = int(shard[3])
         return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, min(count, 9999) + 1)], None
     _explain_absence(folder, names)
     return names, None
@@ -191,7 +185,7 @@ def _explain_absence(folder: Path, names: list[str]) -> None:
         return
     if names:
         raise MissingFile(
-            f"neither {SINGLE} nor {INDEX} is here, but {len(names)} other .safetensors files", where=where
+            f"neither {_SINGLE} nor {INDEX} is here, but {len(names)} other .safetensors files", where=where
         )
     pickles = _names(folder, ".bin", ".pth", ".pt", ".ckpt")
     if pickles:
@@ -203,7 +197,7 @@ def _explain_absence(folder: Path, names: list[str]) -> None:
         )
     inner = _names(folder, ".gguf")
     hint = f"to convert a GGUF file, give the file itself: {folder / inner[0]}" if inner else None
-    raise MissingFile(f"no {SINGLE} and no {INDEX} in this folder", where=where, hint=hint)
+    raise MissingFile(f"no {_SINGLE} and no {INDEX} in this folder", where=where, hint=hint)
 
 
 def _read_index(folder: Path) -> dict[str, str]:
@@ -221,7 +215,7 @@ def _read_index(folder: Path) -> dict[str, str]:
     return weight_map
 
 
-def _check_index(path: Path, weight_map: dict[str, str], merged: dict[str, SourceTensor]) -> None:
+def _check_index(path: Path, weight_map: dict[str, str], merged: dict[str, StoredTensor]) -> None:
     """Index and shards must list the same tensors, each in the file the index says."""
     for name, file in weight_map.items():
         tensor = merged.get(name)
@@ -240,39 +234,47 @@ def _check_index(path: Path, weight_map: dict[str, str], merged: dict[str, Sourc
         )
 
 
-def _tensor(file: SourceFile, name: str, entry: Any, data_start: int) -> SourceTensor:
+def _tensor(file: SourceFile, name: str, entry: object, data_start: int) -> StoredTensor:
     """One entry of the header, checked by itself."""
     where = f"{file.path}: header: {shown(name)}"
-    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+    if not name or len(name) > _LONGEST_NAME or not name.isprintable():
         raise MalformedFile("impossible name: empty, endless or unprintable", where=where)
     if not isinstance(entry, dict):
         raise MalformedFile("not an object", where=where)
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    dtype, shape, offsets = entry.get("dtype"), _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
     if not isinstance(dtype, str):
         raise MalformedFile("there is no dtype", where=where)
-    if not _sizes(shape) or prod(shape) > LARGEST_NUMBER:
-        raise MalformedFile(f"impossible shape {shown(str(shape)[:200])}", where=where)
-    if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise MalformedFile(f"impossible data_offsets {shown(str(offsets)[:200])}", where=where)
+    if shape is None or prod(shape) > _LARGEST_NUMBER:
+        raise MalformedFile(f"impossible shape {shown(str(entry.get('shape'))[:200])}", where=where)
+    if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise MalformedFile(f"impossible data_offsets {shown(str(entry.get('data_offsets'))[:200])}", where=where)
     size = offsets[1] - offsets[0]
-    bits, kind = DTYPES.get(dtype, (None, None))
+    bits, type_name = _DTYPES.get(dtype, (None, None))
     if bits is not None and prod(shape) * bits != 8 * size:
         raise MalformedFile(f"{dtype} of shape {shape} does not take the {size} bytes of its data_offsets", where=where)
-    rows, columns = view(shape)
-    return SourceTensor(
-        name, tuple(shape), dtype, BY_NAME[kind] if kind else None, file, data_start + offsets[0], size, rows, columns
+    rows, columns = rows_and_columns(shape)
+    return StoredTensor(
+        name,
+        tuple(shape),
+        dtype,
+        BY_NAME[type_name] if type_name else None,
+        file,
+        data_start + offsets[0],
+        size,
+        rows,
+        columns,
     )
 
 
-def _sizes(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) <= MOST_DIMENSIONS
-        and all(type(item) is int and 0 <= item <= LARGEST_NUMBER for item in value)
-    )
+def _sizes(value: object) -> list[int] | None:
+    """``value`` where it is a short list of numbers that can be sizes, else None."""
+    if isinstance(value, list) and len(value) <= _MOST_DIMENSIONS:
+        sizes = [item for item in value if type(item) is int and 0 <= item <= _LARGEST_NUMBER]
+        return sizes if len(sizes) == len(value) else None
+    return None
 
 
-def _check_ranges(tensors: Iterable[SourceTensor], data_start: int, file: SourceFile) -> None:
+def _check_ranges(tensors: Iterable[StoredTensor], data_start: int, file: SourceFile) -> None:
     """The tensors' ranges follow one another without gap or overlap and fill the data section."""
     position = data_start
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.nbytes)):

@@ -20,12 +20,12 @@ from quantcli.sources.packed.group import Format, Group, Settings, check
 from quantcli.sources.tensor import LogicalTensor
 from quantcli.views import Reader, Reshaped, cut_columns, transpose
 
-GROUP = 32  # values under one scale
-CODES, SCALES = "_blocks", "_scales"
+_GROUP = 32  # values under one scale
+_CODES, _SCALES = "_blocks", "_scales"
 _MXFP4 = tensor_types.BY_NAME["MXFP4"]
 
 
-class Repacked(Reader):
+class _Repacked(Reader):
     """Checkpoint MXFP4 (codes [rows, groups * 16], scales [rows, groups]) as GGUF's MXFP4 blocks of 17 bytes.
 
     A source byte b of a group holds values 2b (low nibble) and 2b+1; a GGUF byte j holds values j and j + 16.
@@ -33,12 +33,12 @@ class Repacked(Reader):
 
     def __init__(self, codes: Reader, scales: Reader) -> None:
         self._groups = scales.columns
-        self._codes, self._scales = Reshaped(codes, self._groups * (GROUP // 2)), scales
-        self.rows, self.columns, self.stored = scales.rows, self._groups * GROUP, _MXFP4
+        self._codes, self._scales = Reshaped(codes, self._groups * (_GROUP // 2)), scales
+        self.rows, self.columns, self.stored = scales.rows, self._groups * _GROUP, _MXFP4
 
     def gather(self, index: NDArray[numpy.intp], columns: slice | None = None) -> NDArray[numpy.uint8]:
         codes = self._codes.gather(index).reshape(len(index), self._groups, 16)
-        values = numpy.stack([codes & 15, codes >> 4], axis=-1).reshape(len(index), self._groups, GROUP)
+        values = numpy.stack([codes & 15, codes >> 4], axis=-1).reshape(len(index), self._groups, _GROUP)
         blocks = numpy.empty((len(index), self._groups, _MXFP4.bytes), numpy.uint8)
         blocks[..., 0] = self._scales.gather(index)
         blocks[..., 1:] = values[..., :16] | values[..., 16:] << 4
@@ -47,23 +47,23 @@ class Repacked(Reader):
 
 def recognise(settings: Settings, tensors: Mapping[str, StoredTensor]) -> bool:
     """The settings say no more than the method: packed tensors have to be there."""
-    return any(name.endswith(CODES) for name in tensors)
+    return any(name.endswith(_CODES) for name in tensors)
 
 
 def logical(settings: Settings, group: Group) -> Iterator[LogicalTensor]:
     """The one tensor that codes and scales are. Raises UnsupportedFile, ShapeMismatch."""
-    codes, scales = group.parts[CODES], group.parts[SCALES]
+    codes, scales = group.parts[_CODES], group.parts[_SCALES]
     check(codes, ("U8",))
-    if len(codes.shape) < 3 or codes.shape[-1] != GROUP // 2:
+    if len(codes.shape) < 3 or codes.shape[-1] != _GROUP // 2:
         raise ShapeMismatch(
-            f"has the shape {list(codes.shape)}, MXFP4 has [rows, groups, {GROUP // 2}]",
+            f"has the shape {list(codes.shape)}, MXFP4 has [rows, groups, {_GROUP // 2}]",
             where=codes.where,
             hint="the checkpoint is damaged, or packed in a way that quantcli does not know",
         )
     check(scales, ("U8",), codes.shape[:-1])
     *lead, rows, groups = scales.shape
-    view = Repacked(codes.reader(), scales.reader())
-    yield LogicalTensor(group.name, (*lead, groups * GROUP, rows), transpose(view, prod(lead)), codes)
+    view = _Repacked(codes.reader(), scales.reader())
+    yield LogicalTensor(group.name, (*lead, groups * _GROUP, rows), transpose(view, prod(lead)), codes)
 
 
-FORMAT = Format("mxfp4", (CODES, SCALES), (CODES, SCALES), recognise, logical)
+FORMAT = Format("mxfp4", (_CODES, _SCALES), (_CODES, _SCALES), recognise, logical)
