@@ -14,7 +14,7 @@ from quantcli.sources import safetensors
 from quantcli.sources.files import StoredTensor, inside, read_small
 from quantcli.sources.gguf import is_hash
 from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, object_in, parse, parse_object
-from quantcli.sources.packed import formats
+from quantcli.sources.packed import unpack
 from quantcli.sources.tensor import SourceTensor
 
 # The small files that a model is made from, and how large each may be.
@@ -129,7 +129,7 @@ class Checkpoint:
         return self.config.get("quantization_config") if found is None else found
 
     @cached_property
-    def packing(self) -> formats.Packing | None:
+    def packing(self) -> unpack.Packing | None:
         """How the weights are packed; None where config.json says nothing of it.
 
         Raises UnsupportedFile for a way that no format reads (also where nothing packed is there), BadConfig.
@@ -137,7 +137,7 @@ class Checkpoint:
         if self.quantization is None:
             return None
         try:
-            return formats.find(self.quantization, lambda: self.tensors)
+            return unpack.find(self.quantization, lambda: self.tensors)
         except (UnsupportedFile, BadConfig) as error:
             error.where = str(self.folder / error.where) if error.where == "config.json" else error.where
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from quantcli.container import Value, ValueType, array, boolean, string, strings, u32
 from quantcli.errors import BadTokenizer, MalformedFile
@@ -21,14 +20,14 @@ from quantcli.vocab import (
     wordpiece,
 )
 from quantcli.vocab.table import Table
-from quantcli.vocab.tokenizer_files import TokenizerFiles, read
+from quantcli.vocab.tokenizer_files import Folder, TokenizerFiles, read
 
 
 @dataclass(slots=True)
-class Request:
+class _Request:
     """What the kinds of vocabulary need to know."""
 
-    checkpoint: Any
+    checkpoint: Folder
     size: int | None
     hints: VocabHints
     pre_tokenizer: str | None
@@ -38,7 +37,7 @@ class Request:
 
 
 @dataclass(slots=True)
-class Loaded:
+class _Loaded:
     """A vocabulary of one kind. ``extra`` are further entries by key without ``tokenizer.ggml.``."""
 
     kind: str
@@ -53,13 +52,13 @@ class Loaded:
 
 
 def load(
-    checkpoint: Any, size: int | None, hints: VocabHints, pre_tokenizer: str | None, chat_template: str | None
+    checkpoint: Folder, size: int | None, hints: VocabHints, pre_tokenizer: str | None, chat_template: str | None
 ) -> tuple[dict[str, Value], list[str]]:
     """See ``quantcli.vocab.load``. Places in errors are made absolute here."""
     if pre_tokenizer is not None:
         structure.check_name(pre_tokenizer)
     try:
-        return build(checkpoint, size, hints, pre_tokenizer, chat_template)
+        return _build(checkpoint, size, hints, pre_tokenizer, chat_template)
     except (BadTokenizer, MalformedFile) as error:
         folder = str(checkpoint.folder)
         if not (error.where or "").startswith(folder):
@@ -67,17 +66,17 @@ def load(
         raise
 
 
-def build(
-    checkpoint: Any, size: int | None, hints: VocabHints, pre_tokenizer: str | None, chat_template: str | None
+def _build(
+    checkpoint: Folder, size: int | None, hints: VocabHints, pre_tokenizer: str | None, chat_template: str | None
 ) -> tuple[dict[str, Value], list[str]]:
     """The work of ``load``."""
-    data, name = model_file(checkpoint)
-    request = Request(checkpoint, size, hints, pre_tokenizer, read(checkpoint), data, name)
-    loaded = READERS[kind_of(request)](request)
+    data, name = _model_file(checkpoint)
+    request = _Request(checkpoint, size, hints, pre_tokenizer, read(checkpoint), data, name)
+    loaded = _READERS[_kind_of(request)](request)
     texts, scores, types = loaded.table.complete()
     specials = special.find(request.files, texts)
     special.apply_hints(specials, hints.ids, hints.texts, texts)
-    decide_flags(specials.add, loaded, hints)
+    _decide_flags(specials.add, loaded, hints)
     metadata = {"model": string(loaded.kind), "pre": string(loaded.pre), "tokens": strings(texts)}
     if loaded.with_scores:
         metadata["scores"] = array(ValueType.FLOAT32, scores)
@@ -88,15 +87,15 @@ def build(
     metadata |= loaded.extra
     metadata |= {f"{name}_token_id": u32(index) for name, index in specials.ids.items()}
     metadata |= {f"add_{kind}_token": boolean(flag) for kind, flag in specials.add.items()}
-    prefix = space_prefix(loaded, hints, request.files)
+    prefix = _space_prefix(loaded, hints, request.files)
     if prefix is not None:
         metadata["add_space_prefix"] = boolean(prefix)
     result = {f"tokenizer.ggml.{key}": value for key, value in metadata.items()}
-    result |= template_metadata(templates.find(checkpoint, request.files, chat_template))
+    result |= _template_metadata(templates.find(checkpoint, request.files, chat_template))
     return result, [*loaded.notes, *loaded.table.notes(), *specials.notes]
 
 
-def model_file(checkpoint: Any) -> tuple[bytes | None, str]:
+def _model_file(checkpoint: Folder) -> tuple[bytes | None, str]:
     """The SentencePiece file of a checkpoint, if it has one (Llama 3 ships tiktoken's ranks as tokenizer.model)."""
     for name in ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"):
         data = checkpoint.bytes(name)
@@ -105,7 +104,7 @@ def model_file(checkpoint: Any) -> tuple[bytes | None, str]:
     return None, ""
 
 
-def kind_of(request: Request) -> str:
+def _kind_of(request: _Request) -> str:
     """The kind of vocabulary: the family's word, else what the files are."""
     files = request.files
     if request.hints.kind is not None:
@@ -128,52 +127,52 @@ def kind_of(request: Request) -> str:
     )
 
 
-def load_llama(request: Request) -> Loaded:
+def _load_llama(request: _Request) -> _Loaded:
     """SentencePiece, or a byte-fallback BPE of tokenizer.json."""
     if request.model_bytes is None:
         if not request.files.tokenizer:
             raise BadTokenizer("there is neither tokenizer.model nor tokenizer.json", where="tokenizer.model")
         table = byte_fallback.load(request.size, request.files)
         prefix = byte_fallback.space_prefix(request.files)
-        return Loaded("llama", "default", table, with_scores=True, space_prefix=None if prefix else False)
+        return _Loaded("llama", "default", table, with_scores=True, space_prefix=None if prefix else False)
     table, model = sentencepiece.load(request.model_bytes, request.size, request.files, request.model_name)
     notes = []
     if model.algorithm == sentencepiece.UNIGRAM:
         remark = "is a unigram model: llama.cpp merges by score and can split some words otherwise"
         notes.append(f"{request.model_name} {remark}")
-    return Loaded(
+    return _Loaded(
         "llama", "default", table, with_scores=True, notes=notes, space_prefix=None if model.add_dummy_prefix else False
     )
 
 
-def load_gpt2(request: Request) -> Loaded:
+def _load_gpt2(request: _Request) -> _Loaded:
     """Byte-level BPE."""
     name, notes = bytelevel.pre_tokenizer(request.files, request.hints.architecture, request.pre_tokenizer)
     table, merges = bytelevel.load(request.checkpoint, request.size, request.files)
-    return Loaded("gpt2", name, table, merges=merges, notes=notes)
+    return _Loaded("gpt2", name, table, merges=merges, notes=notes)
 
 
-def load_t5(request: Request) -> Loaded:
+def _load_t5(request: _Request) -> _Loaded:
     """Unigram."""
     table, extra = unigram.load(request.model_bytes, request.model_name, request.size, request.files)
-    return Loaded("t5", "default", table, extra=extra, with_scores=True)
+    return _Loaded("t5", "default", table, extra=extra, with_scores=True)
 
 
-def load_bert(request: Request) -> Loaded:
+def _load_bert(request: _Request) -> _Loaded:
     """WordPiece."""
     table, extra = wordpiece.load(request.size, request.files)
-    return Loaded("bert", request.pre_tokenizer or "bert-bge", table, extra=extra)
+    return _Loaded("bert", request.pre_tokenizer or "bert-bge", table, extra=extra)
 
 
-READERS: dict[str, Callable[[Request], Loaded]] = {
-    "llama": load_llama,
-    "gpt2": load_gpt2,
-    "t5": load_t5,
-    "bert": load_bert,
+_READERS: dict[str, Callable[[_Request], _Loaded]] = {
+    "llama": _load_llama,
+    "gpt2": _load_gpt2,
+    "t5": _load_t5,
+    "bert": _load_bert,
 }
 
 
-def decide_flags(add: dict[str, bool], loaded: Loaded, hints: VocabHints) -> None:
+def _decide_flags(add: dict[str, bool], loaded: _Loaded, hints: VocabHints) -> None:
     """The family's word goes first; where nobody says anything, llama.cpp's own default must not add a bos."""
     if hints.add_bos is not None:
         add["bos"] = hints.add_bos
@@ -183,7 +182,7 @@ def decide_flags(add: dict[str, bool], loaded: Loaded, hints: VocabHints) -> Non
         add.setdefault("bos", False)
 
 
-def space_prefix(loaded: Loaded, hints: VocabHints, files: TokenizerFiles) -> bool | None:
+def _space_prefix(loaded: _Loaded, hints: VocabHints, files: TokenizerFiles) -> bool | None:
     """``add_space_prefix``: the family's word, or tokenizer_config.json (llama class), or off in the tokenizer."""
     if hints.space_prefix is not None:
         return hints.space_prefix
@@ -193,7 +192,7 @@ def space_prefix(loaded: Loaded, hints: VocabHints, files: TokenizerFiles) -> bo
     return loaded.space_prefix
 
 
-def template_metadata(found: dict[str, str]) -> dict[str, Value]:
+def _template_metadata(found: dict[str, str]) -> dict[str, Value]:
     """``tokenizer.chat_template`` and the named ones."""
     named = [name for name in found if name != "default"]
     result = {"tokenizer.chat_templates": strings(named)} if named else {}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from quantcli.errors import BadTokenizer, UnsupportedFile
 from quantcli.vocab import pretokenizers
 
+if TYPE_CHECKING:
+    import tokenizers
 
-def build(ids: Mapping[str, int], merges: Iterable[str], pre: str) -> Any:
+
+def build(ids: Mapping[str, int], merges: Iterable[str], pre: str) -> tokenizers.Tokenizer:
     """A tokenizers.Tokenizer for the vocabulary ``ids`` (text -> id), ``left right`` merges and a pre-tokenizer name.
 
     Merges that name unknown tokens are passed over: no text can reach them. Raises UnsupportedFile for names whose
@@ -25,7 +28,7 @@ def build(ids: Mapping[str, int], merges: Iterable[str], pre: str) -> Any:
             where="tokenizer.ggml.pre",
             hint="text can be tokenized with: " + " ".join(n for n, r in pretokenizers.REGEXES.items() if r),
         )
-    pairs = [pair for text in merges if (pair := split_merge(text, ids)) is not None]
+    pairs = [pair for text in merges if (pair := _split_merge(text, ids)) is not None]
     model = models.BPE(vocab=dict(ids), merges=pairs, ignore_merges=pre in pretokenizers.IGNORE_MERGES)
     result = tokenizers.Tokenizer(model)
     splits = [pre_tokenizers.Split(tokenizers.Regex(regex), "isolated") for regex in regexes]
@@ -34,7 +37,7 @@ def build(ids: Mapping[str, int], merges: Iterable[str], pre: str) -> Any:
     return result
 
 
-def split_merge(text: str, ids: Mapping[str, int]) -> tuple[str, str] | None:
+def _split_merge(text: str, ids: Mapping[str, int]) -> tuple[str, str] | None:
     """Both sides of a merge, if they and their result are tokens. The blank that parts them is never the first."""
     cut = text.find(" ", 1)
     if cut < 0:

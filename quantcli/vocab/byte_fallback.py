@@ -6,32 +6,29 @@ the order; here a token's score is minus the rank of its first merge, so that ll
 
 from __future__ import annotations
 
-from typing import Any
-
+from quantcli.sources.jsonfile import object_in
 from quantcli.vocab.table import ADDED_SCORE, Table, TokenType, added_kind, is_byte
-from quantcli.vocab.tokenizer_files import TokenizerFiles, check_merges, merge_pairs, vocabulary
+from quantcli.vocab.tokenizer_files import TokenizerFiles, check_merges, flat_steps, merge_pairs, vocabulary
 
-WHERE = "tokenizer.json: model"
+_WHERE = "tokenizer.json: model"
 
 
 def matches(files: TokenizerFiles) -> bool:
     """Is tokenizer.json of this kind?"""
-    decoder = (files.tokenizer or {}).get("decoder")
     return (
         files.model.get("type", "BPE") == "BPE"
         and files.model.get("byte_fallback") is True
-        and isinstance(decoder, dict)
-        and decoder.get("type") in ("Sequence", "Metaspace")
+        and object_in(files.tokenizer, "decoder").get("type") in ("Sequence", "Metaspace")
     )
 
 
 def load(size: int | None, files: TokenizerFiles) -> Table:
     """The table: scores from merge ranks, byte tokens, specials as control."""
-    vocab = vocabulary(files.model, f"{WHERE}.vocab")
-    merges = merge_pairs(files.model, f"{WHERE}.merges")
-    check_merges(merges, vocab.__contains__, f"{WHERE}.merges")
+    vocab = vocabulary(files.model, f"{_WHERE}.vocab")
+    merges = merge_pairs(files.model, f"{_WHERE}.merges")
+    check_merges(merges, vocab.__contains__, f"{_WHERE}.merges")
     table = Table(size, "tokenizer.json")
-    scores = rank_scores(merges)
+    scores = _rank_scores(merges)
     never = -float(len(scores) + 1)
     for text, index in vocab.items():
         if is_byte(text):
@@ -44,7 +41,7 @@ def load(size: int | None, files: TokenizerFiles) -> Table:
     return table
 
 
-def rank_scores(merges: list[tuple[str, str]]) -> dict[str, float]:
+def _rank_scores(merges: list[tuple[str, str]]) -> dict[str, float]:
     """Merged text -> score: 0, -1, -2, ... in the order in which the texts first appear as a result."""
     scores: dict[str, float] = {}
     for left, right in merges:
@@ -54,21 +51,11 @@ def rank_scores(merges: list[tuple[str, str]]) -> dict[str, float]:
 
 def space_prefix(files: TokenizerFiles) -> bool:
     """Does the tokenizer put a blank in front of the text (normalizer Prepend, or Metaspace "always"/"first")?"""
-    steps = flatten((files.tokenizer or {}).get("normalizer"), "normalizers")
-    steps += flatten((files.tokenizer or {}).get("pre_tokenizer"), "pretokenizers")
+    steps = flat_steps(files.tokenizer, "normalizer", "normalizers")
+    steps += flat_steps(files.tokenizer, "pre_tokenizer", "pretokenizers")
     for step in steps:
         if step.get("type") == "Prepend":
             return True
         if step.get("type") == "Metaspace":
             return step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never") != "never"
     return False
-
-
-def flatten(step: Any, key: str, depth: int = 0) -> list[dict[str, Any]]:
-    """The steps of a normalizer, pre-tokenizer or post-processor, nested Sequences taken apart."""
-    if not isinstance(step, dict):
-        return []
-    if step.get("type") != "Sequence" or depth > 16:
-        return [step]
-    inner = step.get(key)
-    return [leaf for part in (inner if isinstance(inner, list) else []) for leaf in flatten(part, key, depth + 1)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 from quantcli.errors import BadTokenizer
 from quantcli.vocab import pretokenizers, structure
 from quantcli.vocab.table import MAX_TOKENS, Table, TokenType, added_kind
 from quantcli.vocab.tokenizer_files import (
     AddedToken,
+    Folder,
     TokenizerFiles,
     check_merges,
     json_object,
@@ -33,11 +33,11 @@ def character_to_byte() -> Mapping[str, int]:
     return {character: byte for byte, character in byte_to_character().items()}
 
 
-def load(checkpoint: Any, size: int | None, files: TokenizerFiles) -> tuple[Table, list[str]]:
+def load(checkpoint: Folder, size: int | None, files: TokenizerFiles) -> tuple[Table, list[str]]:
     """The table and the merges as ``left right`` texts."""
     where = "tokenizer.json" if files.tokenizer else "vocab.json"
     table = Table(size, where)
-    vocab, merges, merges_where = base(checkpoint, files)
+    vocab, merges, merges_where = _base(checkpoint, files)
     limit = MAX_TOKENS if size is None else size
     for text, index in vocab.items():
         if index >= limit:
@@ -46,18 +46,18 @@ def load(checkpoint: Any, size: int | None, files: TokenizerFiles) -> tuple[Tabl
                 where=f"{where}: vocab",
                 hint="vocab_size in config.json and the tokenizer do not belong together",
             )
-    added = all_added(files, vocab)
+    added = _all_added(files, vocab)
     known = {token.content for token in added.values()}
     check_merges(merges, lambda text: text in vocab or text in known, merges_where)
     for text, index in vocab.items():
         table.put(index, text, 0.0, TokenType.NORMAL)
     for index, token in added.items():
-        text, kind = added_kind(stored_text(token), token.special)
+        text, kind = added_kind(_stored_text(token), token.special)
         table.put(index, text, 0.0, kind)
-    return table, [f"{joinable(left)} {joinable(right)}" for left, right in merges]
+    return table, [f"{_joinable(left)} {_joinable(right)}" for left, right in merges]
 
 
-def base(checkpoint: Any, files: TokenizerFiles) -> tuple[dict[str, int], list[tuple[str, str]], str]:
+def _base(checkpoint: Folder, files: TokenizerFiles) -> tuple[dict[str, int], list[tuple[str, str]], str]:
     """Vocabulary without added tokens, merges, and where the merges come from."""
     if files.tokenizer:
         vocab = vocabulary(files.model, "tokenizer.json: model.vocab")
@@ -66,17 +66,17 @@ def base(checkpoint: Any, files: TokenizerFiles) -> tuple[dict[str, int], list[t
             return vocab, merges, "tokenizer.json: model.merges"
     else:
         vocab = vocabulary({"vocab": json_object(checkpoint, "vocab.json")}, "vocab.json")
-    return vocab, read_merges(checkpoint.text("merges.txt") or ""), "merges.txt"
+    return vocab, _read_merges(checkpoint.text("merges.txt") or ""), "merges.txt"
 
 
-def read_merges(text: str) -> list[tuple[str, str]]:
+def _read_merges(text: str) -> list[tuple[str, str]]:
     """merges.txt: a pair a line, a first line ``#version`` skipped."""
     lines = text.split("\n")
     start = 1 if lines[0].startswith("#version") else 0
     return [merge_pair(line.rstrip("\r"), i, "merges.txt") for i, line in enumerate(lines[start:]) if line.strip()]
 
 
-def all_added(files: TokenizerFiles, vocab: Mapping[str, int]) -> dict[int, AddedToken]:
+def _all_added(files: TokenizerFiles, vocab: Mapping[str, int]) -> dict[int, AddedToken]:
     """Added tokens of all files by id: tokenizer.json says which, tokenizer_config.json may say more about them."""
     added = {token.id: token for token in files.added}
     for token in files.listed:
@@ -96,7 +96,7 @@ def all_added(files: TokenizerFiles, vocab: Mapping[str, int]) -> dict[int, Adde
     return added
 
 
-def stored_text(token: AddedToken) -> str:
+def _stored_text(token: AddedToken) -> str:
     """Text of an added token as llama.cpp matches it: one that is spelt in GPT-2's byte alphabet is decoded."""
     table = character_to_byte()
     if token.normalized or token.content.isascii() or not all(c in table for c in token.content):
@@ -107,7 +107,7 @@ def stored_text(token: AddedToken) -> str:
         return token.content
 
 
-def joinable(part: str) -> str:
+def _joinable(part: str) -> str:
     """One side of a merge; a blank inside would end it, so it is written as U+0120."""
     return part.replace(" ", "\u0120")
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-END_OF_TURN = (
+_END_OF_TURN = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>",
     "[EOT]", "<｜end▁of▁sentence｜>", "<end_of_utterance>",
 )  # fmt: skip
-END_OF_MESSAGE = ("<|eom_id|>",)
-OTHER_ENDS = (
+_END_OF_MESSAGE = ("<|eom_id|>",)
+_OTHER_ENDS = (
     "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "</s>", "<|eom_id|>", "[EOS]", "<eos>", "<turn|>",
     "<|tool_response>", "[e~[",
 )  # fmt: skip
-FILL_ENDS = {
+_FILL_ENDS = {
     "fim_pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
     "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
     "fim_sep": ("<|file_sep|>",),
@@ -23,14 +23,14 @@ ALWAYS_TEXT = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")  # fo
 
 def detect(special: dict[str, int | None], ids: Mapping[str, int]) -> None:
     """Fill in the ids that the file does not name ("eot", "eom", "fim_pad", ...) by the texts of tokens."""
-    for kind, texts in {"eot": END_OF_TURN, "eom": END_OF_MESSAGE, **FILL_ENDS}.items():
+    for kind, texts in {"eot": _END_OF_TURN, "eom": _END_OF_MESSAGE, **_FILL_ENDS}.items():
         if special.get(kind) is None:
             special[kind] = next((ids[text] for text in texts if text in ids), None)
 
 
 def by_text(ids: Mapping[str, int]) -> set[int]:
     """Ids of the tokens whose text alone says that they end a generation."""
-    return {ids[text] for text in (*END_OF_TURN, *OTHER_ENDS) if text in ids}
+    return {ids[text] for text in (*_END_OF_TURN, *_OTHER_ENDS) if text in ids}
 
 
 def end_ids(special: Mapping[str, int | None], ids: Mapping[str, int]) -> frozenset[int]:

@@ -7,42 +7,43 @@ first on ties, until nothing can be joined. What is no token then becomes byte t
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Mapping, Sequence
 
-MOST_CACHED = 200_000
-LONGEST_CACHED = 64
+_MOST_CACHED = 200_000
+_LONGEST_CACHED = 64
 
 
 class Merger:
-    """Splits text into tokens. ``ids`` maps text to id, ``scores`` are by id, ``bytes`` are the ids of 256 bytes."""
+    """Splits text into tokens. ``ids`` maps text to id, ``scores`` are by id, ``byte_ids`` by byte (256)."""
 
     def __init__(self, ids: Mapping[str, int], scores: Sequence[float], byte_ids: Sequence[int | None]) -> None:
-        self.ids = ids
-        self.scores = scores
-        self.byte_ids = byte_ids
-        self.cache: dict[str, list[int]] = {}
+        self._ids = ids
+        self._scores = scores
+        self._byte_ids = byte_ids
+        self._cache: dict[str, list[int]] = {}
         # Two neighbouring characters that no token holds are never joined: text can be cut between them.
-        self.pairs = {text[i : i + 2] for text in ids for i in range(len(text) - 1)}
+        self._pairs = {text[i : i + 2] for text in ids for i in range(len(text) - 1)}
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, in which blanks are U+2581 already."""
-        pairs = self.pairs
+        pairs = self._pairs
         cuts = [0, *(i for i in range(1, len(text)) if text[i - 1 : i + 1] not in pairs), len(text)]
         result: list[int] = []
-        for start, stop in zip(cuts, cuts[1:], strict=False):
-            result += self.segment(text[start:stop])
+        for start, stop in itertools.pairwise(cuts):
+            result += self._segment(text[start:stop])
         return result
 
-    def segment(self, text: str) -> list[int]:
+    def _segment(self, text: str) -> list[int]:
         """Token ids of a piece that has to be looked at as a whole."""
-        found = self.cache.get(text)
+        found = self._cache.get(text)
         if found is None:
-            found = [token for symbol in self.merge(text) for token in self.tokens_of(symbol)]
-            if len(text) <= LONGEST_CACHED and len(self.cache) < MOST_CACHED:
-                self.cache[text] = found
+            found = [token for symbol in self._merge(text) for token in self._tokens_of(symbol)]
+            if len(text) <= _LONGEST_CACHED and len(self._cache) < _MOST_CACHED:
+                self._cache[text] = found
         return found
 
-    def merge(self, text: str) -> list[str]:
+    def _merge(self, text: str) -> list[str]:
         """The symbols that are left when no neighbours can be joined any more."""
         symbols = list(text)
         before = list(range(-1, len(symbols) - 1))
@@ -52,9 +53,9 @@ class Merger:
         def offer(left: int, right: int) -> None:
             if left >= 0 and right >= 0:
                 joined = symbols[left] + symbols[right]
-                token = self.ids.get(joined)
+                token = self._ids.get(joined)
                 if token is not None:
-                    heapq.heappush(queue, (-self.scores[token], left, right, len(joined)))
+                    heapq.heappush(queue, (-self._scores[token], left, right, len(joined)))
 
         for index in range(len(symbols) - 1):
             offer(index, index + 1)
@@ -71,10 +72,10 @@ class Merger:
             offer(left, after[left])
         return [symbol for symbol in symbols if symbol]
 
-    def tokens_of(self, symbol: str) -> list[int]:
+    def _tokens_of(self, symbol: str) -> list[int]:
         """The symbol's token, or those of its UTF-8 bytes; a byte without a token is dropped."""
-        token = self.ids.get(symbol)
+        token = self._ids.get(symbol)
         if token is not None:
             return [token]
         data = symbol.encode("utf-8", "replace")
-        return [token for token in (self.byte_ids[byte] for byte in data) if token is not None]
+        return [token for token in (self._byte_ids[byte] for byte in data) if token is not None]

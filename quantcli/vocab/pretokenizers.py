@@ -14,66 +14,66 @@ from dataclasses import dataclass, field
 
 # ---- building blocks -------------------------------------------------------------------------------------------
 
-CONTRACTIONS = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
-BEFORE = r"[^\r\n\p{L}\p{N}]?"
-UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
-LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CONTRACTIONS = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
+_BEFORE = r"[^\r\n\p{L}\p{N}]?"
+_UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+_LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-CL3 = rf"{CONTRACTIONS}|{BEFORE}\p{{L}}+|\p{{N}}{{1,3}}|{SIGNS}|{SPACES}"
-CL1 = rf"{CONTRACTIONS}|{BEFORE}\p{{L}}+|\p{{N}}|{SIGNS}|{SPACES}"
-QWEN35 = rf"{CONTRACTIONS}|{BEFORE}[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{SPACES}"
-CASED_SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
+_CL3 = rf"{_CONTRACTIONS}|{_BEFORE}\p{{L}}+|\p{{N}}{{1,3}}|{_SIGNS}|{_SPACES}"
+_CL1 = rf"{_CONTRACTIONS}|{_BEFORE}\p{{L}}+|\p{{N}}|{_SIGNS}|{_SPACES}"
+_QWEN35 = rf"{_CONTRACTIONS}|{_BEFORE}[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
+_CASED_SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
 
 
-def o200(digits: str) -> str:
+def _o200(digits: str) -> str:
     """Words by runs of upper and lower case, contractions as suffix."""
-    end = f"{CONTRACTIONS}?"
-    return f"{BEFORE}{UPPER}*{LOWER}+{end}|{BEFORE}{UPPER}+{LOWER}*{end}|{digits}|{CASED_SIGNS}|{SPACES}"
+    end = f"{_CONTRACTIONS}?"
+    return f"{_BEFORE}{_UPPER}*{_LOWER}+{end}|{_BEFORE}{_UPPER}+{_LOWER}*{end}|{digits}|{_CASED_SIGNS}|{_SPACES}"
 
 
-O200 = o200(r"\p{N}{1,3}")
-TEKKEN = rf"{BEFORE}{UPPER}*{LOWER}+|{BEFORE}{UPPER}+{LOWER}*|\p{{N}}|{CASED_SIGNS}|{SPACES}"
-ASCII_SIGN = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"""
-DEEPSEEK3_WORDS = rf"{ASCII_SIGN}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
-DEEPSEEK3 = rf"{DEEPSEEK3_WORDS}| ?[\p{{P}}\p{{S}}]+[\r\n]*|{SPACES}"
-SPARK = rf"{DEEPSEEK3_WORDS}| ?[\p{{P}}\p{{S}}]+|[\r\n]|\s+(?!\S)|\s+"
-CJK3 = "[一-龥぀-ゟ゠-ヿ]+"
-CJK = "[一-龥ࠀ-一가-퟿]+"
-BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
+_O200 = _o200(r"\p{N}{1,3}")
+_TEKKEN = rf"{_BEFORE}{_UPPER}*{_LOWER}+|{_BEFORE}{_UPPER}+{_LOWER}*|\p{{N}}|{_CASED_SIGNS}|{_SPACES}"
+_ASCII_SIGN = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"""
+_DEEPSEEK3_WORDS = rf"{_ASCII_SIGN}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
+_DEEPSEEK3 = rf"{_DEEPSEEK3_WORDS}| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}"
+_SPARK = rf"{_DEEPSEEK3_WORDS}| ?[\p{{P}}\p{{S}}]+|[\r\n]|\s+(?!\S)|\s+"
+_CJK3 = "[一-龥぀-ゟ゠-ヿ]+"
+_CJK = "[一-龥ࠀ-一가-퟿]+"
+_BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 DEEPSEEK_LATIN = (  # three characters are escaped, because Unicode normalization of this file would change them
     r"\s?"
     "[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7d"
     "ᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-"
     "ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
 )
-DEEPSEEK_SIGNS = r"\s?[!-/:-~！-／：-～‘-‟　-。]+"
-JAIS2 = (
-    rf"{CONTRACTIONS}|{BEFORE}\p{{L}}+|\p{{N}}{{1,3}}|{SIGNS}|\s*[\r\n]+|"
+_DEEPSEEK_SIGNS = r"\s?[!-/:-~！-／：-～‘-‟　-。]+"
+_JAIS2 = (
+    rf"{_CONTRACTIONS}|{_BEFORE}\p{{L}}+|\p{{N}}{{1,3}}|{_SIGNS}|\s*[\r\n]+|"
     + "".join(rf"\s{{{n}}}(?!\S)|" for n in (512, 256, 128, 64, 32, 16, 8, 4))
     + r"\s{1,2}(?!\S)|\s{1}"
 )
-HAN_FREE = r"&&[^\p{Han}]]"
-KIMI = (
-    rf"[\p{{Han}}]+|{BEFORE}{UPPER[:-1]}{HAN_FREE}*{LOWER[:-1]}{HAN_FREE}+{CONTRACTIONS}?"
-    rf"|{BEFORE}{UPPER[:-1]}{HAN_FREE}+{LOWER[:-1]}{HAN_FREE}*{CONTRACTIONS}?|\p{{N}}{{1,3}}|{SIGNS}|{SPACES}"
+_HAN_FREE = r"&&[^\p{Han}]]"
+_KIMI = (
+    rf"[\p{{Han}}]+|{_BEFORE}{_UPPER[:-1]}{_HAN_FREE}*{_LOWER[:-1]}{_HAN_FREE}+{_CONTRACTIONS}?"
+    rf"|{_BEFORE}{_UPPER[:-1]}{_HAN_FREE}+{_LOWER[:-1]}{_HAN_FREE}*{_CONTRACTIONS}?|\p{{N}}{{1,3}}|{_SIGNS}|{_SPACES}"
 )
-BAILING = (
+_BAILING = (
     r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])"
-    rf"|{BEFORE}\p{{L}}+|\p{{N}}|{SIGNS}|\s*[\r\n]|\s+(?!\S)|\s+"
+    rf"|{_BEFORE}\p{{L}}+|\p{{N}}|{_SIGNS}|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-SEED = rf"{CONTRACTIONS}|{BEFORE}\p{{L}}+|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{SPACES}"
-EXAONE_MOE = (
-    rf"{CONTRACTIONS}|{BEFORE}(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]?"
+_SEED = rf"{_CONTRACTIONS}|{_BEFORE}\p{{L}}+|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}"
+_EXAONE_MOE = (
+    rf"{_CONTRACTIONS}|{_BEFORE}(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]?"
     r"|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-YOUTU = rf"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|{CJK3}"
-CHAMELEON = (
+_YOUTU = rf"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|{_CJK3}"
+_CHAMELEON = (
     r"<sentinel:[0-9]+>", r"(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )", r"\p{N}",
     r"[\p{P}!-/:-@\[-`{-~]", GPT2,
 )  # fmt: skip
-LINES = r"[^\n]+|[\n]+"
+_LINES = r"[^\n]+|[\n]+"
 
 
 # ---- names -----------------------------------------------------------------------------------------------------
@@ -81,34 +81,34 @@ LINES = r"[^\n]+|[\n]+"
 # expressions -> the names that llama.cpp applies them for (the first is the group's own name)
 GROUPS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"), "default"),
-    ((CL3,), "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano dbrx smaug-bpe chatglm-bpe"
-             " glm4 glm5"),
-    ((JAIS2,), "jais-2"),
-    ((CL1,), "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2"),
-    ((QWEN35,), "qwen35"),
-    ((CL1.removeprefix(CONTRACTIONS + "|"),), "ufakzeka"),
+    ((_CL3,), "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano dbrx smaug-bpe"
+              " chatglm-bpe glm4 glm5"),
+    ((_JAIS2,), "jais-2"),
+    ((_CL1,), "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2"),
+    ((_QWEN35,), "qwen35"),
+    ((_CL1.removeprefix(_CONTRACTIONS + "|"),), "ufakzeka"),
     ((GPT2,), "gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum modern-bert exaone4 mpt olmo"
               " jais trillion granite-docling jina-v1-en jina-v2-code roberta-bpe"),
     ((r"\p{N}", GPT2), "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2"),
     ((r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"), "falcon"),
-    ((r"[\r\n]", DEEPSEEK_LATIN, DEEPSEEK_SIGNS, r"\s+$", CJK, r"\p{N}+"), "deepseek-llm"),
-    ((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK, r"\p{N}"), "deepseek-coder"),
-    ((r"\p{N}{1,3}", CJK3, DEEPSEEK3), "deepseek-v3 hunyuan-dense joyai-llm hy_v4"),
-    ((r"\p{N}{1,3}", CJK3, SPARK, r"\p{N}"), "spark2_5"),
-    ((BLOOM,), "bloom poro-chat gpt3-finnish"),
-    ((BLOOM, r"\p{N}"), "viking"),
-    ((TEKKEN,), "tekken"),
-    ((O200,), "gpt-4o llama4 kanana2 talkie minimax-m2"),
-    ((r"\d{1,3}(?=(?:\d{3})*\b)", O200), "tiny_aya cohere2moe"),
+    ((r"[\r\n]", DEEPSEEK_LATIN, _DEEPSEEK_SIGNS, r"\s+$", _CJK, r"\p{N}+"), "deepseek-llm"),
+    ((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}"), "deepseek-coder"),
+    ((r"\p{N}{1,3}", _CJK3, _DEEPSEEK3), "deepseek-v3 hunyuan-dense joyai-llm hy_v4"),
+    ((r"\p{N}{1,3}", _CJK3, _SPARK, r"\p{N}"), "spark2_5"),
+    ((_BLOOM,), "bloom poro-chat gpt3-finnish"),
+    ((_BLOOM, r"\p{N}"), "viking"),
+    ((_TEKKEN,), "tekken"),
+    ((_O200,), "gpt-4o llama4 kanana2 talkie minimax-m2"),
+    ((r"\d{1,3}(?=(?:\d{3})*\b)", _O200), "tiny_aya cohere2moe"),
     ((r"\p{N}+", r"(?=(\d{3})+(?!\d))"), "superbpe"),
-    ((BAILING,), "bailingmoe bailingmoe2 llada-moe"),
-    ((SEED,), "seed-coder"),
-    ((EXAONE_MOE,), "exaone-moe"),
-    ((KIMI,), "kimi-k2"),
-    ((YOUTU, o200(r"\p{N}")), "youtu"),
-    ((r"\p{N}{1,3}", CL3.replace(r"\p{N}{1,3}", r"\p{N}+")), "minicpm5"),
-    ((LINES, CL1), "laguna"),
-    (CHAMELEON, "chameleon"),
+    ((_BAILING,), "bailingmoe bailingmoe2 llada-moe"),
+    ((_SEED,), "seed-coder"),
+    ((_EXAONE_MOE,), "exaone-moe"),
+    ((_KIMI,), "kimi-k2"),
+    ((_YOUTU, _o200(r"\p{N}")), "youtu"),
+    ((r"\p{N}{1,3}", _CL3.replace(r"\p{N}{1,3}", r"\p{N}+")), "minicpm5"),
+    ((_LINES, _CL1), "laguna"),
+    (_CHAMELEON, "chameleon"),
     # known by name only: raw text without byte mapping, or expressions that are not published in one piece
     ((), "gemma4 granite-embed-multi-311m sarvam-moe whitespace afmoe granite-embed-multi-97m"),
 )  # fmt: skip
@@ -116,12 +116,17 @@ GROUPS: tuple[tuple[tuple[str, ...], str], ...] = (
 REGEXES: dict[str, tuple[str, ...]] = {name: regexes for regexes, names in GROUPS for name in names.split()}
 NAMES = tuple(REGEXES)
 IGNORE_MERGES = frozenset(
-    "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano glm4 glm5 tekken"
-    " granite-embed-multi-97m youtu minicpm5".split()
-)
+    (
+        "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
+        "glm4", "glm5", "tekken", "granite-embed-multi-97m", "youtu", "minicpm5",
+    )
+)  # fmt: skip
 ADD_BOS = frozenset(
-    "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano tekken chameleon".split()
-)
+    (
+        "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
+        "tekken", "chameleon",
+    )
+)  # fmt: skip
 NO_DEFAULT_BOS = frozenset(("chatglm-bpe", "glm4", "glm5"))
 
 # slow tokenizer classes whose vocab.json and merges.txt stand without a tokenizer.json
@@ -137,8 +142,8 @@ OTHER_STRUCTURES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("split", r"[0-9][0-9][0-9]"),
     ),
     "deepseek-llm": (
-        ("split", r"[\r\n]"), ("split", DEEPSEEK_LATIN), ("split", DEEPSEEK_SIGNS), ("split", r"\s+$"), ("split", CJK),
-        ("split", r"\p{N}"), ("bytelevel", ""),
+        ("split", r"[\r\n]"), ("split", DEEPSEEK_LATIN), ("split", _DEEPSEEK_SIGNS), ("split", r"\s+$"),
+        ("split", _CJK), ("split", r"\p{N}"), ("bytelevel", ""),
     ),
 }  # fmt: skip
 
@@ -147,7 +152,7 @@ OTHER_STRUCTURES: Mapping[str, tuple[tuple[str, str], ...]] = {
 class Choice:
     """Which name is written for the structure of ``default``.
 
-    ``normalizer`` and ``ignore_merges`` narrow the row to tokenizers that have exactly this (None: any of NFC and none,
+    ``normalizer`` and ``ignore_merges`` narrow it to tokenizers that have exactly this (None: any of NFC and none,
     any setting). ``architectures`` maps a GGUF architecture to its name; all others get ``default``.
     """
 
@@ -157,7 +162,7 @@ class Choice:
     architectures: Mapping[str, str] = field(default_factory=dict)
 
 
-# the first row that fits wins; a name without a row is the only one of its structure
+# the first one that fits wins; a name without a choice is the only one of its structure
 CHOICES: tuple[Choice, ...] = (
     Choice("llama-bpe", ignore_merges=True, architectures={
         "falcon-h1": "falcon-h1", "lfm2": "lfm2", "lfm2moe": "lfm2", "chatglm": "glm4", "glm4": "glm4",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from quantcli.errors import MalformedFile
 
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+VARINT, _FIXED64, _LENGTH, FIXED32 = 0, 1, 2, 5
 
 
 def fields(data: memoryview, where: str, base: int = 0) -> Iterator[tuple[int, int, int | memoryview, int]]:
@@ -21,30 +21,30 @@ def fields(data: memoryview, where: str, base: int = 0) -> Iterator[tuple[int, i
     position, end = 0, len(data)
     while position < end:
         start = position
-        key, position = varint(data, position, where, base)
+        key, position = _varint(data, position, where, base)
         number, wire = key >> 3, key & 7
         if wire == VARINT:
-            value, position = varint(data, position, where, base)
+            value, position = _varint(data, position, where, base)
             yield number, wire, value, base + start
-        elif wire == LENGTH:
-            size, position = varint(data, position, where, base)
+        elif wire == _LENGTH:
+            size, position = _varint(data, position, where, base)
             if size > end - position:
-                raise malformed(f"a field of {size:,} bytes reaches beyond its end", where, base + start)
+                raise _malformed(f"a field of {size:,} bytes reaches beyond its end", where, base + start)
             yield number, wire, data[position : position + size], base + position
             position += size
-        elif wire in (FIXED32, FIXED64):
+        elif wire in (FIXED32, _FIXED64):
             size = 4 if wire == FIXED32 else 8
             if size > end - position:
-                raise malformed("a number reaches beyond its end", where, base + start)
+                raise _malformed("a number reaches beyond its end", where, base + start)
             yield number, wire, int.from_bytes(data[position : position + size], "little"), base + start
             position += size
         else:
-            raise malformed(f"wire type {wire} is unknown: no protobuf message", where, base + start)
+            raise _malformed(f"wire type {wire} is unknown: no protobuf message", where, base + start)
         if number == 0:
-            raise malformed("field number 0: no protobuf message", where, base + start)
+            raise _malformed("field number 0: no protobuf message", where, base + start)
 
 
-def varint(data: memoryview, position: int, where: str, base: int) -> tuple[int, int]:
+def _varint(data: memoryview, position: int, where: str, base: int) -> tuple[int, int]:
     """The variable-length integer at ``position`` and the position behind it."""
     value = shift = 0
     start = position
@@ -55,10 +55,10 @@ def varint(data: memoryview, position: int, where: str, base: int) -> tuple[int,
         if byte < 0x80:
             return value, position
         shift += 7
-    raise malformed("a number does not end", where, base + start)
+    raise _malformed("a number does not end", where, base + start)
 
 
-def malformed(message: str, where: str, position: int) -> MalformedFile:
+def _malformed(message: str, where: str, position: int) -> MalformedFile:
     """The error at a byte of the file."""
     return MalformedFile(message, where=f"{where}, byte {position}")
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from quantcli.errors import BadTokenizer
-from quantcli.vocab.byte_fallback import flatten
-from quantcli.vocab.tokenizer_files import TokenizerFiles, expect
+from quantcli.sources.jsonfile import object_in, text_in
+from quantcli.vocab.tokenizer_files import TokenizerFiles, expect, flat_steps
 
 # name in the Hugging Face files -> name in the GGUF key, in the order of the keys; cls only ever stands in for bos
 KEYS = {
@@ -21,9 +20,9 @@ KEYS = {
     "eot": "eot",
     "eom": "eom",
 }
-GGUF_NAMES = {*KEYS.values(), "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep"}
-OLDER_NAMES = {"prefix": "fim_pre", "suffix": "fim_suf", "middle": "fim_mid"}  # of CodeLlama's time
-FLAGS = ("bos", "sep", "eos")
+_GGUF_NAMES = {*KEYS.values(), "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep"}
+_OLDER_NAMES = {"prefix": "fim_pre", "suffix": "fim_suf", "middle": "fim_mid"}  # of CodeLlama's time
+_FLAGS = ("bos", "sep", "eos")
 
 
 @dataclass(slots=True)
@@ -41,29 +40,28 @@ def find(files: TokenizerFiles, tokens: list[str]) -> Specials:
     contents["bos"] = contents["bos"] or contents["cls"]
     contents["eos"] = contents["eos"] or contents["sep"]
     result = Specials()
-    result.add = flags(files, contents)
-    for kind in FLAGS:
+    result.add = _flags(files, contents)
+    for kind in _FLAGS:
         entry = (files.config or {}).get(f"add_{kind}_token")
         if isinstance(entry, bool):
             result.add.setdefault(kind, entry)
-    find_ids(files, contents, tokens, result)
+    _find_ids(files, contents, tokens, result)
     return result
 
 
-def find_ids(files: TokenizerFiles, contents: Mapping[str, str | None], tokens: list[str], result: Specials) -> None:
+def _find_ids(files: TokenizerFiles, contents: Mapping[str, str | None], tokens: list[str], result: Specials) -> None:
     """The first source that has an id wins: added token of that text, config.json, its text_config, the vocabulary."""
     by_text: dict[str, int] = {}
     for token in files.added:
         by_text.setdefault(token.content, token.id)
-    inner = files.model_config.get("text_config")
-    configs = [files.model_config, inner if isinstance(inner, dict) else {}]
+    configs = [files.model_config, object_in(files.model_config, "text_config")]
     by_name = {} if files.tokenizer else {text: index for index, text in enumerate(tokens)}
     for kind, name in KEYS.items():
         content = contents.get(kind)
-        found = [by_text.get(content) if content is not None else None]
+        found: list[object] = [by_text.get(content) if content is not None else None]
         found += [config.get(f"{kind}_token_id") for config in configs]
         found.append(by_name.get(content) if content is not None else None)
-        found += [first_of(config.get(f"{kind}_token_id")) for config in configs]
+        found += [_first_of(config.get(f"{kind}_token_id")) for config in configs]
         for index in found:
             if type(index) is not int:  # nothing there, or true and false
                 continue
@@ -73,15 +71,15 @@ def find_ids(files: TokenizerFiles, contents: Mapping[str, str | None], tokens: 
             result.notes.append(f"the id {index} of the {kind} token is outside the vocabulary: not used")
 
 
-def first_of(value: Any) -> Any:
+def _first_of(value: object) -> object:
     """A model with several eos ids: the first, where no other source names one."""
     return value[0] if isinstance(value, list) and value else None
 
 
-def flags(files: TokenizerFiles, contents: dict[str, str | None]) -> dict[str, bool]:
+def _flags(files: TokenizerFiles, contents: dict[str, str | None]) -> dict[str, bool]:
     """What the post-processor of tokenizer.json adds; changes ``contents`` where a template shows another eos."""
     add: dict[str, bool] = {}
-    for step in flatten((files.tokenizer or {}).get("post_processor"), "processors"):
+    for step in flat_steps(files.tokenizer, "post_processor", "processors"):
         kind = step.get("type")
         if kind == "ByteLevel":
             add.setdefault("bos", False)
@@ -89,20 +87,21 @@ def flags(files: TokenizerFiles, contents: dict[str, str | None]) -> dict[str, b
         elif kind in ("RobertaProcessing", "BertProcessing"):
             add.update(bos=True, eos=True, sep=kind == "RobertaProcessing")
             for name, default in (("cls", "bos"), ("sep", "eos")):
-                pair = step.get(name)
-                given = pair[0] if isinstance(pair, list) and pair and isinstance(pair[0], str) else contents[default]
-                contents[name] = contents[name] or given
+                given = _first_of(step.get(name))
+                contents[name] = contents[name] or (given if isinstance(given, str) else contents[default])
         elif kind == "TemplateProcessing":
-            template(step, contents, add, bool(files.config))
+            _template(step, contents, add, bool(files.config))
     return add
 
 
-def template(step: dict[str, Any], contents: dict[str, str | None], add: dict[str, bool], configured: bool) -> None:
+def _template(
+    step: Mapping[str, object], contents: dict[str, str | None], add: dict[str, bool], configured: bool
+) -> None:
     """Read bos, eos and sep off a template: ``[bos] A [eos]`` and ``[bos] A [sep] [bos] B [eos]``."""
     single = expect(step.get("single") or [], list, "tokenizer.json: post_processor.single")
     first = last = None
     if len(single) > 1:
-        first, last = special_of(single[0]), special_of(single[-1])
+        first, last = _special_of(single[0]), _special_of(single[-1])
     if first is not None:
         if not configured:
             contents["bos"] = first
@@ -114,20 +113,20 @@ def template(step: dict[str, Any], contents: dict[str, str | None], add: dict[st
         add["eos"] = True
     pair = expect(step.get("pair") or [], list, "tokenizer.json: post_processor.pair")
     if pair:
-        separator(pair, first, last, contents, add)
+        _separator(pair, first, last, contents, add)
 
 
-def separator(
-    pair: list[Any], first: str | None, last: str | None, contents: dict[str, str | None], add: dict[str, bool]
+def _separator(
+    pair: list[object], first: str | None, last: str | None, contents: dict[str, str | None], add: dict[str, bool]
 ) -> None:
     """``add_sep``: is there a separator between A and B? Forms other than ``A x B`` and ``A x y B`` say nothing."""
-    if first is not None and special_of(pair[0]) == first:
+    if first is not None and _special_of(pair[0]) == first:
         pair = pair[1:]
-    if pair and last is not None and special_of(pair[-1]) == last:
+    if pair and last is not None and _special_of(pair[-1]) == last:
         pair = pair[:-1]
-    if len(pair) < 3 or (sequence_of(pair[0]), sequence_of(pair[-1])) != ("A", "B"):
+    if len(pair) < 3 or (_sequence_of(pair[0]), _sequence_of(pair[-1])) != ("A", "B"):
         return
-    middle = [special_of(entry) for entry in pair[1:-1]]
+    middle = [_special_of(entry) for entry in pair[1:-1]]
     ends = (contents["sep"], contents["eos"])
     found = middle[0] is not None and middle[0] in ends and last is None
     found = found or (len(middle) == 2 and middle[1] is not None and middle[1] in ends)
@@ -136,26 +135,24 @@ def separator(
         contents["sep"] = contents["sep"] or contents["eos"]
 
 
-def special_of(entry: Any) -> str | None:
+def _special_of(entry: object) -> str | None:
     """Text of a template entry that is a special token."""
-    return text_of(entry, "SpecialToken")
+    return _text_of(entry, "SpecialToken")
 
 
-def sequence_of(entry: Any) -> str | None:
+def _sequence_of(entry: object) -> str | None:
     """ "A" or "B" where a template entry stands for a text."""
-    return text_of(entry, "Sequence")
+    return _text_of(entry, "Sequence")
 
 
-def text_of(entry: Any, kind: str) -> str | None:
-    inner = entry.get(kind) if isinstance(entry, dict) else None
-    text = inner.get("id") if isinstance(inner, dict) else None
-    return text if isinstance(text, str) else None
+def _text_of(entry: object, kind: str) -> str | None:
+    return text_in(object_in(entry, kind), "id")
 
 
 def apply_hints(result: Specials, ids: Mapping[str, int], texts: Mapping[str, str], tokens: list[str]) -> None:
     """The family's own ids replace what the files say."""
-    ids = {OLDER_NAMES.get(name, name): index for name, index in ids.items()}
-    unknown = (set(ids) | set(texts)) - GGUF_NAMES
+    ids = {_OLDER_NAMES.get(name, name): index for name, index in ids.items()}
+    unknown = (set(ids) | set(texts)) - _GGUF_NAMES
     if unknown:
         raise BadTokenizer(f"the family names an unknown kind of special token: {', '.join(sorted(unknown))}")
     result.ids.update(ids)

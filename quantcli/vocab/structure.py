@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 from quantcli.errors import BadTokenizer, UnknownPreTokenizer, UsageError
+from quantcli.sources.jsonfile import object_in, text_in
 from quantcli.vocab import pretokenizers
-from quantcli.vocab.byte_fallback import flatten
 from quantcli.vocab.patterns import canonical
-from quantcli.vocab.tokenizer_files import TokenizerFiles
+from quantcli.vocab.tokenizer_files import TokenizerFiles, flat_steps
 
 Steps = tuple[tuple[str, str], ...]
-UNDERSTOOD_NORMALIZERS = ((), ("NFC",))  # llama.cpp has no NFC step: composed text is what models meet
+_UNDERSTOOD_NORMALIZERS = ((), ("NFC",))  # llama.cpp has no NFC step: composed text is what models meet
 
 
 @dataclass(slots=True)
@@ -31,22 +31,21 @@ class Structure:
 
 def read(files: TokenizerFiles) -> Structure:
     """Take the structure from tokenizer.json."""
-    tokenizer = files.tokenizer or {}
     result = Structure((), (), files.model.get("ignore_merges") is True)
-    normalizers = flatten(tokenizer.get("normalizer"), "normalizers")
+    normalizers = flat_steps(files.tokenizer, "normalizer", "normalizers")
     result.normalizer = tuple(str(step.get("type")) for step in normalizers)
     steps: list[tuple[str, str]] = []
-    for step in flatten(tokenizer.get("pre_tokenizer"), "pretokenizers"):
-        steps += read_step(step, result)
+    for step in flat_steps(files.tokenizer, "pre_tokenizer", "pretokenizers"):
+        steps += _read_step(step, result)
     result.steps = tuple(steps)
     return result
 
 
-def read_step(step: dict[str, Any], result: Structure) -> list[tuple[str, str]]:
+def _read_step(step: Mapping[str, object], result: Structure) -> list[tuple[str, str]]:
     """One pre-tokenizer as canonical steps: Digits and ByteLevel's own regex are Splits too."""
     kind = step.get("type")
     if kind == "Split":
-        pattern, behavior = split_pattern(step), step.get("behavior")
+        pattern, behavior = _split_pattern(step), step.get("behavior")
         result.shown.append(pattern)
         isolated = behavior == "Isolated" or (behavior == "Removed" and step.get("invert") is True)
         return [("split" if isolated else f"split {behavior}", canonical(pattern))]
@@ -63,14 +62,14 @@ def read_step(step: dict[str, Any], result: Structure) -> list[tuple[str, str]]:
     return [(str(kind), "")]
 
 
-def split_pattern(step: dict[str, Any]) -> str:
+def _split_pattern(step: Mapping[str, object]) -> str:
     """The expression of a Split; a plain text is escaped."""
-    pattern = step.get("pattern")
-    if isinstance(pattern, dict):
-        if isinstance(pattern.get("Regex"), str):
-            return pattern["Regex"]
-        if isinstance(pattern.get("String"), str):
-            return re.escape(pattern["String"])
+    pattern = object_in(step, "pattern")
+    expression, plain = text_in(pattern, "Regex"), text_in(pattern, "String")
+    if expression is not None:
+        return expression
+    if plain is not None:
+        return re.escape(plain)
     raise BadTokenizer("a Split has no pattern", where="tokenizer.json: pre_tokenizer")
 
 
@@ -92,7 +91,7 @@ def known_structures() -> dict[Steps, frozenset[str]]:
 def recognise(structure: Structure, architecture: str) -> str:
     """The name for ``tokenizer.ggml.pre``. Raises UnknownPreTokenizer, which shows the expressions."""
     names = known_structures().get(structure.steps, frozenset())
-    if structure.normalizer not in UNDERSTOOD_NORMALIZERS or not names:
+    if structure.normalizer not in _UNDERSTOOD_NORMALIZERS or not names:
         raise unknown(structure)
     for choice in pretokenizers.CHOICES:
         if (
@@ -112,21 +111,21 @@ def unknown(structure: Structure) -> UnknownPreTokenizer:
     return UnknownPreTokenizer(
         "llama.cpp has no name for this pre-tokenizer: " + ("; ".join(parts) or "there is none"),
         where="tokenizer.json: pre_tokenizer",
-        hint=f"if you know which name fits, give --pre-tokenizer NAME (nearest: {', '.join(nearest(structure))})",
+        hint=f"if you know which name fits, give --pre-tokenizer NAME (nearest: {', '.join(_nearest(structure))})",
     )
 
 
-def nearest(structure: Structure) -> list[str]:
+def _nearest(structure: Structure) -> list[str]:
     """Three names with similar expressions, most similar first."""
-    text = joined(structure.steps)
+    text = _joined(structure.steps)
     rated = {
-        min(names, key=pretokenizers.NAMES.index): difflib.SequenceMatcher(None, text, joined(steps)).quick_ratio()
+        min(names, key=pretokenizers.NAMES.index): difflib.SequenceMatcher(None, text, _joined(steps)).quick_ratio()
         for steps, names in known_structures().items()
     }
     return sorted(rated, key=lambda name: -rated[name])[:3]
 
 
-def joined(steps: Steps) -> str:
+def _joined(steps: Steps) -> str:
     return "\n".join(f"{kind} {text[:2000]}" for kind, text in steps)
 
 

@@ -1,4 +1,4 @@
-"""A vocabulary on its way to GGUF metadata: rows by id, filled from several files, then made complete."""
+"""A vocabulary on its way to GGUF metadata: tokens by id, filled from several files, then made complete."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from enum import IntEnum
 from quantcli.errors import BadTokenizer
 
 MAX_TOKENS = 1 << 21  # eight times the largest vocabulary in use: a larger claim is an error, not an allocation
-MAX_TOKEN_BYTES = 1 << 16
+_MAX_TOKEN_BYTES = 1 << 16
 ADDED_SCORE = -1000.0  # what llama.cpp's converter gives to every added token
-UNUSED_SCORE = -10000.0
+_UNUSED_SCORE = -10000.0
 
 
 class TokenType(IntEnum):
@@ -34,7 +34,7 @@ class Table:
 
     size: int | None
     where: str
-    rows: dict[int, tuple[str, float, TokenType]] = field(default_factory=dict)
+    tokens: dict[int, tuple[str, float, TokenType]] = field(default_factory=dict)
     beyond: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -53,18 +53,18 @@ class Table:
         if index >= limit:
             self.beyond.append(text)
         else:
-            self.rows[index] = (text, score, kind)
+            self.tokens[index] = (text, score, kind)
 
     def complete(self) -> tuple[list[str], list[float], list[int]]:
         """Texts, scores and types of all ids, padded; llama.cpp's own conditions checked."""
-        size = self.size if self.size is not None else max(self.rows, default=-1) + 1
-        if not self.rows:
+        size = self.size if self.size is not None else max(self.tokens, default=-1) + 1
+        if not self.tokens:
             raise BadTokenizer("the vocabulary is empty", where=self.where)
-        padding = ((f"[PAD{index}]", UNUSED_SCORE, TokenType.UNUSED) for index in range(size))
-        rows = [self.rows.get(index, pad) for index, pad in enumerate(padding)]
-        texts = [row[0] for row in rows]
-        check_texts(texts, self.where)
-        return texts, [row[1] for row in rows], [int(row[2]) for row in rows]
+        padding = ((f"[PAD{index}]", _UNUSED_SCORE, TokenType.UNUSED) for index in range(size))
+        tokens = [self.tokens.get(index, pad) for index, pad in enumerate(padding)]
+        texts = [text for text, _, _ in tokens]
+        _check_texts(texts, self.where)
+        return texts, [score for _, score, _ in tokens], [int(kind) for _, _, kind in tokens]
 
     def notes(self) -> list[str]:
         """What the user should know about tokens that were left out."""
@@ -74,7 +74,7 @@ class Table:
         return [f"{self.where}: left out {len(self.beyond)} tokens whose id has no embedding row: {shown}"]
 
 
-def check_texts(texts: list[str], where: str) -> None:
+def _check_texts(texts: list[str], where: str) -> None:
     """llama.cpp aborts on two tokens with one text; GGUF strings are UTF-8."""
     if len(set(texts)) != len(texts):
         first: dict[str, int] = {}
@@ -87,7 +87,7 @@ def check_texts(texts: list[str], where: str) -> None:
                 )
             first[text] = index
     for index, text in enumerate(texts):
-        if len(text) > MAX_TOKEN_BYTES:
+        if len(text) > _MAX_TOKEN_BYTES:
             raise BadTokenizer(f"token {index} is {len(text):,} characters long", where=where)
         if not text.isascii():
             check_unicode(text, f"token {index}", where)
@@ -101,7 +101,7 @@ def check_unicode(text: str, what: str, where: str) -> None:
         raise BadTokenizer(f"{what} holds half a surrogate pair and is no valid Unicode", where=where) from None
 
 
-def looks_special(text: str) -> bool:
+def _looks_special(text: str) -> bool:
     """llama.cpp's converter takes such added tokens for control tokens even when they are not marked special."""
     return (
         text in {"<pad>", "<mask>", "<2mass>", "[@BOS@]"}
@@ -113,7 +113,7 @@ def looks_special(text: str) -> bool:
 
 def added_kind(text: str, special: bool) -> tuple[str, TokenType]:
     """Text and type of an added token: a user-defined one is stored as plain text, with blanks for U+2581."""
-    if special or looks_special(text):
+    if special or _looks_special(text):
         return text, TokenType.CONTROL
     return text.replace("\u2581", " "), TokenType.USER_DEFINED
 

@@ -2,59 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from quantcli.errors import BadTokenizer
+from quantcli.sources.jsonfile import text_in
 from quantcli.vocab.table import check_unicode
-from quantcli.vocab.tokenizer_files import TokenizerFiles, json_object
+from quantcli.vocab.tokenizer_files import Folder, TokenizerFiles, json_object
 
-MAX_CHARACTERS = 4 << 20
+_MAX_CHARACTERS = 4 << 20
 
 
-def find(checkpoint: Any, files: TokenizerFiles, override: str | None) -> dict[str, str]:
+def find(checkpoint: Folder, files: TokenizerFiles, override: str | None) -> dict[str, str]:
     """Template name -> text; "default" is the one without a name. Later names replace earlier ones."""
     if override is not None:
-        return checked({"default": override})
+        return _checked({"default": override})
     value, where = files.config.get("chat_template"), "tokenizer_config.json: chat_template"
     if value is None:
         jinja = checkpoint.text("chat_template.jinja")
         if jinja is not None:
-            return checked({"default": jinja, **additional(checkpoint)})
+            return _checked({"default": jinja, **_additional(checkpoint)})
         value, where = json_object(checkpoint, "chat_template.json").get("chat_template"), "chat_template.json"
     if value is None:
         return {}
     if isinstance(value, str):
-        return checked({"default": value})
+        return _checked({"default": value})
     if isinstance(value, list):
-        return checked(dict(choice(entry, f"{where}[{index}]") for index, entry in enumerate(value)))
+        return _checked(dict(_choice(entry, f"{where}[{index}]") for index, entry in enumerate(value)))
     raise BadTokenizer("a chat template is a text or a list of named ones", where=where)
 
 
-def additional(checkpoint: Any) -> dict[str, str]:
+def _additional(checkpoint: Folder) -> dict[str, str]:
     """``additional_chat_templates/NAME.jinja``."""
     prefix, suffix = "additional_chat_templates/", ".jinja"
     names = sorted(path.name for path in checkpoint.folder.glob(f"{prefix}*{suffix}"))
     found = {name.removesuffix(suffix): checkpoint.text(prefix + name) for name in names}
-    return {key_name(name): text for name, text in found.items() if text is not None}
+    return {_key_name(name): text for name, text in found.items() if text is not None}
 
 
-def choice(entry: Any, where: str) -> tuple[str, str]:
+def _choice(entry: object, where: str) -> tuple[str, str]:
     """One ``{"name": ..., "template": ...}``."""
-    if isinstance(entry, dict):
-        name, template = entry.get("name"), entry.get("template")
-        if isinstance(name, str) and name and isinstance(template, str):
-            return key_name(name), template
+    name, template = text_in(entry, "name"), text_in(entry, "template")
+    if name and template is not None:
+        return _key_name(name), template
     raise BadTokenizer("a named chat template has a name and a template", where=where)
 
 
-def key_name(name: str) -> str:
+def _key_name(name: str) -> str:
     """The name as part of a GGUF key: characters outside [A-Za-z0-9] become _."""
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 
-def checked(templates: dict[str, str]) -> dict[str, str]:
+def _checked(templates: dict[str, str]) -> dict[str, str]:
     for name, text in templates.items():
-        if len(text) > MAX_CHARACTERS:
+        if len(text) > _MAX_CHARACTERS:
             raise BadTokenizer(f"the chat template {name} has {len(text):,} characters", where="chat_template")
         check_unicode(text, f"the chat template {name}", "chat_template")
     return templates

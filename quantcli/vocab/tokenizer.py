@@ -7,10 +7,11 @@ vocabulary: by score (``llama``) or by rank (``gpt2``).
 from __future__ import annotations
 
 import codecs
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy
+from numpy.typing import NDArray
 
 from quantcli.container import Value
 from quantcli.errors import BadTokenizer, UnsupportedFile
@@ -19,11 +20,11 @@ from quantcli.vocab.bytelevel import character_to_byte
 from quantcli.vocab.merging import Merger
 from quantcli.vocab.table import TokenType, is_byte
 
-BLANK = "\u2581"
-SEARCHED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
-KINDS = ("bos", "eos", "unknown", "seperator", "padding", "mask", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+_BLANK = "\u2581"
+_SEARCHED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
+_KINDS = ("bos", "eos", "unknown", "seperator", "padding", "mask", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 # kind of vocabulary -> ids that hold where the file names none
-DEFAULT_IDS = {"llama": {"bos": 1, "eos": 2, "unknown": 0}, "gpt2": {"bos": 11, "eos": 11}}
+_DEFAULT_IDS = {"llama": {"bos": 1, "eos": 2, "unknown": 0}, "gpt2": {"bos": 11, "eos": 11}}
 
 
 class Tokenizer:
@@ -35,26 +36,24 @@ class Tokenizer:
 
     def __init__(self, metadata: Mapping[str, Value]) -> None:
         """Use ``Tokenizer.from_metadata``."""
-        self.kind = text_entry(metadata, "model") or ""
-        if self.kind not in DEFAULT_IDS:
+        self.kind = _text(metadata, "tokenizer.ggml.model") or ""
+        if self.kind not in _DEFAULT_IDS:
             named = f"a vocabulary of kind {self.kind[:60]!r} cannot be used"
             raise UnsupportedFile(
                 named if self.kind else "the file has no vocabulary",
                 where="tokenizer.ggml.model",
                 hint="text can be tokenized with the kinds llama (SentencePiece) and gpt2 (byte-level BPE)",
             )
-        self.pre = text_entry(metadata, "pre") or "default"
-        self.texts = token_texts(metadata)
+        self.pre = _text(metadata, "tokenizer.ggml.pre") or "default"
+        self.texts = _token_texts(metadata)
         self.ids = {text: index for index, text in enumerate(self.texts)}
         if len(self.ids) != len(self.texts):
             raise BadTokenizer("two tokens have the same text", where="tokenizer.ggml.tokens")
-        self.types = numbers(metadata, "token_type", len(self.texts), int(TokenType.NORMAL))
+        self.types = _numbers(metadata, "token_type", len(self.texts), int(TokenType.NORMAL))
         self._name_ids(metadata)
         self._name_flags(metadata)
-        template = metadata.get("tokenizer.chat_template")
-        self.chat_template = template.data if template is not None and isinstance(template.data, str) else None
-        name = metadata.get("general.name")
-        name = name.data.lower() if name is not None and isinstance(name.data, str) else ""
+        self.chat_template = _text(metadata, "tokenizer.chat_template")
+        name = (_text(metadata, "general.name") or "").lower()
         self.strips_right = "phi3" in name or "phi-3" in name  # llama.cpp goes by the model's name here
         self._searched = self._find_searched()
         self._pieces: dict[int, bytes] = {}
@@ -87,7 +86,7 @@ class Tokenizer:
                 after_special = True
                 continue
             if self.kind == "llama":
-                part = (" " * (after_special and self.add_space_prefix) + part).replace(" ", BLANK)
+                part = (" " * (after_special and self.add_space_prefix) + part).replace(" ", _BLANK)
             result += self._run(part)
             after_special = False
         if add_special and self.add_eos and self.eos is not None:
@@ -97,13 +96,13 @@ class Tokenizer:
     def _parts(self, text: str, parse_special: bool) -> list[str | int]:
         """The text cut at special tokens: raw pieces and ids. Longer tokens are searched in the whole text first."""
         parts: list[str | int] = [text] if text else []
-        neighbours = set(map("".join, zip(text, text[1:], strict=False))) | set(text)
+        neighbours = set(map("".join, itertools.pairwise(text))) | set(text)
         for token, content in self._searched:
             if not parse_special and self.types[token] != TokenType.USER_DEFINED:
                 continue
             if content[:2] in neighbours and content[-2:] in neighbours and content in text:
                 strip = self.strips_right and content not in ("<unk>", "<s>", "<|endoftext|>")
-                parts = [piece for part in parts for piece in cut(part, token, content, strip)]
+                parts = [piece for part in parts for piece in _cut(part, token, content, strip)]
         return parts
 
     def _find_searched(self) -> list[tuple[int, str]]:
@@ -113,7 +112,7 @@ class Tokenizer:
                 self.types[self.ids[text]] = TokenType.USER_DEFINED
         for index in endings.by_text(self.ids):
             self.types[index] = TokenType.CONTROL
-        found = [int(index) for index in numpy.flatnonzero(numpy.isin(self.types, SEARCHED)) if self.texts[index]]
+        found = [int(index) for index in numpy.flatnonzero(numpy.isin(self.types, _SEARCHED)) if self.texts[index]]
         return [(i, self.texts[i]) for i in sorted(found, key=lambda i: -len(self.texts[i].encode("utf-8", "replace")))]
 
     def _make_runner(self, metadata: Mapping[str, Value]) -> Callable[[str], list[int]]:
@@ -124,7 +123,7 @@ class Tokenizer:
                 raise BadTokenizer("there is no list of merges", where="tokenizer.ggml.merges")
             model = bpe.build(self.ids, merges.data, self.pre)
             return lambda text: model.encode(text, add_special_tokens=False).ids
-        scores = numbers(metadata, "scores", len(self.texts), 0.0)
+        scores = _numbers(metadata, "scores", len(self.texts), 0.0)
         if not numpy.isfinite(scores).all():
             raise BadTokenizer("a score is not finite", where="tokenizer.ggml.scores")
         plain = [self.ids.get(chr(byte), self.unknown) if byte < 128 else self.unknown for byte in range(256)]
@@ -144,12 +143,12 @@ class Tokenizer:
 
     def _bytes_of(self, token: int) -> bytes:
         text, kind = self.texts[token], self.types[token]
-        if kind in SEARCHED:
+        if kind in _SEARCHED:
             return text.encode("utf-8", "replace")
         if self.kind == "llama":
             if kind == TokenType.BYTE and is_byte(text):
                 return bytes([int(text[3:5], 16)])
-            return text.replace(BLANK, " ").encode("utf-8", "replace")
+            return text.replace(_BLANK, " ").encode("utf-8", "replace")
         table = character_to_byte()
         return b"".join(bytes([table[c]]) if c in table else c.encode("utf-8", "replace") for c in text)
 
@@ -175,11 +174,11 @@ class Tokenizer:
     # ---- reading the entries
 
     def _name_ids(self, metadata: Mapping[str, Value]) -> None:
-        defaults = dict(DEFAULT_IDS[self.kind])
+        defaults = dict(_DEFAULT_IDS[self.kind])
         if self.pre in pretokenizers.NO_DEFAULT_BOS:
             defaults.pop("bos", None)
         special: dict[str, int | None] = {}
-        for kind in KINDS:
+        for kind in _KINDS:
             value = metadata.get(f"tokenizer.ggml.{kind}_token_id")
             index = value.data if value is not None and isinstance(value.data, int) else defaults.get(kind)
             special[kind] = index if index is not None and 0 <= index < len(self.texts) else None
@@ -198,7 +197,7 @@ class Tokenizer:
         self.add_space_prefix = flag("add_space_prefix", self.kind == "llama") and self.kind == "llama"
 
 
-def cut(part: str | int, token: int, content: str, strip: bool) -> list[str | int]:
+def _cut(part: str | int, token: int, content: str, strip: bool) -> list[str | int]:
     """``part`` with every ``content`` in it replaced by ``token``; with ``strip`` white space behind it goes too."""
     if isinstance(part, int):
         return [part]
@@ -212,13 +211,13 @@ def cut(part: str | int, token: int, content: str, strip: bool) -> list[str | in
     return pieces
 
 
-def text_entry(metadata: Mapping[str, Value], name: str) -> str | None:
-    """A text of the vocabulary's entries."""
-    value = metadata.get(f"tokenizer.ggml.{name}")
+def _text(metadata: Mapping[str, Value], key: str) -> str | None:
+    """The text under ``key``; None where there is none."""
+    value = metadata.get(key)
     return value.data if value is not None and isinstance(value.data, str) else None
 
 
-def token_texts(metadata: Mapping[str, Value]) -> list[str]:
+def _token_texts(metadata: Mapping[str, Value]) -> list[str]:
     """``tokenizer.ggml.tokens``; an empty text is named as llama.cpp names it."""
     value = metadata.get("tokenizer.ggml.tokens")
     if value is None or isinstance(value.data, (str, int, float, numpy.ndarray)) or not len(value.data):
@@ -226,7 +225,7 @@ def token_texts(metadata: Mapping[str, Value]) -> list[str]:
     return [text or f"[EMPTY_{index}]" for index, text in enumerate(value.data)]
 
 
-def numbers(metadata: Mapping[str, Value], name: str, size: int, default: Any) -> numpy.ndarray:
+def _numbers(metadata: Mapping[str, Value], name: str, size: int, default: float) -> NDArray[numpy.number]:
     """A numeric array with one element for every token; ``default`` everywhere where the file has none."""
     value = metadata.get(f"tokenizer.ggml.{name}")
     if value is None:

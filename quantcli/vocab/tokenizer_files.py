@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Protocol, TypeVar, cast
 
 from quantcli.errors import BadTokenizer
+from quantcli.sources.jsonfile import object_in
 from quantcli.vocab.table import first_duplicate
 
-MAX_ID = 1 << 40  # ids are only compared, never used as a size; this bounds what is printed
+_MAX_ID = 1 << 40  # ids are only compared, never used as a size; this bounds what is printed
+
+
+class Folder(Protocol):
+    """What a vocabulary needs of a checkpoint: its small files by name, None where one is missing."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def config(self) -> Mapping[str, object]: ...
+
+    def bytes(self, name: str) -> bytes | None: ...
+
+    def text(self, name: str) -> str | None: ...
+
+    def json(self, name: str) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +47,18 @@ class TokenizerFiles:
     ``added`` comes from tokenizer.json, ``listed`` from tokenizer_config.json, ``texts`` from added_tokens.json.
     """
 
-    tokenizer: dict[str, Any] | None
-    config: dict[str, Any]
-    special_map: dict[str, Any]
-    model_config: dict[str, Any]
+    tokenizer: dict[str, object] | None
+    config: dict[str, object]
+    special_map: dict[str, object]
+    model_config: Mapping[str, object]
     added: list[AddedToken] = field(default_factory=list)
     listed: list[AddedToken] = field(default_factory=list)
     texts: dict[str, int] = field(default_factory=dict)
 
     @property
-    def model(self) -> dict[str, Any]:
+    def model(self) -> dict[str, object]:
         """The ``model`` object of tokenizer.json ({} where there is none)."""
-        return (self.tokenizer or {}).get("model") or {}
+        return object_in(self.tokenizer, "model")
 
     def token_content(self, kind: str) -> str | None:
         """Text of the special token ``kind`` ("bos", "eos", ...) as tokenizer_config.json names it."""
@@ -50,8 +68,8 @@ class TokenizerFiles:
         return entry if isinstance(entry, str) else None
 
 
-def read(checkpoint: Any) -> TokenizerFiles:
-    """Read all JSON files that say something about the vocabulary (``checkpoint`` is a sources.Checkpoint)."""
+def read(checkpoint: Folder) -> TokenizerFiles:
+    """Read all JSON files that say something about the vocabulary."""
     tokenizer = json_object(checkpoint, "tokenizer.json")
     files = TokenizerFiles(
         tokenizer=tokenizer or None,
@@ -63,73 +81,94 @@ def read(checkpoint: Any) -> TokenizerFiles:
         if not isinstance(tokenizer.get("model"), dict):
             raise BadTokenizer("there is no object `model`", where="tokenizer.json")
         entries = expect(tokenizer.get("added_tokens") or [], list, "tokenizer.json: added_tokens")
-        files.added = [added_token(entry, f"tokenizer.json: added_tokens[{i}]") for i, entry in enumerate(entries)]
+        files.added = [_added_token(entry, f"tokenizer.json: added_tokens[{i}]") for i, entry in enumerate(entries)]
         twice = first_duplicate(token.id for token in files.added)
         if twice is not None:
             raise BadTokenizer(f"two added tokens have the id {twice}", where="tokenizer.json: added_tokens")
     place = "tokenizer_config.json: added_tokens_decoder"
     listed = expect(files.config.get("added_tokens_decoder") or {}, dict, place)
-    files.listed = [listed_token(key, entry, place) for key, entry in listed.items()]
+    files.listed = [_listed_token(key, entry, place) for key, entry in listed.items()]
     files.texts = {
-        text: token_id(index, f"added_tokens.json: {text[:60]!r}")
+        text: _token_id(index, f"added_tokens.json: {text[:60]!r}")
         for text, index in json_object(checkpoint, "added_tokens.json").items()
     }
     return files
 
 
-def json_object(checkpoint: Any, name: str) -> dict[str, Any]:
+def json_object(checkpoint: Folder, name: str) -> dict[str, object]:
     """A JSON file that must hold an object; {} where it is missing."""
     value = checkpoint.json(name)
     return {} if value is None else expect(value, dict, name)
 
 
-def expect(value: Any, kind: type, where: str) -> Any:
-    """``value``, which must be of this type."""
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise BadTokenizer(f"expected {NAMES[kind]}, found {show(value)}", where=where)
+_Json = TypeVar("_Json", dict[str, object], list[object], str, int)
+
+
+def expect(value: object, wanted: type[_Json], where: str) -> _Json:
+    """``value``, which must be of this type. Raises BadTokenizer."""
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise BadTokenizer(f"expected {_NAMES[wanted]}, found {_show(value)}", where=where)
     return value
 
 
-NAMES: Mapping[type, str] = {dict: "an object", list: "an array", str: "a text", int: "an integer"}
+def flat_steps(tokenizer: Mapping[str, object] | None, name: str, key: str) -> list[Mapping[str, object]]:
+    """The steps of a normalizer, pre-tokenizer or post-processor (``name``) of tokenizer.json.
+
+    Sequences hold their steps under ``key``; nested ones are taken apart.
+    """
+    return _leaves((tokenizer or {}).get(name), key, 0)
 
 
-def show(value: Any) -> str:
+def _leaves(step: object, key: str, depth: int) -> list[Mapping[str, object]]:
+    if not isinstance(step, dict):
+        return []
+    if step.get("type") != "Sequence" or depth > 16:
+        return [step]
+    inner = step.get(key)
+    return [leaf for part in (inner if isinstance(inner, list) else []) for leaf in _leaves(part, key, depth + 1)]
+
+
+_NAMES: Mapping[type, str] = {dict: "an object", list: "an array", str: "a text", int: "an integer"}
+
+
+def _show(value: object) -> str:
     """A JSON value in a few words."""
-    text = NAMES.get(type(value)) if isinstance(value, (dict, list)) else repr(value)
+    text = _NAMES.get(type(value)) if isinstance(value, (dict, list)) else repr(value)
     return text if text is not None and len(text) < 60 else f"{str(text)[:57]}..."
 
 
-def token_id(value: Any, where: str) -> int:
+def _token_id(value: object, where: str) -> int:
     """A token id: a whole number that is not negative and not absurd."""
     index = expect(value, int, where)
-    if not 0 <= index < MAX_ID:
-        raise BadTokenizer(f"{index if abs(index) < MAX_ID else 'a huge number'} is no token id", where=where)
+    if not 0 <= index < _MAX_ID:
+        raise BadTokenizer(f"{index if abs(index) < _MAX_ID else 'a huge number'} is no token id", where=where)
     return index
 
 
-def added_token(entry: Any, where: str) -> AddedToken:
-    entry = expect(entry, dict, where)
+def _added_token(entry: object, where: str) -> AddedToken:
+    token = expect(entry, dict, where)
     return AddedToken(
-        id=token_id(entry.get("id"), f"{where}.id"),
-        content=expect(entry.get("content"), str, f"{where}.content"),
-        special=entry.get("special") is True,
-        normalized=entry.get("normalized") is True,
+        id=_token_id(token.get("id"), f"{where}.id"),
+        content=expect(token.get("content"), str, f"{where}.content"),
+        special=token.get("special") is True,
+        normalized=token.get("normalized") is True,
     )
 
 
-def listed_token(key: str, entry: Any, where: str) -> AddedToken:
+def _listed_token(key: str, entry: object, where: str) -> AddedToken:
     where = f"{where}[{key[:20]!r}]"
     if not (key.isascii() and key.isdigit() and len(key) < 16):
         raise BadTokenizer("the key is no token id", where=where)
-    return added_token({**expect(entry, dict, where), "id": int(key)}, where)
+    return _added_token({**expect(entry, dict, where), "id": int(key)}, where)
 
 
-def vocabulary(model: Mapping[str, Any], where: str) -> dict[str, int]:
+def vocabulary(model: Mapping[str, object], where: str) -> dict[str, int]:
     """``model.vocab`` of a BPE or WordPiece tokenizer.json: text -> id, every id once."""
-    vocab = expect(model.get("vocab"), dict, where)
-    for text, index in vocab.items():
-        if type(index) is not int or not 0 <= index < MAX_ID:
-            token_id(index, f"{where}[{text[:60]!r}]")
+    entries = expect(model.get("vocab"), dict, where)
+    for text, index in entries.items():
+        if type(index) is not int or not 0 <= index < _MAX_ID:
+            _token_id(index, f"{where}[{text[:60]!r}]")
+    vocab = cast(dict[str, int], entries)  # every entry has been looked at, and there may be a million
     twice = first_duplicate(vocab.values()) if len(set(vocab.values())) != len(vocab) else None
     if twice is not None:
         texts = [text[:60] for text, index in vocab.items() if index == twice]
@@ -137,18 +176,18 @@ def vocabulary(model: Mapping[str, Any], where: str) -> dict[str, int]:
     return vocab
 
 
-def merge_pairs(model: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
+def merge_pairs(model: Mapping[str, object], where: str) -> list[tuple[str, str]]:
     """``model.merges`` in either spelling: ``["left", "right"]`` or ``"left right"``."""
     entries = expect(model.get("merges") or [], list, where)
     return [merge_pair(entry, index, where) for index, entry in enumerate(entries)]
 
 
-def merge_pair(entry: Any, index: int, where: str) -> tuple[str, str]:
-    if isinstance(entry, str):
-        entry = entry.split(" ")
-    if isinstance(entry, list) and len(entry) == 2 and type(entry[0]) is str and type(entry[1]) is str and all(entry):
-        return entry[0], entry[1]
-    raise BadTokenizer(f"merge {index} is no pair of texts: {show(entry)}", where=where)
+def merge_pair(entry: object, index: int, where: str) -> tuple[str, str]:
+    """Both sides of merge ``index``."""
+    sides = entry.split(" ") if isinstance(entry, str) else entry
+    if isinstance(sides, list) and len(sides) == 2 and type(sides[0]) is str and type(sides[1]) is str and all(sides):
+        return sides[0], sides[1]
+    raise BadTokenizer(f"merge {index} is no pair of texts: {_show(sides)}", where=where)
 
 
 def check_merges(merges: list[tuple[str, str]], known: Callable[[str], bool], where: str) -> None:

@@ -7,7 +7,7 @@ import numpy
 from quantcli.container import Value, ValueType, array, boolean
 from quantcli.errors import BadTokenizer
 from quantcli.vocab import sentencepiece
-from quantcli.vocab.table import Table
+from quantcli.vocab.table import ADDED_SCORE, Table, TokenType
 from quantcli.vocab.tokenizer_files import TokenizerFiles
 
 
@@ -23,7 +23,7 @@ def load(data: bytes | None, where: str, size: int | None, files: TokenizerFiles
     for index, (text, score, kind) in enumerate(model.pieces):
         table.put(index, text, score, sentencepiece.PIECE_TYPES[kind])
     for text, index in files.texts.items():
-        table.put(index, text, sentencepiece.ADDED_SCORE, sentencepiece.TokenType.USER_DEFINED)
+        table.put(index, text, ADDED_SCORE, TokenType.USER_DEFINED)
     extra = {
         "add_space_prefix": boolean(model.add_dummy_prefix),
         "remove_extra_whitespaces": boolean(model.remove_extra_whitespaces),

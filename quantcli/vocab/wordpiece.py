@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from quantcli.container import Value, boolean, u32
-from quantcli.vocab.byte_fallback import flatten
 from quantcli.vocab.table import Table, TokenType, added_kind
-from quantcli.vocab.tokenizer_files import TokenizerFiles, vocabulary
+from quantcli.vocab.tokenizer_files import TokenizerFiles, flat_steps, vocabulary
 
-TOKEN_TYPES = 2  # segments of BERT where config.json has no type_vocab_size
+_TOKEN_TYPES = 2  # segments of BERT where config.json has no type_vocab_size
 
 
 def load(size: int | None, files: TokenizerFiles) -> tuple[Table, dict[str, Value]]:
     """The table and the entries that only this kind has."""
     table = Table(size, "tokenizer.json")
     for text, index in vocabulary(files.model, "tokenizer.json: model.vocab").items():
-        table.put(index, phantom(text), 0.0, TokenType.NORMAL)
+        table.put(index, _phantom(text), 0.0, TokenType.NORMAL)
     for token in files.added:
         text, kind = added_kind(token.content, token.special)
-        table.put(token.id, text if kind == TokenType.CONTROL else phantom(text), 0.0, kind)
-    count = files.model_config.get("type_vocab_size", TOKEN_TYPES)
+        table.put(token.id, text if kind == TokenType.CONTROL else _phantom(text), 0.0, kind)
+    count = files.model_config.get("type_vocab_size", _TOKEN_TYPES)
     extra = {"token_type_count": u32(count)}
-    for step in flatten((files.tokenizer or {}).get("normalizer"), "normalizers"):
-        if step.get("type") == "BertNormalizer" and isinstance(step.get("lowercase"), bool):
-            extra["normalizer.lowercase"] = boolean(step["lowercase"])
-        if isinstance(step.get("strip_accents"), bool):
-            extra["normalizer.strip_accents"] = boolean(step["strip_accents"])
+    for step in flat_steps(files.tokenizer, "normalizer", "normalizers"):
+        lowercase, strip = step.get("lowercase"), step.get("strip_accents")
+        if step.get("type") == "BertNormalizer" and isinstance(lowercase, bool):
+            extra["normalizer.lowercase"] = boolean(lowercase)
+        if isinstance(strip, bool):
+            extra["normalizer.strip_accents"] = boolean(strip)
     return table, extra
 
 
-def phantom(text: str) -> str:
+def _phantom(text: str) -> str:
     """``##ing`` -> ``ing``, ``walk`` -> ``▁walk``; a token in square brackets stays."""
     if text.startswith("[") and text.endswith("]"):
         return text

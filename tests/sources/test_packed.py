@@ -15,7 +15,7 @@ from quantcli import families
 from quantcli.errors import BadConfig, MalformedFile, MissingTensors, QuantcliError, ShapeMismatch, UnsupportedFile
 from quantcli.ggml import kernels, tensor_types
 from quantcli.sources.checkpoint import Checkpoint
-from quantcli.sources.packed import formats
+from quantcli.sources.packed import unpack
 
 MXFP4 = tensor_types.BY_NAME["MXFP4"]
 NAME = "model.layers.0.mlp.experts.down_proj"
@@ -179,6 +179,6 @@ def test_an_unpacked_checkpoint_that_still_says_mxfp4(shared: Path, tmp_path: Pa
 
 
 def test_every_format_is_complete() -> None:
-    for packing in formats.FORMATS:
+    for packing in unpack.FORMATS:
         assert packing.method and packing.marks and set(packing.marks) <= set(packing.parts)
         assert packing.optional <= set(packing.parts) - {packing.parts[0]}

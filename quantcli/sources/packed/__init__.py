@@ -1,11 +1,11 @@
 """Packed checkpoints: a group of stored tensors (codes, scales, zero points ...) is one logical tensor.
 
 A checkpoint that says ``quantization_config`` in its config.json keeps its matrices in parts. Before a family sees
-them, `formats.unpack` puts every group together: the parts leave the list of tensors, and in the place of the codes
+them, `unpack.Packing` puts every group together: the parts leave the list of tensors, and in the place of the codes
 stands what the unpacked checkpoint would hold, with its name, its shape and rows that can be read lazily. Families know
 nothing of packing.
 
-A format is one file here and one line in `formats.FORMATS`. The file ends with a `group.Format`:
+A format is one file here and one line in `unpack.FORMATS`. The file ends with a `group.Format`:
 
 - ``method``: the ``quant_method`` that config.json names. Several formats may share one.
 - ``recognise(settings, tensors)``: whether these settings and these tensors (by name) are of this format. The method
