@@ -1,14 +1,14 @@
 """Lazy views of stored tensors: everything that a transform can do to rows without reading a whole tensor.
 
 ``reader.py`` says what a view is; ``stored.py`` is a tensor in its file, ``order.py`` moves rows, ``shape.py`` sees the
-same elements in other rows, ``values.py`` changes or makes numbers.
+same elements in other rows, ``computed.py`` changes or makes numbers.
 """
 
+from quantcli.views.computed import Decoded, Generated, Mapped
 from quantcli.views.order import Span, Stacked, Strided
 from quantcli.views.reader import Reader, cut_columns
 from quantcli.views.shape import Reshaped, Transposed, transpose
 from quantcli.views.stored import ByteTensor, Stored
-from quantcli.views.values import Decoded, Generated, Mapped
 
 __all__ = [
     "ByteTensor",

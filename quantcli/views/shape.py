@@ -6,8 +6,8 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.ggml import tensor_types
+from quantcli.views.computed import Decoded
 from quantcli.views.reader import Reader, cut_columns
-from quantcli.views.values import Decoded
 
 
 class Reshaped(Reader):

@@ -19,7 +19,7 @@ from quantcli.vocab import (
     unigram,
     wordpiece,
 )
-from quantcli.vocab.table import Table
+from quantcli.vocab.token_table import Table
 from quantcli.vocab.tokenizer_files import Folder, TokenizerFiles, read
 
 

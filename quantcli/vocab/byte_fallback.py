@@ -7,7 +7,7 @@ the order; here a token's score is minus the rank of its first merge, so that ll
 from __future__ import annotations
 
 from quantcli.sources.jsonfile import object_in
-from quantcli.vocab.table import ADDED_SCORE, Table, TokenType, added_kind, is_byte
+from quantcli.vocab.token_table import ADDED_SCORE, Table, TokenType, added_kind, is_byte
 from quantcli.vocab.tokenizer_files import TokenizerFiles, check_merges, flat_steps, merge_pairs, vocabulary
 
 _WHERE = "tokenizer.json: model"

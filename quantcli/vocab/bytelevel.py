@@ -7,7 +7,7 @@ from functools import cache
 
 from quantcli.errors import BadTokenizer
 from quantcli.vocab import pretokenizers, structure
-from quantcli.vocab.table import MAX_TOKENS, Table, TokenType, added_kind
+from quantcli.vocab.token_table import MAX_TOKENS, Table, TokenType, added_kind
 from quantcli.vocab.tokenizer_files import (
     AddedToken,
     Folder,

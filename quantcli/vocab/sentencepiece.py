@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from quantcli.errors import BadTokenizer, MalformedFile
 from quantcli.vocab import protobuf
-from quantcli.vocab.table import ADDED_SCORE, MAX_TOKENS, Table, TokenType, added_kind
+from quantcli.vocab.token_table import ADDED_SCORE, MAX_TOKENS, Table, TokenType, added_kind
 from quantcli.vocab.tokenizer_files import TokenizerFiles
 
 _MAX_FILE = 64 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantcli.errors import BadTokenizer
 from quantcli.sources.jsonfile import text_in
-from quantcli.vocab.table import check_unicode
+from quantcli.vocab.token_table import check_unicode
 from quantcli.vocab.tokenizer_files import Folder, TokenizerFiles, json_object
 
 _MAX_CHARACTERS = 4 << 20

@@ -18,7 +18,7 @@ from quantcli.errors import BadTokenizer, UnsupportedFile
 from quantcli.vocab import bpe, endings, pretokenizers
 from quantcli.vocab.bytelevel import character_to_byte
 from quantcli.vocab.merging import Merger
-from quantcli.vocab.table import TokenType, is_byte
+from quantcli.vocab.token_table import TokenType, is_byte
 
 _BLANK = "\u2581"
 _SEARCHED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)

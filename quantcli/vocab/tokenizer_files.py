@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar, cast
 
 from quantcli.errors import BadTokenizer
 from quantcli.sources.jsonfile import object_in
-from quantcli.vocab.table import first_duplicate
+from quantcli.vocab.token_table import first_duplicate
 
 _MAX_ID = 1 << 40  # ids are only compared, never used as a size; this bounds what is printed
 

@@ -7,7 +7,7 @@ import numpy
 from quantcli.container import Value, ValueType, array, boolean
 from quantcli.errors import BadTokenizer
 from quantcli.vocab import sentencepiece
-from quantcli.vocab.table import ADDED_SCORE, Table, TokenType
+from quantcli.vocab.token_table import ADDED_SCORE, Table, TokenType
 from quantcli.vocab.tokenizer_files import TokenizerFiles
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantcli.container import Value, boolean, u32
-from quantcli.vocab.table import Table, TokenType, added_kind
+from quantcli.vocab.token_table import Table, TokenType, added_kind
 from quantcli.vocab.tokenizer_files import TokenizerFiles, flat_steps, vocabulary
 
 _TOKEN_TYPES = 2  # segments of BERT where config.json has no type_vocab_size
