@@ -85,7 +85,8 @@ def run(
         Option(
             metavar="NAME",
             help=(
-                "How a matrix becomes blocks: `plain` or `weighted`, the search without and with importance. "
+                "How a matrix becomes blocks: `plain` or `weighted`, the search without and with importance; "
+                "`hqq`, small errors to the power of 3/4 (docs/methods.md). "
                 "Default: the search, weighted where there is importance."
             ),
         ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from quantcli.errors import UsageError
 from quantcli.ggml import tensor_types
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.methods import plain, weighted
+from quantcli.methods import hqq, plain, weighted
 from quantcli.methods.seam import Matrix, Method, RowEncoder, Settings, Statistics
 from quantcli.model import ModelTensor
 
@@ -22,6 +22,7 @@ _ROWS = [
     #      name        prepare           needs         types      fallback  cost  purpose
     Method("plain",    plain.prepare,    "nothing",    None,      None,     "1",  "the scale search, columns alike"),
     Method("weighted", weighted.prepare, "importance", _WEIGHTED, "plain",  "1",  "the scale search by importance"),
+    Method("hqq",      hqq.prepare,      "nothing",    hqq.TYPES, "weighted", "?", "lower sum of |error|^(3/4)"),
 ]
 # fmt: on
 
