@@ -138,4 +138,4 @@ def total(values: Values) -> Values:
     while len(values) > 1:
         half = len(values) // 2
         values = values[:half] + values[half:]
-    return values[0]
+    return values.reshape(-1)

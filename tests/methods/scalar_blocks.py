@@ -28,7 +28,7 @@ GRIDS = {
     "Q4_1": Grid(32, 0, 15, True),
     "Q5_0": Grid(32, -16, 15, False),
     "Q5_1": Grid(32, 0, 31, True),
-    "Q8_0": Grid(32, -127, 127, False),
+    "Q8_0": Grid(32, -128, 127, False),
     "Q2_K": Grid(16, 0, 3, True),
     "Q3_K": Grid(16, -4, 3, False),
     "Q4_K": Grid(32, 0, 15, True),
