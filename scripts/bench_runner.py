@@ -33,7 +33,8 @@ import kernel_report as report  # noqa: E402
 
 from quantcli.commands import convert
 from quantcli.ggml import kernels, tensor_types  # noqa: E402
-from quantcli.runner.products import MODES, Products, can_multiply  # noqa: E402
+from quantcli.runner.operations import ACTIVATIONS  # noqa: E402
+from quantcli.runner.products import Products, can_multiply  # noqa: E402
 from quantcli.runner.replay import Stepper  # noqa: E402
 
 COLUMNS, ROWS, TOKENS, ROWS_OF_ONE = 2048, 2048, 512, 16384
@@ -62,10 +63,12 @@ def best(run: Callable[[], Any], seconds: float, clock: Callable[[], float] = ti
 def peaks(products: Products) -> dict[str, float]:
     """Operations per second (10^9) of one core without memory, by mode."""
     result = {}
-    for mode, kind in MODES.items():
-        count = products.lib.qc_peak(products.isa, kind, 1)
+    pool = products.pool
+    for mode in ACTIVATIONS:
+        kind = getattr(pool.lib, f"QC_ACTIVATIONS_{mode.upper()}")
+        count = pool.lib.qc_peak(pool.isa, kind, 1)
         rounds = 200_000
-        result[mode] = count * rounds / best(lambda: products.lib.qc_peak(products.isa, kind, rounds), 0.3) / 1e9
+        result[mode] = count * rounds / best(lambda kind=kind: pool.lib.qc_peak(pool.isa, kind, rounds), 0.3) / 1e9
     return result
 
 
@@ -86,7 +89,7 @@ def measure_type(kind: tensor_types.TensorType, contenders: dict[str, Products],
 
 
 def product_table(names: list[str], isa: str | None, seconds: float) -> list[str]:
-    contenders = {mode: Products(mode, 1, isa) for mode in MODES}
+    contenders = {mode: Products(mode, 1, isa) for mode in ACTIVATIONS}
     roof = peaks(contenders["q8"])
     lines = [
         f"Peak of one core in registers ({isa or kernels.isa()}): float {roof['float']:.0f}, int16 "

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy
 
 from quantcli.errors import BadImportance, MissingFile, QuantcliError
-from quantcli.runner.operations import Array, Operations
+from quantcli.runner.arrays import Doubles, Floats
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import BUNDLED, Chunks, chunks_of
 from quantcli.runner.weights import Matrix
@@ -29,45 +28,42 @@ Progress = Callable[[int, str], None]
 class Sums:
     """float64 sums [matrices, columns] and counts [matrices] of every weight that was multiplied with."""
 
-    sums: dict[str, Array] = field(default_factory=dict)
-    counts: dict[str, Array] = field(default_factory=dict)
+    sums: dict[str, Doubles] = field(default_factory=dict)
+    counts: dict[str, Doubles] = field(default_factory=dict)
 
-    def add(self, weight: Matrix, matrix: int, squares: Array, rows: int) -> None:
+    def add(self, weight: Matrix, matrix: int, squares: Doubles, tokens: int) -> None:
+        """Of ``tokens`` inputs of one matrix, per column."""
         if weight.name not in self.sums:
             self.sums[weight.name] = numpy.zeros((weight.matrices, weight.columns))
             self.counts[weight.name] = numpy.zeros(weight.matrices)
         self.sums[weight.name][matrix] += squares
-        self.counts[weight.name][matrix] += rows
+        self.counts[weight.name][matrix] += tokens
+
+    def join(self, part: Sums) -> None:
+        """Add what another one holds."""
+        for name, sums in part.sums.items():
+            if name in self.sums:
+                self.sums[name] += sums
+                self.counts[name] += part.counts[name]
+            else:
+                self.sums[name], self.counts[name] = sums, part.counts[name]
 
 
 class Collecting:
-    """Operations that note the inputs of products before they pass them on; everything else is the inner one's."""
+    """An observer that adds up the squares of inputs: of all layers, and of the output matrix where ``output``."""
 
-    def __init__(self, inner: Operations, *, output: bool = False) -> None:
-        self.inner, self.output, self.found = inner, output, Sums()
+    def __init__(self, *, output: bool = False) -> None:
+        self.output, self.found = output, Sums()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def multiply(self, x: Array, *weights: Matrix) -> list[Array]:
-        wanted = [w for w in weights if w.name.startswith("blk.") or self.output and w.name == OUTPUT]
+    def see(self, inputs: Floats, weights: Sequence[Matrix], expert: int | None) -> None:
+        wanted = [w for w in weights if w.name.startswith("blk.") or (self.output and w.name == OUTPUT)]
         if wanted:
-            squares = sum_of_squares(x, wanted[0].name)
+            squares = sum_of_squares(inputs, wanted[0].name)
             for weight in wanted:
-                self.found.add(weight, 0, squares, len(x))
-        return self.inner.multiply(x, *weights)
-
-    def multiply_experts(self, x: Array, chosen: Array, *weights: Matrix) -> list[Array]:
-        for expert in numpy.unique(chosen):
-            token, slot = numpy.nonzero(chosen == expert)
-            rows = x[token] if x.ndim == 2 else x[token, slot]
-            squares = sum_of_squares(rows, weights[0].name)
-            for weight in weights:
-                self.found.add(weight, int(expert), squares, len(rows))
-        return self.inner.multiply_experts(x, chosen, *weights)
+                self.found.add(weight, expert or 0, squares, len(inputs))
 
 
-def sum_of_squares(x: Array, name: str) -> Array:
+def sum_of_squares(x: Floats, name: str) -> Doubles:
     """Per column of ``x`` [rows, columns], float64. Raises BadImportance where that is not finite."""
     total = numpy.zeros(x.shape[1])
     for start in range(0, len(x), ROWS):
@@ -100,17 +96,12 @@ def collect(
     so far (not with ``low_memory``, where nothing is complete before the end). After an interrupt the complete chunks
     count; without any, the KeyboardInterrupt goes on.
     """
-    network = session.network
-    inner = network.operations
-    collecting = Collecting(inner, output=output and OUTPUT in network.weights)
-    network.operations = collecting  # everything that the network computes goes through it
-    try:
+    collecting = Collecting(output=output and OUTPUT in session.network.weights)
+    with session.network.observed_by(collecting):
         if low_memory:
             _by_layer(session, chunks, collecting, progress)
             return _importance(session, collecting.found, chunks, len(chunks), earlier), False
         return _by_chunk(session, chunks, collecting, earlier, save, frequency, progress)
-    finally:
-        network.operations = inner
 
 
 def _by_chunk(
@@ -129,7 +120,7 @@ def _by_chunk(
             x = session.network.stream(chunks.inputs(start, stop))
             if collecting.output:
                 session.network.head(x)
-            _join(total, collecting.found)  # only whole batches count
+            total.join(collecting.found)  # only whole batches count
             done = stop
             if save is not None and frequency and done - saved >= frequency and done < len(chunks):
                 save(_importance(session, total, chunks, done, earlier))
@@ -141,15 +132,6 @@ def _by_chunk(
             raise
         return _importance(session, total, chunks, done, earlier), True
     return _importance(session, total, chunks, done, earlier), False
-
-
-def _join(total: Sums, part: Sums) -> None:
-    for name, sums in part.sums.items():
-        if name in total.sums:
-            total.sums[name] += sums
-            total.counts[name] += part.counts[name]
-        else:
-            total.sums[name], total.counts[name] = sums, part.counts[name]
 
 
 def _by_layer(session: Session, chunks: Chunks, collecting: Collecting, progress: Progress | None) -> None:

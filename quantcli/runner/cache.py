@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from functools import cache as memoize
+from math import sqrt
 
 import numpy
 
 from quantcli.errors import UsageError
 from quantcli.ggml import kernels, tensor_types
+from quantcli.runner.arrays import Bytes, Doubles, Floats, Reals
 from quantcli.runner.operations import Operations
 
 TYPES = ("F32", "F16", "Q8_0", "Q4_0")
-VIEWS = {"F32": numpy.float32, "F16": numpy.float16}
+VIEWS: dict[str, type[numpy.floating]] = {"F32": numpy.float32, "F16": numpy.float16}
 ROTATED = 64  # quantized caches hold rotated heads when the width is a multiple of this
 
 
@@ -39,10 +41,10 @@ class Cache:
         self.length = [0] * layers
         self.shape = (sequences, heads, capacity)
         self.widths = widths
-        self.stores: dict[int, list[numpy.ndarray]] = {}  # per layer keys and values, uint8 [*shape, bytes of a head]
+        self.stores: dict[int, list[Bytes]] = {}  # per layer keys and values, uint8 [*shape, bytes of a head]
         self.turns = [self._turn(widths[0], largest=True), self._turn(widths[1], largest=False)]
 
-    def _turn(self, width: int, *, largest: bool) -> numpy.ndarray | None:
+    def _turn(self, width: int, *, largest: bool) -> Floats | None:
         """The rotation of a head's vector: size 64 for values, the largest 64 * 2^n that divides a key's width."""
         if not self.type.quantized or width % ROTATED:
             return None
@@ -56,9 +58,7 @@ class Cache:
         """Whether what is stored is what attention reads: nothing is turned or decoded on the way."""
         return self.type.name in VIEWS
 
-    def extend(
-        self, layer: int, keys: numpy.ndarray, values: numpy.ndarray, operations: Operations
-    ) -> tuple[numpy.ndarray, numpy.ndarray]:
+    def extend(self, layer: int, keys: Floats, values: Floats, operations: Operations) -> tuple[Reals, Reals]:
         """Store ``keys``, ``values`` [sequences, positions, heads, width] behind the layer's positions.
 
         Returns all of the layer's keys and values so far, [sequences, heads, positions so far, width] each: a view of
@@ -76,7 +76,7 @@ class Cache:
         self.length[layer] = stop
         return result[0], result[1]
 
-    def _seen(self, part: numpy.ndarray, width: int) -> numpy.ndarray:
+    def _seen(self, part: Bytes, width: int) -> Reals:
         """Stored heads as numbers."""
         if self.plain:
             return part.view(VIEWS[self.type.name])
@@ -87,24 +87,27 @@ class Cache:
         """Free a layer that nothing will be added to any more."""
         self.stores.pop(layer, None)
 
-    def rotate_queries(self, queries: numpy.ndarray) -> numpy.ndarray:
+    def rotate_queries(self, queries: Floats) -> Floats:
         """Queries as the stored keys expect them: the products stay what they were."""
         return turned(queries, self.turns[0])
 
-    def rotate_back(self, mixed: numpy.ndarray) -> numpy.ndarray:
+    def rotate_back(self, mixed: Floats) -> Floats:
         """What attention made of stored values, rotated back (the matrix is its own inverse)."""
         return turned(mixed, self.turns[1])
 
 
-def turned(x: numpy.ndarray, turn: numpy.ndarray | None) -> numpy.ndarray:
+def turned(x: Floats, turn: Floats | None) -> Floats:
     """The last dimension, cut into pieces of the matrix's size, times the matrix."""
-    return x if turn is None else (x.reshape(*x.shape[:-1], -1, len(turn)) @ turn).reshape(x.shape)
+    if turn is None:
+        return x
+    result: Floats = x.reshape(*x.shape[:-1], -1, len(turn)) @ turn
+    return result.reshape(x.shape)
 
 
 @memoize
-def hadamard(size: int) -> numpy.ndarray:
+def hadamard(size: int) -> Floats:
     """The symmetric orthogonal matrix of a power of two, float32 [size, size] (Sylvester's construction)."""
-    matrix = numpy.ones((1, 1))
+    matrix: Doubles = numpy.ones((1, 1))
     while len(matrix) < size:
         matrix = numpy.block([[matrix, matrix], [matrix, -matrix]])
-    return (matrix / numpy.sqrt(size)).astype(numpy.float32)
+    return (matrix / sqrt(size)).astype(numpy.float32)

@@ -45,7 +45,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
     environment.filters["tojson"] = _to_json
     environment.globals.update(raise_exception=refuse, strftime_now=lambda f: datetime.datetime.now().strftime(f))
     try:
-        text = environment.from_string(template).render(
+        text: str = environment.from_string(template).render(
             messages=[dict(message) for message in messages],
             add_generation_prompt=True,
             bos_token=_text(tokenizer, tokenizer.bos),

@@ -5,16 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy
 
 from quantcli.errors import ContextTooLong, UsageError
+from quantcli.runner.arrays import Floats
+from quantcli.runner.cache import Cache
+from quantcli.runner.network import Network
 from quantcli.runner.replay import Stepper
 from quantcli.runner.sampling import Sampler, Sampling
 from quantcli.runner.session import Session
 
 PIECE = 512  # prompt tokens that are read at a time
+
+
+class Summary(TypedDict):
+    """Ids, counts and speeds of a generated text."""
+
+    tokens: list[int]
+    stopped: str
+    prompt_tokens: int
+    prompt_tokens_per_second: float
+    tokens_per_second: float
 
 
 @dataclass
@@ -27,7 +40,7 @@ class Generation:
     seconds: float = 0.0
     stopped: str = "length"  # or "end" (the model ended its answer), "context" (no room left)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """Ids, counts and speeds for a result."""
         later = max(len(self.tokens) - 1, 0)  # the first one comes from the prompt's logits
         return {
@@ -65,7 +78,7 @@ def generate(
     cache = network.new_cache(1, min(network.length, len(generation.prompt) + count))
     sampler = Sampler(sampling)
     start = time.perf_counter()
-    logits = _read(session, np_ids(generation.prompt), cache)
+    logits = _read(network, generation.prompt, cache)
     step = Stepper(network, cache)
     generation.prompt_seconds = time.perf_counter() - start
     start = time.perf_counter()
@@ -83,14 +96,10 @@ def generate(
         generation.stopped = "length" if count <= room else "context"
 
 
-def np_ids(tokens: list[int]) -> numpy.ndarray:
-    """[1, tokens] int32: one sequence."""
-    return numpy.array([tokens], numpy.int32)
-
-
-def _read(session: Session, tokens: numpy.ndarray, cache) -> numpy.ndarray:
-    """Put the prompt into the cache piece by piece; the logits of its last position."""
-    for start in range(0, tokens.shape[1], PIECE):
-        piece = tokens[:, start : start + PIECE]
-        logits = session.network.forward(piece, cache, first_output=piece.shape[1] - 1)
-    return logits[0, -1]
+def _read(network: Network, prompt: list[int], cache: Cache) -> Floats:
+    """Put the prompt into the cache piece by piece; the logits [V] of its last position."""
+    for start in range(0, len(prompt), PIECE):
+        piece = numpy.array([prompt[start : start + PIECE]], numpy.int32)  # one sequence
+        logits = network.forward(piece, cache, first_output=piece.shape[1] - 1)
+    last: Floats = logits[0, -1]
+    return last

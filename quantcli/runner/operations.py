@@ -14,14 +14,14 @@ import numpy
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.runner import positions
+from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.rounding import rounded
+from quantcli.runner.steps import Recording
 from quantcli.runner.weights import Matrix
 
 ACTIVATIONS = ("q8", "int16", "float")
 SLAB = 4 << 20  # weights that are decoded at a time
 QUERIES = 256  # positions whose scores are held at a time
-
-Array = numpy.ndarray
 
 
 class Operations:
@@ -34,16 +34,20 @@ class Operations:
     def __init__(self, activations: str = "float") -> None:
         self.activations = activations
 
+    def recording(self) -> Recording | None:
+        """A way to do one token's steps again without Python, where these operations have one."""
+        return None
+
     # ---- products
 
-    def multiply(self, x: Array, *weights: Matrix) -> list[Array]:
+    def multiply(self, x: Floats, *weights: Matrix) -> list[Floats]:
         """``x`` [tokens, columns] times each of ``weights``: [tokens, rows] each, biases added.
 
         Weights that read the same input come in one call, so that it is rounded (and its threads started) once.
         """
         return [self._product(rounded(x, weight.type, self.activations), weight, 0) for weight in weights]
 
-    def multiply_experts(self, x: Array, chosen: Array, *weights: Matrix) -> list[Array]:
+    def multiply_experts(self, x: Floats, chosen: Ints, *weights: Matrix) -> list[Floats]:
         """Each token through its experts: [tokens, used, rows] per weight.
 
         ``chosen``: int [tokens, used], experts of every token. ``x``: [tokens, columns] (all experts of a token read
@@ -57,8 +61,7 @@ class Operations:
                 result[token, slot] = self._product(rounded(rows, weight.type, self.activations), weight, int(expert))
         return results
 
-    @staticmethod
-    def _product(x: Array, weight: Matrix, matrix: int) -> Array:
+    def _product(self, x: Floats, weight: Matrix, matrix: int) -> Floats:
         result = numpy.empty((len(x), weight.rows), numpy.float32)
         step = max(64, SLAB // weight.columns)
         for start in range(0, weight.rows, step):
@@ -70,56 +73,53 @@ class Operations:
 
     # ---- elements
 
-    @staticmethod
-    def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         """x / sqrt(mean(x^2) + eps) * weight over the last dimension."""
         mean = numpy.einsum("...i,...i->...", x, x)[..., None] / numpy.float32(x.shape[-1])
-        return x * (1 / numpy.sqrt(mean + numpy.float32(eps))) * weight
+        result: Floats = x * (1 / numpy.sqrt(mean + numpy.float32(eps))) * weight
+        return result
 
-    @staticmethod
-    def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+    def layer_norm(self, x: Floats, weight: Floats, bias: Floats | None, eps: float) -> Floats:
         """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension."""
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = numpy.einsum("...i,...i->...", centred, centred)[..., None] / numpy.float32(x.shape[-1])
-        result = centred * (1 / numpy.sqrt(variance + numpy.float32(eps))) * weight
+        result: Floats = centred * (1 / numpy.sqrt(variance + numpy.float32(eps))) * weight
         return result if bias is None else result + bias
 
-    @staticmethod
-    def add(x: Array, y: Array, scale: float = 1.0) -> Array:
+    def add(self, x: Floats, y: Floats, scale: float = 1.0) -> Floats:
         """x + scale * y."""
         return x + (y if scale == 1 else y * numpy.float32(scale))
 
-    def activate(self, kind: str, gate: Array, up: Array | None) -> Array:
+    def activate(self, kind: str, gate: Floats, up: Floats | None) -> Floats:
         """act(gate) * up, or act(gate) where there is no ``up``; ``kind`` as `Graph.activation`."""
-        if kind == "swiglu_oai":
+        if kind == "swiglu_oai" and up is not None:
             return swiglu_oai(gate, up)
         result = ACTIVATION[kind](gate)
         return result if up is None else numpy.multiply(result, up, out=result)
 
-    def rotate(self, x: Array, angles: positions.ANGLE_TABLE, kind: str) -> Array:
+    def rotate(self, x: Floats, angles: positions.AngleTable, kind: str) -> Floats:
         """Rotary positions of ``x`` [sequences, positions, heads, width], see `positions.rotate`."""
         return positions.rotate(x, angles, kind)
 
     # ---- attention
 
-    @staticmethod
-    def store(x: Array, kind: TensorType, out: Array) -> None:
-        """``x`` [sequences, positions, heads, width] as rows of ``kind``: uint8 ``out`` [sequences, heads, positions, bytes]."""
-        raw = kernels.encode(kind.id, numpy.ascontiguousarray(x).reshape(-1, x.shape[-1]))
+    def store(self, x: Floats, tensor_type: TensorType, out: Bytes) -> None:
+        """``x`` [sequences, positions, heads, width] as rows of a type: uint8 ``out`` [sequences, heads, positions, bytes]."""
+        raw = kernels.encode(tensor_type.id, numpy.ascontiguousarray(x).reshape(-1, x.shape[-1]))
         out[...] = raw.reshape(*x.shape[:3], -1).transpose(0, 2, 1, 3)
 
     def attend_all(
         self,
-        q: Array,
-        k: Array,
-        v: Array,
+        q: Floats,
+        k: Reals,
+        v: Reals,
         *,
         scale: float,
         start: int,
         window: int = 0,
         cap: float = 0.0,
-        sinks: Array | None = None,
-    ) -> Array:
+        sinks: Floats | None = None,
+    ) -> Floats:
         """`attend` for several sequences: every array has one more dimension in front."""
         return numpy.stack(
             [
@@ -130,16 +130,16 @@ class Operations:
 
     def attend(
         self,
-        q: Array,
-        k: Array,
-        v: Array,
+        q: Floats,
+        k: Reals,
+        v: Reals,
         *,
         scale: float,
         start: int,
         window: int = 0,
         cap: float = 0.0,
-        sinks: Array | None = None,
-    ) -> Array:
+        sinks: Floats | None = None,
+    ) -> Floats:
         """Causal attention of one sequence: [positions, heads, value width].
 
         ``q``: [positions, heads, width], the first at position ``start``; ``k``, ``v``: [kv heads, start + positions,
@@ -168,7 +168,7 @@ class Operations:
 
     # ---- logits
 
-    def log_softmax(self, logits: Array, scale: float = 1.0, cap: float = 0.0) -> Array:
+    def log_softmax(self, logits: Floats, scale: float = 1.0, cap: float = 0.0) -> Floats:
         """Log-probabilities in place of ``logits`` [..., vocabulary], scaled and then capped (as scores are) before.
 
         Differences to the maximum in float32, sum and logarithm in float64.
@@ -179,13 +179,13 @@ class Operations:
         logits -= numpy.log(total).astype(numpy.float32)
         return logits
 
-    def divergence(self, base: Array, other: Array) -> tuple[Array, Array, Array]:
+    def divergence(self, base: Floats, other: Floats) -> tuple[Doubles, Ints, Ints]:
         """Of log-probabilities [rows, vocabulary]: KL(base || other) in float64, first argmax of each."""
         divergence = numpy.einsum("ij,ij->i", numpy.exp(base), base - other, dtype=numpy.float64)
         return divergence, base.argmax(axis=1), other.argmax(axis=1)
 
 
-def scale_and_cap(logits: Array, scale: float, cap: float) -> Array:
+def scale_and_cap(logits: Floats, scale: float, cap: float) -> Floats:
     """In place: logits * scale, then cap * tanh(logits / cap); 1 and 0 are off."""
     if scale != 1:
         logits *= numpy.float32(scale)
@@ -196,7 +196,7 @@ def scale_and_cap(logits: Array, scale: float, cap: float) -> Array:
     return logits
 
 
-def mask(scores: Array, first: int, low: int, window: int) -> None:
+def mask(scores: Floats, first: int, low: int, window: int) -> None:
     """Set what a query may not see to -inf: scores [..., queries from position first, keys from position low]."""
     query = numpy.arange(first, first + scores.shape[-2])[:, None]
     key = numpy.arange(low, low + scores.shape[-1])[None, :]
@@ -207,7 +207,7 @@ def mask(scores: Array, first: int, low: int, window: int) -> None:
         scores[..., hidden] = -numpy.inf
 
 
-def softmax(scores: Array, sinks: Array | None = None) -> None:
+def softmax(scores: Floats, sinks: Floats | None = None) -> None:
     """Softmax over the last dimension, in place; a sink takes its share and disappears."""
     largest = scores.max(axis=-1, keepdims=True)
     if sinks is not None:
@@ -223,27 +223,29 @@ def softmax(scores: Array, sinks: Array | None = None) -> None:
 # ---- activation functions
 
 
-def sigmoid(x: Array) -> Array:
+def sigmoid(x: Floats) -> Floats:
     with numpy.errstate(over="ignore"):
-        return 1 / (1 + numpy.exp(-x))
+        total: Floats = 1 + numpy.exp(-x)
+        return numpy.float32(1) / total
 
 
-def silu(x: Array) -> Array:
+def silu(x: Floats) -> Floats:
     return x * sigmoid(x)
 
 
-def gelu_tanh(x: Array) -> Array:
+def gelu_tanh(x: Floats) -> Floats:
     """The approximation 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
     inner = numpy.float32(sqrt(2 / numpy.pi)) * (x + numpy.float32(0.044715) * x * x * x)
-    return numpy.float32(0.5) * x * (1 + numpy.tanh(inner))
+    result: Floats = numpy.float32(0.5) * x * (1 + numpy.tanh(inner))
+    return result
 
 
-def gelu(x: Array) -> Array:
+def gelu(x: Floats) -> Floats:
     """0.5 x (1 + erf(x / sqrt 2))."""
     return numpy.float32(0.5) * x * (1 + erf(x * numpy.float32(sqrt(0.5))))
 
 
-def erf(x: Array) -> Array:
+def erf(x: Floats) -> Floats:
     """Error function to 1.2e-7: Numerical Recipes' Chebyshev fit of erfc (3rd edition, section 6.2.2)."""
     magnitude = numpy.abs(x).astype(numpy.float64)
     t = 1 / (1 + 0.5 * magnitude)
@@ -265,14 +267,14 @@ def erf(x: Array) -> Array:
     return (numpy.sign(x) * (1 - t * numpy.exp(exponent - magnitude * magnitude))).astype(numpy.float32)
 
 
-def swiglu_oai(gate: Array, up: Array) -> Array:
+def swiglu_oai(gate: Floats, up: Floats) -> Floats:
     """gpt-oss: (min(up, 7) clamped below at -7, plus 1) * g * sigmoid(1.702 g), g = min(gate, 7)."""
     limit = numpy.float32(7)
     gate = numpy.minimum(gate, limit)
     return (numpy.clip(up, -limit, limit) + 1) * gate * sigmoid(numpy.float32(1.702) * gate)
 
 
-ACTIVATION: dict[str, Callable[[Array], Array]] = {
+ACTIVATION: dict[str, Callable[[Floats], Floats]] = {
     "silu": silu,
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
@@ -281,12 +283,12 @@ ACTIVATION: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def top_indices(values: Array, count: int) -> Array:
+def top_indices(values: Floats, count: int) -> Ints:
     """Indices of the ``count`` largest elements of each row, largest first; equal ones by index."""
     return numpy.argsort(-values, axis=-1, kind="stable")[..., :count]
 
 
-def split(x: Array, widths: Sequence[int]) -> list[Array]:
+def split(x: Floats, widths: Sequence[int]) -> list[Floats]:
     """Cut the last dimension into pieces of the given widths."""
     bounds = numpy.cumsum(widths)[:-1]
     return numpy.split(x, bounds, axis=-1)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from math import ceil, floor, log, pi
+from typing import TypeAlias
 
 import numpy
 
-from quantcli.runner.settings import Rope
+from quantcli.runner.arrays import Doubles, Floats
+from quantcli.runner.settings import Rope, Settings
+from quantcli.runner.weights import Weights
 
-ANGLE_TABLE = tuple[numpy.ndarray, numpy.ndarray]  # cosines and sines, float32 [positions, dims / 2]
+AngleTable: TypeAlias = tuple[Floats, Floats]  # cosines and sines, [positions, dims / 2] each
 
 
-def frequencies(rope: Rope, dims: int, divisors: numpy.ndarray | None) -> tuple[numpy.ndarray, float]:
+def frequencies(rope: Rope, dims: int, divisors: Floats | None) -> tuple[Doubles, float]:
     """Angle per position of each pair, float64 [dims / 2], and the factor of all cosines and sines.
 
     ``divisors`` are the model's own (llama3, longrope). Formula of yarn: Peng et al. 2023, arXiv 2309.00071, as
@@ -34,14 +37,14 @@ def frequencies(rope: Rope, dims: int, divisors: numpy.ndarray | None) -> tuple[
     return scaled * (1 - mix) + plain * mix, rope.magnitude * (1 + 0.1 * log(rope.scale))
 
 
-def table(rope: Rope, dims: int, start: int, stop: int, divisors: numpy.ndarray | None = None) -> ANGLE_TABLE:
+def table(rope: Rope, dims: int, start: int, stop: int, divisors: Floats | None = None) -> AngleTable:
     """Cosines and sines of the positions ``start`` to ``stop``."""
     each, magnitude = frequencies(rope, dims, divisors)
     angles = numpy.arange(start, stop, dtype=numpy.float64)[:, None] * each
     return (numpy.cos(angles) * magnitude).astype(numpy.float32), (numpy.sin(angles) * magnitude).astype(numpy.float32)
 
 
-def rotate(x: numpy.ndarray, angles: ANGLE_TABLE, kind: str) -> numpy.ndarray:
+def rotate(x: Floats, angles: AngleTable, kind: str) -> Floats:
     """Rotate the first 2 * pairs elements of every head of ``x`` [sequences, positions, heads, width].
 
     ``kind``: "norm" pairs neighbours (2i, 2i + 1), "neox" pairs halves (i, i + pairs).
@@ -57,3 +60,27 @@ def rotate(x: numpy.ndarray, angles: ANGLE_TABLE, kind: str) -> numpy.ndarray:
     result[..., first] = a * cosine - b * sine
     result[..., second] = a * sine + b * cosine
     return result
+
+
+class Angles:
+    """The angles of one model's positions 0 to ``length``, computed when first asked for."""
+
+    def __init__(self, settings: Settings, weights: Weights, length: int) -> None:
+        self.settings, self.weights, self.length = settings, weights, length
+        self._tables: dict[bool, AngleTable] = {}
+
+    def between(self, windowed: bool, start: int, stop: int) -> AngleTable:
+        """Cosines and sines of positions ``start`` to ``stop`` in layers with or without window."""
+        if windowed not in self._tables:
+            rope = self.settings.window_rope if windowed else self.settings.rope
+            self._tables[windowed] = table(rope, self.settings.rope_dims, 0, self.length, self._divisors())
+        cosine, sine = self._tables[windowed]
+        return cosine[start:stop], sine[start:stop]
+
+    def _divisors(self) -> Floats | None:
+        """The model's own divisors of the frequencies: one table, or one for short and one for long contexts."""
+        size = "long" if self.length > self.settings.rope.original else "short"
+        for name in ("rope_freqs.weight", f"rope_factors_{size}.weight"):
+            if name in self.weights:
+                return self.weights.vector(name, (self.settings.rope_dims // 2,))
+        return None

@@ -1,40 +1,24 @@
-"""The runner's C kernels: products with packed weights, attention, norms, rotations, statistics; on a pool of threads.
+"""The runner's operations in C: products with packed weights, attention, norms, rotations, statistics.
 
-`Products` takes the place of the numpy reference (operations.py). It owns its threads; results do not depend on their
-number. The instruction set is that of `quantcli.ggml.kernels` (QUANTCLI_SIMD).
+`Products` takes the place of the numpy reference (operations.py). It owns a pool of threads (steps.py); results do not
+depend on their number. The instruction set is that of `quantcli.ggml.kernels` (QUANTCLI_SIMD).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy
 
-from quantcli.errors import NoKernel, QuantcliError
 from quantcli.ggml import kernels, tensor_types
+from quantcli.ggml.tensor_types import TensorType
 from quantcli.runner import memory
+from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.operations import Operations
+from quantcli.runner.positions import AngleTable
+from quantcli.runner.steps import Fields, Pool, Recording, check
 from quantcli.runner.weights import Matrix
-
-Array = numpy.ndarray
-
-MODES = {"float": 0, "q8": 1, "int16": 2}
-MOST_THREADS = 256
-
-#: steps of qc_run (QC_STEP_...) -> what their arguments are in runner.h
-STEPS = {
-    "matmul": "qc_product[]",
-    "rms_norm": "qc_norm *",
-    "layer_norm": "qc_norm *",
-    "activate": "qc_activation *",
-    "rotate": "qc_rotation *",
-    "add": "qc_addition *",
-    "store": "qc_storage *",
-    "attend": "qc_attention[]",
-}
-KINDS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4, "swiglu_oai": 5}
 
 
 def can_multiply(type_id: int) -> bool:
@@ -42,9 +26,14 @@ def can_multiply(type_id: int) -> bool:
     return bool(kernels.library()[1].qc_can_multiply(type_id))
 
 
-def usable_threads() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class _Product(NamedTuple):
+    """One product of a call, and the arrays behind its pointers."""
+
+    type_id: int
+    fields: Fields
+    x: Floats
+    out: Floats
+    held: tuple[object, ...]
 
 
 class Products(Operations):
@@ -56,57 +45,39 @@ class Products(Operations):
     def __init__(self, activations: str = "float", threads: int | None = None, isa: str | None = None) -> None:
         super().__init__(activations)
         memory.keep_freed()
-        self.ffi, self.lib = kernels.library()
-        self.threads = max(1, min(threads or usable_threads(), MOST_THREADS))
-        pool = self.lib.qc_pool_new(self.threads)
-        if pool == self.ffi.NULL:
-            raise QuantcliError(f"{self.threads} threads cannot be started", hint="use fewer --threads")
-        self.pool = self.ffi.gc(pool, self.lib.qc_pool_free)
-        self.isa = kernels.isa_index(isa)
+        self.pool = Pool(activations, threads, isa)
+
+    def recording(self) -> Recording:
+        return Recording(self.pool)
 
     # ---- products
 
-    def product(self, type_id: int, raw: Any, rows: int, x: Array, out: Array | None = None) -> Array:
+    def product(self, type_id: int, raw: Bytes, rows: int, x: Floats, out: Floats | None = None) -> Floats:
         """``x`` float32 [tokens, columns] times ``rows`` packed rows: float32 [tokens, rows]."""
         if out is None:
             out = numpy.empty((len(x), rows), numpy.float32)
-        self._matmul([self._entry(type_id, raw, rows, x, out)])
+        self._multiply([self._product_of(type_id, raw, rows, x, out)])
         return out
 
-    def multiply(self, x: Array, *weights: Matrix) -> list[Array]:
-        results = [numpy.empty((len(x), weight.rows), numpy.float32) for weight in weights]
-        self._matmul(
-            [
-                self._entry(
-                    weight.type.id, weight.data[0], weight.rows, x, out, None if weight.bias is None else weight.bias[0]
-                )
-                for weight, out in zip(weights, results, strict=True)
-            ]
-        )
+    def multiply(self, x: Floats, *weights: Matrix) -> list[Floats]:
+        results: list[Floats] = [numpy.empty((len(x), weight.rows), numpy.float32) for weight in weights]
+        self._multiply([self._with(weight, 0, x, out) for weight, out in zip(weights, results, strict=True)])
         return results
 
-    def multiply_experts(self, x: Array, chosen: Array, *weights: Matrix) -> list[Array]:
+    def multiply_experts(self, x: Floats, chosen: Ints, *weights: Matrix) -> list[Floats]:
         order = numpy.argsort(chosen, axis=None, kind="stable")  # (token, slot) pairs, expert by expert
         used = chosen.shape[1]
         gathered = numpy.ascontiguousarray(x[order // used] if x.ndim == 2 else x.reshape(-1, x.shape[-1])[order])
         experts, starts = numpy.unique(chosen.reshape(-1)[order], return_index=True)
         stops = [*starts[1:].tolist(), len(order)]
-        entries, results = [], []
-        for expert, start, stop in zip(experts.tolist(), starts.tolist(), stops, strict=True):
-            for place, weight in enumerate(weights):  # the same inputs side by side
-                if len(results) == place:
-                    results.append(numpy.empty((len(order), weight.rows), numpy.float32))
-                entries.append(
-                    self._entry(
-                        weight.type.id,
-                        weight.data[expert],
-                        weight.rows,
-                        gathered[start:stop],
-                        results[place][start:stop],
-                        None if weight.bias is None else weight.bias[expert],
-                    )
-                )
-        self._matmul(entries)
+        results: list[Floats] = [numpy.empty((len(order), weight.rows), numpy.float32) for weight in weights]
+        self._multiply(
+            [
+                self._with(weight, expert, gathered[start:stop], out[start:stop])
+                for expert, start, stop in zip(experts.tolist(), starts.tolist(), stops, strict=True)
+                for weight, out in zip(weights, results, strict=True)  # the same inputs side by side
+            ]
+        )
         scattered = []
         for out in results:
             result = numpy.empty_like(out)
@@ -114,316 +85,269 @@ class Products(Operations):
             scattered.append(result.reshape(*chosen.shape, -1))
         return scattered
 
-    def rounded(self, type_id: int, x: Array) -> Array:
+    def rounded(self, type_id: int, x: Floats) -> Floats:
         """``x`` float32 [tokens, columns] as products with weights of this type see it."""
-        out = numpy.empty_like(x)
-        self._check(
-            self.lib.qc_round_activations(
-                self.pool, self.isa, MODES[self.activations], type_id, self._floats(x), *x.shape, self._floats(out)
-            ),
-            type_id,
+        out, pool = numpy.empty_like(x), self.pool
+        status = pool.lib.qc_round_activations(
+            pool.handle, pool.isa, pool.activations, type_id, pool.floats(x), *x.shape, pool.floats(out)
         )
+        check(status, type_id)
         return out
 
-    def _entry(self, type_id: int, raw: Any, rows: int, x: Array, out: Array, bias: Array | None = None) -> tuple:
-        """(fields of a qc_product, its arrays). The C side trusts its pointers: mistakes of callers must end here."""
+    def _with(self, weight: Matrix, matrix: int, x: Floats, out: Floats) -> _Product:
+        bias = None if weight.bias is None else weight.bias[matrix]
+        return self._product_of(weight.type.id, weight.data[matrix], weight.rows, x, out, bias)
+
+    def _product_of(
+        self, type_id: int, raw: Bytes, rows: int, x: Floats, out: Floats, bias: Floats | None = None
+    ) -> _Product:
         tokens, columns = x.shape
-        data = self.ffi.from_buffer("uint8_t[]", raw)
+        data = self.pool.ffi.from_buffer("uint8_t[]", raw)
         expected = tensor_types.row_bytes(tensor_types.BY_ID[type_id], columns) * rows
         if len(data) < expected:
             raise ValueError(f"{len(data)} bytes where {expected} are needed")
         if out.shape != (tokens, rows):
             raise ValueError(f"out has shape {out.shape}, not {(tokens, rows)}")
-        fields = (
-            type_id,
-            data,
-            rows,
-            columns,
-            self._floats(x),
-            columns,
-            tokens,
-            self._floats(out),
-            rows,
-            self._optional(bias, rows),
-        )
-        return fields, raw, x, out, bias
+        fields = {
+            "type": type_id,
+            "weights": data,
+            "rows": rows,
+            "columns": columns,
+            "x": self.pool.floats(x),
+            "x_stride": columns,
+            "tokens": tokens,
+            "out": self.pool.floats(out),
+            "out_stride": rows,
+            "bias": self.pool.optional(bias, rows),
+        }
+        return _Product(type_id, fields, x, out, (raw, bias))
 
-    def _matmul(self, entries: list[tuple]) -> None:
-        if entries:
-            self._run(
+    def _multiply(self, products: Sequence[_Product]) -> None:
+        if products:
+            self.pool.run(
                 "matmul",
-                [entry[0] for entry in entries],
-                inputs=[entry[2] for entry in entries],
-                outputs=[entry[3] for entry in entries],
-                held=entries,
-                type_id=entries[0][0][0],
+                [product.fields for product in products],
+                inputs=[product.x for product in products],
+                outputs=[product.out for product in products],
+                held=[product.held for product in products],
+                type_id=products[0].type_id,
             )
-
-    def _run(
-        self,
-        name: str,
-        fields: Any,
-        *,
-        inputs: Sequence[Array],
-        outputs: Sequence[Array],
-        held: Any = (),
-        type_id: int = 0,
-    ) -> Any:
-        """Do one step now; returns its qc_step.
-
-        ``inputs`` are what other steps have made, ``outputs`` what this one makes; with ``held`` (weights) they are
-        all that the pointers in ``fields`` need alive. What could be done again later is a matter of replay.py.
-        """
-        struct, number = STEPS[name], getattr(self.lib, f"QC_STEP_{name.upper()}")
-        arguments = self.ffi.new(struct, fields)
-        step = self.ffi.new("qc_step *", (number, len(fields) if struct.endswith("[]") else 1, arguments))
-        self._check(self.lib.qc_run(self.pool, self.isa, MODES[self.activations], step, 1, 0), type_id)
-        return step, arguments
 
     # ---- elements
 
-    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+    def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         return self._norm("rms_norm", x, weight, None, eps)
 
-    def layer_norm(self, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+    def layer_norm(self, x: Floats, weight: Floats, bias: Floats | None, eps: float) -> Floats:
         return self._norm("layer_norm", x, weight, bias, eps)
 
-    def _norm(self, name: str, x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
-        out = numpy.empty(x.shape, numpy.float32)
+    def _norm(self, name: str, x: Floats, weight: Floats, bias: Floats | None, eps: float) -> Floats:
+        out: Floats = numpy.empty(x.shape, numpy.float32)
         x = numpy.ascontiguousarray(x)
         columns = x.shape[-1]
-        self._run(
-            name,
-            (
-                self._floats(x),
-                x.size // max(columns, 1),
-                columns,
-                self._floats(weight, count=columns),
-                self._optional(bias, columns),
-                eps,
-                self._floats(out),
-            ),
-            inputs=[x],
-            outputs=[out],
-            held=(weight, bias),
-        )
+        fields = {
+            "x": self.pool.floats(x),
+            "rows": x.size // max(columns, 1),
+            "columns": columns,
+            "weight": self.pool.floats(weight, columns),
+            "bias": self.pool.optional(bias, columns),
+            "eps": eps,
+            "out": self.pool.floats(out),
+        }
+        self.pool.run(name, fields, inputs=[x], outputs=[out], held=(weight, bias))
         return out
 
-    def add(self, x: Array, y: Array, scale: float = 1.0) -> Array:
+    def add(self, x: Floats, y: Floats, scale: float = 1.0) -> Floats:
         if x.shape != y.shape:
             raise ValueError(f"{x.shape} plus {y.shape}")
-        out = numpy.empty(x.shape, numpy.float32)
-        self._run(
-            "add", (self._floats(x), self._floats(y), scale, x.size, self._floats(out)), inputs=[x, y], outputs=[out]
-        )
+        out: Floats = numpy.empty(x.shape, numpy.float32)
+        fields = {
+            "x": self.pool.floats(x),
+            "y": self.pool.floats(y),
+            "scale": scale,
+            "count": x.size,
+            "out": self.pool.floats(out),
+        }
+        self.pool.run("add", fields, inputs=[x, y], outputs=[out])
         return out
 
-    def activate(self, kind: str, gate: Array, up: Array | None) -> Array:
+    def activate(self, kind: str, gate: Floats, up: Floats | None) -> Floats:
         columns = gate.shape[-1]
-        out = numpy.empty(gate.shape, numpy.float32)
+        out: Floats = numpy.empty(gate.shape, numpy.float32)
         if out.size == 0:
             return out
-        inputs = [self._rows(part) for part in (gate, up) if part is not None]
-        pointers = [(self.ffi.cast("float *", self._address(part)), part.strides[0] // 4) for part in inputs]
-        self._run(
-            "activate",
-            (
-                KINDS[kind],
-                *pointers[0],
-                *(pointers[1] if up is not None else (self.ffi.NULL, 0)),
-                out.size // columns,
-                columns,
-                self._floats(out),
-            ),
-            inputs=inputs,
-            outputs=[out],
-        )
+        gate = _side_by_side(gate)
+        up = None if up is None else _side_by_side(up)
+        fields = {
+            "kind": getattr(self.pool.lib, f"QC_{kind.upper()}"),
+            "gate": self.pool.address(gate, "float *"),
+            "gate_stride": gate.strides[0] // 4,
+            "up": self.pool.ffi.NULL if up is None else self.pool.address(up, "float *"),
+            "up_stride": 0 if up is None else up.strides[0] // 4,
+            "rows": out.size // columns,
+            "columns": columns,
+            "out": self.pool.floats(out),
+        }
+        self.pool.run("activate", fields, inputs=[gate] if up is None else [gate, up], outputs=[out])
         return out
 
-    def rotate(self, x: Array, angles: tuple[Array, Array], kind: str) -> Array:
+    def rotate(self, x: Floats, angles: AngleTable, kind: str) -> Floats:
         """As `positions.rotate`: ``x`` [sequences, positions, heads, width], ``angles`` [positions, pairs] each."""
-        sequences, length, heads, width = x.shape
+        _, length, heads, width = x.shape
         cosine, sine = (numpy.ascontiguousarray(part, numpy.float32) for part in angles)
         if cosine.shape != sine.shape or len(cosine) != length:
             raise ValueError(f"angles of shape {cosine.shape} and {sine.shape} for {length} positions")
-        x, out = numpy.ascontiguousarray(x), numpy.empty(x.shape, numpy.float32)
-        for one, turned in zip(x, out, strict=True):
-            self._run(
-                "rotate",
-                (
-                    self._floats(one),
-                    length,
-                    heads,
-                    width,
-                    cosine.shape[1],
-                    kind != "norm",
-                    self._floats(cosine),
-                    self._floats(sine),
-                    self._floats(turned),
-                ),
-                inputs=[one],
-                outputs=[turned],
-                held=(cosine, sine),
-            )
+        out: Floats = numpy.empty(x.shape, numpy.float32)
+        for one, turned in zip(numpy.ascontiguousarray(x), out, strict=True):
+            fields = {
+                "x": self.pool.floats(one),
+                "positions": length,
+                "heads": heads,
+                "width": width,
+                "pairs": cosine.shape[1],
+                "neox": kind != "norm",
+                "cosines": self.pool.floats(cosine),
+                "sines": self.pool.floats(sine),
+                "out": self.pool.floats(turned),
+            }
+            self.pool.run("rotate", fields, inputs=[one], outputs=[turned], held=(cosine, sine))
         return out
 
     # ---- attention
 
+    def store(self, x: Floats, tensor_type: TensorType, out: Bytes) -> None:
+        sequences, length, heads, width = x.shape
+        if out.shape != (sequences, heads, length, tensor_types.row_bytes(tensor_type, width)) or out.strides[-1] != 1:
+            raise ValueError(f"{x.shape} does not fit {out.shape} of {tensor_type.name}")
+        for one, place in zip(numpy.ascontiguousarray(x), out, strict=True):
+            fields = {
+                "x": self.pool.floats(one),
+                "positions": length,
+                "heads": heads,
+                "width": width,
+                "type": tensor_type.id,
+                "out": self.pool.address(place),
+                "out_head": place.strides[0],
+                "out_position": place.strides[1],
+            }
+            self.pool.run("store", fields, inputs=[one], outputs=[], held=[place])
+
     def attend(
         self,
-        q: Array,
-        k: Array,
-        v: Array,
+        q: Floats,
+        k: Reals,
+        v: Reals,
         *,
         scale: float,
         start: int,
         window: int = 0,
         cap: float = 0.0,
-        sinks: Array | None = None,
-    ) -> Array:
-        return self.attend_all([q], [k], [v], scale=scale, start=start, window=window, cap=cap, sinks=sinks)[0]
+        sinks: Floats | None = None,
+    ) -> Floats:
+        whole = self.attend_all(
+            q[None], k[None], v[None], scale=scale, start=start, window=window, cap=cap, sinks=sinks
+        )
+        return whole.reshape(whole.shape[1:])
 
     def attend_all(
         self,
-        q: Any,
-        k: Any,
-        v: Any,
+        q: Floats,
+        k: Reals,
+        v: Reals,
         *,
         scale: float,
         start: int,
         window: int = 0,
         cap: float = 0.0,
-        sinks: Array | None = None,
-    ) -> Array:
-        """`attend` of several sequences at once: [sequences, positions, heads, value width].
-
-        Each of ``q``, ``k``, ``v`` is a sequence of arrays as `attend` takes them (or one array with one more
-        dimension); the keys and values may be float32 or float16 and strided, contiguous in the last dimension.
-        """
-        positions, heads, width = q[0].shape
-        out = numpy.empty((len(q), positions, heads, v[0].shape[-1]), numpy.float32)
-        share = self._optional(sinks, heads)
+        sinks: Floats | None = None,
+    ) -> Floats:
+        """`attend` of several sequences at once, in one call; keys and values without gaps in the last dimension."""
+        sequences, positions, heads, _ = q.shape
+        out: Floats = numpy.empty((sequences, positions, heads, v.shape[-1]), numpy.float32)
+        share = self.pool.optional(sinks, heads)
+        common = {"start": start, "window": window, "scale": scale, "cap": cap, "sinks": share}
         queries = [numpy.ascontiguousarray(one) for one in q]
-        entries, held = [], [sinks]
+        entries: list[Fields] = []
+        held: list[object] = [sinks]
         for query, keys, values, result in zip(queries, k, v, out, strict=True):
-            entry, kept = self._attention(query, keys, values, result, start)
-            entries.append({**entry, "window": window, "scale": scale, "cap": cap, "sinks": share})
-            held += kept
-        self._run("attend", entries, inputs=queries, outputs=[out], held=held)
+            keys, values = _contiguous_heads(keys), _contiguous_heads(values)
+            _check_attention(query, keys, values, start)
+            entries.append({**self._attention(query, keys, values, result), **common})
+            held += (keys, values)
+        self.pool.run("attend", entries, inputs=queries, outputs=[out], held=held)
         return out
 
-    def store(self, x: Array, kind: tensor_types.TensorType, out: Array) -> None:
-        sequences, length, heads, width = x.shape
-        if out.shape != (sequences, heads, length, tensor_types.row_bytes(kind, width)) or out.strides[-1] != 1:
-            raise ValueError(f"{x.shape} does not fit {out.shape} of {kind.name}")
-        for one, place in zip(numpy.ascontiguousarray(x), out, strict=True):
-            self._run(
-                "store",
-                (self._floats(one), length, heads, width, kind.id, self._address(place), *place.strides[:2]),
-                inputs=[one],
-                outputs=[],
-                held=[place],
-            )
-
-    def _attention(self, q: Array, k: Array, v: Array, out: Array, start: int) -> tuple[dict[str, Any], list[Array]]:
-        """Fields of a qc_attention, and the keys and values that its pointers need alive."""
-        positions, heads, width = q.shape
-        kv_heads, seen = k.shape[:2]
-        if (
-            k.dtype != v.dtype
-            or k.shape[2] != width
-            or v.shape[:2] != (kv_heads, seen)
-            or seen < start + positions
-            or heads % kv_heads
-        ):
-            raise ValueError(
-                f"queries {q.shape} at {start} do not fit keys {k.dtype} {k.shape}, values {v.dtype} {v.shape}"
-            )
-        k, v = (x if x.strides[2] == x.itemsize else numpy.ascontiguousarray(x) for x in (k, v))
-        if k.dtype not in (numpy.float32, numpy.float16):
-            raise ValueError(f"keys of {k.dtype}")
-        size, value_width = k.itemsize, v.shape[2]
+    def _attention(self, q: Floats, k: Reals, v: Reals, out: Floats) -> dict[str, object]:
+        """Fields of a qc_attention: shapes, and strides in elements."""
+        (positions, heads, width), value_width = q.shape, v.shape[2]
+        size, address = k.itemsize, self.pool.address
         return {
-            "q": self._floats(q),
+            "q": self.pool.floats(q),
             "q_token": heads * width,
             "q_head": width,
-            "k": self._address(k),
+            "k": address(k),
             "k_head": k.strides[0] // size,
             "k_position": k.strides[1] // size,
-            "v": self._address(v),
+            "v": address(v),
             "v_head": v.strides[0] // size,
             "v_position": v.strides[1] // size,
             "half": size == 2,
             "tokens": positions,
-            "start": start,
             "heads": heads,
-            "kv_heads": kv_heads,
+            "kv_heads": len(k),
             "width": width,
             "value_width": value_width,
-            "out": self._floats(out),
+            "out": self.pool.floats(out),
             "out_token": heads * value_width,
             "out_head": value_width,
-        }, [k, v]
+        }
 
     # ---- logits
 
-    def log_softmax(self, logits: Array, scale: float = 1.0, cap: float = 0.0) -> Array:
+    def log_softmax(self, logits: Floats, scale: float = 1.0, cap: float = 0.0) -> Floats:
         """Log-probabilities in place of float32 logits [..., vocabulary], which are scaled and capped before."""
-        columns = logits.shape[-1]
-        self._check(
-            self.lib.qc_log_softmax(
-                self.pool, self.isa, self._floats(logits), logits.size // max(columns, 1), columns, scale, cap
-            )
-        )
+        columns, pool = logits.shape[-1], self.pool
+        rows = logits.size // max(columns, 1)
+        check(pool.lib.qc_log_softmax(pool.handle, pool.isa, pool.floats(logits), rows, columns, scale, cap))
         return logits
 
-    def divergence(self, base: Array, other: Array) -> tuple[Array, Array, Array]:
+    def divergence(self, base: Floats, other: Floats) -> tuple[Doubles, Ints, Ints]:
         """Of log-probabilities [rows, vocabulary]: KL divergence (float64), first argmax of each (int64)."""
         rows, columns = base.shape
         if other.shape != base.shape:
             raise ValueError(f"{base.shape} against {other.shape}")
+        pool = self.pool
         result = numpy.zeros(rows), numpy.zeros(rows, numpy.int64), numpy.zeros(rows, numpy.int64)
         kinds = ("double[]", "int64_t[]", "int64_t[]")
-        pointers = [self.ffi.from_buffer(kind, part) for kind, part in zip(kinds, result, strict=True)]
-        self._check(
-            self.lib.qc_divergence(
-                self.pool, self.isa, self._floats(base), self._floats(other), rows, columns, *pointers
+        pointers = [pool.ffi.from_buffer(kind, part) for kind, part in zip(kinds, result, strict=True)]
+        check(
+            pool.lib.qc_divergence(
+                pool.handle, pool.isa, pool.floats(base), pool.floats(other), rows, columns, *pointers
             )
         )
         return result
 
-    # ---- arrays and status
 
-    def _optional(self, array: Array | None, count: int):
-        return self.ffi.NULL if array is None else self._floats(array, count=count)
+def _side_by_side(array: Floats) -> Floats:
+    """float32 rows side by side or with gaps: a slice of the last dimension is not copied."""
+    if array.dtype != numpy.float32 or array.ndim != 2 or array.strides[1] != 4 or array.strides[0] < 0:
+        return numpy.ascontiguousarray(array, numpy.float32).reshape(-1, array.shape[-1])
+    return array
 
-    def _address(self, array: Array):
-        """A pointer to an array of any layout; the caller keeps it alive and inside its bounds."""
-        return self.ffi.cast("void *", array.__array_interface__["data"][0])
 
-    @staticmethod
-    def _rows(array: Array) -> Array:
-        """float32 rows side by side or with gaps: a slice of the last dimension is not copied."""
-        if array.dtype != numpy.float32 or array.ndim != 2 or array.strides[1] != 4 or array.strides[0] < 0:
-            return numpy.ascontiguousarray(array, numpy.float32).reshape(-1, array.shape[-1])
-        return array
+def _contiguous_heads(array: Reals) -> Reals:
+    """Keys or values whose innermost dimension has no gaps."""
+    return array if array.strides[2] == array.itemsize else numpy.ascontiguousarray(array)
 
-    def _floats(self, array: Array, *, count: int | None = None):
-        """A pointer to a C-contiguous float32 array (of at least ``count`` elements)."""
-        if array.dtype != numpy.float32 or not array.flags.c_contiguous or (count is not None and array.size < count):
-            raise ValueError(
-                f"need a C-contiguous float32 array of {count or array.size} elements, got {array.dtype} {array.shape}"
-            )
-        return self.ffi.from_buffer("float[]", array)
 
-    @staticmethod
-    def _check(status: int, type_id: int = 0) -> None:
-        if status in (kernels.OVERFLOW, kernels.NON_FINITE):
-            raise QuantcliError("keys or values of attention exceed the cache's type", hint="try --kv-type F32")
-        if status == kernels.NO_MEMORY:
-            raise QuantcliError("out of memory in a kernel of the runner", hint="use a smaller context or batch")
-        if status != kernels.OK:
-            raise NoKernel(
-                f"this build cannot multiply {tensor_types.BY_ID[type_id].name}",
-                hint="`quantcli formats` shows what it can",
-            )
+def _check_attention(q: Floats, k: Reals, v: Reals, start: int) -> None:
+    """The C side trusts its pointers: a caller's mistake must end here."""
+    positions, heads, width = q.shape
+    kv_heads, seen = k.shape[:2]
+    fit = k.dtype == v.dtype and k.shape[2] == width and v.shape[:2] == (kv_heads, seen)
+    if not fit or seen < start + positions or heads % kv_heads:
+        raise ValueError(
+            f"queries {q.shape} at {start} do not fit keys {k.dtype} {k.shape}, values {v.dtype} {v.shape}"
+        )
+    if k.dtype not in (numpy.float32, numpy.float16):
+        raise ValueError(f"keys of {k.dtype}")

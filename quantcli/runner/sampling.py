@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy
 
 from quantcli.errors import UsageError
+from quantcli.runner.arrays import Doubles, Reals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Sampler:
         self.settings = settings
         self.random = numpy.random.default_rng(settings.seed)
 
-    def choose(self, logits: numpy.ndarray) -> int:
+    def choose(self, logits: Reals) -> int:
         """A token from ``logits`` [vocabulary]: filters in llama.cpp's order, top-k, top-p, min-p, then temperature."""
         s = self.settings
         if s.temperature == 0:
@@ -50,6 +51,7 @@ class Sampler:
         return int(order[keep][self.random.choice(len(probs), p=probs)])
 
 
-def _softmax(values: numpy.ndarray) -> numpy.ndarray:
-    shifted = numpy.exp(values - values.max())
-    return shifted / shifted.sum()
+def _softmax(values: Doubles) -> Doubles:
+    shifted: Doubles = numpy.exp(values - values.max())
+    total: numpy.float64 = shifted.sum()
+    return shifted / total

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy
 
 from quantcli.errors import MissingFile, ShortText, UsageError
 from quantcli.runner import memory
+from quantcli.runner.arrays import Ids
 from quantcli.sources.files import check_regular
 from quantcli.vocab.tokenizer import Tokenizer
 
@@ -24,12 +26,14 @@ class Chunks:
     """
 
     name: str
-    tokens: numpy.ndarray
+    tokens: Ids
     bos: int | None
 
     @property
     def length(self) -> int:
-        return self.tokens.shape[1]
+        """Tokens of a chunk."""
+        _, length = self.tokens.shape
+        return int(length)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -44,7 +48,7 @@ class Chunks:
         """Predictions per chunk: the last position has no target in its chunk."""
         return self.length - 1 - self.first_scored
 
-    def inputs(self, start: int, stop: int) -> numpy.ndarray:
+    def inputs(self, start: int, stop: int) -> Ids:
         """What the model reads of chunks ``start`` to ``stop``."""
         part = self.tokens[start:stop].copy()
         if self.bos is not None:
@@ -59,7 +63,7 @@ class Chunks:
 
 def read_text(path: str | os.PathLike[str]) -> str:
     """The file's text without one trailing newline. Bytes that are no UTF-8 become U+FFFD."""
-    check_regular(os.fspath(path))
+    check_regular(Path(path))
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -71,7 +75,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def tokenize(tokenizer: Tokenizer, text: str, *, parse_special: bool = False) -> numpy.ndarray:
+def tokenize(tokenizer: Tokenizer, text: str, *, parse_special: bool = False) -> Ids:
     """Ids of a whole text, int32, with bos in front where the vocabulary says so and never an eos."""
     ids = tokenizer.encode(text, add_special=False, parse_special=parse_special)
     if tokenizer.add_bos and tokenizer.bos is not None:
@@ -79,9 +83,7 @@ def tokenize(tokenizer: Tokenizer, text: str, *, parse_special: bool = False) ->
     return numpy.array(ids, numpy.int32)
 
 
-def cut(
-    name: str, ids: numpy.ndarray, length: int, bos: int | None, *, chunks: int | None = None, first: int = 0
-) -> Chunks:
+def cut(name: str, ids: Ids, length: int, bos: int | None, *, chunks: int | None = None, first: int = 0) -> Chunks:
     """Consecutive chunks of ``length`` tokens, at most ``chunks`` of them, after skipping ``first``.
 
     The rest behind the last full chunk is unused. Raises ShortText for less than two chunks, UsageError.

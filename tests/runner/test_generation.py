@@ -59,21 +59,21 @@ def test_steps_are_passes_of_one_token(root: Path, name: str, kind: str) -> None
             expected = network.forward(numpy.array([[token]]), caches[1])[0, -1]
             assert numpy.array_equal(step(token), expected)
         assert caches[0].length == caches[1].length
-        assert (step.recorder is not None and step.recorder.ready) == (name in DENSE)
-        if step.recorder is not None:
-            assert len(step.recorder.list) > 8 * network.settings.layers
+        assert (step.recording is not None and step.recording.ready) == (name in DENSE)
+        if step.recording is not None:
+            assert len(step.recording.list) > 8 * network.settings.layers
         with pytest.raises(ContextTooLong):
             network.require(40)
             step(3)
 
 
 def test_what_python_computes_between_steps_is_not_repeated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Products, "add", staticmethod(Operations.add))
+    monkeypatch.setattr(Products, "add", Operations.add)
     with open_model(root / "tests" / "arch" / "llama3") as model:
         network = Network(model, make_operations("float", 1))
         step = Stepper(network, network.new_cache(1, 8))
         first, cache = [step(token).copy() for token in (5, 6, 7)], network.new_cache(1, 8)
-        assert step.recorder is None
+        assert step.recording is None
         for token, logits in zip((5, 6, 7), first, strict=True):
             assert numpy.array_equal(network.forward(numpy.array([[token]]), cache)[0, -1], logits)
 

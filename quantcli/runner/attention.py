@@ -1,0 +1,75 @@
+"""Self-attention of one layer: queries, keys and values, their norms and rotations, the cache, the output.
+
+Shapes: S sequences of equal length, T new positions each, H hidden; heads h of width d; tokens = S * T.
+"""
+
+from __future__ import annotations
+
+from quantcli.runner.arrays import Floats
+from quantcli.runner.cache import Cache
+from quantcli.runner.engine import Engine, flat
+from quantcli.runner.operations import split
+from quantcli.runner.weights import Matrix
+
+
+class Attention:
+    """Self-attention of one layer."""
+
+    def __init__(self, engine: Engine, index: int) -> None:
+        self.engine, self.index, self.prefix = engine, index, f"blk.{index}."
+        s, matrix = engine.settings, engine.weights.matrix
+        self.widths = (s.heads * s.key, s.kv_heads * s.key, s.kv_heads * s.value)  # of queries, keys, values
+        self.inputs: tuple[Matrix, ...]
+        if s.graph.fused_qkv:
+            self.inputs = (matrix(f"{self.prefix}attn_qkv", s.hidden, sum(self.widths)),)
+        else:
+            roles = ("attn_q", "attn_k", "attn_v")
+            self.inputs = tuple(
+                matrix(self.prefix + role, s.hidden, width) for role, width in zip(roles, self.widths, strict=True)
+            )
+        self.output = matrix(f"{self.prefix}attn_output", s.heads * s.value, s.hidden)
+
+    def forward(self, x: Floats, cache: Cache) -> Floats:
+        """Of the normed stream: [S, T, H] -> [S, T, H]."""
+        engine, s = self.engine, self.engine.settings
+        start, windowed = cache.length[self.index], s.window_layers[self.index]
+        q, k, v = self._heads(x)
+        if s.rotates(self.index):
+            angles = engine.angles.between(windowed, start, start + x.shape[1])
+            q, k = (engine.operations.rotate(part, angles, s.graph.rope) for part in (q, k))
+        keys, values = cache.extend(self.index, k, v, engine.operations)  # [S, kv heads, positions so far, d]
+        sinks = engine.weights.vector(f"{self.prefix}attn_sinks.weight", (s.heads,)) if s.graph.sinks else None
+        mixed = engine.operations.attend_all(
+            cache.rotate_queries(q),
+            keys,
+            values,
+            scale=s.attention_scale,
+            start=start,
+            window=s.window if windowed else 0,
+            cap=s.attention_cap,
+            sinks=sinks,
+        )  # [S, T, h, d]
+        mixed = cache.rotate_back(mixed).reshape(x.shape[0] * x.shape[1], -1)
+        return engine.multiply(mixed, self.output)[0].reshape(x.shape)
+
+    def _heads(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """Queries [S, T, h, d], keys and values [S, T, kv heads, d], normed where the family norms them."""
+        s = self.engine.settings
+        parts = self.engine.multiply(flat(x), *self.inputs)
+        q, k, v = split(parts[0], self.widths) if s.graph.fused_qkv else parts
+        q, k = self._head_norm("attn_q_norm", q), self._head_norm("attn_k_norm", k)
+        shape = x.shape[:2]
+        return (
+            q.reshape(*shape, s.heads, s.key),
+            k.reshape(*shape, s.kv_heads, s.key),
+            v.reshape(*shape, s.kv_heads, s.value),
+        )
+
+    def _head_norm(self, role: str, x: Floats) -> Floats:
+        """Norm of queries or keys [tokens, heads * d]: per head, or over the whole projection."""
+        kind, name = self.engine.settings.graph.qk_norm, self.prefix + role
+        if kind is None or f"{name}.weight" not in self.engine.weights:
+            return x
+        if kind == "full":
+            return self.engine.norm(name, x)
+        return self.engine.norm(name, x.reshape(len(x), -1, self.engine.settings.key)).reshape(x.shape)

@@ -1,0 +1,45 @@
+"""One layer of a network: attention and feed-forward around the residual stream, steered by the graph flags.
+
+Shapes: S sequences of equal length, T new positions each, H hidden. A part's tensors are found when it is made; their
+shapes follow from the settings.
+"""
+
+from __future__ import annotations
+
+from quantcli.runner.arrays import Floats
+from quantcli.runner.attention import Attention
+from quantcli.runner.cache import Cache
+from quantcli.runner.engine import Engine
+from quantcli.runner.feed_forward import Experts, Mlp
+
+
+class Layer:
+    """Residual stream in, residual stream out."""
+
+    def __init__(self, engine: Engine, index: int) -> None:
+        """Raises MissingTensors, ShapeMismatch, NoKernel."""
+        self.engine, self.prefix = engine, f"blk.{index}."
+        self.attention = Attention(engine, index)
+        routed = engine.settings.experts > 0 and f"{self.prefix}ffn_gate_inp.weight" in engine.weights
+        self.feed_forward = Experts(engine, self.prefix) if routed else Mlp(engine, self.prefix)
+
+    def forward(self, x: Floats, cache: Cache) -> Floats:
+        """[S, T, H] -> [S, T, H]; the positions' keys and values go into ``cache``."""
+        settings, add = self.engine.settings, self.engine.operations.add
+        normed = self._before("attn_norm", x)
+        attended = self._after("post_attention_norm", self.attention.forward(normed, cache))
+        if settings.parallel:  # both read the layer's input
+            own_norm = f"{self.prefix}ffn_norm.weight" in self.engine.weights
+            other = self._before("ffn_norm", x) if own_norm else normed
+            return add(add(x, attended), self._after("post_ffw_norm", self.feed_forward.forward(other)))
+        x = add(x, attended, settings.residual_scale)
+        normed = self._before(settings.graph.second_norm, x)
+        return add(x, self._after("post_ffw_norm", self.feed_forward.forward(normed)), settings.residual_scale)
+
+    def _before(self, role: str, x: Floats) -> Floats:
+        """The norm before attention or MLP; none in families that only norm afterwards."""
+        return self.engine.norm(self.prefix + role, x) if self.engine.settings.graph.pre_norm else x
+
+    def _after(self, role: str, x: Floats) -> Floats:
+        """The norm of what attention or MLP gives, in families that have it."""
+        return self.engine.norm(self.prefix + role, x) if self.engine.settings.graph.post_norm else x

@@ -1,0 +1,193 @@
+"""Steps of the C library (runner.h): the pool of threads that does them, and recordings that do them again.
+
+A step is a kernel's name and the fields of its struct, by the names that runner.h gives them. What is measured in
+positions (places in the cache, angles, the start of attention) a recording moves on.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import numpy
+from numpy.typing import NDArray
+
+from quantcli.errors import NoKernel, QuantcliError
+from quantcli.ggml import kernels, tensor_types
+from quantcli.runner.arrays import Floats
+
+MOST_THREADS = 256
+
+#: steps of qc_run (QC_STEP_...) -> what their arguments are in runner.h
+STEPS = {
+    "matmul": "qc_product[]",
+    "rms_norm": "qc_norm *",
+    "layer_norm": "qc_norm *",
+    "activate": "qc_activation *",
+    "rotate": "qc_rotation *",
+    "add": "qc_addition *",
+    "store": "qc_storage *",
+    "attend": "qc_attention[]",
+}
+
+Fields: TypeAlias = Mapping[str, object]  # of a struct: numbers and pointers
+AnyArray: TypeAlias = NDArray[numpy.generic]
+
+
+def usable_threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Mode(threading.local):
+    """Every thread's own: the recording that notes its steps."""
+
+    recording: Recording | None = None
+
+
+class Pool:
+    """Threads of the C library, the instruction set they use and how they round activations.
+
+    Calls from several Python threads take turns. Not for use after fork().
+    """
+
+    def __init__(self, activations: str, threads: int | None, isa: str | None) -> None:
+        """``threads``: None for all processors. Raises QuantcliError, UnsupportedInstructionSet."""
+        self.ffi, self.lib = kernels.library()
+        self.threads = max(1, min(threads or usable_threads(), MOST_THREADS))
+        pool = self.lib.qc_pool_new(self.threads)
+        if pool == self.ffi.NULL:
+            raise QuantcliError(f"{self.threads} threads cannot be started", hint="use fewer --threads")
+        self.handle = self.ffi.gc(pool, self.lib.qc_pool_free)
+        self.isa = kernels.isa_index(isa)
+        self.activations = getattr(self.lib, f"QC_ACTIVATIONS_{activations.upper()}")
+        self._mode = _Mode()
+
+    def run(
+        self,
+        name: str,
+        fields: Fields | Sequence[Fields],
+        *,
+        inputs: Sequence[AnyArray],
+        outputs: Sequence[AnyArray],
+        held: Sequence[object] = (),
+        type_id: int = 0,
+    ) -> None:
+        """Do one step now; ``name`` of `STEPS`, several ``fields`` where its arguments are an array.
+
+        ``inputs`` are what other steps have made, ``outputs`` what this one makes; with ``held`` (weights) they are
+        all that the pointers in ``fields`` need alive. ``type_id`` is for the message of a type that has no kernel.
+        """
+        arguments = self.ffi.new(STEPS[name], fields)
+        count = 1 if isinstance(fields, Mapping) else len(fields)
+        step = self.ffi.new("qc_step *", (getattr(self.lib, f"QC_STEP_{name.upper()}"), count, arguments))
+        check(self.lib.qc_run(self.handle, self.isa, self.activations, step, 1, 0), type_id)
+        recording = self._mode.recording
+        if recording is not None:
+            recording.note(step, inputs, outputs, (arguments, fields, held))
+
+    @contextmanager
+    def noting(self, recording: Recording) -> Iterator[None]:
+        """The steps of this thread go into ``recording``, inside the ``with``."""
+        self._mode.recording = recording
+        try:
+            yield
+        finally:
+            self._mode.recording = None
+
+    # ---- pointers: the C side trusts them, so mistakes of callers must end here
+
+    def floats(self, array: Floats, count: int | None = None) -> object:
+        """A pointer to a C-contiguous float32 array (of at least ``count`` elements)."""
+        if array.dtype != numpy.float32 or not array.flags.c_contiguous or (count is not None and array.size < count):
+            raise ValueError(
+                f"need a C-contiguous float32 array of {count or array.size} elements, got {array.dtype} {array.shape}"
+            )
+        pointer: object = self.ffi.from_buffer("float[]", array)
+        return pointer
+
+    def optional(self, array: Floats | None, count: int) -> object:
+        """The same, NULL without an array."""
+        return self.ffi.NULL if array is None else self.floats(array, count)
+
+    def address(self, array: AnyArray, kind: str = "void *") -> object:
+        """A pointer to an array of any layout; the caller keeps it alive and inside its bounds."""
+        pointer: object = self.ffi.cast(kind, array.__array_interface__["data"][0])
+        return pointer
+
+
+class Recording:
+    """The steps of one token's pass, with all that their pointers need alive, to be done again for other positions."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.made: dict[int, AnyArray] = {}  # arrays that steps have made, by id
+        self.steps: list[Sequence[object]] = []  # each a qc_step *
+        self.held: list[object] = []
+        self.complete, self.ready = True, False
+
+    @contextmanager
+    def of(self, x: Floats, position: int) -> Iterator[Floats]:
+        """Record what is done, inside the ``with``, with its value: ``x``, the embeddings of a token at ``position``."""
+        self.position, self.start = position, x.copy()
+        self._keep([self.start])
+        with self.pool.noting(self):
+            yield self.start
+
+    def finish(self, logits: Floats) -> bool:
+        """End with the pass's result. False: something between the steps was computed elsewhere."""
+        self.result = logits
+        self.complete &= _owner(logits) in self.made
+        self.ready = self.complete
+        if self.complete:
+            self.list = self.pool.ffi.new("qc_step[]", [step[0] for step in self.steps])
+        return self.complete
+
+    def repeat(self, x: Floats, position: int) -> Floats:
+        """The recorded steps for the embeddings ``x`` of another position."""
+        pool, shift = self.pool, position - self.position
+        self.start[...] = x
+        check(pool.lib.qc_run(pool.handle, pool.isa, pool.activations, self.list, len(self.list), shift))
+        return self.result
+
+    def note(
+        self, step: Sequence[object], inputs: Sequence[AnyArray], outputs: Sequence[AnyArray], held: object
+    ) -> None:
+        """A step has been done."""
+        # An input that no step has made comes out of Python: repeating the steps would not make it anew.
+        self.complete &= all(_owner(x) in self.made for x in inputs)
+        self._keep(outputs)
+        self.steps.append(step)
+        self.held += [inputs, outputs, held]
+
+    def _keep(self, arrays: Sequence[AnyArray]) -> None:
+        for array in arrays:
+            owner = _root(array)
+            self.made[id(owner)] = owner
+
+
+def _root(array: AnyArray) -> AnyArray:
+    """The array that owns the memory."""
+    while isinstance(array.base, numpy.ndarray):
+        array = array.base
+    return array
+
+
+def _owner(array: AnyArray) -> int:
+    return id(_root(array))
+
+
+def check(status: int, type_id: int = 0) -> None:
+    """Raises QuantcliError or NoKernel for a status that is not OK."""
+    if status in (kernels.OVERFLOW, kernels.NON_FINITE):
+        raise QuantcliError("keys or values of attention exceed the cache's type", hint="try --kv-type F32")
+    if status == kernels.NO_MEMORY:
+        raise QuantcliError("out of memory in a kernel of the runner", hint="use a smaller context or batch")
+    if status != kernels.OK:
+        raise NoKernel(
+            f"this build cannot multiply {tensor_types.BY_ID[type_id].name}",
+            hint="`quantcli formats` shows what it can",
+        )
