@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,7 @@ class Job:
     request: Request
     sessions: list[Session]
     sources: list[Source]
-    described: dict[str, Any]
+    described: Mapping[str, object]
     recorders: list[Recorder | None]
     warnings: list[str]
     closing: ExitStack
@@ -56,6 +56,8 @@ def prepare(request: Request) -> Job:
     """Open everything and check that it fits together; nothing is run. Raises QuantcliError."""
     with ExitStack() as stack:
         sessions = [stack.enter_context(open_session(path, request.options)) for path in request.models]
+        sources: list[Source]
+        recorders: list[Recorder | None]
         if is_base_file(request.reference) or is_record(request.reference):
             sources, recorders = [_recorded(request, sessions, stack)], [None]
         else:
@@ -163,7 +165,7 @@ def execute(job: Job, progress: Callable[[str, int], Any] | None = None) -> dict
 
     ``progress(label, chunks)`` gives a context manager whose value takes (chunks done, what is known so far).
     """
-    entries: list[dict[str, Any]] = []
+    entries: list[divergence.ModelReport] = []
     interrupted = False
     for source, recorder in zip(job.sources, job.recorders, strict=True):
         name = os.path.basename(source.chunks.name)

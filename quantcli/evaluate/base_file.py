@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Any
+from collections.abc import Mapping
 
 import numpy
 
@@ -72,7 +72,7 @@ class BaseFile:
         log_probs += lowest
         return Full(log_probs, CLAMPED)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Mapping[str, object]:
         return {"name": self.file.name, "kind": "base logits of llama.cpp", "bytes": self.file.size}
 
     def close(self) -> None:

@@ -10,47 +10,117 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 from pathlib import PurePath
-from typing import Any
+from typing import NotRequired, Protocol, TypedDict
 
 import numpy
 
 from quantcli.errors import VocabularyMismatch
 from quantcli.evaluate import figures
-from quantcli.evaluate.reference import Source
+from quantcli.evaluate.reference import Flags, Full, Source
 from quantcli.evaluate.reference_cache import Record, Recorder
 from quantcli.evaluate.scoring import ModelScores, blocks, targets
-from quantcli.runner.session import Session
+from quantcli.runner.arrays import Floats
+from quantcli.runner.session import Description, Session
 
 Progress = Callable[[int, str], None]
 SHOWN = 4  # models whose figures fit into a line of progress
-SHARES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+
+
+class Spread(figures.Estimate):
+    """Of divergences: mean and error, percentiles and extremes."""
+
+    median: float
+    p90: float
+    p95: float
+    p99: float
+    p999: float
+    max: float
+    min: float
+
+
+class PerplexityRatio(figures.Estimate):
+    """A model's perplexity, the reference's, and their ratio, whose error knows what both have in common."""
+
+    reference: float
+    ratio: float
+    ratio_se: float
+    ln_ratio: float
+    ln_ratio_se: float
+
+
+class Difference(TypedDict):
+    """To the first model, chunk by chunk."""
+
+    to: str
+    kld: figures.Estimate
+    ln_ppl: figures.Estimate
+
+
+class RecordError(TypedDict):
+    """How much divergence a record misses, measured where it holds everything."""
+
+    positions: int
+    kld: float
+    relative: float
+
+
+class ModelReport(Description):
+    """Of one model on one text. ``same_top`` and ``rms_dp`` in percent; ``per_chunk``: mean divergences."""
+
+    text: str
+    chunks: int
+    scored: int
+    kld: Spread
+    ppl: PerplexityRatio
+    same_top: float
+    same_top_se: float
+    rms_dp: float
+    rms_dp_se: float
+    per_chunk: list[float]
+    difference: NotRequired[Difference]
+    record_error: NotRequired[RecordError]
 
 
 @dataclass
 class Values:
     """Values of scored positions in pieces: of one chunk while its blocks come in, of a text chunk by chunk."""
 
-    nll: list[numpy.ndarray] = field(default_factory=list)  # float32 [positions] each, of the model
-    base: list[numpy.ndarray] = field(default_factory=list)  # of the reference
-    kld: list[numpy.ndarray] = field(default_factory=list)
-    same: list[numpy.ndarray] = field(default_factory=list)  # whether both have the same likeliest token
+    nll: list[Floats] = field(default_factory=list)  # [positions] each, of the model
+    base: list[Floats] = field(default_factory=list)  # of the reference
+    kld: list[Floats] = field(default_factory=list)
+    same: list[Flags] = field(default_factory=list)  # whether both have the same likeliest token
     missed: list[tuple[float, float]] = field(default_factory=list)  # (true, recorded) divergence where both are known
+
+    def add(self, chunk: Values) -> None:
+        """All blocks of a chunk as one more piece."""
+        self.nll.append(numpy.concatenate(chunk.nll))
+        self.base.append(numpy.concatenate(chunk.base))
+        self.kld.append(numpy.concatenate(chunk.kld))
+        self.same.append(numpy.concatenate(chunk.same))
+        self.missed += chunk.missed
 
 
 @dataclass
-class Tally(Values):
+class Tally:
     """What is known about one model on one text; one piece per complete chunk."""
 
-    session: Session | None = None
+    session: Session
+    values: Values = field(default_factory=Values)
 
 
-def check_vocabulary(reference: Session | Record | Any, session: Session) -> None:
+class Recorded(Protocol):
+    """A reference that is no open model."""
+
+    vocabulary: int
+
+
+def check_vocabulary(reference: Session | Recorded, session: Session) -> None:
     """Raises VocabularyMismatch where the model's ids mean something else than the reference's."""
-    rows = reference.network.vocabulary if isinstance(reference, Session) else reference.vocabulary
+    expected = reference.network.vocabulary if isinstance(reference, Session) else reference.vocabulary
     hint = "compare models that were made from one checkpoint"
-    if rows != session.network.vocabulary:
+    if expected != session.network.vocabulary:
         raise VocabularyMismatch(
-            f"{session.network.vocabulary} tokens, the reference has {rows}", where=session.name, hint=hint
+            f"{session.network.vocabulary} tokens, the reference has {expected}", where=session.name, hint=hint
         )
     if isinstance(reference, Session):
         own, other = (s.model.metadata.get("tokenizer.ggml.tokens") for s in (session, reference))
@@ -67,17 +137,19 @@ def measure(
     """
     chunks = source.chunks
     scores = [ModelScores(session.network, chunks) for session in sessions]
-    tallies = [Tally(session=session) for session in sessions]
+    tallies = [Tally(session) for session in sessions]
     try:
         for start, stop in chunks.batches():
-            for one in (source, *scores):
-                one.begin(start, stop)
-            for chunk in range(start, stop):
-                _add(tallies, _chunk(source, scores, chunk, recorder))
+            source.begin(start, stop)
+            for score in scores:
+                score.begin(start, stop)
+            for chunk in range(start, stop):  # a chunk counts when all models have seen it
+                for tally, values in zip(tallies, _chunk(source, scores, chunk, recorder), strict=True):
+                    tally.values.add(values)
             if progress is not None:  # chunks of a batch take turns layer by layer: only whole batches tell the speed
                 progress(stop, _known(tallies))
     except KeyboardInterrupt:
-        if not tallies or not tallies[0].kld:
+        if not tallies or not tallies[0].values.kld:
             raise
         return tallies, True
     return tallies, False
@@ -85,7 +157,7 @@ def measure(
 
 def _known(tallies: Sequence[Tally]) -> str:
     """The mean divergences so far; the least and the most of many models."""
-    means = [float(numpy.concatenate(tally.kld).mean(dtype=numpy.float64)) for tally in tallies]
+    means = [float(numpy.concatenate(tally.values.kld).mean(dtype=numpy.float64)) for tally in tallies]
     shown = means if len(means) <= SHOWN else (min(means), max(means))
     return "KLD " + (", " if len(means) <= SHOWN else " to ").join(f"{mean:.5f}" for mean in shown)
 
@@ -97,7 +169,7 @@ def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: 
     for block in blocks(source.chunks, chunk, scores[0].network.vocabulary if scores else 1):
         expected, wanted = source.block(block), targets(source.chunks, block)
         base = expected.nll(wanted)
-        if recorder is not None:
+        if recorder is not None and isinstance(expected, Full):
             recorder.add(block, expected, wanted)
         for one, score in zip(found, scores, strict=True):
             log_probs, operations = score.block(block), score.network.operations
@@ -112,70 +184,75 @@ def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: 
     return found
 
 
-def _add(tallies: Sequence[Tally], found: Sequence[Values]) -> None:
-    """A chunk counts when all models have seen it."""
-    for tally, one in zip(tallies, found, strict=True):
-        for name in ("nll", "base", "kld", "same"):
-            getattr(tally, name).append(numpy.concatenate(getattr(one, name)))
-        tally.missed += one.missed
-
-
 # ---- results
 
 
-def report(tally: Tally, first: Tally, text: str) -> dict[str, Any]:
+def report(tally: Tally, first: Tally, text: str) -> ModelReport:
     """One entry of the result's "models": the tally's statistics, and its paired difference to the first model."""
-    kld = numpy.concatenate(tally.kld)
-    ordered = numpy.sort(kld)
-    mean, error = figures.mean_error(kld)
-    per_chunk = [float(values.mean(dtype=numpy.float64)) for values in tally.kld]
-    same = numpy.concatenate(tally.same).mean()
-    rms, rms_error = _rms_change(tally)
-    result = {
-        **tally.session.describe(),
+    values = tally.values
+    kld = numpy.concatenate(values.kld)
+    same = float(numpy.concatenate(values.same).mean())
+    rms, rms_error = _rms_change(values)
+    result: ModelReport = {
+        **tally.session.describe(),  # type: ignore[typeddict-item]  # it never has the keys that are added below
         "text": text,
-        "chunks": len(tally.kld),
+        "chunks": len(values.kld),
         "scored": len(kld),
-        "kld": {
-            "mean": mean,
-            "se": error,
-            **{name: figures.percentile(ordered, share) for name, share in SHARES.items()},
-            "max": float(ordered[-1]),
-            "min": float(ordered[0]),
-        },
-        "ppl": _perplexities(tally),
-        "same_top": 100 * float(same),
+        "kld": _spread(kld),
+        "ppl": _perplexities(values),
+        "same_top": 100 * same,
         "same_top_se": 100 * sqrt(same * (1 - same) / max(len(kld) - 1, 1)),
         "rms_dp": 100 * rms,
         "rms_dp_se": 100 * rms_error,
-        "per_chunk": per_chunk,
+        "per_chunk": _means(values.kld),
     }
     if tally is not first:
-        others = [float(values.mean(dtype=numpy.float64)) for values in first.kld]
         result["difference"] = {
             "to": first.session.name,
-            "kld": paired(per_chunk, others),
-            "ln_ppl": paired(*([float(v.mean(dtype=numpy.float64)) for v in t.nll] for t in (tally, first))),
+            "kld": paired(_means(values.kld), _means(first.values.kld)),
+            "ln_ppl": paired(_means(values.nll), _means(first.values.nll)),
         }
-    if tally.missed:
-        true, recorded = numpy.array(tally.missed).mean(axis=0)
+    if values.missed:
+        true, recorded = numpy.array(values.missed).mean(axis=0)
         result["record_error"] = {
-            "positions": len(tally.missed),
+            "positions": len(values.missed),
             "kld": float(true - recorded),
             "relative": float((true - recorded) / true) if true else 0.0,
         }
     return result
 
 
-def paired(own: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+def _means(pieces: Sequence[Floats]) -> list[float]:
+    """Of every piece."""
+    return [float(piece.mean(dtype=numpy.float64)) for piece in pieces]
+
+
+def _spread(kld: Floats) -> Spread:
+    """Of the divergences at all scored positions."""
+    ordered = numpy.sort(kld)
+    mean, error = figures.mean_error(kld)
+    return {
+        "mean": mean,
+        "se": error,
+        "median": figures.percentile(ordered, 0.5),
+        "p90": figures.percentile(ordered, 0.9),
+        "p95": figures.percentile(ordered, 0.95),
+        "p99": figures.percentile(ordered, 0.99),
+        "p999": figures.percentile(ordered, 0.999),
+        "max": float(ordered[-1]),
+        "min": float(ordered[0]),
+    }
+
+
+def paired(own: Sequence[float], others: Sequence[float]) -> figures.Estimate:
     """Mean difference over chunks and its standard error: what both have in common cancels."""
     differences = numpy.subtract(own, others)
     deviation = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
     return {"mean": float(differences.mean()), "se": deviation / sqrt(len(differences))}
 
 
-def _perplexities(tally: Tally) -> dict[str, float]:
-    nll, base = numpy.concatenate(tally.nll), numpy.concatenate(tally.base)
+def _perplexities(values: Values) -> PerplexityRatio:
+    nll, base = numpy.concatenate(values.nll), numpy.concatenate(values.base)
     (own, own_error), (other, other_error) = figures.mean_error(nll), figures.mean_error(base)
     variance = own_error**2 + other_error**2 - 2 * figures.covariance(nll, base)
     ratio = exp(min(own - other, 700.0))
@@ -191,9 +268,9 @@ def _perplexities(tally: Tally) -> dict[str, float]:
     }
 
 
-def _rms_change(tally: Tally) -> tuple[float, float]:
+def _rms_change(values: Values) -> tuple[float, float]:
     """Root mean square change of the right token's probability, and its error."""
-    nll, base = numpy.concatenate(tally.nll), numpy.concatenate(tally.base)
+    nll, base = numpy.concatenate(values.nll), numpy.concatenate(values.base)
     squares = numpy.square(numpy.exp(-nll) - numpy.exp(-base))
     mean, error = figures.mean_error(squares)
     root = sqrt(mean)

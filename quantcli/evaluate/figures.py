@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from math import exp, sqrt
+from typing import TypeAlias, TypedDict
 
 import numpy
+from numpy.typing import NDArray
+
+Reals: TypeAlias = NDArray[numpy.floating]
 
 FEW = 10  # below that many values an error is no error
 
@@ -15,11 +19,11 @@ class Moments:
     def __init__(self) -> None:
         self.count, self.sum, self.squares = 0, 0.0, 0.0
 
-    def add(self, values: numpy.ndarray) -> None:
-        values = values.astype(numpy.float64, copy=False)
-        self.count += values.size
-        self.sum += float(values.sum())
-        self.squares += float(numpy.square(values).sum())
+    def add(self, values: Reals) -> None:
+        doubles = values.astype(numpy.float64, copy=False)
+        self.count += doubles.size
+        self.sum += float(doubles.sum())
+        self.squares += float(numpy.square(doubles).sum())
 
     @property
     def mean(self) -> float:
@@ -32,8 +36,15 @@ class Moments:
         return sqrt(variance / (self.count - 1)) if self.count > FEW and variance > 0 else 0.0
 
 
-def perplexity(nll: Moments) -> dict[str, float]:
-    """{"mean", "se"} of exp(mean nll)."""
+class Estimate(TypedDict):
+    """A mean and its standard error."""
+
+    mean: float
+    se: float
+
+
+def perplexity(nll: Moments) -> Estimate:
+    """Of exp(mean nll)."""
     try:
         mean = exp(nll.mean)
     except OverflowError:  # a model that knows nothing at all
@@ -41,22 +52,22 @@ def perplexity(nll: Moments) -> dict[str, float]:
     return {"mean": mean, "se": mean * nll.error}
 
 
-def covariance(a: numpy.ndarray, b: numpy.ndarray) -> float:
+def covariance(a: Reals, b: Reals) -> float:
     """Of the two means: (mean(ab) - mean(a) mean(b)) / (n - 1); 0 for few values."""
     if len(a) < FEW:
         return 0.0
-    a, b = a.astype(numpy.float64), b.astype(numpy.float64)
-    return float((a * b).mean() - a.mean() * b.mean()) / (len(a) - 1)
+    left, right = a.astype(numpy.float64), b.astype(numpy.float64)
+    return float((left * right).mean() - left.mean() * right.mean()) / (len(a) - 1)
 
 
-def mean_error(values: numpy.ndarray) -> tuple[float, float]:
+def mean_error(values: Reals) -> tuple[float, float]:
     """(mean, its standard error) of an array."""
     moments = Moments()
     moments.add(values)
     return moments.mean, moments.error
 
 
-def percentile(ordered: numpy.ndarray, share: float) -> float:
+def percentile(ordered: Reals, share: float) -> float:
     """Linear interpolation at ``share * (n - 1)`` in sorted values."""
     place = share * (len(ordered) - 1)
     low = int(place)

@@ -8,23 +8,38 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict
 
 import numpy
 
 from quantcli.evaluate import figures
 from quantcli.evaluate.scoring import ModelScores, blocks, targets
+from quantcli.runner.arrays import Doubles
 from quantcli.runner.session import Session
 from quantcli.runner.text import Chunks
 
 Progress = Callable[[int, str], None]  # (chunks done, what is known so far)
 
 
-def measure(session: Session, chunks: Chunks, progress: Progress | None = None) -> dict[str, Any]:
-    """{"perplexity": {"mean", "se"}, "tokens", "tokens_per_second", "chunks", "per_chunk", "interrupted", ...}.
+class Likelihood(TypedDict):
+    """``tokens`` were run, ``scored`` of them predicted; ``per_chunk`` are mean negative log-likelihoods."""
 
-    ``tokens`` were run, ``scored`` of them predicted; ``per_chunk`` are mean negative log-likelihoods. After an
-    interrupt the result is that of the chunks that are complete; without any, the KeyboardInterrupt goes on.
+    perplexity: figures.Estimate
+    text: str
+    context: int
+    chunks: int
+    tokens: int
+    scored: int
+    seconds: float
+    tokens_per_second: float
+    per_chunk: list[float]
+    interrupted: bool
+
+
+def measure(session: Session, chunks: Chunks, progress: Progress | None = None) -> Likelihood:
+    """How well the model predicts the text.
+
+    After an interrupt the result is that of the chunks that are complete; without any, the KeyboardInterrupt goes on.
     """
     scores = ModelScores(session.network, chunks)
     session.network.load()
@@ -61,7 +76,7 @@ def measure(session: Session, chunks: Chunks, progress: Progress | None = None) 
     }
 
 
-def chunk_nll(scores: ModelScores, chunks: Chunks, chunk: int) -> numpy.ndarray:
+def chunk_nll(scores: ModelScores, chunks: Chunks, chunk: int) -> Doubles:
     """Negative log-likelihoods of the scored positions of one chunk, float64."""
     parts = []
     for block in blocks(chunks, chunk, scores.network.vocabulary):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
 
 import numpy
+from numpy.typing import NDArray
 
 from quantcli.evaluate.scoring import Block, ModelScores
+from quantcli.runner.arrays import Doubles, Floats, Ids
 from quantcli.runner.operations import Operations
 from quantcli.runner.session import Session
 from quantcli.runner.text import Chunks
+
+Flags: TypeAlias = NDArray[numpy.bool_]
 
 CLAMPED = -16.0  # llama.cpp's base files clamp what is less likely; it takes no part in the divergence
 
@@ -17,11 +22,11 @@ CLAMPED = -16.0  # llama.cpp's base files clamp what is less likely; it takes no
 class Distribution(Protocol):
     """The reference's predictions at some positions."""
 
-    def nll(self, targets: numpy.ndarray) -> numpy.ndarray:
+    def nll(self, targets: Ids) -> Floats:
         """Negative log-likelihood of each position's target, float32 [positions]."""
         ...
 
-    def compare(self, other: numpy.ndarray, operations: Operations) -> tuple[numpy.ndarray, numpy.ndarray]:
+    def compare(self, other: Floats, operations: Operations) -> tuple[Doubles, Flags]:
         """KL(reference || other) per position in float64, and whether both have the same likeliest token (the first of
         equals), from the other's log-probabilities [positions, vocabulary]."""
         ...
@@ -33,13 +38,13 @@ class Full:
     With a ``cutoff``, tokens that are not likelier take no part in the divergence.
     """
 
-    def __init__(self, log_probs: numpy.ndarray, cutoff: float | None = None) -> None:
+    def __init__(self, log_probs: Floats, cutoff: float | None = None) -> None:
         self.log_probs, self.cutoff = log_probs, cutoff
 
-    def nll(self, targets: numpy.ndarray) -> numpy.ndarray:
+    def nll(self, targets: Ids) -> Floats:
         return -numpy.take_along_axis(self.log_probs, targets[:, None], axis=1)[:, 0]
 
-    def compare(self, other: numpy.ndarray, operations: Operations) -> tuple[numpy.ndarray, numpy.ndarray]:
+    def compare(self, other: Floats, operations: Operations) -> tuple[Doubles, Flags]:
         base = self.log_probs
         if self.cutoff is not None:
             shares = numpy.where(base > self.cutoff, numpy.exp(base), numpy.float32(0))
@@ -60,7 +65,9 @@ class Source(Protocol):
 
     def block(self, block: Block) -> Distribution: ...
 
-    def describe(self) -> dict[str, Any]: ...
+    def describe(self) -> Mapping[str, object]:
+        """What a result says about the reference, "name" at least."""
+        ...
 
 
 class ModelSource:
@@ -76,5 +83,5 @@ class ModelSource:
     def block(self, block: Block) -> Full:
         return Full(self.scores.block(block))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Mapping[str, object]:
         return self.session.describe()

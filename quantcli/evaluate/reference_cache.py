@@ -9,18 +9,19 @@ log-probability of the target), full [vocabulary, full positions].
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy
 
 from quantcli import container
 from quantcli.container import boolean, string, u32
 from quantcli.errors import BadReference, QuantcliError
-from quantcli.evaluate.reference import Distribution, Full
+from quantcli.evaluate.reference import Distribution, Flags, Full
 from quantcli.evaluate.scoring import Block
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.output import writer
+from quantcli.runner.arrays import Doubles, Floats, Ids
 from quantcli.runner.operations import Operations
 from quantcli.runner.text import Chunks
 from quantcli.sources.files import SourceFile
@@ -41,15 +42,14 @@ def full_positions(chunks: Chunks, top: int, vocabulary: int) -> list[int]:
 class Top:
     """The recorded part of the predictions at some positions."""
 
-    def __init__(
-        self, ids: numpy.ndarray, log_probs: numpy.ndarray, rest: numpy.ndarray, target: numpy.ndarray
-    ) -> None:
+    def __init__(self, ids: Ids, log_probs: Floats, rest: Floats, target: Floats) -> None:
+        """``ids`` and ``log_probs`` [positions, k], most likely first; ``rest``, ``target`` [positions]."""
         self.ids, self.log_probs, self.rest, self.target = ids, log_probs, rest, target
 
-    def nll(self, targets: numpy.ndarray) -> numpy.ndarray:
-        return -self.target
+    def nll(self, targets: Ids) -> Floats:
+        return numpy.negative(self.target)
 
-    def compare(self, other: numpy.ndarray, operations: Operations) -> tuple[numpy.ndarray, numpy.ndarray]:
+    def compare(self, other: Floats, operations: Operations) -> tuple[Doubles, Flags]:
         taken = numpy.take_along_axis(other, self.ids, axis=1)
         known = numpy.einsum("ij,ij->i", numpy.exp(self.log_probs), self.log_probs - taken, dtype=numpy.float64)
         left = 1 - numpy.exp(taken).sum(axis=1, dtype=numpy.float64)
@@ -58,7 +58,7 @@ class Top:
         return found, self.ids[:, 0] == other.argmax(axis=1)
 
 
-def summarise(distribution: Full, targets: numpy.ndarray, top: int) -> Top:
+def summarise(distribution: Full, targets: Ids, top: int) -> Top:
     """The ``top`` likeliest tokens (most likely first) and the logarithm of what is left."""
     log_probs = distribution.log_probs
     ids = numpy.argpartition(-log_probs, top - 1, axis=1)[:, :top]
@@ -73,18 +73,20 @@ def summarise(distribution: Full, targets: numpy.ndarray, top: int) -> Top:
 class Recorder:
     """Writes the record while a comparison runs; `add` takes the blocks in order."""
 
-    def __init__(self, path: Path, chunks: Chunks, vocabulary: int, described: dict[str, Any], top: int = TOP) -> None:
+    def __init__(
+        self, path: Path, chunks: Chunks, vocabulary: int, described: Mapping[str, object], top: int = TOP
+    ) -> None:
         self.chunks, self.top = chunks, min(top, vocabulary)
         scored, count = chunks.scored, len(chunks)
         self.places = full_positions(chunks, self.top, vocabulary)
         shapes = [(chunks.length,), (self.top, scored), (self.top, scored), (2, scored), (vocabulary, len(self.places))]
         types = [BY_NAME[name].id for name in ("I32", "I32", "F32", "F32", "F32")]
-        rows = [(shape, kind) for _ in range(count) for shape, kind in zip(shapes, types, strict=True)]
+        tensors = [(shape, type_id) for _ in range(count) for shape, type_id in zip(shapes, types, strict=True)]
         names = [f"chunk.{i}.{part}" for i in range(count) for part in PARTS]
-        offsets, size = container.place_tensors(rows)
+        offsets, size = container.place_tensors(tensors)
         metadata = {
             "general.type": string(KIND),
-            "general.name": string(described["name"]),
+            "general.name": string(str(described["name"])),
             "reference.text": string(chunks.name),
             "reference.context": u32(chunks.length),
             "reference.chunks": u32(count),
@@ -92,16 +94,16 @@ class Recorder:
             "reference.vocabulary": u32(vocabulary),
             "reference.has_bos": boolean(chunks.bos is not None),
             "reference.bos": u32(chunks.bos or 0),
-            "reference.activations": string(described.get("activations", "")),
+            "reference.activations": string(str(described.get("activations", ""))),
         }
-        tensors = [(name, *row, offset) for name, row, offset in zip(names, rows, offsets, strict=True)]
-        header = container.encode_header(metadata, tensors)
+        placed = [(name, *one, offset) for name, one, offset in zip(names, tensors, offsets, strict=True)]
+        header = container.encode_header(metadata, placed)
         self.output = writer.OutputFile(path, len(header) + size, force=True)
         self.output.append(header)
         self._parts: list[Top] = []
-        self._full: list[numpy.ndarray] = []
+        self._full: list[Floats] = []
 
-    def add(self, block: Block, distribution: Full, targets: numpy.ndarray) -> None:
+    def add(self, block: Block, distribution: Full, targets: Ids) -> None:
         """Take a block; the last of a chunk writes the chunk."""
         self._parts.append(summarise(distribution, targets, self.top))
         self._full += [
@@ -169,8 +171,8 @@ class Record:
         """One tensor of a chunk, of the numpy ``shape`` it must have."""
         info = self.header.by_name.get(f"chunk.{chunk}.{part}")
         integer = part in ("tokens", "ids")
-        kind = BY_NAME["I32" if integer else "F32"]
-        if info is None or info.elements != numpy.prod(shape) or info.type_id != kind.id:
+        type_id = BY_NAME["I32" if integer else "F32"].id
+        if info is None or info.elements != numpy.prod(shape) or info.type_id != type_id:
             raise BadReference(f"chunk {chunk} has no fitting {part}", where=str(self.path), hint="record it again")
         raw = self.file.read(self.header.data_start + info.offset, info.bytes)
         array = numpy.frombuffer(raw, "<i4" if integer else "<f4").reshape(shape)
@@ -198,7 +200,7 @@ class Record:
         rows = self._array(chunk, "full", (len(places), self.vocabulary))
         return {place: Full(row[None]) for place, row in zip(places, rows, strict=True)}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Mapping[str, object]:
         def text(key: str) -> str:
             value = self.header.metadata.get(key)
             return value.data if value is not None and isinstance(value.data, str) else ""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy
 
+from quantcli.runner.arrays import Floats, Ids
 from quantcli.runner.network import Network
 from quantcli.runner.text import Chunks
 
 BLOCK = 12 << 20  # logits that are held at a time (48 MB)
+NOTHING: Floats = numpy.empty((0, 0, 0), numpy.float32)  # no batch
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ def blocks(chunks: Chunks, chunk: int, vocabulary: int) -> Iterator[Block]:
         yield Block(chunk, start, min(start + step, last))
 
 
-def targets(chunks: Chunks, block: Block) -> numpy.ndarray:
+def targets(chunks: Chunks, block: Block) -> Ids:
     """The text's next tokens of the block's positions."""
     return chunks.tokens[block.chunk, block.start + 1 : block.stop + 1]
 
@@ -41,14 +43,16 @@ class ModelScores:
     def __init__(self, network: Network, chunks: Chunks) -> None:
         self.network, self.chunks = network, chunks
         self.first = 0
-        self.x: numpy.ndarray | None = None
+        self.x = NOTHING
 
     def begin(self, start: int, stop: int) -> None:
         """Run chunks ``start`` to ``stop``."""
         self.first = start
-        self.x = None  # free the last batch before the next is made
+        self.x = NOTHING  # free the last batch before the next is made
         self.x = self.network.stream(self.chunks.inputs(start, stop))
 
-    def block(self, block: Block) -> numpy.ndarray:
-        """float32 [positions, vocabulary]; the caller may change it."""
-        return self.network.log_probs(self.x[block.chunk - self.first, None, block.start : block.stop])[0]
+    def block(self, block: Block) -> Floats:
+        """[positions, vocabulary]; the caller may change it."""
+        index = block.chunk - self.first
+        found = self.network.log_probs(self.x[index : index + 1, block.start : block.stop])
+        return found.reshape(found.shape[1:])

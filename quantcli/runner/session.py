@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from quantcli import loader
 from quantcli.errors import UsageError
@@ -41,6 +41,18 @@ class RunOptions:
             raise UsageError("--exact means float activations and a float cache", hint="leave out the other option")
 
 
+class Description(TypedDict):
+    """What every result says about the model it is about. ``bytes`` of its files, ``bpw`` bits per weight."""
+
+    name: str
+    architecture: str
+    bytes: int
+    bpw: float
+    activations: str
+    kv_type: str
+    exact: bool
+
+
 @dataclass
 class Session:
     """A model that is ready. ``tokenizer`` is None until asked for with `vocabulary`."""
@@ -69,8 +81,8 @@ class Session:
         """Bytes of all tensors as they are stored."""
         return sum(tensor_types.tensor_bytes(t.stored if t.raw else t.type, t.shape) for t in self.model.tensors)
 
-    def describe(self) -> dict[str, Any]:
-        """What every result says about the model it is about."""
+    def describe(self) -> Description:
+        """What every result says about the model."""
         weights = sum(tensor.rows * tensor.columns for tensor in self.model.tensors)
         return {
             "name": self.name,

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Protocol, TypeAlias
 
 import numpy
+from numpy.typing import NDArray
 
 from quantcli.errors import BadImportance, UsageError
+from quantcli.ggml.tensor_types import TensorType
+from quantcli.model import ModelTensor
+
+Floats: TypeAlias = NDArray[numpy.float32]
+Doubles: TypeAlias = NDArray[numpy.float64]
+Sums: TypeAlias = Floats | Doubles
 
 CHUNK = 512  # tokens of a chunk where nothing states it: the default context of llama.cpp's collector
 MOST_TOKENS = 2.0**53  # a larger count is no count
@@ -29,14 +36,14 @@ class Importance:
     """
 
     name: str
-    sums: Mapping[str, numpy.ndarray]
-    counts: Mapping[str, numpy.ndarray]
+    sums: Mapping[str, Sums]
+    counts: Mapping[str, Sums]
     datasets: Sequence[str] = ()
     chunks: int = 0
     chunk_size: int = CHUNK
     sha256: str = ""
     warnings: list[str] = field(default_factory=list)
-    entries: dict[str, numpy.ndarray] = field(default_factory=dict)
+    entries: dict[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.entries:  # a selection of another one's
@@ -54,8 +61,8 @@ class Importance:
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def for_tensor(self, name: str, shape: Sequence[int]) -> numpy.ndarray | None:
-        """Values for a tensor of GGUF ``shape`` (columns first): float32 [matrices, columns], C-contiguous.
+    def for_tensor(self, name: str, shape: Sequence[int]) -> Floats | None:
+        """Floats for a tensor of GGUF ``shape`` (columns first): float32 [matrices, columns], C-contiguous.
 
         None without an entry. An entry of another size is a BadImportance, except the token embeddings': that one is
         ignored, with a warning, as llama-quantize does.
@@ -105,7 +112,7 @@ class Importance:
         )
 
 
-def values(name: str, sums: numpy.ndarray, counts: numpy.ndarray, where: str) -> numpy.ndarray:
+def values(name: str, sums: Sums, counts: Sums, where: str) -> Floats:
     """Mean squares: float32 [matrices, columns] from ``sums`` of that shape and ``counts`` [matrices].
 
     Both are rounded to float32 before they are divided, as a file holds them: so a matrix in memory and its file give
@@ -124,7 +131,7 @@ def values(name: str, sums: numpy.ndarray, counts: numpy.ndarray, where: str) ->
     return numpy.ascontiguousarray(result)
 
 
-def _check(array: numpy.ndarray, what: str, where: str) -> None:
+def _check(array: Sums, what: str, where: str) -> None:
     # One pass each, no mask unless something is wrong: minimum and maximum pass a NaN on.
     low, high = (array.min(), array.max()) if array.size else (0.0, 0.0)
     if low >= 0 and high < numpy.inf:
@@ -138,8 +145,18 @@ def _check(array: numpy.ndarray, what: str, where: str) -> None:
     )
 
 
-def missing(importance: Importance, entries: Iterable[Any], spared: Sequence[str] = SPARED) -> list[str]:
-    """Names of planned tensors (``.tensor``, ``.type``) that would use importance and have no entry.
+class Planned(Protocol):
+    """A tensor, and the type that it will have."""
+
+    @property
+    def tensor(self) -> ModelTensor: ...
+
+    @property
+    def type(self) -> TensorType: ...
+
+
+def missing(importance: Importance, entries: Iterable[Planned], spared: Sequence[str] = SPARED) -> list[str]:
+    """Names of planned tensors that would use importance and have no entry.
 
     Tensors that are copied need none, and ``spared`` are not listed. Checks the size of every entry that will be used,
     so that a matrix of another model is an error (BadImportance) before any work.
@@ -161,8 +178,8 @@ def merge(parts: Sequence[Importance], name: str = "merged") -> Importance:
     """
     if not parts:
         raise UsageError("nothing to merge")
-    sums: dict[str, numpy.ndarray] = {}
-    counts: dict[str, numpy.ndarray] = {}
+    sums: dict[str, Doubles] = {}
+    counts: dict[str, Doubles] = {}
     for part in parts:
         for key in part.sums:
             added, tokens = part.sums[key].astype(numpy.float64), part.counts[key].astype(numpy.float64)
@@ -181,8 +198,8 @@ def merge(parts: Sequence[Importance], name: str = "merged") -> Importance:
 
 
 def _added(
-    where: str, left: numpy.ndarray, left_counts: numpy.ndarray, right: numpy.ndarray, right_counts: numpy.ndarray
-) -> tuple[numpy.ndarray, numpy.ndarray]:
+    where: str, left: Doubles, left_counts: Doubles, right: Doubles, right_counts: Doubles
+) -> tuple[Doubles, Doubles]:
     matrices = max(len(left_counts), len(right_counts))
     if left.size != right.size or {len(left_counts), len(right_counts)} - {1, matrices}:
         raise BadImportance(

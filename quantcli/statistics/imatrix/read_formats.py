@@ -10,8 +10,9 @@ import hashlib
 import os
 import stat
 import struct
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import TypeAlias
 
 import numpy
 
@@ -19,7 +20,7 @@ from quantcli import container
 from quantcli.container import Header, Strings, TensorInfo
 from quantcli.errors import BadImportance, MalformedFile, MissingFile, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_ID
-from quantcli.statistics.imatrix.importance import CHUNK, Importance
+from quantcli.statistics.imatrix.importance import CHUNK, Doubles, Floats, Importance, Sums
 
 MAGIC = b"GGUF"
 SUMS, COUNTS = ".in_sum2", ".counts"
@@ -29,7 +30,7 @@ SMALLEST_ENTRY = 4 + 1 + 4 + 4 + 4  # name length, name, calls, number of values
 PIECE = 1 << 20
 DAMAGED = "the file is truncated or damaged: get it again"
 
-Arrays = dict[str, numpy.ndarray]
+Arrays: TypeAlias = dict[str, Sums]
 
 
 def read(path: str | os.PathLike[str]) -> Importance:
@@ -47,7 +48,7 @@ def read(path: str | os.PathLike[str]) -> Importance:
         return _Legacy(path, file).read(sha256)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UnsupportedFile("not a regular file", where=str(path), hint="give an importance matrix file")
@@ -56,7 +57,7 @@ def _opened(path: Path) -> BinaryIO:
         raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
 
 
-def _sha256(file: BinaryIO) -> str:
+def _sha256(file: BufferedReader) -> str:
     file.seek(0)
     digest = hashlib.sha256()
     while piece := file.read(PIECE):
@@ -67,7 +68,7 @@ def _sha256(file: BinaryIO) -> str:
 # ---- GGUF
 
 
-def _read_gguf(path: Path, file: BinaryIO, sha256: str) -> Importance:
+def _read_gguf(path: Path, file: BufferedReader, sha256: str) -> Importance:
     header = container.read_header(path)
     datasets, chunks, chunk_size = _collection(path, header)
     warnings: list[str] = []
@@ -132,7 +133,7 @@ def _names(path: Path, header: Header, warnings: list[str]) -> list[str]:
     return list(names)
 
 
-def _tensor(path: Path, file: BinaryIO, header: Header, info: TensorInfo) -> numpy.ndarray:
+def _tensor(path: Path, file: BufferedReader, header: Header, info: TensorInfo) -> Floats:
     """The floats of a tensor as [product of the other dimensions, columns]."""
     array = _floats(file, header.data_start + info.offset, info.elements)
     if array is None:
@@ -140,7 +141,7 @@ def _tensor(path: Path, file: BinaryIO, header: Header, info: TensorInfo) -> num
     return array.reshape(-1, info.shape[0])
 
 
-def _cut(where: str, sums: numpy.ndarray, counts: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+def _cut(where: str, sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
     """Sums as one row per count; a single count holds for all rows."""
     matrices = sums.shape[0]
     if len(counts) == matrices:
@@ -154,11 +155,11 @@ def _cut(where: str, sums: numpy.ndarray, counts: numpy.ndarray) -> tuple[numpy.
     )
 
 
-def _floats(file: BinaryIO, position: int, count: int) -> numpy.ndarray | None:
+def _floats(file: BufferedReader, position: int, count: int) -> Floats | None:
     """``count`` little-endian floats, or None if the file ends before. The caller has checked the file's size."""
     array = numpy.empty(count, numpy.dtype("<f4"))
     file.seek(position)
-    got = file.readinto(memoryview(array).cast("B"))
+    got = file.readinto(array.data.cast("B"))
     return array if got == array.nbytes else None
 
 
@@ -168,7 +169,7 @@ def _floats(file: BinaryIO, position: int, count: int) -> numpy.ndarray | None:
 class _Legacy:
     """i32 entries; each: i32 length, name, i32 calls, i32 values, f32 values; then last chunk and the text's path."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BufferedReader) -> None:
         self.path, self.file = path, file
         self.size = os.fstat(file.fileno()).st_size
         self.position = 0
@@ -208,7 +209,7 @@ class _Legacy:
         except UnicodeDecodeError:
             return False
 
-    def entry(self, name: str) -> tuple[numpy.ndarray, numpy.ndarray]:
+    def entry(self, name: str) -> tuple[Doubles, Doubles]:
         """Sums [1, values] and counts [1] of one entry, in tokens: the file's values are means times calls (chunks).
 
         Doubling nine times is exact, so dividing gives back what llama.cpp computes from the file.
@@ -248,7 +249,7 @@ class _Legacy:
         return raw
 
     def number(self, what: str) -> int:
-        return struct.unpack("<i", self.take(4, what))[0]
+        return int.from_bytes(self.take(4, what), "little", signed=True)
 
     def text(self, what: str, least: int, most: int) -> str:
         at = self.position
@@ -257,5 +258,5 @@ class _Legacy:
             raise self.fail(f"{what} has {length} bytes", at)
         raw = self.take(length, what)
         if least and not (text := raw.decode(errors="replace")).isprintable():
-            raise self.fail(f"{what} has unprintable characters: {ascii(text[:60])}", at)
+            raise self.fail(f"{what} has unprintable characters: {text[:60]!a}", at)
         return raw.decode(errors="replace")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from math import log2, sqrt
-from typing import Any
+from typing import TypedDict
 
 import numpy
+from numpy.typing import NDArray
 
 from quantcli.statistics.imatrix.importance import Importance
 
@@ -14,17 +15,36 @@ ACTIVE = 1e-5  # a mean square above this counts as active
 _LAYER = re.compile(r"blk\.(\d+)\.(.*)", re.DOTALL)
 
 
-def statistics(importance: Importance) -> list[dict[str, Any]]:
-    """One row per entry, in the file's order, over all values (sum / count) of all its matrices.
+class EntryStatistics(TypedDict):
+    """Of all values (sum / count) of all matrices of one entry.
 
     ``deviation``: standard deviation; ``active``: share above 1e-5; ``entropy`` in bits of the values as a
     distribution, ``evenness``: its ratio to log2 of their number; ``outliers``: share with a z-score above 1;
     ``cosine``: similarity of the sums with the same weight's in the previous layer, None without one.
     """
-    return [_row(importance, name) for name in importance.entries]
+
+    name: str
+    matrices: int
+    columns: int
+    tokens: int
+    sum: float
+    min: float
+    max: float
+    mean: float
+    deviation: float
+    active: float
+    entropy: float
+    evenness: float
+    outliers: float
+    cosine: float | None
 
 
-def _row(importance: Importance, name: str) -> dict[str, Any]:
+def statistics(importance: Importance) -> list[EntryStatistics]:
+    """Of every entry, in the file's order."""
+    return [_entry(importance, name) for name in importance.entries]
+
+
+def _entry(importance: Importance, name: str) -> EntryStatistics:
     values = importance.entries[name].astype(numpy.float64).reshape(-1)
     counts = importance.counts[name]
     total, mean = float(values.sum()), float(values.mean())
@@ -48,7 +68,7 @@ def _row(importance: Importance, name: str) -> dict[str, Any]:
     }
 
 
-def _entropy(values: numpy.ndarray, total: float) -> float:
+def _entropy(values: NDArray[numpy.float64], total: float) -> float:
     """Entropy in bits of ``values`` / ``total``."""
     if total <= 0:
         return 0.0

@@ -11,7 +11,7 @@ from quantcli import container
 from quantcli.container import LIMITS, Value, padded, string, strings, u32
 from quantcli.errors import BadImportance
 from quantcli.ggml.tensor_types import BY_NAME
-from quantcli.statistics.imatrix.importance import CHUNK, Importance
+from quantcli.statistics.imatrix.importance import CHUNK, Importance, Sums
 from quantcli.statistics.imatrix.read_formats import COUNTS, KEYS, SUMS
 
 F32 = BY_NAME["F32"].id
@@ -26,7 +26,7 @@ def to_gguf_bytes(importance: Importance) -> bytes:
         KEYS[1]: u32(importance.chunks),
         KEYS[2]: u32(importance.chunk_size),
     }
-    arrays: list[tuple[str, tuple[int, ...], numpy.ndarray]] = []
+    arrays: list[tuple[str, tuple[int, ...], Sums]] = []
     for name in sorted(importance.sums, key=str.encode):
         if len((name + SUMS).encode()) > LIMITS.name_bytes:
             raise BadImportance(f"with {SUMS} the name is longer than GGUF's {LIMITS.name_bytes} bytes", where=name)
@@ -34,8 +34,8 @@ def to_gguf_bytes(importance: Importance) -> bytes:
         arrays.append((name + SUMS, (sums.shape[1], sums.shape[0]), sums))
         arrays.append((name + COUNTS, (1, len(counts)), counts))
     offsets, size = container.place_tensors([(shape, F32) for _, shape, _ in arrays])
-    rows = [(name, shape, F32, offset) for (name, shape, _), offset in zip(arrays, offsets, strict=True)]
-    pieces = [container.encode_header(metadata, rows)]
+    placed = [(name, shape, F32, offset) for (name, shape, _), offset in zip(arrays, offsets, strict=True)]
+    pieces = [container.encode_header(metadata, placed)]
     for _, _, array in arrays:
         raw = array.astype("<f4").tobytes()
         pieces += (raw, bytes(padded(len(raw)) - len(raw)))
