@@ -48,8 +48,6 @@ def show(observers: Sequence[Observer], inputs: Floats, weights: Sequence[Matrix
 
 def show_experts(observers: Sequence[Observer], inputs: Floats, chosen: Ints, weights: Sequence[Matrix]) -> None:
     """Show products by experts, arguments as `Operations.multiply_experts` takes them."""
-    if not observers:
-        return
     for expert in numpy.unique(chosen).tolist():
         token, slot = numpy.nonzero(chosen == expert)
         gathered = inputs[token] if inputs.ndim == 2 else inputs[token, slot]

@@ -92,11 +92,11 @@ class Pool:
     @contextmanager
     def noting(self, recording: Recording) -> Iterator[None]:
         """The steps of this thread go into ``recording``, inside the ``with``."""
-        self._mode.recording = recording
+        before, self._mode.recording = self._mode.recording, recording
         try:
             yield
         finally:
-            self._mode.recording = None
+            self._mode.recording = before
 
     # ---- pointers: the C side trusts them, so mistakes of callers must end here
 
