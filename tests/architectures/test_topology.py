@@ -17,7 +17,7 @@ from quantcli.model import Model, ModelTensor
 from quantcli.runner import settings
 from quantcli.runner.network import Network
 from quantcli.runner.session import make_operations
-from quantcli.views.values import Generated
+from quantcli.views.computed import Generated
 
 BUNDLED = ("exaone4", "gemma3", "llama-quirks", "llama-tied-bias", "olmo3", "phi3", "qwen3-moe")
 OTHERS = ("cohere", "falcon", "glm4", "gpt-neox", "gpt-oss", "gpt2", "granite-moe", "nemotron", "qwen2-moe", "stablelm")
