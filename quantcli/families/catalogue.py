@@ -7,7 +7,6 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 from quantcli.errors import BadConfig, UnknownArchitecture
 from quantcli.families.declaration import Family
@@ -59,7 +58,7 @@ def unknown(name: str) -> UnknownArchitecture:
     )
 
 
-def choose(config: Mapping[str, Any], architecture: str | None) -> tuple[Family, Mapping[str, Any], bool]:
+def choose(config: Mapping[str, object], architecture: str | None) -> tuple[Family, Mapping[str, object], bool]:
     """The family of a config.json, the part of it that describes the language model, and whether it was wrapped.
 
     A multimodal class holds the language model's settings in ``text_config``; its own fields fill what that lacks.
@@ -68,11 +67,12 @@ def choose(config: Mapping[str, Any], architecture: str | None) -> tuple[Family,
     stated = _stated(config)
     inner = config.get("text_config")
     known = by_class(stated) if stated else None
-    wrapped = isinstance(inner, Mapping) and known is None
-    text = {**config, **inner} if wrapped else config
+    inner = inner if isinstance(inner, Mapping) and known is None else None
+    wrapped = inner is not None
+    text = {**config, **(inner or {})}
     if architecture:
         return named(architecture), text, wrapped
-    if wrapped and (stated is None or stated.endswith(_WRAPPERS)):
+    if inner is not None and (stated is None or stated.endswith(_WRAPPERS)):
         known = by_class(_stated(inner) or "") or _by_model_type(inner)
     elif known is None:
         known = _by_model_type(config) if stated is None else None
@@ -85,7 +85,7 @@ def choose(config: Mapping[str, Any], architecture: str | None) -> tuple[Family,
     return known, text, wrapped
 
 
-def _stated(config: Mapping[str, Any]) -> str | None:
+def _stated(config: Mapping[str, object]) -> str | None:
     """The first of ``architectures``."""
     names = config.get("architectures")
     if names is None or names == []:
@@ -95,6 +95,6 @@ def _stated(config: Mapping[str, Any]) -> str | None:
     return names[0]
 
 
-def _by_model_type(config: Mapping[str, Any]) -> Family | None:
+def _by_model_type(config: Mapping[str, object]) -> Family | None:
     kind = config.get("model_type")
     return next((family for family in registry().values() if kind in family.model_types), None)

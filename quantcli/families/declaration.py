@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from quantcli.vocab import VocabHints
 
@@ -72,7 +72,7 @@ class Family:
     name: str
     gguf_arch: str
     hf_architectures: tuple[str, ...]
-    facts: Mapping[str, Any]  # name -> Field, a function (facts) -> value, or a constant; evaluated in order
+    facts: Mapping[str, object]  # name -> Field, a function (facts) -> value, or a constant; evaluated in order
     metadata: tuple[Entry, ...]
     tensors: tuple[TensorRule, ...]
     vocab: VocabHints
@@ -86,13 +86,23 @@ class Family:
     cut_embeddings: bool = False  # token_embd rows beyond the tokenizer's size are cut
     same: Mapping[str, str] = field(default_factory=dict)  # names under which a tensor may be stored as well
 
-    def derive(self, name: str, **changes: Any) -> Family:
-        """A relative: ``facts`` are merged over the base's, ``vocab`` may be a dict of changes, the rest replaces."""
-        if "facts" in changes:
-            changes["facts"] = {**self.facts, **changes["facts"]}
-        arch = changes.get("gguf_arch", self.gguf_arch)
-        vocab = changes.get("vocab", self.vocab)
-        if isinstance(vocab, Mapping):
-            vocab = replace(self.vocab, **vocab)
-        changes["vocab"] = replace(vocab, architecture=arch)
-        return replace(self, name=name, **changes)
+    def derive(self, name: str, **changes: Unpack[Changes]) -> Family:
+        """A relative: ``facts`` are merged over the base's, the rest replaces."""
+        relative = replace(self, name=name, **changes)
+        vocab = replace(relative.vocab, architecture=relative.gguf_arch)
+        return replace(relative, facts={**self.facts, **relative.facts}, vocab=vocab)
+
+
+class Changes(TypedDict, total=False):
+    """What ``Family.derive`` may replace."""
+
+    gguf_arch: str
+    hf_architectures: tuple[str, ...]
+    model_types: tuple[str, ...]
+    facts: Mapping[str, object]
+    metadata: tuple[Entry, ...]
+    tensors: tuple[TensorRule, ...]
+    vocab: VocabHints
+    vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
+    prefixes: tuple[str, ...]
+    cut_embeddings: bool

@@ -50,23 +50,24 @@ def key_value_heads(default: object = "=heads") -> object:
 
 def head_dim(facts: Facts) -> int:
     """The head's width as given, else hidden / heads."""
-    given = facts.read(count("head_dim", default=None, most=MOST_WIDTH))
+    given: int | None = facts.read(count("head_dim", default=None, most=MOST_WIDTH))
     return given or facts.quotient("hidden", "heads", ("hidden_size", "num_attention_heads"))
 
 
 def given_head_dim(facts: Facts) -> int | None:
     """key_length of families whose config class has no head_dim of its own: only what config.json says."""
-    return facts.read(count("head_dim", default=None))
+    given: int | None = facts.read(count("head_dim", default=None))
+    return given
 
 
 def four_times_hidden(facts: Facts) -> int:
     """The MLP's width where the config does not give it."""
-    return 4 * facts.hidden
+    return facts.size("4*hidden")
 
 
 def key_value_width(facts: Facts) -> int:
     facts.quotient("heads", "kv_heads", ("num_attention_heads", "num_key_value_heads"))
-    return facts.kv_heads * facts.head_dim
+    return facts.size("kv_heads*head_dim")
 
 
 def partial_rotary(default: float) -> object:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from quantcli.errors import BadConfig
 from quantcli.families.fields import REQUIRED, Field
 
-_REAL_NAMES = {"count": "an integer", "real": "a finite number", "flag": "true or false", "text": "a string"}
+_KINDS = {"count": "an integer", "real": "a finite number", "flag": "true or false", "text": "a string"}
 
 
 def bad(field: str, problem: str, hint: str | None = None) -> BadConfig:
@@ -17,27 +17,31 @@ def bad(field: str, problem: str, hint: str | None = None) -> BadConfig:
     return BadConfig(f"{field} {problem}", where="config.json", hint=hint or "the checkpoint's config.json is damaged")
 
 
-class Facts(dict):
+# A number, a word, a flag, a list, a function of the layer, or None: the family that declares a fact knows which.
+Fact: TypeAlias = Any
+
+
+class Facts(dict[str, Fact]):
     """What a family knows about one checkpoint: fact name -> value (None where absent); also as attributes.
 
     ``config`` is the flattened config.json (see ``flatten``); ``file(name)`` reads another JSON file of the folder
     (None where it is missing).
     """
 
-    def __init__(self, config: Mapping[str, Any], file: Callable[[str], Any]) -> None:
+    def __init__(self, config: Mapping[str, object], file: Callable[[str], object]) -> None:
         super().__init__()
         self.config, self.file = config, file
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Fact:
         try:
             return self[name]
         except KeyError:
             raise AttributeError(name) from None
 
-    def read(self, field: Field) -> Any:
+    def read(self, field: Field) -> Fact:
         """The value of ``field``. Raises BadConfig naming the field, when it is absent, of a wrong kind or absurd."""
         for name in field.names:
-            value = self._find(name)
+            value = self.find(name)
             if value is not None:
                 return _checked(name, value, field)
         if field.default is REQUIRED:
@@ -51,7 +55,8 @@ class Facts(dict):
         """Fact ``total`` divided by fact ``parts``. Raises BadConfig when it leaves a remainder."""
         if self[total] % self[parts]:
             raise bad(config_names[0], f"{self[total]} is no multiple of {config_names[1]} {self[parts]}")
-        return self[total] // self[parts]
+        quotient: int = self[total] // self[parts]
+        return quotient
 
     def size(self, dimension: str | int) -> int:
         """A symbolic dimension: sums of products of facts and integers ("q+2*kv")."""
@@ -60,10 +65,12 @@ class Facts(dict):
         return sum(math.prod(self._factor(name) for name in term.split("*")) for term in dimension.split("+"))
 
     def _factor(self, name: str) -> int:
-        return int(name) if name.isdigit() else self[name]
+        factor: int = int(name) if name.isdigit() else self[name]
+        return factor
 
-    def _find(self, dotted: str) -> Any:
-        value: Any = self.config
+    def find(self, dotted: str) -> object:
+        """What config.json holds under a name that may reach into objects; None where it is missing."""
+        value: object = self.config
         for part in dotted.split("."):
             if not isinstance(value, Mapping):
                 return None
@@ -71,29 +78,32 @@ class Facts(dict):
         return value
 
 
-def _checked(name: str, value: Any, field: Field) -> Any:
-    kind, good = field.kind, True
-    if kind == "count":
-        good = isinstance(value, int) and not isinstance(value, bool)
-    elif kind == "real":
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 3.4e38
-    elif kind == "flag":
-        good = isinstance(value, bool)
-    elif kind == "text":
-        good = isinstance(value, str)
-    if not good:
-        raise bad(name, f"is {_shown(value)}; {_REAL_NAMES[kind]} is expected")
-    if kind in ("count", "real") and not field.least <= value <= field.most:
+def _checked(name: str, value: object, field: Field) -> bool | int | float | str:
+    """``value`` of config.json as ``field`` wants it. Raises BadConfig."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if field.kind == "flag" and isinstance(value, bool):
+        return value
+    if field.kind == "text" and isinstance(value, str):
+        return value
+    if field.kind == "count" and number and isinstance(value, int):
+        return _in_range(name, value, field)
+    if field.kind == "real" and number and isinstance(value, (int, float)) and abs(value) < 3.4e38:
+        return float(_in_range(name, value, field))
+    raise bad(name, f"is {_shown(value)}; {_KINDS[field.kind]} is expected")
+
+
+def _in_range(name: str, value: int | float, field: Field) -> int | float:
+    if not field.least <= value <= field.most:
         raise bad(name, f"is {_shown(value)}; {field.least:g} to {field.most:g} is possible")
-    return float(value) if kind == "real" else value
+    return value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= 40 else shown[:37] + "..."
 
 
-def settle(declared: Mapping[str, Any], config: Mapping[str, Any], file: Callable[[str], Any]) -> Facts:
+def settle(declared: Mapping[str, object], config: Mapping[str, object], file: Callable[[str], object]) -> Facts:
     """All facts that a family declares, in order: fields are read, functions called, constants taken."""
     facts = Facts(flatten(config), file)
     for name, source in declared.items():
@@ -104,7 +114,7 @@ def settle(declared: Mapping[str, Any], config: Mapping[str, Any], file: Callabl
     return facts
 
 
-def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+def flatten(config: Mapping[str, object]) -> dict[str, object]:
     """The newer spelling of the rope settings (``rope_parameters``) written as the older one.
 
     ``rope_parameters`` holds theta and scaling together, or one such object per kind of layer.

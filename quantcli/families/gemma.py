@@ -63,7 +63,7 @@ GEMMA2 = GEMMA.derive(
     },
     metadata=GEMMA.metadata + SOFT_CAPS + decoder.WINDOW,
     tensors=BODY + FOUR_NORMS,
-    vocab={"ids": {}},
+    vocab=replace(GEMMA.vocab, ids={}),
 )
 
 GEMMA3 = GEMMA2.derive(

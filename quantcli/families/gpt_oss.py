@@ -63,18 +63,18 @@ GPT_OSS = Family(
     + decoder.EXPERT_COUNTS
     + decoder.WINDOW
     + (Entry("expert_feed_forward_length", "u32", "expert_ff"),),
-    tensors=decoder.TOP
-    + (
+    tensors=(
+        *decoder.TOP,
         TensorRule("layers.{layer}.input_layernorm", "blk.{layer}.attn_norm", decoder.VECTOR),
         TensorRule("layers.{layer}.post_attention_layernorm", "blk.{layer}.post_attention_norm", decoder.VECTOR),
         TensorRule("layers.{layer}.self_attn.sinks", "blk.{layer}.attn_sinks.weight", ("heads",), exact=True),
-    )
-    + decoder.PROJECTIONS
-    + decoder.OUT_PROJECTION
-    + decoder.router("mlp.router")
-    + DOWN
-    + gate_or_up("gate", 0)
-    + gate_or_up("up", 1),
+        *decoder.PROJECTIONS,
+        *decoder.OUT_PROJECTION,
+        *decoder.router("mlp.router"),
+        *DOWN,
+        *gate_or_up("gate", 0),
+        *gate_or_up("up", 1),
+    ),
     ignored=decoder.IGNORED,
     vocab=VocabHints("gpt-oss"),
 )

@@ -55,15 +55,15 @@ PHI2 = STABLELM.derive(
         "rope_dims": decoder.partial_rotary(0.5),
     },
     metadata=decoder.SIZES + decoder.LAYER_NORM + decoder.ROPE_DIMS,
-    tensors=decoder.EMBEDDINGS
-    + (
+    tensors=(
+        *decoder.EMBEDDINGS,
         TensorRule("lm_head", "output", ("vocab", "hidden")),
         TensorRule("final_layernorm", "output_norm", decoder.VECTOR),
         TensorRule("layers.{layer}.self_attn.dense", "blk.{layer}.attn_output", ("hidden", "q")),
-    )
-    + decoder.plain_mlp("fc1", "fc2")
-    + decoder.PRE_NORMS[:1]
-    + decoder.PROJECTIONS,
+        *decoder.plain_mlp("fc1", "fc2"),
+        *decoder.PRE_NORMS[:1],
+        *decoder.PROJECTIONS,
+    ),
     vocab=VocabHints("phi2", add_bos=False),
 )
 

@@ -20,7 +20,7 @@ def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0) -> list[f
     """
     if facts.scaling != "llama3":
         return None
-    factor = facts.read(real("rope_scaling.factor", default=default_factor, least=1e-6))
+    factor: float = facts.read(real("rope_scaling.factor", default=default_factor, least=1e-6))
     low = facts.read(real("rope_scaling.low_freq_factor", default=1.0, least=1e-6))
     high = facts.read(real("rope_scaling.high_freq_factor", default=4.0, least=1e-6))
     original = facts.read(count("rope_scaling.original_max_position_embeddings", default=8192))
@@ -43,7 +43,8 @@ def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0) -> list[f
 
 def _single(value: float) -> float:
     """Rounded to float32."""
-    return struct.unpack("f", struct.pack("f", value))[0]
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded
 
 
 def hints_by_size(facts: Facts, hints: VocabHints) -> VocabHints:

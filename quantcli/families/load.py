@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quantcli import vocab
 from quantcli.architectures.fixed import stays_float32
@@ -12,6 +12,7 @@ from quantcli.errors import QuantcliError
 from quantcli.families import bind, catalogue, metadata
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
+from quantcli.families.transforms import Node
 from quantcli.ggml import tensor_types
 from quantcli.model import Model, ModelTensor
 from quantcli.sources.tensor import SourceTensor
@@ -110,7 +111,7 @@ def make_tensors(
     return tensors, default
 
 
-def cut(node: Any, rows: int) -> Any:
+def cut(node: Node, rows: int) -> Node:
     """The first ``rows`` rows of a matrix."""
     from quantcli.views import Span
 

@@ -15,8 +15,9 @@ MIXER = "layers.{layer}.mixer."
 def step_rank(facts: Facts) -> int:
     """Width of the step-size projection; "auto" is ceil(hidden / 16)."""
     if facts.config.get("time_step_rank", "auto") == "auto":
-        return -(-facts.hidden // 16)
-    return facts.read(count("time_step_rank", most=decoder.MOST_WIDTH))
+        return -(-facts.size("hidden") // 16)
+    rank: int = facts.read(count("time_step_rank", most=decoder.MOST_WIDTH))
+    return rank
 
 
 MAMBA = Family(

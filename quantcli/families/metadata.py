@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quantcli import container
 from quantcli.families.declaration import Family
-from quantcli.families.facts import Facts
+from quantcli.families.facts import Fact, Facts
 
 if TYPE_CHECKING:
     from quantcli.container import Value
@@ -35,9 +35,10 @@ _HUB = "https://huggingface.co/"
 
 
 # How a fact becomes a GGUF value, by ``Entry.type``.
-WRITERS: Mapping[str, Callable[[Any], Value]] = {
+WRITERS: Mapping[str, Callable[[Fact], Value]] = {
     "u32": container.u32,
     "f32": container.f32,
+    "i32": container.i32,
     "boolean": container.boolean,
     "booleans": lambda flags: container.array(container.ValueType.BOOL, flags),
     "string": container.string,
@@ -59,7 +60,7 @@ def general(family: Family, checkpoint: Checkpoint, tensors: Sequence[ModelTenso
     """``general.*``: names and size from folder and tensors, sampling defaults, license and base from the card."""
     found = {"general.architecture": container.string(family.gguf_arch), "general.type": container.string("model")}
     found |= sampling(checkpoint.json("generation_config.json"))
-    names = {"general.name": title(checkpoint.name), **name_parts(checkpoint.name)}
+    names: dict[str, str | None] = {"general.name": title(checkpoint.name), **name_parts(checkpoint.name)}
     names["general.organization"] = title(checkpoint.owner) if checkpoint.owner else None
     names["general.size_label"] = size_label(tensors)
     if checkpoint.owner:
@@ -73,27 +74,29 @@ def provenance(checkpoint: Checkpoint) -> dict[str, Value]:
     return {f"quantcli.source.sha256.{name}": container.string(digest) for name, digest in checkpoint.digests().items()}
 
 
-def sampling(settings: Any) -> dict[str, Value]:
+def sampling(settings: object) -> dict[str, Value]:
     """``general.sampling.*`` from generation_config.json."""
     found = {}
     for field, key, kind in _SAMPLING:
         value = settings.get(field) if isinstance(settings, Mapping) else None
-        whole = kind == "i32"
-        if type(value) in ((int,) if whole else (int, float)) and abs(value) < (2**31 if whole else 1e30):
-            found[f"general.sampling.{key}"] = getattr(container, kind)(value)
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind == "f32" else int):
+            continue
+        if abs(value) < (1e30 if kind == "f32" else 2**31):
+            found[f"general.sampling.{key}"] = WRITERS[kind](value)
     return found
 
 
-def card(fields: Mapping[str, Any]) -> dict[str, Value]:
+def card(fields: Mapping[str, object]) -> dict[str, Value]:
     """License, base models, tags and languages of a model card's front matter."""
-    found = {key: container.string(fields[field]) for field, key in _CARD if isinstance(fields.get(field), str)}
+    texts = ((key, fields.get(field)) for field, key in _CARD)
+    found = {key: container.string(text) for key, text in texts if isinstance(text, str)}
     bases = _as_list(fields.get("base_model"))
     if bases:
         found["general.base_model.count"] = container.u32(len(bases))
     for number, base in enumerate(bases):
         owner, _, name = base.rpartition("/")
-        texts = {"name": title(name), "organization": title(owner), "repo_url": f"{_HUB}{base}" if owner else ""}
-        found |= {f"general.base_model.{number}.{key}": container.string(text) for key, text in texts.items() if text}
+        words = {"name": title(name), "organization": title(owner), "repo_url": f"{_HUB}{base}" if owner else ""}
+        found |= {f"general.base_model.{number}.{key}": container.string(text) for key, text in words.items() if text}
     for field, key in (("tags", "general.tags"), ("language", "general.languages")):
         if fields.get(field):
             found[key] = container.strings(_as_list(fields[field]))
@@ -139,5 +142,5 @@ def _rounded(count: int) -> str:
     return f"{count / scale:.{max(2 - digits, 0)}f}{suffix}"
 
 
-def _as_list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
+def _as_list(value: object) -> list[str]:
+    return [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []

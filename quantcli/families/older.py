@@ -74,10 +74,10 @@ GPT_NEOX = GPT2.derive(
 
 def falcon_kv_heads(facts: Facts) -> int:
     """Only the newer decoder layout uses num_kv_heads; before it, there is one key/value head or one per head."""
-    given = facts.read(count("num_kv_heads", "n_head_kv", default=1, most=decoder.MOST_HEADS))
+    given: int = facts.read(count("num_kv_heads", "n_head_kv", default=1, most=decoder.MOST_HEADS))
     if facts.config.get("new_decoder_architecture"):
         return given
-    return 1 if facts.read(flag("multi_query", default=True)) else facts.heads
+    return 1 if facts.read(flag("multi_query", default=True)) else facts.size("heads")
 
 
 NORMS = count("num_ln_in_parallel_attn", default=2, most=2)

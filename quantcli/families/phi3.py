@@ -30,7 +30,7 @@ def factors(kind: str) -> Extra:
         if facts.scaling != "longrope":
             return None
         name = f"{kind}_factor"
-        table = facts.config["rope_scaling"].get(name)
+        table = facts.find(f"rope_scaling.{name}")
         if not isinstance(table, list) or len(table) != facts.rope_dims // 2:
             raise bad(f"rope_scaling.{name}", f"must be a list of {facts.rope_dims // 2} numbers")
         if not all(type(x) in (int, float) and 0 < x < 1e30 for x in table):

@@ -16,6 +16,7 @@ from quantcli.errors import ShapeMismatch
 
 if TYPE_CHECKING:
     import numpy
+    from numpy.typing import NDArray
 
     from quantcli.families.facts import Facts
     from quantcli.views import Reader
@@ -144,7 +145,7 @@ def joined(*parts: Transform) -> Transform:
 def plus_one() -> Transform:
     """1 is added (norms that are stored as the difference to 1)."""
 
-    def add(values: numpy.ndarray) -> None:
+    def add(values: NDArray[numpy.float32]) -> None:
         values += 1
 
     return _mapped("plus_one", add)
@@ -153,13 +154,13 @@ def plus_one() -> Transform:
 def negative_exp() -> Transform:
     """-exp(x), in double through ``math`` and rounded: the same on every CPU."""
 
-    def change(values: numpy.ndarray) -> None:
-        values.flat = [-math.exp(value) for value in values.ravel().tolist()]
+    def change(values: NDArray[numpy.float32]) -> None:
+        values.flat[:] = [-math.exp(value) for value in values.ravel().tolist()]
 
     return _mapped("negative_exp", change)
 
 
-def _mapped(name: str, function: Callable[[numpy.ndarray], None]) -> Transform:
+def _mapped(name: str, function: Callable[[NDArray[numpy.float32]], None]) -> Transform:
     def apply(node: Node, facts: Facts) -> Node:
         from quantcli.views import Mapped
 

@@ -10,6 +10,7 @@ import numpy
 
 from quantcli import architectures
 from quantcli.architectures import Architecture, Graph, keys
+from quantcli.architectures.topology import unread_tensors
 from quantcli.errors import BadConfig, UnknownArchitecture, UnsupportedGraph
 from quantcli.model import Model
 
@@ -21,6 +22,7 @@ LACKING = {
 }
 MISSING_KIND = "{what}: not in this runner; convert, inspect and verify take the model"
 GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_chosen"}  # llama.cpp's numbers
+MOST_SHOWN = 10  # names in an error
 SCALINGS = ("none", "linear", "yarn", "longrope")
 
 
@@ -83,7 +85,7 @@ class _Reader:
 
     def __init__(self, model: Model) -> None:
         prefix = f"{model.architecture}."
-        self.architecture, self.name = model.architecture, model.name
+        self.architecture = model.architecture
         self.entries: dict[str, object] = {
             key.removeprefix(prefix): value.data for key, value in model.metadata.items() if key.startswith(prefix)
         }
@@ -138,18 +140,19 @@ def read(model: Model) -> Settings:
             where=model.name,
             hint=MISSING_KIND.format(what="encoders"),
         )
-    _refuse_unread(architecture, reader)
+    _refuse_unread(architecture, graph, reader, model)
     return _read(reader, graph, model)
 
 
-def _refuse_unread(architecture: Architecture, reader: _Reader) -> None:
-    """Raises UnsupportedGraph where metadata may change what is computed and this forward pass does not read it."""
-    unread = keys.unread(architecture, reader.entries)
+def _refuse_unread(architecture: Architecture, graph: Graph, reader: _Reader, model: Model) -> None:
+    """Raises UnsupportedGraph where metadata or tensors say something about the computation that is not read here."""
+    unread = [f"{architecture.name}.{key}" for key in keys.unread(architecture, reader.entries)]
+    unread += unread_tensors(graph, (tensor.name for tensor in model.tensors))
     if unread:
-        names = ", ".join(f"{architecture.name}.{key}" for key in unread)
+        names = ", ".join(unread[:MOST_SHOWN]) + (f" and {len(unread) - MOST_SHOWN} more" * (len(unread) > MOST_SHOWN))
         raise UnsupportedGraph(
             f"{names}: the forward pass of {architecture.name} does not read this, so its logits would be wrong",
-            where=reader.name,
+            where=model.name,
             hint="convert, inspect and verify take the model; llama.cpp may know how to run it",
         )
 

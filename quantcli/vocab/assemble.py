@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from quantcli.container import Value, ValueType, array, boolean, string, strings, u32
 from quantcli.errors import BadTokenizer, MalformedFile
 from quantcli.vocab import (
-    VocabHints,
     byte_fallback,
     bytelevel,
     pretokenizers,
@@ -19,6 +18,7 @@ from quantcli.vocab import (
     unigram,
     wordpiece,
 )
+from quantcli.vocab.hints import VocabHints
 from quantcli.vocab.token_table import Table
 from quantcli.vocab.tokenizer_files import Folder, TokenizerFiles, read
 

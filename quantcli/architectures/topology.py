@@ -1,0 +1,119 @@
+"""Which tensor feeds which in a layer, as the graph says: what shares an input, and what may be rescaled exactly.
+
+Names are those of GGUF without ``blk.N.`` and ``.weight``. Matrices that read the same vector can be rounded, observed
+or merged together; a factor on a channel of what feeds them can be taken out of their columns (AWQ and its kind).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from quantcli.architectures.architecture import Graph
+
+Through = Literal["norm", "attention", "product", "activation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """``matrices`` read one vector, which comes from the output channels of ``source`` (None: the residual stream).
+
+    ``through`` is what lies between. Behind a "norm" the source is its weight (and bias): channel i is column i.
+    "attention": rows of the values are mixed over positions; row i of key/value head g is column i of every head that
+    shares g. "product": rows are multiplied by the activated gate. Behind an "activation" nothing can be rescaled.
+    Where rows of several matrices lie in one ("attn_qkv", a fused "ffn_up"), the source is their last part.
+    """
+
+    source: str | None
+    matrices: tuple[str, ...]
+    through: Through
+
+    @property
+    def exact(self) -> bool:
+        """Whether a factor on a channel of the source can be taken out of the matrices' columns."""
+        return self.source is not None and self.through != "activation"
+
+
+def attention_inputs(graph: Graph) -> tuple[str, ...]:
+    """The matrices that make queries, keys and values."""
+    return ("attn_qkv",) if graph.fused_qkv else ("attn_q", "attn_k", "attn_v")
+
+
+def mlp_inputs(graph: Graph, suffix: str = "") -> tuple[str, ...]:
+    """The matrices that read the MLP's input; stacked experts ("_exps") always have both."""
+    gated = graph.mlp == "gated" or suffix == "_exps"
+    return tuple(f"ffn_{kind}{suffix}" for kind in (("gate", "up") if gated else ("up",)))
+
+
+def feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
+    """The feeds of one layer of a decoder; ``has`` says whether the layer has a tensor of this name."""
+    attention, mlp = attention_inputs(graph), _mlp_readers(graph, has)
+    first = "attn_norm" if graph.pre_norm else None
+    if graph.parallel and not has(graph.second_norm):
+        inputs = [Feed(first, attention + mlp, "norm")]
+    else:
+        second = graph.second_norm if graph.pre_norm else None
+        inputs = [Feed(first, attention, "norm"), Feed(second, mlp, "norm")]
+    widths = [suffix for suffix in _suffixes(has) if has(f"ffn_down{suffix}")]
+    return [
+        *inputs,
+        Feed(attention[-1], ("attn_output",), "attention"),
+        *(Feed(f"ffn_up{suffix}", (f"ffn_down{suffix}",), _inside(graph, suffix)) for suffix in widths),
+    ]
+
+
+def _suffixes(has: Callable[[str], bool]) -> tuple[str, ...]:
+    return ("_exps", "_shexp") if has("ffn_gate_inp") else ("",)
+
+
+def _mlp_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
+    """Everything that reads the MLP's input, router first."""
+    routers = tuple(name for name in ("ffn_gate_inp", "ffn_gate_inp_shexp") if has(name))
+    return routers + tuple(name for suffix in _suffixes(has) for name in mlp_inputs(graph, suffix) if has(name))
+
+
+def _inside(graph: Graph, suffix: str) -> Through:
+    """What lies between the MLP's upper matrix and the lower one."""
+    single = graph.mlp == "plain" and suffix != "_exps"
+    return "activation" if single or graph.activation == "swiglu_oai" else "product"
+
+
+# ---- what is read at all ---------------------------------------------------------------------------------------
+
+_HARMLESS = ("attn_rot_embd.weight",)  # tables of angles in old files: computed anew
+
+
+@cache
+def tensors_read(graph: Graph) -> frozenset[str]:
+    """Names (in a layer without ``blk.N.``) of all tensors that the forward pass of this graph may read."""
+    matrices = [*attention_inputs(graph), "attn_output", "ffn_gate_inp", "output"]
+    matrices += [name for suffix in ("", "_exps", "_shexp") for name in mlp_inputs(graph, suffix)]
+    matrices += [f"ffn_down{suffix}" for suffix in ("", "_exps", "_shexp")]
+    norms = ["output_norm"]
+    norms += ["attn_norm", graph.second_norm] if graph.pre_norm else []
+    norms += ["post_attention_norm", "post_ffw_norm"] if graph.post_norm else []
+    norms += ["attn_q_norm", "attn_k_norm"] if graph.qk_norm else []
+    found = {"token_embd.weight", "exp_probs_b.bias", *_HARMLESS}
+    found |= {f"{name}.weight" for name in matrices + norms}
+    found |= {f"{name}.bias" for name in (matrices if graph.norm == "rms" else matrices + norms)}
+    tables = {
+        "position_embd.weight": graph.learned_positions,
+        "attn_sinks.weight": graph.sinks,
+        "ffn_gate_inp_shexp.weight": graph.shared_expert_gate,
+        "rope_freqs.weight": graph.rope != "none",
+        "rope_factors_long.weight": graph.rope != "none",
+        "rope_factors_short.weight": graph.rope != "none",
+    }
+    return frozenset(found | {name for name, read in tables.items() if read})
+
+
+def unread_tensors(graph: Graph, names: Iterable[str]) -> list[str]:
+    """Those of the tensors ``names`` that the forward pass would pass over: the graph is then not this model's."""
+    known = tensors_read(graph)
+    return [name for name in names if _in_layer(name) not in known]
+
+
+def _in_layer(name: str) -> str:
+    return name.split(".", 2)[2] if name.startswith("blk.") and name.count(".") > 1 else name
