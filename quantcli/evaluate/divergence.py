@@ -19,11 +19,11 @@ from quantcli.evaluate import figures
 from quantcli.evaluate.reference import Source
 from quantcli.evaluate.reference_cache import Record, Recorder
 from quantcli.evaluate.scoring import ModelScores, blocks, targets
+from quantcli.report.results import ComparedModel, Divergence, MeanError, PerplexityRatio
 from quantcli.runner.session import Session
 
 Progress = Callable[[int, str], None]
 SHOWN = 4  # models whose figures fit into a line of progress
-SHARES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
 @dataclass
@@ -123,26 +123,25 @@ def _add(tallies: Sequence[Tally], found: Sequence[Values]) -> None:
 # ---- results
 
 
-def report(tally: Tally, first: Tally, text: str) -> dict[str, Any]:
+def report(tally: Tally, first: Tally, text: str) -> ComparedModel:
     """One entry of the result's "models": the tally's statistics, and its paired difference to the first model."""
     kld = numpy.concatenate(tally.kld)
-    ordered = numpy.sort(kld)
-    mean, error = figures.mean_error(kld)
-    per_chunk = [float(values.mean(dtype=numpy.float64)) for values in tally.kld]
+    per_chunk = _means(tally.kld)
     same = numpy.concatenate(tally.same).mean()
     rms, rms_error = _rms_change(tally)
-    result = {
-        **tally.session.describe(),
+    kept = tally.session.describe()
+    result: ComparedModel = {
+        "name": kept["name"],
+        "architecture": kept["architecture"],
+        "bytes": kept["bytes"],
+        "bpw": kept["bpw"],
+        "activations": kept["activations"],
+        "kv_type": kept["kv_type"],
+        "exact": kept["exact"],
         "text": text,
         "chunks": len(tally.kld),
         "scored": len(kld),
-        "kld": {
-            "mean": mean,
-            "se": error,
-            **{name: figures.percentile(ordered, share) for name, share in SHARES.items()},
-            "max": float(ordered[-1]),
-            "min": float(ordered[0]),
-        },
+        "kld": _divergence(kld),
         "ppl": _perplexities(tally),
         "same_top": 100 * float(same),
         "same_top_se": 100 * sqrt(same * (1 - same) / max(len(kld) - 1, 1)),
@@ -151,11 +150,10 @@ def report(tally: Tally, first: Tally, text: str) -> dict[str, Any]:
         "per_chunk": per_chunk,
     }
     if tally is not first:
-        others = [float(values.mean(dtype=numpy.float64)) for values in first.kld]
         result["difference"] = {
             "to": first.session.name,
-            "kld": paired(per_chunk, others),
-            "ln_ppl": paired(*([float(v.mean(dtype=numpy.float64)) for v in t.nll] for t in (tally, first))),
+            "kld": paired(per_chunk, _means(first.kld)),
+            "ln_ppl": paired(_means(tally.nll), _means(first.nll)),
         }
     if tally.missed:
         true, recorded = numpy.array(tally.missed).mean(axis=0)
@@ -167,14 +165,34 @@ def report(tally: Tally, first: Tally, text: str) -> dict[str, Any]:
     return result
 
 
-def paired(own: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+def _means(pieces: Sequence[numpy.ndarray]) -> list[float]:
+    return [float(values.mean(dtype=numpy.float64)) for values in pieces]
+
+
+def _divergence(kld: numpy.ndarray) -> Divergence:
+    ordered = numpy.sort(kld)
+    mean, error = figures.mean_error(kld)
+    return {
+        "mean": mean,
+        "se": error,
+        "median": figures.percentile(ordered, 0.5),
+        "p90": figures.percentile(ordered, 0.9),
+        "p95": figures.percentile(ordered, 0.95),
+        "p99": figures.percentile(ordered, 0.99),
+        "p999": figures.percentile(ordered, 0.999),
+        "max": float(ordered[-1]),
+        "min": float(ordered[0]),
+    }
+
+
+def paired(own: Sequence[float], others: Sequence[float]) -> MeanError:
     """Mean difference over chunks and its standard error: what both have in common cancels."""
     differences = numpy.subtract(own, others)
     deviation = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
     return {"mean": float(differences.mean()), "se": deviation / sqrt(len(differences))}
 
 
-def _perplexities(tally: Tally) -> dict[str, float]:
+def _perplexities(tally: Tally) -> PerplexityRatio:
     nll, base = numpy.concatenate(tally.nll), numpy.concatenate(tally.base)
     (own, own_error), (other, other_error) = figures.mean_error(nll), figures.mean_error(base)
     variance = own_error**2 + other_error**2 - 2 * figures.covariance(nll, base)

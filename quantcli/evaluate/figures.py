@@ -6,6 +6,8 @@ from math import exp, sqrt
 
 import numpy
 
+from quantcli.report.results import MeanError
+
 FEW = 10  # below that many values an error is no error
 
 
@@ -32,8 +34,8 @@ class Moments:
         return sqrt(variance / (self.count - 1)) if self.count > FEW and variance > 0 else 0.0
 
 
-def perplexity(nll: Moments) -> dict[str, float]:
-    """{"mean", "se"} of exp(mean nll)."""
+def perplexity(nll: Moments) -> MeanError:
+    """exp(mean nll) and its error."""
     try:
         mean = exp(nll.mean)
     except OverflowError:  # a model that knows nothing at all

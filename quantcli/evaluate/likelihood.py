@@ -8,23 +8,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy
 
 from quantcli.evaluate import figures
 from quantcli.evaluate.scoring import ModelScores, blocks, targets
+from quantcli.report.results import LikelihoodResult
 from quantcli.runner.session import Session
 from quantcli.runner.text import Chunks
 
 Progress = Callable[[int, str], None]  # (chunks done, what is known so far)
 
 
-def measure(session: Session, chunks: Chunks, progress: Progress | None = None) -> dict[str, Any]:
-    """{"perplexity": {"mean", "se"}, "tokens", "tokens_per_second", "chunks", "per_chunk", "interrupted", ...}.
+def measure(session: Session, chunks: Chunks, progress: Progress | None = None) -> LikelihoodResult:
+    """The perplexity of a text.
 
-    ``tokens`` were run, ``scored`` of them predicted; ``per_chunk`` are mean negative log-likelihoods. After an
-    interrupt the result is that of the chunks that are complete; without any, the KeyboardInterrupt goes on.
+    After an interrupt the result is that of the chunks that are complete; without any, the KeyboardInterrupt goes on.
     """
     scores = ModelScores(session.network, chunks)
     session.network.load()

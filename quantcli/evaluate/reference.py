@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy
 
 from quantcli.evaluate.scoring import Block, ModelScores
+from quantcli.report.results import Reference
 from quantcli.runner.operations import Operations
 from quantcli.runner.session import Session
 from quantcli.runner.text import Chunks
@@ -60,7 +61,7 @@ class Source(Protocol):
 
     def block(self, block: Block) -> Distribution: ...
 
-    def describe(self) -> dict[str, Any]: ...
+    def describe(self) -> Reference: ...
 
 
 class ModelSource:
@@ -76,5 +77,5 @@ class ModelSource:
     def block(self, block: Block) -> Full:
         return Full(self.scores.block(block))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Reference:
         return self.session.describe()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy
 
@@ -21,6 +20,7 @@ from quantcli.evaluate.reference import Distribution, Full
 from quantcli.evaluate.scoring import Block
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.output import writer
+from quantcli.report.results import RecordedReference, RunnerModel
 from quantcli.runner.operations import Operations
 from quantcli.runner.text import Chunks
 from quantcli.sources.files import SourceFile
@@ -73,7 +73,7 @@ def summarise(distribution: Full, targets: numpy.ndarray, top: int) -> Top:
 class Recorder:
     """Writes the record while a comparison runs; `add` takes the blocks in order."""
 
-    def __init__(self, path: Path, chunks: Chunks, vocabulary: int, described: dict[str, Any], top: int = TOP) -> None:
+    def __init__(self, path: Path, chunks: Chunks, vocabulary: int, described: RunnerModel, top: int = TOP) -> None:
         self.chunks, self.top = chunks, min(top, vocabulary)
         scored, count = chunks.scored, len(chunks)
         self.places = full_positions(chunks, self.top, vocabulary)
@@ -92,7 +92,7 @@ class Recorder:
             "reference.vocabulary": u32(vocabulary),
             "reference.has_bos": boolean(chunks.bos is not None),
             "reference.bos": u32(chunks.bos or 0),
-            "reference.activations": string(described.get("activations", "")),
+            "reference.activations": string(described["activations"]),
         }
         tensors = [(name, *row, offset) for name, row, offset in zip(names, rows, offsets, strict=True)]
         header = container.encode_header(metadata, tensors)
@@ -198,7 +198,7 @@ class Record:
         rows = self._array(chunk, "full", (len(places), self.vocabulary))
         return {place: Full(row[None]) for place, row in zip(places, rows, strict=True)}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RecordedReference:
         def text(key: str) -> str:
             value = self.header.metadata.get(key)
             return value.data if value is not None and isinstance(value.data, str) else ""

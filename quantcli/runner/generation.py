@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy
 
 from quantcli.errors import ContextTooLong, UsageError
+from quantcli.report.results import GenerationResult
 from quantcli.runner.replay import Stepper
 from quantcli.runner.sampling import Sampler, Sampling
 from quantcli.runner.session import Session
@@ -27,7 +27,7 @@ class Generation:
     seconds: float = 0.0
     stopped: str = "length"  # or "end" (the model ended its answer), "context" (no room left)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> GenerationResult:
         """Ids, counts and speeds for a result."""
         later = max(len(self.tokens) - 1, 0)  # the first one comes from the prompt's logits
         return {

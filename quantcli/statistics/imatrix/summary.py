@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from math import log2, sqrt
-from typing import Any
 
 import numpy
 
+from quantcli.report.results import EntryResult
 from quantcli.statistics.imatrix.importance import Importance
 
 ACTIVE = 1e-5  # a mean square above this counts as active
 _LAYER = re.compile(r"blk\.(\d+)\.(.*)", re.DOTALL)
 
 
-def statistics(importance: Importance) -> list[dict[str, Any]]:
+def statistics(importance: Importance) -> list[EntryResult]:
     """One row per entry, in the file's order, over all values (sum / count) of all its matrices.
 
     ``deviation``: standard deviation; ``active``: share above 1e-5; ``entropy`` in bits of the values as a
@@ -24,7 +24,7 @@ def statistics(importance: Importance) -> list[dict[str, Any]]:
     return [_row(importance, name) for name in importance.entries]
 
 
-def _row(importance: Importance, name: str) -> dict[str, Any]:
+def _row(importance: Importance, name: str) -> EntryResult:
     values = importance.entries[name].astype(numpy.float64).reshape(-1)
     counts = importance.counts[name]
     total, mean = float(values.sum()), float(values.mean())
