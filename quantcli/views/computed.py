@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy
@@ -11,21 +12,39 @@ from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.views.reader import Reader, cut_columns, decode
 
 
-class Decoded(Reader):
-    """The values of ``source`` as float32, whatever they are stored as."""
+class Computed(Reader):
+    """Rows of float32 that are in no file so: a subclass gives ``values``. What formats that have to be decoded are."""
 
     raw = False
+    stored = BY_NAME["F32"]
+
+    @abstractmethod
+    def values(self, index: NDArray[numpy.intp]) -> NDArray[numpy.float32]:
+        """The rows ``index``, float32 [len(index), columns], C-contiguous."""
+
+    def gather(self, index: NDArray[numpy.intp], columns: slice | None = None) -> NDArray[numpy.uint8]:
+        return cut_columns(self.values(index).view(numpy.uint8), self.stored, columns)
+
+    def read_rows(self, start: int, stop: int, out: NDArray[numpy.float32] | None = None) -> NDArray[numpy.float32]:
+        values = self.values(numpy.arange(start, stop))
+        if out is None:
+            return values
+        out[:] = values
+        return out
+
+
+class Decoded(Computed):
+    """The values of ``source`` as float32, whatever they are stored as."""
 
     def __init__(self, source: Reader) -> None:
         self._source = source
-        self.rows, self.columns, self.stored = source.rows, source.columns, BY_NAME["F32"]
+        self.rows, self.columns = source.rows, source.columns
+
+    def values(self, index: NDArray[numpy.intp]) -> NDArray[numpy.float32]:
+        return decode(self._source.stored, self._source.gather(index), self.columns, None)
 
     def read_rows(self, start: int, stop: int, out: NDArray[numpy.float32] | None = None) -> NDArray[numpy.float32]:
         return self._source.read_rows(start, stop, out)
-
-    def gather(self, index: NDArray[numpy.intp], columns: slice | None = None) -> NDArray[numpy.uint8]:
-        values = decode(self._source.stored, self._source.gather(index), self.columns, None)
-        return cut_columns(values.view(numpy.uint8), self.stored, columns)
 
 
 class Mapped(Reader):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -16,6 +17,9 @@ from quantcli.errors import BadConfig, MalformedFile, MissingTensors, QuantcliEr
 from quantcli.ggml import kernels, tensor_types
 from quantcli.sources.checkpoint import Checkpoint
 from quantcli.sources.packed import unpack
+from quantcli.sources.packed.group import Format, Group, Settings
+from quantcli.sources.tensor import LogicalTensor
+from quantcli.views import Computed, Reader, Stacked, Strided, transpose
 
 MXFP4 = tensor_types.BY_NAME["MXFP4"]
 NAME = "model.layers.0.mlp.experts.down_proj"
@@ -71,8 +75,6 @@ def test_values_are_those_of_numpy(tmp_path: Path) -> None:
 
 def test_turned_back_the_blocks_come_through(tmp_path: Path) -> None:
     """Values 2b and 2b + 1 of source byte b end up in the nibbles that GGUF's block order wants, in any row order."""
-    from quantcli.views import Strided, transpose
-
     tensors = packed()
     codes = tensors[f"{NAME}_blocks"]
     nibbles = numpy.stack([codes & 15, codes >> 4], axis=-1).reshape(18, 2, 32)
@@ -102,6 +104,57 @@ def test_gpt_oss_has_the_recorded_bytes(shared: Path) -> None:
             assert tensor.raw and tensor.stored is MXFP4
             digest = hashlib.sha256(tensor.reader.read_raw(0, tensor.rows)).hexdigest()
             assert digest == expected[tensor.name]["sha256"], tensor.name
+
+
+class Scaled(Computed):
+    """A format as later ones will be: bytes, decoded with one scale a row."""
+
+    def __init__(self, codes: Reader, scales: Reader) -> None:
+        self.codes, self.scales = codes, scales
+        self.rows, self.columns = codes.rows, codes.columns
+
+    def values(self, index: numpy.ndarray) -> numpy.ndarray:
+        return self.codes.gather(index) * self.scales.read_rows(0, 1).T[index]
+
+
+def test_a_format_that_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two formats of a method; only the scales mark a group; a part that may be missing is taken along."""
+
+    def logical(settings: Settings, group: Group) -> Iterator[LogicalTensor]:
+        codes = group.parts[".weight"]
+        yield LogicalTensor(
+            f"{group.name}.weight", codes.shape, Scaled(codes.reader(), group.parts[".weight_scale"].reader()), codes
+        )
+
+    parts = (".weight", ".weight_scale", ".input_scale")
+    made = Format(
+        "toy", parts, parts[1:2], lambda settings, _: settings.get("bits") == 8, logical, frozenset(parts[2:])
+    )
+    other = Format("toy", ("_x",), ("_x",), lambda settings, _: settings.get("bits") == 4, logical)
+    monkeypatch.setattr(unpack, "FORMATS", (other, made))
+    codes = numpy.arange(24, dtype=numpy.uint8).reshape(6, 4)
+    scales = numpy.arange(1, 7, dtype=numpy.float32)
+    plain = numpy.ones((2, 4), numpy.float16)
+    tensors = {
+        "a.weight": codes,
+        "a.weight_scale": scales,
+        "b.weight": plain,
+        "c.weight": codes,
+        "c.input_scale": plain,
+    }
+    tensors |= {"c.weight_scale": scales}
+    with folder(tmp_path, tensors, {"quant_method": "toy", "bits": 8}) as checkpoint:
+        found = {tensor.name: tensor for tensor in checkpoint.logical_tensors}
+        assert list(found) == ["a.weight", "b.weight", "c.weight"]
+        assert [tensor.dtype for tensor in found.values()] == ["F32", "F16", "F32"]
+        view = found["a.weight"].reader()
+        wanted = codes * scales[:, None]
+        assert not view.raw and numpy.array_equal(view.read_rows(1, 5), wanted[1:5])
+        assert numpy.array_equal(Strided(view, (2, 3), (1, 2)).read_rows(0, 6), wanted[[0, 2, 4, 1, 3, 5]])
+        assert numpy.array_equal(transpose(view).read_rows(1, 3), wanted.T[1:3])
+        assert numpy.array_equal(Stacked([view, view]).read_rows(5, 7), wanted[[5, 0]])
+    with folder(tmp_path, tensors, {"quant_method": "toy", "bits": 3}) as checkpoint, pytest.raises(UnsupportedFile):
+        checkpoint.check_packing()
 
 
 # ---- what does not fit

@@ -21,8 +21,8 @@ What ``logical`` gives is a `tensor.LogicalTensor` around a view (`views.Reader`
 - A format that is also a tensor type (MXFP4, NVFP4) gives a view whose ``stored`` is this type and whose ``gather``
   moves bits only: such rows are copied into the output without being decoded. Row permutations of families work on it
   as on any other. Scales that stay apart in GGUF are tensors of their own, the second of the group.
-- Every other format decodes to float32 in ``read_rows`` (one rounding, in the order that the format's authors
-  define) and says so with ``stored`` F32. It reads only the parts of codes and scales that its rows need.
+- Every other format gives a `views.Computed`: ``values(index)`` are any rows as float32 (one rounding, in the order
+  that the format's authors define), made from those parts of codes and scales alone that these rows need.
 - Where the unpacked tensor is the transpose of what is packed, ``views.transpose`` goes around the view. A
   family that turns it back meets the packed rows again, undecoded.
 """
