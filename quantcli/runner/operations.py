@@ -104,7 +104,7 @@ class Operations:
     # ---- attention
 
     def store(self, x: Floats, tensor_type: TensorType, out: Bytes) -> None:
-        """``x`` [sequences, positions, heads, width] as rows of a type: ``out`` [sequences, heads, positions, _]."""
+        """Rows of a type: ``x`` [sequences, positions, heads, width], ``out`` [sequences, heads, positions, bytes]."""
         raw = kernels.encode(tensor_type.id, numpy.ascontiguousarray(x).reshape(-1, x.shape[-1]))
         out[...] = raw.reshape(*x.shape[:3], -1).transpose(0, 2, 1, 3)
 

@@ -131,7 +131,7 @@ class Recording:
 
     @contextmanager
     def of(self, x: Floats, position: int) -> Iterator[Floats]:
-        """Record what is done inside the ``with`` to its value: ``x``, embeddings of a token at ``position``."""
+        """Record the steps inside the ``with``, done with its value: ``x``, embeddings of the token at ``position``."""
         self.position, self.start = position, x.copy()
         self._keep([self.start])
         with self.pool.noting(self):
