@@ -1,4 +1,4 @@
-"""A path -> `Model`, whatever lies there.
+"""A path -> the models in it, whatever lies there.
 
 A checkpoint folder goes through its family; a GGUF file is taken as it is.
 """
@@ -6,54 +6,82 @@ A checkpoint folder goes through its family; a GGUF file is taken as it is.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from quantcli import container, families
 from quantcli.errors import MissingFile, PickleCheckpoint, UnsupportedFile, UsageError
-
-if TYPE_CHECKING:
-    from quantcli.model import Model
+from quantcli.model import Model
+from quantcli.sources.checkpoint import Checkpoint
+from quantcli.sources.gguf import open_gguf
 
 _CHECKPOINT_SUFFIXES = (".safetensors", ".json", ".model", ".jinja")
 _PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
 
 
-def open_model(
+@dataclass(slots=True)
+class Models:
+    """What lies at one path. ``text`` is the language model, the only kind so far."""
+
+    text: Model
+
+    @property
+    def every(self) -> list[Model]:
+        """All models, the language model first."""
+        return [self.text]
+
+    def close(self) -> None:
+        """Close the sources' files."""
+        for model in self.every:
+            model.close()
+
+    def __enter__(self) -> Models:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+
+def open_models(
     path: str | os.PathLike[str],
     *,
     architecture: str | None = None,
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
-) -> Model:
+) -> Models:
     """Open the checkpoint folder or GGUF file ``path``: headers, configuration and vocabulary, not the weights.
 
     The three options say what a checkpoint does not, and so make no sense for a GGUF (UsageError). Raises MissingFile,
-    UnsupportedFile, MalformedFile and whatever families and vocabularies raise. Close the model when done.
+    UnsupportedFile, MalformedFile and whatever families and vocabularies raise. Close the models when done.
     """
     if os.path.isdir(path):
-        from quantcli import families
-        from quantcli.sources.checkpoint import Checkpoint
-
-        checkpoint = Checkpoint(path)
-        try:
-            model = families.load_checkpoint(
-                checkpoint, architecture=architecture, pre_tokenizer=pre_tokenizer, chat_template=chat_template
-            )
-        except BaseException:
-            checkpoint.close()
-            raise
-        model.handles = [checkpoint]
-        return model
+        return Models(_open_checkpoint(path, architecture, pre_tokenizer, chat_template))
     _explain_other_files(path)
     given = [name for name, value in (("--architecture", architecture), ("--pre-tokenizer", pre_tokenizer)) if value]
     if given:
         raise UsageError(f"{given[0]} is for checkpoints: a GGUF file says that itself", where=os.fspath(path))
-    from quantcli.sources.gguf import open_gguf
-
     model = open_gguf(path)
     if chat_template is not None:
-        from quantcli import container
-
         model.metadata["tokenizer.chat_template"] = container.string(chat_template)
+    return Models(model)
+
+
+def open_model(path: str | os.PathLike[str]) -> Model:
+    """The language model at ``path``; see `open_models`."""
+    return open_models(path).text
+
+
+def _open_checkpoint(
+    path: str | os.PathLike[str], architecture: str | None, pre_tokenizer: str | None, chat_template: str | None
+) -> Model:
+    checkpoint = Checkpoint(path)
+    try:
+        model = families.load_checkpoint(
+            checkpoint, architecture=architecture, pre_tokenizer=pre_tokenizer, chat_template=chat_template
+        )
+    except BaseException:
+        checkpoint.close()
+        raise
+    model.handles = [checkpoint]
     return model
 
 

@@ -26,6 +26,7 @@ import objectives  # noqa: E402
 from bench_quality import linear_tensors  # noqa: E402
 from bench_searches import TEXTS, divergences, imatrix_path, quantize, with_blocks_of, write_page  # noqa: E402
 
+from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.ggml import kernels  # noqa: E402
 
@@ -117,7 +118,7 @@ def main() -> None:
     print("\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory(prefix="quantcli-objectives-") as folder:
         base = Path(folder) / "base.gguf"
-        convert.convert(convert.Request(source=given.shared / "models" / "mid", types=("BF16",), output=base))
+        convert.run(convert_request(source=given.shared / "models" / "mid", types=("BF16",), output=base))
         for name in given.types:
             for line in lines_of(name, base, given, tensors):
                 lines.append(line)

@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import kernel_report as report  # noqa: E402
 
+from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.ggml import kernels, tensor_types  # noqa: E402
 from quantcli.runner.operations import ACTIVATIONS  # noqa: E402
@@ -227,7 +228,7 @@ def build(folder: Path) -> list[Path]:
         made = [folder / f"{source.name}-{name}.gguf" for name in FILE_TYPES]
         missing = tuple(name for name, path in zip(FILE_TYPES, made, strict=True) if not path.exists())
         if missing:
-            convert.convert(convert.Request(source=source, types=missing, imatrix=matrix, output=folder))
+            convert.run(convert_request(source=source, types=missing, imatrix=matrix, output=folder))
         files += made
     return files
 

@@ -32,6 +32,7 @@ from bench_kernels import find_ggml  # noqa: E402
 from bench_quality import linear_tensors, reference  # noqa: E402
 
 from quantcli import container
+from quantcli.cli.parse import convert_request
 from quantcli.commands import (
     compare,  # noqa: E402
     convert,
@@ -54,8 +55,8 @@ MARKERS = ("<!-- measured -->", "<!-- /measured -->")
 def quantize(shared: Path, folder: Path, name: str, search: str) -> Path:
     """All matrices of the blocks in one type, the rest in Q8_0."""
     path = folder / f"{name}-{search}.gguf"
-    convert.convert(
-        convert.Request(
+    convert.run(
+        convert_request(
             source=shared / "models" / "mid",
             types=("Q8_0",),
             output=path,
@@ -98,7 +99,7 @@ def make_files(shared: Path, folder: Path, name: str, tensors: list, ggml: Path 
 def divergences(base: Path, models: list[Path], given: argparse.Namespace) -> dict[tuple[str, str], dict]:
     """(file, text) -> what `quantcli compare` reports."""
     job = compare.prepare(
-        compare.Request(
+        compare.CompareRequest(
             reference=base,
             models=models,
             chunks=given.chunks,
@@ -266,7 +267,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="quantcli-searches-") as scratch:
             folder = Path(scratch)
             base = folder / "base.gguf"
-            convert.convert(convert.Request(source=given.shared / "models" / "mid", types=("BF16",), output=base))
+            convert.run(convert_request(source=given.shared / "models" / "mid", types=("BF16",), output=base))
             files = {
                 name: make_files(given.shared, folder, name, tensors, ggml) for name in types[first : first + TOGETHER]
             }

@@ -21,6 +21,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from quantcli.cli.parse import convert_request
 from quantcli.commands import compare, convert
 from quantcli.report.terminal import Reporter
 from quantcli.runner.session import RunOptions
@@ -55,13 +56,12 @@ def quantize(given: argparse.Namespace, types: list[str], folder: Path, reporter
     """Write base.gguf (BF16) and a file of every type."""
     source = given.checkpoint or given.folder / "models" / "mid"
     matrix = Path(given.imatrix) if given.imatrix else given.folder / "golden" / "mid-imatrix.gguf"
-    wanted = convert.Request(source=source, types=("BF16",), output=folder / "base.gguf", imatrix=matrix)
-    matrix = convert.calibrated(wanted, reporter.steps).imatrix
-    convert.convert(replace(wanted, imatrix=None))
+    wanted = convert_request(source=source, types=("BF16",), output=folder / "base.gguf", imatrix=matrix)
+    matrix = convert.calibrated(wanted, reporter).imatrix
+    convert.run(replace(wanted, imatrix=None, collect=False))
     for name in types:
-        convert.convert(
-            replace(wanted, types=(name,), search=given.search, output=folder / f"{name}.gguf", imatrix=matrix)
-        )
+        output = folder / f"{name}.gguf"
+        convert.run(convert_request(source=source, types=(name,), search=given.search, output=output, imatrix=matrix))
 
 
 def run(given: argparse.Namespace, peer: dict, types: list[str], folder: Path) -> int:
@@ -69,7 +69,7 @@ def run(given: argparse.Namespace, peer: dict, types: list[str], folder: Path) -
     quantize(given, types, folder, reporter)
     # The peer's base logits come from BF16 activations: "q8" is that beside BF16 weights.
     job = compare.prepare(
-        compare.Request(
+        compare.CompareRequest(
             reference=folder / "base.gguf",
             models=[folder / f"{name}.gguf" for name in types],
             chunks=given.chunks,
@@ -79,7 +79,7 @@ def run(given: argparse.Namespace, peer: dict, types: list[str], folder: Path) -
         )
     )
     try:
-        result = compare.execute(job, reporter.steps)
+        result = compare.execute(job, reporter)
     finally:
         job.close()
     names = {file: text for text, file in TEXTS.items()}

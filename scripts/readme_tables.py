@@ -22,7 +22,7 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 def recipes() -> str:
     """A Markdown table of every recipe."""
     rows = ["| recipe | bpw | imatrix | for |", "|---|---|---|---|"]
-    for row in formats.formats_overview()["recipes"]:
+    for row in formats.overview()["recipes"]:
         bpw = "-" if row["bpw"] is None else f"{row['bpw']:.2f}"
         rows.append(f"| {row['name']} | {bpw} | {row['importance']} | {row['purpose']} |")
     return "\n" + "\n".join(rows) + "\n"

@@ -28,10 +28,11 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The bundled checkpoint as GGUF files, by type."""
+    from quantcli.cli.parse import convert_request
     from quantcli.commands import convert
 
     folder, types = tmp_path_factory.mktemp("tiny"), ("BF16", "Q8_0", "Q4_K_M", "Q2_K")
-    convert.convert(convert.Request(source=ROOT / "examples" / "tiny", types=types, output=folder))
+    convert.run(convert_request(source=ROOT / "examples" / "tiny", types=types, output=folder))
     return {name: folder / f"tiny-{name}.gguf" for name in types}
 
 

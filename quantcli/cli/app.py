@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -62,7 +63,7 @@ def options(
     """Options of the program itself."""
 
 
-def _terminate(signum, _frame) -> None:
+def _terminate(signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(signum).name)
 
 
@@ -75,7 +76,8 @@ def _standard_streams() -> None:
             if descriptor != number:
                 os.dup2(descriptor, number)
                 os.close(descriptor)
-            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
+            opened = open(number, "w" if number else "r", encoding="utf-8", closefd=False)  # noqa: SIM115 - stays open
+            setattr(sys, name, opened)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -97,6 +99,6 @@ def run() -> None:
         # The reader of our output went away (`| head`): that is its business, not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except BaseException as error:  # noqa: BLE001 - the one place where everything ends
-        sys.exit(frame.finish(error))
+    except BaseException as error:  # the one place where everything ends
+        sys.exit(frame.fail(error))
     sys.exit(status if isinstance(status, int) else 0)

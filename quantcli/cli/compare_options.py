@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from quantcli import __version__
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
-from quantcli.cli.running import (
-    Activations,
-    ChunkLimit,
-    Context,
-    Exact,
-    KvType,
-    ParseSpecial,
-    Threads,
-    finish,
-    use_threads,
-)
-from quantcli.report.terminal import Reporter
+from quantcli.cli.running import Activations, ChunkLimit, Context, Exact, KvType, ParseSpecial, Threads, use_threads
 
 NAME = "compare"
 Option = typer.Option
@@ -33,7 +21,8 @@ def run(
         typer.Argument(
             metavar="REFERENCE",
             help=(
-                "A GGUF file or checkpoint folder; or recorded predictions: llama.cpp's base logits, a --reference-cache."
+                "A GGUF file or checkpoint folder; or recorded predictions: llama.cpp's base logits, "
+                "a --reference-cache."
             ),
         ),
     ],
@@ -77,7 +66,7 @@ def run(
     from quantcli.commands import compare
     from quantcli.runner.session import RunOptions
 
-    request = compare.Request(
+    request = compare.CompareRequest(
         reference=reference,
         models=models,
         texts=tuple(file or ()),
@@ -88,79 +77,7 @@ def run(
         reference_activations=reference_activations,
         record=reference_cache,
         top=top,
+        html=html,
+        svg=svg,
     )
-    job = compare.prepare(request)
-    try:
-        for text in job.warnings:
-            reporter.warning(text)
-        result = compare.execute(job, lambda name, total: reporter.steps(f"compare on {name}", total))
-    finally:
-        job.close()
-    _show(reporter, result)
-    _draw(reporter, result, html, svg)
-    finish(reporter, result)
-
-
-def _draw(reporter: Reporter, result: dict[str, Any], html: Path | None, svg: Path | None) -> None:
-    if html is None and svg is None:
-        return
-    from quantcli.output.writer import write_text
-    from quantcli.report.html import render
-    from quantcli.report.picture import standalone
-
-    for path, make in ((html, lambda: render(result, __version__)), (svg, lambda: standalone(result))):
-        if path is not None:
-            write_text(path, make())
-            reporter.note(f"written: {path}")
-
-
-def _show(reporter: Reporter, result: dict[str, Any]) -> None:
-    columns = (
-        "model",
-        "text",
-        "MB",
-        "bpw",
-        "act",
-        "KLD",
-        "same top %",
-        "RMS dp %",
-        "PPL ratio",
-        "median",
-        "90 %",
-        "95 %",
-        "99 %",
-        "99.9 %",
-        "max",
-        "KLD - first",
-    )
-    rows = []
-    for e in result["models"]:
-        kld, ppl = e["kld"], e["ppl"]
-        paired = e["difference"]["kld"] if "difference" in e else None
-        rows.append(
-            (
-                e["name"],
-                e["text"],
-                f"{e['bytes'] / 1e6:.1f}",
-                f"{e['bpw']:.2f}",
-                e["activations"],
-                f"{kld['mean']:.6f} +- {kld['se']:.6f}",
-                f"{e['same_top']:.2f}",
-                f"{e['rms_dp']:.3f}",
-                f"{ppl['ratio']:.5f} +- {ppl['ratio_se']:.5f}",
-                *(f"{kld[key]:.4f}" for key in ("median", "p90", "p95", "p99", "p999", "max")),
-                f"{paired['mean']:+.6f} +- {paired['se']:.6f}" if paired else "-",
-            )
-        )
-    reporter.table(columns, rows, right=range(2, len(columns)))
-    reporter.note(
-        f"act: rounding of activations; that of the reference: {result['reference'].get('activations', 'as recorded')}"
-    )
-    for e in result["models"]:
-        if "record_error" in e:
-            found = e["record_error"]
-            missed = f"{100 * found['relative']:.2g} %"
-            reporter.note(
-                f"{e['name']}, {e['text']}: the record misses {missed} of the divergence "
-                f"(measured at {found['positions']} positions)"
-            )
+    frame.finish(compare.run(request, reporter))

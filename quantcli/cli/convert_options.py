@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 from typer import Argument, Option
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
-from quantcli.report.terminal import Reporter, duration, size
 
 NAME = "convert"
-FALLBACKS_SHOWN = 8
 
 
 def run(
@@ -75,8 +73,8 @@ def run(
         Option(
             metavar="NAME",
             help=(
-                "Scale search: `best`, or `ggml` for the bytes that llama.cpp's tools write (IQ1 to IQ3: only its error weights). "
-                "Default: the best there is."
+                "Scale search: `best`, or `ggml` for the bytes that llama.cpp's tools write (IQ1 to IQ3: only its "
+                "error weights). Default: the best there is."
             ),
         ),
     ] = None,
@@ -127,17 +125,17 @@ def run(
 ) -> None:
     """Convert a checkpoint or GGUF file to quantized GGUF files, in one pass."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
+    from quantcli.cli import parse
     from quantcli.commands import convert
 
-    request = convert.Request(
+    request = parse.convert_request(
         source=source,
-        types=tuple(types),
-        output=None if output is None else Path(output),
+        types=types,
+        output=output,
         imatrix=imatrix,
-        into_folder=output is not None and output.endswith("/"),
-        include_weights=tuple(include_weights or ()),
-        exclude_weights=tuple(exclude_weights or ()),
-        tensor_types=tuple(tensor_type or ()),
+        include_weights=include_weights or (),
+        exclude_weights=exclude_weights or (),
+        tensor_types=tensor_type or (),
         tensor_type_file=tensor_type_file,
         output_tensor_type=output_tensor_type,
         token_embedding_type=token_embedding_type,
@@ -151,73 +149,11 @@ def run(
         force=force,
         split_max_size=split_max_size,
         keep_split=keep_split,
-        metadata=tuple(metadata or ()),
+        metadata=metadata or (),
         chat_template=chat_template,
         allow_no_imatrix=allow_no_imatrix,
         architecture=architecture,
         pre_tokenizer=pre_tokenizer,
         checksums=checksums,
     )
-    result = _run(reporter, convert, request)
-    reporter.object(result)
-    if not as_json:
-        (_show_plan if dry_run else _show_files)(reporter, result)
-
-
-def _run(reporter: Reporter, convert, request) -> dict[str, Any]:
-    collected = convert.calibrated(request, lambda name, total: reporter.steps(f"imatrix {name}", total))
-    if collected.imatrix != request.imatrix:
-        reporter.note(f"note: the importance matrix is kept as {collected.imatrix}")
-    job = convert.prepare(collected)
-    for text in job.notes:
-        reporter.note(f"note: {text}")
-    for text in job.warnings:
-        reporter.warning(text)
-    if request.dry_run:
-        return convert.describe(job)
-    with reporter.progress(f"convert {job.model.name}", job.total_bytes) as advance:
-        return convert.execute(job, progress=advance)
-
-
-def _show_plan(reporter: Reporter, result: dict[str, Any]) -> None:
-    for output in result["outputs"]:
-        reporter.table(
-            ("tensor", "shape", "type", "bytes"),
-            [(t["name"], " x ".join(map(str, t["shape"])), t["type"], f"{t['bytes']:,}") for t in output["tensors"]],
-            title=f"{output['path']} ({output['type']})",
-            right=(3,),
-        )
-        reporter.line("")
-    _show_files(reporter, result)
-
-
-def _show_files(reporter: Reporter, result: dict[str, Any]) -> None:
-    from quantcli.commands.inspect import summary
-
-    rows = []
-    for output in result["outputs"]:
-        mix = ", ".join(f"{t['tensors']} {t['type']}" for t in summary(output["tensors"])["types"])
-        rows.append((output["path"], output["type"], f"{output['bytes']:,}", f"{output['bpw']:.3f}", mix))
-    reporter.table(("file", "type", "bytes", "bpw", "tensors"), rows, right=(2, 3))
-    for output in result["outputs"]:
-        _show_fallbacks(reporter, output)
-    if result.get("weights_per_second"):
-        speed = result["weights_per_second"] / 1e6
-        reporter.note(
-            f"done in {duration(result['seconds'])}: read {size(result['source']['bytes'])}, {speed:.1f} M weights/s"
-        )
-
-
-def _show_fallbacks(reporter: Reporter, output: dict[str, Any]) -> None:
-    """Never silent: a file that is not what its recipe says."""
-    groups: dict[tuple[str, str], int] = {}
-    for entry in output["fallback_tensors"]:
-        key = entry["wanted"], entry["type"]
-        groups[key] = groups.get(key, 0) + 1
-    if groups:
-        text = ", ".join(f"{count} {wanted} -> {got}" for (wanted, got), count in groups.items())
-        count = sum(groups.values())
-        reporter.warning(
-            f"{output['type']}: {count} of {len(output['tensors'])} tensors have rows that their type's block "
-            f"does not divide and fall back: {text}"
-        )
+    frame.finish(convert.run(request, reporter))

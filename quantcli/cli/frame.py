@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
+from contextlib import suppress
 
 from quantcli.errors import Interrupted, MissingFile, OutputFailed, QuantcliError, UsageError
 from quantcli.report.terminal import Reporter
@@ -21,30 +23,42 @@ class Frame:
         self.reporter = Reporter(quiet=quiet or as_json, as_json=as_json)
         return self.reporter
 
-    def finish(self, error: BaseException) -> int:
+    def finish(self, result: Mapping[str, object], kept: str = "the figures are those of the complete chunks") -> None:
+        """Called last by every command: print the object of --json; an interrupted command ends with its exit code."""
+        self.reporter.result(result)
+        if result.get("interrupted"):
+            self.reporter.warning(f"interrupted: {kept}")
+            raise SystemExit(Interrupted.exit_status)
+
+    def fail(self, error: BaseException) -> int:
         """Print ``error`` the way a user should see it; returns the exit code."""
         if isinstance(error, SystemExit):
             return error.code if isinstance(error.code, int) else 1
         if self.debug:
             traceback.print_exception(error)
         if type(error).__name__ == "NoArgsIsHelpError":  # the bare program name
-            self.reporter.note(error.format_message())
+            self.reporter.note(_usage_text(error) or "")
             return UsageError.exit_status
         known = _translate(error)
-        try:
+        with suppress(OSError):  # stdout is full or gone: the exit code still tells
             self.reporter.error(known)
-        except OSError:  # stdout is full or gone: the exit code still tells
-            pass
         return known.exit_status
+
+
+def _usage_text(error: BaseException) -> str | None:
+    """What an error of Typer says. Typer carries its own copy of click in newer versions: look, don't import."""
+    describe = getattr(error, "format_message", None)
+    return None if describe is None else str(describe())
 
 
 def _translate(error: BaseException) -> QuantcliError:
     if isinstance(error, QuantcliError):
         return error
-    if hasattr(error, "format_message"):  # Typer carries its own copy of click in newer versions: look, don't import
+    text = _usage_text(error)
+    if text is not None:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "quantcli"
-        return UsageError(error.format_message(), hint=f"`{where} --help` shows the options")
+        return UsageError(text, hint=f"`{where} --help` shows the options")
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return Interrupted("interrupted; nothing was left under a final name")
     if isinstance(error, MemoryError):

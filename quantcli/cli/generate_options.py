@@ -9,7 +9,7 @@ import typer
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
-from quantcli.cli.running import Activations, Exact, KvType, Threads, finish, use_threads
+from quantcli.cli.running import Activations, Exact, KvType, Threads, use_threads
 
 NAME = "generate"
 Option = typer.Option
@@ -46,48 +46,18 @@ def run(
     """Continue a text, or answer a question."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     use_threads(threads)
-    from quantcli.errors import UsageError
-    from quantcli.runner import chat as templates
-    from quantcli.runner import generation
+    from quantcli.commands import generate
     from quantcli.runner.sampling import Sampling
-    from quantcli.runner.session import RunOptions, open_session
+    from quantcli.runner.session import RunOptions
 
-    if system is not None and not chat:
-        raise UsageError("--system is for --chat")
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
-    options = RunOptions(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx)
-    with open_session(model, options) as session:
-        if chat:
-            messages = [{"role": "system", "content": system}] if system is not None else []
-            text = templates.render(session.tokenizer, [*messages, {"role": "user", "content": prompt}])
-            ids = templates.encode(session.tokenizer, text)
-        else:
-            ids = generation.prompt_ids(session, prompt)
-        if ctx is None:
-            session.network.require(min(session.network.settings.context, len(ids) + count))
-        made = generation.Generation(ids)
-        tokens = generation.generate(session, made, count, sampling, ignore_end=ignore_eos)
-        shown, interrupted = [], False
-        if not as_json and not chat:
-            reporter.text(prompt)
-        try:
-            for piece in session.tokenizer.stream(tokens):
-                shown.append(piece)
-                reporter.text(piece)
-        except KeyboardInterrupt:
-            interrupted = True
-        reporter.text("\n")
-        result = {
-            "schema": 1,
-            "model": session.describe(),
-            "prompt": prompt,
-            "text": "".join(shown),
-            **made.summary(),
-            "interrupted": interrupted,
-        }
-    reporter.note(
-        f"prompt {result['prompt_tokens']} tokens, {result['prompt_tokens_per_second']:.1f} tokens/s; "
-        f"generated {len(result['tokens'])}, {result['tokens_per_second']:.1f} tokens/s; "
-        f"ended by {result['stopped']}"
+    request = generate.GenerateRequest(
+        model=model,
+        prompt=prompt,
+        count=count,
+        chat=chat,
+        system=system,
+        sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed),
+        ignore_end=ignore_eos,
+        options=RunOptions(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
     )
-    finish(reporter, result, "the text ends here")
+    frame.finish(generate.run(request, reporter), "the text ends here")

@@ -9,7 +9,7 @@ import typer
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
-from quantcli.cli.running import Activations, ChunkLimit, Context, Exact, ParseSpecial, Threads, finish, use_threads
+from quantcli.cli.running import Activations, ChunkLimit, Context, Exact, ParseSpecial, Threads, use_threads
 
 NAME = "imatrix"
 Option = typer.Option
@@ -62,10 +62,11 @@ def run(
     """Collect an importance matrix from a text."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     use_threads(threads)
-    from quantcli.commands import imatrix
+    from quantcli.commands.imatrix import ImatrixRequest
+    from quantcli.commands.imatrix import run as collect
     from quantcli.runner.session import RunOptions
 
-    request = imatrix.Request(
+    request = ImatrixRequest(
         model=model,
         text=file,
         output=output,
@@ -81,11 +82,4 @@ def run(
         force=force,
         options=RunOptions(activations=activations or "float", exact=exact, threads=threads, length=ctx),
     )
-    result = imatrix.run(request, lambda name, total: reporter.steps(f"imatrix {name}", total))
-    for text in result["warnings"]:
-        reporter.warning(text)
-    reporter.line(
-        f"{result['output']}: {result['entries']} entries, {result['chunks']} chunks of "
-        f"{result['chunk_size']} tokens, from {', '.join(result['datasets'])}"
-    )
-    finish(reporter, result, "the file holds the complete chunks; --resume continues")
+    frame.finish(collect(request, reporter), "the file holds the complete chunks; --resume continues")

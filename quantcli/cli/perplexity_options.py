@@ -9,17 +9,7 @@ import typer
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
-from quantcli.cli.running import (
-    Activations,
-    ChunkLimit,
-    Context,
-    Exact,
-    KvType,
-    ParseSpecial,
-    Threads,
-    finish,
-    use_threads,
-)
+from quantcli.cli.running import Activations, ChunkLimit, Context, Exact, KvType, ParseSpecial, Threads, use_threads
 
 NAME = "perplexity"
 
@@ -41,20 +31,15 @@ def run(
     """Measure the perplexity of a text, as llama.cpp defines it."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     use_threads(threads)
-    from quantcli.evaluate import likelihood
-    from quantcli.runner.session import RunOptions, open_session
-    from quantcli.runner.text import chunks_of
+    from quantcli.commands import perplexity
+    from quantcli.runner.session import RunOptions
 
-    options = RunOptions(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx)
-    with open_session(model, options) as session:
-        cut = chunks_of(session.tokenizer, file, ctx, chunks=chunks, parse_special=parse_special)
-        with reporter.steps(f"perplexity {session.name}", len(cut)) as advance:
-            measured = likelihood.measure(session, cut, advance)
-        result = {"schema": 1, "model": session.describe(), **measured}
-    value = result["perplexity"]
-    reporter.line(
-        f"PPL {value['mean']:.4f} +- {value['se']:.4f}  {result['model']['name']}, {file.name}, "
-        f"{result['chunks']} x {ctx} tokens, {result['model']['activations']} activations, "
-        f"{result['tokens_per_second']:.0f} tokens/s"
+    request = perplexity.PerplexityRequest(
+        model=model,
+        text=file,
+        length=ctx,
+        chunks=chunks,
+        parse_special=parse_special,
+        options=RunOptions(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
     )
-    finish(reporter, result)
+    frame.finish(perplexity.run(request, reporter))

@@ -1,13 +1,11 @@
-"""Options and manners that the commands which run a model share."""
+"""Options that the commands which run a model share."""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
-
-from quantcli.report.terminal import Reporter
 
 Option = typer.Option
 Context = Annotated[int, Option("--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk.")]
@@ -36,13 +34,3 @@ def use_threads(threads: int | None) -> None:
     if threads is not None:
         for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS"):
             os.environ[name] = str(threads)
-
-
-def finish(
-    reporter: Reporter, result: dict[str, Any], kept: str = "the figures are those of the complete chunks"
-) -> None:
-    """Print the object of --json, and end an interrupted command with its exit code."""
-    reporter.object(result)
-    if result.get("interrupted"):
-        reporter.warning(f"interrupted: {kept}")
-        raise SystemExit(130)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -29,20 +28,9 @@ def run(
     """Check structure, offsets, finite scales in every block, and the sha256 of GGUF files."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     from quantcli.commands import verify
-    from quantcli.report.terminal import size
 
-    total = sum(os.path.getsize(path) for path in files if os.path.isfile(path))
-    with reporter.progress("verify", total) as advance:
-        result = verify.verify(files, checksums=checksums, progress=advance)
-    if as_json:
-        reporter.object(result)
-    for entry in result["files"]:
-        if entry["ok"]:
-            reporter.line(
-                f"ok    {entry['path']}  {entry['tensors']} tensors, {size(entry['bytes'])}, sha256 {entry['sha256']}"
-            )
-        else:
-            reporter.line(f"FAIL  {entry['path']}  {entry['problem']}")
-    if not result["ok"] and as_json:
-        raise typer.Exit(1)
+    result = verify.run(files, reporter, checksums=checksums)
+    frame.finish(result)
+    if as_json and not result["ok"]:
+        raise typer.Exit(1)  # the object says why
     verify.require(result)

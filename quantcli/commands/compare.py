@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from quantcli import __version__
 from quantcli.errors import BadReference, UsageError
 from quantcli.evaluate import divergence
 from quantcli.evaluate.base_file import BaseFile, is_base_file
 from quantcli.evaluate.reference import ModelSource, Source
-from quantcli.evaluate.reference_cache import Record, Recorder, is_record
+from quantcli.evaluate.reference_cache import TOP, Record, Recorder, is_record
+from quantcli.output.writer import write_text
+from quantcli.report import html, picture, tables
+from quantcli.report.results import ComparedModel, CompareResult, Reference
+from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import Chunks, chunks_of
 
-Progress = Callable[[int, str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class CompareRequest:
     """What is compared. ``options`` are the models'; the reference has float activations unless told otherwise."""
 
     reference: Path
@@ -34,16 +36,18 @@ class Request:
     reference_activations: str | None = None
     record: Path | None = None  # where the reference's predictions are kept for the next time
     top: int | None = None  # tokens of each recorded position
+    html: Path | None = None  # where a page with pictures is written
+    svg: Path | None = None  # where the picture of size against divergence is written
 
 
 @dataclass
-class Job:
+class Comparison:
     """Opened models and, per text, where the reference's predictions come from."""
 
-    request: Request
+    request: CompareRequest
     sessions: list[Session]
     sources: list[Source]
-    described: Mapping[str, object]
+    described: Reference
     recorders: list[Recorder | None]
     warnings: list[str]
     closing: ExitStack
@@ -52,14 +56,41 @@ class Job:
         self.closing.close()
 
 
-def prepare(request: Request) -> Job:
+def run(request: CompareRequest, reporter: Reporter = SILENT) -> CompareResult:
+    """`prepare`, `execute`, then show and draw the result. Raises QuantcliError."""
+    job = prepare(request)
+    try:
+        for text in job.warnings:
+            reporter.warning(text)
+        result = execute(job, reporter)
+    finally:
+        job.close()
+    tables.show_comparison(reporter, result)
+    for path in draw(request, result):
+        reporter.note(f"written: {path}")
+    return result
+
+
+def draw(request: CompareRequest, result: CompareResult) -> Iterator[Path]:
+    """Write the page and the picture that are asked for, and name each when it is there."""
+    if request.html is not None:
+        write_text(request.html, html.render(result, __version__))
+        yield request.html
+    if request.svg is not None:
+        write_text(request.svg, picture.standalone(result))
+        yield request.svg
+
+
+# ---- before the work
+
+
+def prepare(request: CompareRequest) -> Comparison:
     """Open everything and check that it fits together; nothing is run. Raises QuantcliError."""
     with ExitStack() as stack:
         sessions = [stack.enter_context(open_session(path, request.options)) for path in request.models]
-        sources: list[Source]
-        recorders: list[Recorder | None]
         if is_base_file(request.reference) or is_record(request.reference):
-            sources, recorders = [_recorded(request, sessions, stack)], [None]
+            sources: list[Source] = [_recorded(request, sessions, stack)]
+            recorders: list[Recorder | None] = [None]
         else:
             sources, recorders = _model_sources(request, sessions, stack)
         warnings = [
@@ -68,10 +99,10 @@ def prepare(request: Request) -> Job:
             for session in sessions
             if divergence.calibrated_on(session, source.chunks.name)
         ]
-        return Job(request, sessions, sources, sources[0].describe(), recorders, warnings, stack.pop_all())
+        return Comparison(request, sessions, sources, sources[0].describe(), recorders, warnings, stack.pop_all())
 
 
-def _recorded(request: Request, sessions: Sequence[Session], stack: ExitStack) -> Source:
+def _recorded(request: CompareRequest, sessions: Sequence[Session], stack: ExitStack) -> Source:
     """A file of predictions as the reference: it holds the text as well."""
     if request.texts or request.record is not None:
         raise UsageError(
@@ -94,7 +125,7 @@ def _recorded(request: Request, sessions: Sequence[Session], stack: ExitStack) -
 
 
 def _model_sources(
-    request: Request, sessions: Sequence[Session], stack: ExitStack
+    request: CompareRequest, sessions: Sequence[Session], stack: ExitStack
 ) -> tuple[list[Source], list[Recorder | None]]:
     """The reference model on each text; its predictions from (or into) the record where one is wanted."""
     if not request.texts:
@@ -111,28 +142,30 @@ def _model_sources(
     session = stack.enter_context(open_session(request.reference, options))
     for one in sessions:
         divergence.check_vocabulary(session, one)
-    sources: list[Source] = []
-    recorders: list[Recorder | None] = []
-    for index, text in enumerate(request.texts):
-        chunks = chunks_of(
-            session.tokenizer, text, request.length, chunks=request.chunks, parse_special=request.parse_special
-        )
-        path = record_path(request.record, index, request.texts)
-        if path is not None and path.exists():
-            record = Record(path, len(chunks))
-            stack.callback(record.close)
-            _check_record(record, session, chunks)
-            sources.append(record)
-            recorders.append(None)
-            continue
-        sources.append(ModelSource(session, chunks))
-        recorder = None
-        if path is not None:
-            top = {} if request.top is None else {"top": request.top}
-            recorder = Recorder(path, chunks, session.network.vocabulary, session.describe(), **top)
-            stack.callback(recorder.discard)
-        recorders.append(recorder)
-    return sources, recorders
+    found = [_model_source(request, session, index, stack) for index in range(len(request.texts))]
+    return [source for source, _ in found], [recorder for _, recorder in found]
+
+
+def _model_source(
+    request: CompareRequest, session: Session, index: int, stack: ExitStack
+) -> tuple[Source, Recorder | None]:
+    """Predictions on text number ``index``: recorded ones, or the model's own and what records them."""
+    text = request.texts[index]
+    chunks = chunks_of(
+        session.tokenizer, text, request.length, chunks=request.chunks, parse_special=request.parse_special
+    )
+    path = record_path(request.record, index, request.texts)
+    if path is None:
+        return ModelSource(session, chunks), None
+    if path.exists():
+        record = Record(path, len(chunks))
+        stack.callback(record.close)
+        _check_record(record, session, chunks)
+        return record, None
+    source = ModelSource(session, chunks)
+    recorder = Recorder(path, chunks, session.network.vocabulary, session.describe(), request.top or TOP)
+    stack.callback(recorder.discard)
+    return source, recorder
 
 
 def record_path(record: Path | None, index: int, texts: Sequence[Path]) -> Path | None:
@@ -160,19 +193,18 @@ def _check_record(record: Record, session: Session, chunks: Chunks) -> None:
         )
 
 
-def execute(job: Job, progress: Callable[[str, int], Any] | None = None) -> dict[str, Any]:
-    """Run the comparison: {"schema", "reference", "models": [...], "interrupted"}.
+# ---- the work
 
-    ``progress(label, chunks)`` gives a context manager whose value takes (chunks done, what is known so far).
-    """
-    entries: list[divergence.ModelReport] = []
+
+def execute(job: Comparison, reporter: Reporter = SILENT) -> CompareResult:
+    """Run the comparison. After an interrupt the figures are those of the complete chunks."""
+    entries: list[ComparedModel] = []
     interrupted = False
     for source, recorder in zip(job.sources, job.recorders, strict=True):
         name = os.path.basename(source.chunks.name)
-        with ExitStack() as stack:
-            told = stack.enter_context(progress(name, len(source.chunks))) if progress is not None else None
+        with reporter.steps(f"compare on {name}", len(source.chunks)) as advance:
             try:
-                tallies, interrupted = divergence.measure(source, job.sessions, told, recorder)
+                tallies, interrupted = divergence.measure(source, job.sessions, advance, recorder)
             except KeyboardInterrupt:
                 if not entries:
                     raise

@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from quantcli.ggml import kernels, tensor_types
 from quantcli.plan import plan, recipes
+from quantcli.report import tables
+from quantcli.report.results import FormatsResult
+from quantcli.report.terminal import SILENT, Reporter
 
 
-def formats_overview() -> dict[str, Any]:
-    """{"schema", "recipes": [...], "types": [...]}. The bpw of a recipe is that of a model shaped like Llama-3-8B."""
+def run(reporter: Reporter = SILENT) -> FormatsResult:
+    """Everything that `convert -t` and `--tensor-type` take."""
+    result = overview()
+    tables.show_formats(reporter, result)
+    return result
+
+
+def overview() -> FormatsResult:
+    """Recipes in the order of their table, types by id. The bpw of a recipe is that of a model like Llama-3-8B."""
     return {
         "schema": 1,
         "recipes": [
             {
-                "name": row.name,
-                "number": row.number,
-                "aliases": list(row.aliases),
-                "bpw": plan.nominal_bpw(row),
-                "importance": "required" if row.needs_imatrix else _importance(row),
-                "purpose": row.purpose,
+                "name": file_type.name,
+                "number": file_type.number,
+                "aliases": list(file_type.aliases),
+                "bpw": plan.nominal_bpw(file_type),
+                "importance": "required" if file_type.needs_imatrix else _importance(file_type),
+                "purpose": file_type.purpose,
             }
-            for row in recipes.FILE_TYPES.values()
-            if row.selectable
+            for file_type in recipes.FILE_TYPES.values()
+            if file_type.selectable
         ],
         "types": [
             {
-                "name": row.name,
-                "id": row.id,
-                "bpw": row.bpw,
-                "block": row.block,
-                "bytes": row.bytes,
-                "importance": row.importance,
-                "fallback": row.fallback,
-                "purpose": row.purpose,
-                "searches": [name for name in kernels.SEARCHES if kernels.can_encode(row.id, name)],
+                "name": tensor_type.name,
+                "id": tensor_type.id,
+                "bpw": tensor_type.bpw,
+                "block": tensor_type.block,
+                "bytes": tensor_type.bytes,
+                "importance": tensor_type.importance,
+                "fallback": tensor_type.fallback,
+                "purpose": tensor_type.purpose,
+                "searches": [name for name in kernels.SEARCHES if kernels.can_encode(tensor_type.id, name)],
             }
-            for row in tensor_types.BY_NAME.values()
-            if row.kind not in ("integer", "activation")
+            for tensor_type in tensor_types.BY_NAME.values()
+            if tensor_type.kind not in ("integer", "activation")
         ],
     }
 
 
-def _importance(row: recipes.FileType) -> str:
-    return "ignored" if row.copies or row.is_float else tensor_types.by_name(row.default).importance
+def _importance(file_type: recipes.FileType) -> str:
+    return "ignored" if file_type.copies or file_type.is_float else tensor_types.by_name(file_type.default).importance

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from quantcli.calibration.collect import bundled_text, check_resumable, collect
 from quantcli.errors import UsageError
 from quantcli.output import writer
+from quantcli.report import tables
+from quantcli.report.results import ImatrixResult, RunnerModel
+from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import chunks_of
 from quantcli.statistics import imatrix
@@ -21,7 +22,7 @@ from quantcli.statistics.imatrix import Importance
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class ImatrixRequest:
     """``model`` None merges ``earlier`` only. ``first`` chunks are skipped, at most ``chunks`` are run."""
 
     model: Path | None
@@ -40,22 +41,29 @@ class Request:
     options: RunOptions = field(default_factory=lambda: RunOptions(activations="float"))
 
 
-def run(request: Request, progress: Callable[[str, int], Any] | None = None) -> dict[str, Any]:
-    """Do what is asked and write the file; the result is the command's object. Raises QuantcliError."""
+def run(request: ImatrixRequest, reporter: Reporter = SILENT) -> ImatrixResult:
+    """`execute`, and show what was collected."""
+    result = execute(request, reporter)
+    tables.show_collection(reporter, result)
+    return result
+
+
+def execute(request: ImatrixRequest, reporter: Reporter = SILENT) -> ImatrixResult:
+    """Do what is asked and write the file. Raises QuantcliError."""
     if request.model is None and (not request.earlier or request.text is not None or request.resume):
         raise UsageError("no model to run", hint="give MODEL, or several --in-file to merge")
     earlier = [imatrix.read(path) for path in request.earlier]
     inputs = [str(path) for path in (*request.earlier, request.text) if path is not None]
     start = time.perf_counter()
+    described: RunnerModel | None = None
     if request.model is None:
         writer.check_targets([request.output], inputs, force=request.force)
-        importance, interrupted, described = imatrix.merge(earlier, request.output.name), False, None
+        importance, interrupted = imatrix.merge(earlier, request.output.name), False
     else:
         with open_session(request.model, request.options) as session:
-            writer.check_targets(
-                [request.output], [*inputs, *session.model.files], force=request.force or request.resume
-            )
-            importance, interrupted = _collect(request, session, earlier, progress)
+            inputs += session.model.files
+            writer.check_targets([request.output], inputs, force=request.force or request.resume)
+            importance, interrupted = _collect(request, session, earlier, reporter)
             described = session.describe()
     save(importance, request.output)
     return {
@@ -73,12 +81,11 @@ def run(request: Request, progress: Callable[[str, int], Any] | None = None) -> 
 
 
 def _collect(
-    request: Request, session: Session, earlier: list[Importance], progress: Callable[[str, int], Any] | None
+    request: ImatrixRequest, session: Session, earlier: list[Importance], reporter: Reporter
 ) -> tuple[Importance, bool]:
-    text = request.text or bundled_text()
     chunks = chunks_of(
         session.tokenizer,
-        text,
+        request.text or bundled_text(),
         request.length,
         chunks=request.chunks,
         first=request.first,
@@ -92,7 +99,7 @@ def _collect(
             return done[0], False
         chunks = dataclasses.replace(chunks, tokens=chunks.tokens[skipped:])
         earlier = []  # the file holds them already
-    with progress(session.name, len(chunks)) if progress is not None else nullcontext() as told:
+    with reporter.steps(f"imatrix {session.name}", len(chunks)) as advance:
         return collect(
             session,
             chunks,
@@ -101,7 +108,7 @@ def _collect(
             earlier=[*earlier, *done],
             save=lambda part: save(part, request.output),
             frequency=request.frequency,
-            progress=told,
+            progress=advance,
         )
 
 

@@ -1,29 +1,48 @@
 """`quantcli inspect`: what is in this file or folder, from headers alone.
 
 A GGUF model (also split), a checkpoint folder as it would become a GGUF, or an importance matrix in either format.
-Every function returns plain data; the command prints it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
-from math import prod
 from pathlib import Path
-from typing import Any
+
+import numpy
 
 from quantcli import container
 from quantcli.errors import MalformedFile, MissingFile
 from quantcli.ggml import tensor_types
+from quantcli.report import tables
+from quantcli.report.results import (
+    CheckpointResult,
+    GgufResult,
+    MatrixResult,
+    MetadataResult,
+    OriginResult,
+    TensorResult,
+    summary,
+)
+from quantcli.report.terminal import SILENT, Reporter
 
 SHOWN_ELEMENTS = 6  # of a metadata array
-SHOWN_TEXT = 100  # characters of a metadata string
+SHOWN_NUMBER = 100  # characters of a file type that is none
 MAGIC = b"GGUF"
 
 
-def inspect(path: Path) -> dict[str, Any]:
-    """Describe ``path``: {"schema", "kind": "gguf" | "checkpoint" | "imatrix", ...}. Raises QuantcliError."""
-    path = Path(path)
+def run(
+    path: Path, reporter: Reporter = SILENT, *, tensors: bool = False
+) -> GgufResult | CheckpointResult | MatrixResult:
+    """Describe ``path``, with ``tensors`` every single one. Raises QuantcliError."""
+    result = describe(path)
+    if result["kind"] == "imatrix":
+        tables.show_matrix(reporter, result, tensors=tensors)
+    else:
+        tables.show_model(reporter, result, tensors=tensors)
+    return result
+
+
+def describe(path: Path) -> GgufResult | CheckpointResult | MatrixResult:
+    """What is at ``path``. Raises QuantcliError."""
     if path.is_dir():
         return _checkpoint(path)
     try:
@@ -40,11 +59,11 @@ def inspect(path: Path) -> dict[str, Any]:
     return _gguf(path, header)
 
 
-def _gguf(path: Path, header: container.Header) -> dict[str, Any]:
+def _gguf(path: Path, header: container.Header) -> GgufResult:
     headers = [header]
     if container.is_first_of_several(header):
         headers = container.read_split_headers(path)
-    tensors = [
+    tensors: list[TensorResult] = [
         {"name": t.name, "shape": list(t.shape), "type": tensor_types.BY_ID[t.type_id].name, "bytes": t.bytes}
         for one in headers
         for t in one.tensors
@@ -66,11 +85,11 @@ def _gguf(path: Path, header: container.Header) -> dict[str, Any]:
     }
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
+def _checkpoint(path: Path) -> CheckpointResult:
     from quantcli.loader import open_model
 
     model = open_model(path)
-    tensors = [
+    tensors: list[OriginResult] = [
         {
             "name": t.name,
             "shape": list(t.shape),
@@ -97,7 +116,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     }
 
 
-def _imatrix(path: Path) -> dict[str, Any]:
+def _imatrix(path: Path) -> MatrixResult:
     from quantcli.statistics import imatrix
 
     importance = imatrix.read(path)
@@ -113,7 +132,7 @@ def _imatrix(path: Path) -> dict[str, Any]:
     }
 
 
-def _legacy_imatrix(path: Path) -> dict[str, Any]:
+def _legacy_imatrix(path: Path) -> MatrixResult:
     try:
         return _imatrix(path)
     except MalformedFile as error:
@@ -124,28 +143,12 @@ def _legacy_imatrix(path: Path) -> dict[str, Any]:
         ) from error
 
 
-# ---- pieces that other commands print too
+# ---- pieces
 
 
-def summary(tensors: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Weights, bytes of tensor data and bits per weight in all and per type (largest first)."""
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for tensor in tensors:
-        row = counts[tensor["type"]]
-        row[0] += 1
-        row[1] += prod(tensor["shape"])
-        row[2] += tensor["bytes"]
-    weights, size = (sum(row[i] for row in counts.values()) for i in (1, 2))
-    types = [
-        {"type": name, "tensors": n, "weights": w, "bytes": b, "bpw": 8 * b / w if w else 0.0}
-        for name, (n, w, b) in sorted(counts.items(), key=lambda item: -item[1][2])
-    ]
-    return {"weights": weights, "tensor_bytes": size, "bpw": 8 * size / weights if weights else 0.0, "types": types}
-
-
-def metadata(entries: dict[str, container.Value]) -> dict[str, Any]:
+def metadata(entries: dict[str, container.Value]) -> dict[str, MetadataResult]:
     """Every entry as {"type", "value"}; arrays as {"type", "length", "first"}: the first few elements."""
-    shown: dict[str, Any] = {}
+    shown: dict[str, MetadataResult] = {}
     for key, value in entries.items():
         if value.element is not None:
             element = value.data.bytes_at if isinstance(value.data, container.Strings) else value.data.__getitem__
@@ -156,19 +159,10 @@ def metadata(entries: dict[str, container.Value]) -> dict[str, Any]:
     return shown
 
 
-def one_line(entry: dict[str, Any]) -> str:
-    """A metadata entry of `metadata` as one short line of text."""
-    if "length" in entry:
-        more = ", ..." if entry["length"] > len(entry["first"]) else ""
-        return f"{entry['length']} x [{', '.join(map(repr, entry['first']))}{more}]"
-    text = str(entry["value"]).replace("\n", "\\n")
-    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}... ({len(text)} characters)"
-
-
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, bytes):  # a string that need not be UTF-8
         return value.decode("utf-8", "backslashreplace")
-    return value.item() if hasattr(value, "item") else value
+    return value.item() if isinstance(value, numpy.generic) else value
 
 
 def _text(header: container.Header, key: str) -> str | None:
@@ -176,10 +170,10 @@ def _text(header: container.Header, key: str) -> str | None:
     return str(_plain(value.data)) if value is not None else None
 
 
-def _file_type_name(number: Any) -> str:
+def _file_type_name(number: object) -> str:
     from quantcli.plan import recipes
 
     if not isinstance(number, int):  # a file may say anything
-        return repr(number)[:SHOWN_TEXT]
-    row = recipes.BY_NUMBER.get(number & ~recipes.GUESSED)
-    return row.name if row is not None else str(number)
+        return repr(number)[:SHOWN_NUMBER]
+    found = recipes.BY_NUMBER.get(number & ~recipes.GUESSED)
+    return found.name if found is not None else str(number)

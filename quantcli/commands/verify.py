@@ -9,50 +9,63 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from quantcli import container
 from quantcli.errors import MalformedFile, MissingFile, QuantcliError, VerificationFailed
 from quantcli.ggml import kernels, tensor_types
+from quantcli.ggml.tensor_types import TensorType
 from quantcli.output.checksums import Checksums
+from quantcli.report import tables
+from quantcli.report.results import CheckedFile, VerifyResult
+from quantcli.report.terminal import SILENT, Reporter
 
 SLAB_BYTES = 8 << 20
 
-Progress = Callable[[int], None]
+Progress: TypeAlias = Callable[[int], None]  # bytes of all files that are checked
+Digest: TypeAlias = "hashlib._Hash"
 
 
-def verify(files: Sequence[Path], *, checksums: Path | None = None, progress: Progress | None = None) -> dict[str, Any]:
-    """Check ``files``; returns {"schema", "ok", "files": [{"path", "ok", "bytes", "sha256", "tensors", "problem"}]}.
+def run(files: Sequence[Path], reporter: Reporter = SILENT, *, checksums: Path | None = None) -> VerifyResult:
+    """Check ``files``. A problem in one file does not stop the others; `require` makes it an error.
 
-    A problem in one file does not stop the others. With ``checksums`` every file must be listed there with its hash.
+    With ``checksums`` every file must be listed there with its hash.
     """
+    total = sum(os.path.getsize(path) for path in files if os.path.isfile(path))
+    with reporter.progress("verify", total) as advance:
+        result = check(files, checksums, advance)
+    tables.show_checks(reporter, result)
+    return result
+
+
+def check(files: Sequence[Path], checksums: Path | None, advance: Progress) -> VerifyResult:
+    """Check one file after the other, telling how far the whole is."""
     listed = Checksums(checksums) if checksums else None
-    results = []
+    results: list[CheckedFile] = []
     done = 0
     for path in files:
-        base = done
 
-        def report(count: int, base: int = base) -> None:
-            if progress:
-                progress(base + count)
+        def report(count: int, base: int = done) -> None:
+            advance(base + count)
 
-        result = _verify_file(Path(path), listed, report)
+        result = _verify_file(path, listed, report)
         results.append(result)
         done += result["bytes"] or 0
     return {"schema": 1, "ok": all(r["ok"] for r in results), "files": results}
 
 
-def require(result: dict[str, Any]) -> None:
-    """Raise VerificationFailed when ``result`` of `verify` is not ok."""
+def require(result: VerifyResult) -> None:
+    """Raise VerificationFailed when a file is not ok."""
     bad = [r for r in result["files"] if not r["ok"]]
     if bad:
         hint = "download or convert it again" if len(bad) == 1 else "download or convert them again"
         raise VerificationFailed(f"{len(bad)} of {len(result['files'])} files failed", hint=hint)
 
 
-def _verify_file(path: Path, listed: Checksums | None, report: Progress) -> dict[str, Any]:
-    result: dict[str, Any] = {
+def _verify_file(path: Path, listed: Checksums | None, report: Progress) -> CheckedFile:
+    result: CheckedFile = {
         "path": str(path),
         "ok": False,
         "bytes": None,
@@ -103,7 +116,7 @@ def _check_data(path: Path, header: container.Header, report: Progress) -> str:
     return digest.hexdigest()
 
 
-def _hash_until(file, digest, count: int) -> int:
+def _hash_until(file: FileIO, digest: Digest, count: int) -> int:
     left = count
     while left > 0:
         chunk = file.read(min(left, SLAB_BYTES))
@@ -114,25 +127,26 @@ def _hash_until(file, digest, count: int) -> int:
     return count
 
 
-def _check_tensor(file, digest, tensor: container.TensorInfo, buffer: bytearray, path: str) -> int:
-    kind = tensor_types.BY_ID[tensor.type_id]
+def _check_tensor(file: FileIO, digest: Digest, tensor: container.TensorInfo, buffer: bytearray, path: str) -> int:
+    tensor_type = tensor_types.BY_ID[tensor.type_id]
     columns = tensor.shape[0] if tensor.shape else 1
-    row_bytes = tensor_types.row_bytes(kind, columns)
+    row_bytes = tensor_types.row_bytes(tensor_type, columns)
     # Rows longer than the buffer are checked in whole blocks: a block never straddles two slabs.
-    unit, unit_columns = (row_bytes, columns) if row_bytes <= SLAB_BYTES else (kind.bytes, kind.block)
+    unit, unit_columns = (row_bytes, columns) if row_bytes <= SLAB_BYTES else (tensor_type.bytes, tensor_type.block)
     slab = SLAB_BYTES // unit * unit
     done = 0
     while done < tensor.bytes:
         view = memoryview(buffer)[: min(slab, tensor.bytes - done)]
         _read_exactly(file, view)
         digest.update(view)
-        if kind.kind != "integer":
-            _check_blocks(kind, view, len(view) // unit, unit_columns, done, columns, f"{path}: tensor {tensor.name}")
+        if tensor_type.kind != "integer":
+            where = f"{path}: tensor {tensor.name}"
+            _check_blocks(tensor_type, view, len(view) // unit, unit_columns, done, columns, where)
         done += len(view)
     return tensor.bytes
 
 
-def _read_exactly(file, view: memoryview) -> None:
+def _read_exactly(file: FileIO, view: memoryview) -> None:
     done = 0
     while done < len(view):
         count = file.readinto(view[done:])
@@ -142,16 +156,15 @@ def _read_exactly(file, view: memoryview) -> None:
 
 
 def _check_blocks(
-    kind: tensor_types.TensorType, view, rows: int, unit_columns: int, start: int, columns: int, where: str
+    tensor_type: TensorType, view: memoryview, rows: int, unit_columns: int, start: int, columns: int, where: str
 ) -> None:
-    bad = kernels.validate(kind.id, view, rows, unit_columns)
+    """``rows`` units of ``unit_columns`` weights each, from byte ``start`` of a tensor of rows of ``columns``."""
+    bad = kernels.validate(tensor_type.id, view, rows, unit_columns)
     if bad is not None:
-        index = start // kind.bytes * kind.block + bad[0] * unit_columns + bad[1]
-        what = "weight" if kind.kind == "float" else "block scale"
-        raise MalformedFile(
-            f"{what} that is not a finite number ({kind.name}, row {index // columns}, column {index % columns})",
-            where=where,
-        )
+        index = start // tensor_type.bytes * tensor_type.block + bad[0] * unit_columns + bad[1]
+        what = "weight" if tensor_type.kind == "float" else "block scale"
+        place = f"{tensor_type.name}, row {index // columns}, column {index % columns}"
+        raise MalformedFile(f"{what} that is not a finite number ({place})", where=where)
 
 
 def _check_digest(path: Path, digest: str, listed: Checksums) -> None:

@@ -199,7 +199,7 @@ def _read_text(cursor: Cursor, what: str, limit: int) -> str:
     except UnicodeDecodeError:
         cursor.fail(f"{what} is not UTF-8: {raw[:60]!r}", at=at + 8)
     if not text.isprintable():
-        cursor.fail(f"{what} has unprintable characters: {ascii(text[:60])}", at=at + 8)
+        cursor.fail(f"{what} has unprintable characters: {text[:60]!a}", at=at + 8)
     return text
 
 

@@ -69,7 +69,7 @@ class Strings(Sequence[str]):
     UTF-8 is an error (MalformedFile) only then.
     """
 
-    __slots__ = ("raw", "_count", "_starts")
+    __slots__ = ("_count", "_starts", "raw")
 
     def __init__(self, raw: bytes, count: int) -> None:
         """``raw`` must hold exactly ``count`` packed strings; the reader of the file has checked that."""
@@ -176,7 +176,7 @@ def _utf8(text: object) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise MalformedFile(f"text without a UTF-8 form (a lone surrogate): {ascii(text[:40])}") from error
+        raise MalformedFile(f"text without a UTF-8 form (a lone surrogate): {text[:40]!a}") from error
 
 
 def _whole(kind: ValueType, number: object) -> Value:

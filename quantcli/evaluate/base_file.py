@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
 
 import numpy
 
 from quantcli.errors import BadReference
 from quantcli.evaluate.reference import CLAMPED, Full
 from quantcli.evaluate.scoring import Block
+from quantcli.report.results import RecordedReference
 from quantcli.runner.text import Chunks
 from quantcli.sources.files import SourceFile
 
@@ -72,7 +72,7 @@ class BaseFile:
         log_probs += lowest
         return Full(log_probs, CLAMPED)
 
-    def describe(self) -> Mapping[str, object]:
+    def describe(self) -> RecordedReference:
         return {"name": self.file.name, "kind": "base logits of llama.cpp", "bytes": self.file.size}
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 from pathlib import PurePath
-from typing import NotRequired, Protocol, TypedDict
+from typing import Protocol
 
 import numpy
 
@@ -19,66 +19,12 @@ from quantcli.evaluate import figures
 from quantcli.evaluate.reference import Flags, Full, Source
 from quantcli.evaluate.reference_cache import Record, Recorder
 from quantcli.evaluate.scoring import ModelScores, blocks, targets
+from quantcli.report.results import ComparedModel, Divergence, MeanError, PerplexityRatio
 from quantcli.runner.arrays import Floats
-from quantcli.runner.session import Description, Session
+from quantcli.runner.session import Session
 
 Progress = Callable[[int, str], None]
 SHOWN = 4  # models whose figures fit into a line of progress
-
-
-class Spread(figures.Estimate):
-    """Of divergences: mean and error, percentiles and extremes."""
-
-    median: float
-    p90: float
-    p95: float
-    p99: float
-    p999: float
-    max: float
-    min: float
-
-
-class PerplexityRatio(figures.Estimate):
-    """A model's perplexity, the reference's, and their ratio, whose error knows what both have in common."""
-
-    reference: float
-    ratio: float
-    ratio_se: float
-    ln_ratio: float
-    ln_ratio_se: float
-
-
-class Difference(TypedDict):
-    """To the first model, chunk by chunk."""
-
-    to: str
-    kld: figures.Estimate
-    ln_ppl: figures.Estimate
-
-
-class RecordError(TypedDict):
-    """How much divergence a record misses, measured where it holds everything."""
-
-    positions: int
-    kld: float
-    relative: float
-
-
-class ModelReport(Description):
-    """Of one model on one text. ``same_top`` and ``rms_dp`` in percent; ``per_chunk``: mean divergences."""
-
-    text: str
-    chunks: int
-    scored: int
-    kld: Spread
-    ppl: PerplexityRatio
-    same_top: float
-    same_top_se: float
-    rms_dp: float
-    rms_dp_se: float
-    per_chunk: list[float]
-    difference: NotRequired[Difference]
-    record_error: NotRequired[RecordError]
 
 
 @dataclass
@@ -187,13 +133,13 @@ def _chunk(source: Source, scores: Sequence[ModelScores], chunk: int, recorder: 
 # ---- results
 
 
-def report(tally: Tally, first: Tally, text: str) -> ModelReport:
+def report(tally: Tally, first: Tally, text: str) -> ComparedModel:
     """One entry of the result's "models": the tally's statistics, and its paired difference to the first model."""
     values = tally.values
     kld = numpy.concatenate(values.kld)
     same = float(numpy.concatenate(values.same).mean())
     rms, rms_error = _rms_change(values)
-    result: ModelReport = {
+    result: ComparedModel = {
         **tally.session.describe(),  # type: ignore[typeddict-item]  # it never has the keys that are added below
         "text": text,
         "chunks": len(values.kld),
@@ -227,7 +173,7 @@ def _means(pieces: Sequence[Floats]) -> list[float]:
     return [float(piece.mean(dtype=numpy.float64)) for piece in pieces]
 
 
-def _spread(kld: Floats) -> Spread:
+def _spread(kld: Floats) -> Divergence:
     """Of the divergences at all scored positions."""
     ordered = numpy.sort(kld)
     mean, error = figures.mean_error(kld)
@@ -244,7 +190,7 @@ def _spread(kld: Floats) -> Spread:
     }
 
 
-def paired(own: Sequence[float], others: Sequence[float]) -> figures.Estimate:
+def paired(own: Sequence[float], others: Sequence[float]) -> MeanError:
     """Mean difference over chunks and its standard error: what both have in common cancels."""
     differences = numpy.subtract(own, others)
     deviation = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0

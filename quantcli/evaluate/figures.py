@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from math import exp, sqrt
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias
 
 import numpy
 from numpy.typing import NDArray
+
+from quantcli.report.results import MeanError
 
 Reals: TypeAlias = NDArray[numpy.floating]
 
@@ -36,14 +38,7 @@ class Moments:
         return sqrt(variance / (self.count - 1)) if self.count > FEW and variance > 0 else 0.0
 
 
-class Estimate(TypedDict):
-    """A mean and its standard error."""
-
-    mean: float
-    se: float
-
-
-def perplexity(nll: Moments) -> Estimate:
+def perplexity(nll: Moments) -> MeanError:
     """Of exp(mean nll)."""
     try:
         mean = exp(nll.mean)

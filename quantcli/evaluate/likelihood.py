@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TypedDict
 
 import numpy
 
 from quantcli.evaluate import figures
 from quantcli.evaluate.scoring import ModelScores, blocks, targets
+from quantcli.report.results import LikelihoodResult
 from quantcli.runner.arrays import Doubles
 from quantcli.runner.session import Session
 from quantcli.runner.text import Chunks
@@ -21,22 +21,7 @@ from quantcli.runner.text import Chunks
 Progress = Callable[[int, str], None]  # (chunks done, what is known so far)
 
 
-class Likelihood(TypedDict):
-    """``tokens`` were run, ``scored`` of them predicted; ``per_chunk`` are mean negative log-likelihoods."""
-
-    perplexity: figures.Estimate
-    text: str
-    context: int
-    chunks: int
-    tokens: int
-    scored: int
-    seconds: float
-    tokens_per_second: float
-    per_chunk: list[float]
-    interrupted: bool
-
-
-def measure(session: Session, chunks: Chunks, progress: Progress | None = None) -> Likelihood:
+def measure(session: Session, chunks: Chunks, progress: Progress | None = None) -> LikelihoodResult:
     """How well the model predicts the text.
 
     After an interrupt the result is that of the chunks that are complete; without any, the KeyboardInterrupt goes on.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol, TypeAlias
 
 import numpy
 from numpy.typing import NDArray
 
 from quantcli.evaluate.scoring import Block, ModelScores
+from quantcli.report.results import Reference, RunnerModel
 from quantcli.runner.arrays import Doubles, Floats, Ids
 from quantcli.runner.operations import Operations
 from quantcli.runner.session import Session
@@ -65,7 +65,7 @@ class Source(Protocol):
 
     def block(self, block: Block) -> Distribution: ...
 
-    def describe(self) -> Mapping[str, object]:
+    def describe(self) -> Reference:
         """What a result says about the reference, "name" at least."""
         ...
 
@@ -83,5 +83,5 @@ class ModelSource:
     def block(self, block: Block) -> Full:
         return Full(self.scores.block(block))
 
-    def describe(self) -> Mapping[str, object]:
+    def describe(self) -> RunnerModel:
         return self.session.describe()

@@ -14,10 +14,16 @@ import secrets
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
+
+import numpy
+from numpy.typing import NDArray
 
 from quantcli.errors import OutputExists, OutputFailed, OutputIsInput, UsageError
+
+Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[numpy.generic]
 
 PREFIX, SUFFIX = ".quantcli-", ".part"
 LONGEST_STEM = 100  # characters of the target's name in the temporary one
@@ -41,7 +47,7 @@ def failures(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputFailed(
-            f"cannot be written: {error.strerror or error}", where=str(path), hint=HINTS.get(error.errno)
+            f"cannot be written: {error.strerror or error}", where=str(path), hint=HINTS.get(error.errno or 0)
         ) from error
 
 
@@ -69,9 +75,9 @@ class OutputFile:
                 self.discard()
                 raise
 
-    def append(self, data) -> None:
+    def append(self, data: Buffer) -> None:
         """Write and hash a buffer behind what is there."""
-        view = memoryview(data).cast("B")
+        view = memoryview(data.data if isinstance(data, numpy.ndarray) else data).cast("B")
         with failures(self.path):
             done = 0
             while done < len(view):
@@ -119,10 +125,8 @@ class OutputFile:
     def discard(self) -> None:
         """Remove the temporary file, if it is still one."""
         if self._descriptor >= 0:
-            try:
+            with suppress(FileNotFoundError):
                 os.unlink(self._temporary)
-            except FileNotFoundError:
-                pass
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -193,7 +197,7 @@ def _sync_folder(folder: Path) -> None:
 
 def clean_stale(folder: Path) -> list[str]:
     """Remove the temporary files of runs that no longer live; returns their names."""
-    removed = []
+    removed: list[str] = []
     try:
         names = [name for name in os.listdir(folder) if name.startswith(PREFIX) and name.endswith(SUFFIX)]
     except OSError:
@@ -270,10 +274,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """One process at a time, among those that ask. No lock file is left; without locks on the disk, no waiting."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        try:
+        with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            pass
         yield
     finally:
         os.close(descriptor)

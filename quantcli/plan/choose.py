@@ -86,7 +86,8 @@ def fit(wanted: TensorType, columns: int) -> TensorType:
         return wanted
     if wanted.fallback is None and wanted.block > 32:
         raise IndivisibleRow(
-            f"{columns} columns are no multiple of {wanted.name}'s block of {wanted.block}, and nothing stands in for it",
+            f"{columns} columns are no multiple of {wanted.name}'s block of {wanted.block}, "
+            "and nothing stands in for it",
             hint="choose another type for this tensor (--tensor-type)",
         )
     candidate = BY_NAME[wanted.fallback] if wanted.fallback else wanted
@@ -142,10 +143,10 @@ class Chooser:
     def _final(self, tensor: ModelTensor, role: str) -> TensorType | None:
         """The types that end the matter: no rules, no fallback."""
         options = self.options
-        if role == "embedding" and options.token_embedding_type:
-            # The embedding of every layer may also be named by a pattern, which is then more exact.
-            if tensor.name != "per_layer_token_embd.weight" or not self._override(tensor.name, count=False):
-                return options.token_embedding_type
+        # The embedding of every layer may also be named by a pattern, which is then more exact.
+        named = tensor.name == "per_layer_token_embd.weight" and self._override(tensor.name, count=False) is not None
+        if role == "embedding" and options.token_embedding_type and not named:
+            return options.token_embedding_type
         if role == "output" and options.output_tensor_type:
             return options.output_tensor_type
         return self.recipe.default_type if self.recipe.is_float else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import Any
 
 from quantcli.report import picture
+from quantcli.report.results import ComparedModel, CompareResult
 
 STYLE = (
     picture.themed(":root")
@@ -31,12 +31,14 @@ def _with_error(value: str, error: str) -> str:
     return f'{value} <span class="error">± {error}</span>'
 
 
-def _difference(entry: dict[str, Any]) -> str:
-    found = entry.get("difference")
-    return _with_error(f"{found['kld']['mean']:+.6f}", f"{found['kld']['se']:.6f}") if found else "–"
+def _difference(entry: ComparedModel) -> str:
+    if "difference" not in entry:
+        return "–"
+    found = entry["difference"]["kld"]
+    return _with_error(f"{found['mean']:+.6f}", f"{found['se']:.6f}")
 
 
-COLUMNS = (
+COLUMNS: Sequence[tuple[str, Callable[[ComparedModel], str]]] = (
     ("model", lambda e: escape(e["name"])),
     ("MB", lambda e: f"{e['bytes'] / 1e6:.1f}"),
     ("bpw", lambda e: f"{e['bpw']:.2f}"),
@@ -46,29 +48,24 @@ COLUMNS = (
     ("PPL ratio", lambda e: _with_error(f"{e['ppl']['ratio']:.5f}", f"{e['ppl']['ratio_se']:.5f}")),
     ("PPL", lambda e: _with_error(f"{e['ppl']['mean']:.4f}", f"{e['ppl']['se']:.4f}")),
     ("KLD less the first's", _difference),
-    *(
-        (name, lambda e, key=key: f"{e['kld'][key]:.4f}")
-        for name, key in (
-            ("KLD median", "median"),
-            ("90 %", "p90"),
-            ("95 %", "p95"),
-            ("99 %", "p99"),
-            ("99.9 %", "p999"),
-            ("max", "max"),
-        )
-    ),
+    ("KLD median", lambda e: f"{e['kld']['median']:.4f}"),
+    ("90 %", lambda e: f"{e['kld']['p90']:.4f}"),
+    ("95 %", lambda e: f"{e['kld']['p95']:.4f}"),
+    ("99 %", lambda e: f"{e['kld']['p99']:.4f}"),
+    ("99.9 %", lambda e: f"{e['kld']['p999']:.4f}"),
+    ("max", lambda e: f"{e['kld']['max']:.4f}"),
     ("activations", lambda e: e["activations"]),
     ("KV cache", lambda e: e["kv_type"]),
 )
 
 
-def render(result: dict[str, Any], version: str) -> str:
+def render(result: CompareResult, version: str) -> str:
     """The page for a result of `compare.execute`."""
     entries = result["models"]
     texts = list(dict.fromkeys(entry["text"] for entry in entries))
     name = escape(str(result["reference"]["name"]))
     parts = [f"<h1>Divergence from {name}</h1>", _about(result, version)]
-    if result.get("interrupted"):
+    if result["interrupted"]:
         parts.append("<p><strong>Interrupted: the figures are those of the chunks that were complete.</strong></p>")
     parts += ["<h2>Size against divergence</h2>", picture.scatter(entries)]
     for index, text in enumerate(texts):
@@ -93,9 +90,9 @@ def render(result: dict[str, Any], version: str) -> str:
     )
 
 
-def _about(result: dict[str, Any], version: str) -> str:
+def _about(result: CompareResult, version: str) -> str:
     """How the figures came about, and what they mean."""
-    reference = result["reference"]
+    reference: Mapping[str, object] = result["reference"]
     kept = [
         f"{label} {reference[key]}"
         for key, label in (("kind", ""), ("activations", "activations"), ("kv_type", "KV cache"))
@@ -110,7 +107,7 @@ def _about(result: dict[str, Any], version: str) -> str:
     )
 
 
-def table(entries: Sequence[dict[str, Any]]) -> str:
+def table(entries: Sequence[ComparedModel]) -> str:
     """One row per model."""
     head = "".join(f"<th>{name}</th>" for name, _ in COLUMNS)
     rows = "".join("<tr>" + "".join(f"<td>{cell(e)}</td>" for _, cell in COLUMNS) + "</tr>" for e in entries)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from math import ceil, floor, log10
-from typing import Any
+
+from quantcli.report.results import ComparedModel, CompareResult
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 18, 48
@@ -44,7 +45,7 @@ def themed(selector: str) -> str:
     return f"{selector}{{{LIGHT}}}@media(prefers-color-scheme:dark){{{selector}{{{DARK}}}}}"
 
 
-def standalone(result: dict[str, Any]) -> str:
+def standalone(result: CompareResult) -> str:
     """`scatter` of a result of `compare.execute` as a file of its own, which follows the reader's theme."""
     entries = result["models"]
     inner = scatter(entries)
@@ -105,12 +106,12 @@ class Box:
         )
 
 
-def short_names(entries: Sequence[dict[str, Any]]) -> dict[str, str]:
+def short_names(entries: Sequence[ComparedModel]) -> dict[str, str]:
     """Names without what all have in common: "mid-Q8_0", "mid-Q4_K_M" are Q8_0 and Q4_K_M."""
     names = list(dict.fromkeys(entry["name"] for entry in entries))
-    common = os.path.commonprefix(names)
+    common = os.path.commonprefix(names)  # noqa: RUF071 - of texts, and meant character by character
     cut = max(common.rfind(mark) for mark in "-_. ") + 1 if len(names) > 1 else 0
-    if "_" == common[cut - 1 : cut]:  # Q4_K_M and Q4_K_S share more than a model's name
+    if common[cut - 1 : cut] == "_":  # Q4_K_M and Q4_K_S share more than a model's name
         cut = max(common.rfind(mark) for mark in "-. ") + 1
     return {name: name[cut:] or name for name in names}
 
@@ -118,7 +119,7 @@ def short_names(entries: Sequence[dict[str, Any]]) -> dict[str, str]:
 # ---- size against divergence
 
 
-def scatter(entries: Sequence[dict[str, Any]]) -> str:
+def scatter(entries: Sequence[ComparedModel]) -> str:
     """File size against mean KLD (logarithmic), a line per text, error bars of one standard error."""
     texts = list(dict.fromkeys(entry["text"] for entry in entries))
     sizes = [entry["bytes"] / 1e6 for entry in entries]
@@ -137,7 +138,7 @@ def scatter(entries: Sequence[dict[str, Any]]) -> str:
     return _svg(WIDTH, HEIGHT, parts, "size against divergence")
 
 
-def _series(entries: Sequence[dict[str, Any]], x: Axis, y: Axis, colour: str) -> list[str]:
+def _series(entries: Sequence[ComparedModel], x: Axis, y: Axis, colour: str) -> list[str]:
     """The points of one text, from small to large."""
     places = [(x.place(entry["bytes"] / 1e6), y.place(entry["kld"]["mean"])) for entry in entries]
     path = " ".join(f"{across:.1f},{up:.1f}" for across, up in places)
@@ -154,7 +155,7 @@ def _series(entries: Sequence[dict[str, Any]], x: Axis, y: Axis, colour: str) ->
     return parts
 
 
-def _covered(entries: Sequence[dict[str, Any]], x: Axis, y: Axis) -> list[Box]:
+def _covered(entries: Sequence[ComparedModel], x: Axis, y: Axis) -> list[Box]:
     """What the points of one text and the line between them hide."""
     places = sorted((x.place(e["bytes"] / 1e6), y.place(e["kld"]["mean"])) for e in entries)
     boxes = [Box(across - 5, up - 5, across + 5, up + 5) for across, up in places]
@@ -183,32 +184,44 @@ def _legend(texts: Sequence[str], covered: Sequence[Box]) -> tuple[list[str], Bo
     return parts, box
 
 
-def _labels(entries: Sequence[dict[str, Any]], x: Axis, y: Axis, covered: Sequence[Box]) -> list[str]:
+@dataclass(frozen=True)
+class Label:
+    """A place for a model's name: ``distance`` ranks the places around the point at (``across``, ``up``)."""
+
+    distance: int
+    across: float
+    up: float
+    box: Box
+
+    def cost(self, covered: Sequence[Box], placed: Sequence[Box]) -> float:
+        """How much it hides of points and lines, and (worse) of other names, or lies outside."""
+        names = sum(map(self.box.overlaps, placed)) + _outside(self.box)
+        return sum(map(self.box.overlaps, covered)) + 5 * names + self.distance / 8
+
+
+def _labels(entries: Sequence[ComparedModel], x: Axis, y: Axis, covered: Sequence[Box]) -> list[str]:
     """One name per model, beside one of its points, where it covers neither points nor lines nor other names."""
-    names, leaders, placed = [], [], []
-
-    def cost(choice: tuple) -> float:
-        distance, *_, box = choice
-        return sum(map(box.overlaps, covered)) + 5 * (sum(map(box.overlaps, placed)) + _outside(box)) + distance / 8
-
+    names: list[str] = []
+    leaders: list[str] = []
+    placed: list[Box] = []
     for name, short in short_names(entries).items():
-        points = [(x.place(e["bytes"] / 1e6), y.place(e["kld"]["mean"])) for e in entries if e["name"] == name]
         shown = short if len(short) <= 28 else short[:27] + "…"
-        choices = sorted(
-            (
-                (distance, up, point, box)
-                for point in points
-                for up in (point[1],)
-                for distance, box in _beside(*point, LETTER * len(shown))
-            ),
-            key=lambda choice: choice[:2],
-        )
-        _, _, (across, up), box = min(choices, key=cost)
+        points = [(x.place(e["bytes"] / 1e6), y.place(e["kld"]["mean"])) for e in entries if e["name"] == name]
+        places = [
+            Label(distance, across, up, box)
+            for across, up in points
+            for distance, box in _beside(across, up, LETTER * len(shown))
+        ]
+        places.sort(key=lambda label: (label.distance, label.up))
+        best = min(places, key=lambda label: label.cost(covered, placed))
+        box, up = best.box, best.up
         placed.append(box)
         middle, baseline = (box.left + box.right) / 2, box.bottom - 3
         if not box.top - 8 <= up <= box.bottom + 8:
             end = box.bottom if box.bottom < up else box.top
-            leaders.append(f'<line class="leader" x1="{across:.1f}" y1="{up:.1f}" x2="{middle:.1f}" y2="{end:.1f}"/>')
+            leaders.append(
+                f'<line class="leader" x1="{best.across:.1f}" y1="{up:.1f}" x2="{middle:.1f}" y2="{end:.1f}"/>'
+            )
         names.append(
             f'<text class="label" x="{middle:.1f}" y="{baseline:.1f}" text-anchor="middle">{escape(shown)}</text>'
         )
@@ -245,7 +258,7 @@ def _outside(box: Box) -> bool:
 # ---- spread over chunks
 
 
-def spread(entries: Sequence[dict[str, Any]], series: int = 0) -> str:
+def spread(entries: Sequence[ComparedModel], series: int = 0) -> str:
     """Every chunk's mean KLD as a dot on its model's line (logarithmic), the mean of all as a bar."""
     names = short_names(entries)
     left = min(max(70.0, 14 + LETTER * max(map(len, names.values()))), 230.0)

@@ -6,8 +6,10 @@ infinity) is printed as null.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NotRequired, TypedDict
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 # ---- convert
 
@@ -41,6 +43,14 @@ class PlanResult(TypedDict):
     needs_imatrix: bool
 
 
+class TakenOver(TypedDict):
+    """Tensors of one type that the named method does not take, and the method that does."""
+
+    type: str
+    method: str
+    tensors: int
+
+
 class ShardResult(TypedDict):
     """One written file."""
 
@@ -54,6 +64,8 @@ class OutputResult(PlanResult):
 
     path: str
     files: list[str]
+    method: NotRequired[str]  # where one was named
+    method_fallbacks: NotRequired[list[TakenOver]]
     sha256: NotRequired[str | None]
     shards: NotRequired[list[ShardResult]]
 
@@ -106,6 +118,22 @@ class Summary(TypedDict):
     types: list[TypeSummary]
 
 
+def summary(tensors: Iterable[TensorResult]) -> Summary:
+    """Weights, bytes of tensor data and bits per weight in all and per type (largest first)."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for tensor in tensors:
+        count = counts[tensor["type"]]
+        count[0] += 1
+        count[1] += prod(tensor["shape"])
+        count[2] += tensor["bytes"]
+    weights, size = (sum(count[i] for count in counts.values()) for i in (1, 2))
+    types: list[TypeSummary] = [
+        {"type": name, "tensors": n, "weights": w, "bytes": b, "bpw": 8 * b / w if w else 0.0}
+        for name, (n, w, b) in sorted(counts.items(), key=lambda item: -item[1][2])
+    ]
+    return {"weights": weights, "tensor_bytes": size, "bpw": 8 * size / weights if weights else 0.0, "types": types}
+
+
 class MetadataResult(TypedDict):
     """A metadata entry: ``value``, or ``length`` and the ``first`` elements of an array."""
 
@@ -123,10 +151,9 @@ class OriginResult(TensorResult):
 
 
 class ModelResult(Summary):
-    """`quantcli inspect` of a GGUF file or a checkpoint folder."""
+    """What `quantcli inspect` says of every model."""
 
     schema: int
-    kind: Literal["gguf", "checkpoint"]
     path: str
     architecture: str | None
     name: str | None
@@ -135,12 +162,29 @@ class ModelResult(Summary):
     bytes: int
     metadata: dict[str, MetadataResult]
     tensors: Sequence[TensorResult]
-    version: NotRequired[int]  # of GGUF
-    notes: NotRequired[list[str]]  # of a checkpoint
+
+
+class GgufResult(ModelResult):
+    """`quantcli inspect` of a GGUF file. ``version`` is the format's."""
+
+    kind: Literal["gguf"]
+    version: int
+
+
+class CheckpointResult(ModelResult):
+    """`quantcli inspect` of a checkpoint folder."""
+
+    kind: Literal["checkpoint"]
+    notes: list[str]
 
 
 class EntryResult(TypedDict):
-    """One entry of an importance matrix, over all values (sum / count) of all its matrices."""
+    """Of all values (sum / count) of all matrices of one entry of an importance matrix.
+
+    ``deviation``: standard deviation; ``active``: share above 1e-5; ``entropy`` in bits of the values as a
+    distribution, ``evenness``: its ratio to log2 of their number; ``outliers``: share with a z-score above 1;
+    ``cosine``: similarity of the sums with the same weight's in the previous layer, None without one.
+    """
 
     name: str
     matrices: int
@@ -358,17 +402,16 @@ class ComparedModel(RunnerModel):
     record_error: NotRequired[RecordError]
 
 
-class Reference(TypedDict):
-    """What models were compared with: a model, or recorded predictions."""
+class RecordedReference(TypedDict):
+    """Recorded predictions that models were compared with."""
 
     name: str
-    kind: NotRequired[str]
-    bytes: NotRequired[int]
-    architecture: NotRequired[str]
-    bpw: NotRequired[float]
+    kind: str
+    bytes: int
     activations: NotRequired[str]
-    kv_type: NotRequired[str]
-    exact: NotRequired[bool]
+
+
+Reference: TypeAlias = RunnerModel | RecordedReference
 
 
 class CompareResult(TypedDict):

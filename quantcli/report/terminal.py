@@ -11,14 +11,17 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol
 
 from quantcli.errors import QuantcliError
 
-# Texts come from files that anyone may have made: what steers a terminal or turns the direction of writing is shown, not
-# sent. Half a surrogate pair stands for a byte of a file name that is not UTF-8.
+if TYPE_CHECKING:  # rich takes its time, and most runs never draw
+    from rich.console import Console
+
+# Texts come from files that anyone may have made: what steers a terminal or turns the direction of writing is shown,
+# not sent. Half a surrogate pair stands for a byte of a file name that is not UTF-8.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN_INTERVAL = 10.0  # seconds between progress lines off a terminal
 
@@ -35,13 +38,16 @@ class Step(Protocol):
     def __call__(self, done: int, known: str = "") -> None: ...
 
 
+Cells = Sequence[Sequence[str]]  # of a table, line by line
+
+
 class Reporter:
-    """Where a command's output goes. ``quiet`` silences talk and progress, ``as_json`` reserves stdout for one object."""
+    """Where a command's output goes. ``quiet`` silences talk and progress, ``as_json`` leaves stdout to one object."""
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
-        self._consoles: dict[bool, Any] = {}
+        self._consoles: dict[bool, Console] = {}
 
     # ---- results (stdout)
 
@@ -56,24 +62,21 @@ class Reporter:
             sys.stdout.write(piece)
             sys.stdout.flush()
 
-    def object(self, value: dict[str, Any]) -> None:
+    def result(self, value: Mapping[str, object]) -> None:
         """The result as one JSON object, when --json was given."""
         if self.as_json:
-            style = {
-                "ensure_ascii": not (sys.stdout.encoding or "").lower().startswith("utf"),
-                "indent": 1 if sys.stdout.isatty() else None,
-                "allow_nan": False,
-            }
+            plain = not (sys.stdout.encoding or "").lower().startswith("utf")
+            indent = 1 if sys.stdout.isatty() else None
             try:
-                text = json.dumps(value, **style)
+                text = json.dumps(value, ensure_ascii=plain, indent=indent, allow_nan=False)
             except ValueError:
-                text = json.dumps(_finite(value), **style)
+                text = json.dumps(_finite(value), ensure_ascii=plain, indent=indent, allow_nan=False)
             print(text, flush=True)
 
     def table(
         self,
         columns: Sequence[str],
-        rows: Iterable[Sequence[object]],
+        lines: Iterable[Sequence[object]],
         *,
         title: str | None = None,
         right: Sequence[int] = (),
@@ -81,24 +84,24 @@ class Reporter:
         """A table of the result; ``right`` holds the indices of right-aligned columns."""
         if self.as_json:
             return
-        rows = [[printable(str(cell)) for cell in row] for row in rows]
+        cells = [[printable(str(cell)) for cell in line] for line in lines]
         if sys.stdout.isatty():
-            self._rich_table(columns, rows, title, right)
+            self._rich_table(columns, cells, title, right)
         else:
-            self._plain_table(columns, rows, title, right)
+            _plain_table(columns, cells, title, right)
 
-    def _rich_table(self, columns, rows, title, right) -> None:
+    def _rich_table(self, columns: Sequence[str], cells: Cells, title: str | None, right: Sequence[int]) -> None:
         console = self._console(stderr=False)
-        for part in _fitting(columns, rows, right, console.width):
+        for part in _fitting(columns, cells, right, console.width):
             self._rich_part(
                 [columns[i] for i in part],
-                [[row[i] for i in part] for row in rows],
+                [[line[i] for i in part] for line in cells],
                 title,
                 [place for place, i in enumerate(part) if i in right],
             )
             title = None
 
-    def _rich_part(self, columns, rows, title, right) -> None:
+    def _rich_part(self, columns: Sequence[str], cells: Cells, title: str | None, right: Sequence[int]) -> None:
         from rich.table import Table
         from rich.text import Text
 
@@ -107,20 +110,9 @@ class Reporter:
             table.add_column(
                 column, justify="right" if index in right else "left", overflow="fold", no_wrap=index in right
             )
-        for row in rows:
-            table.add_row(*map(Text, row))
+        for line in cells:
+            table.add_row(*map(Text, line))
         self._console(stderr=False).print(table)
-
-    @staticmethod
-    def _plain_table(columns, rows, title, right) -> None:
-        if title:
-            print(title)
-        cells = [list(columns), *rows]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-        for row in cells:
-            parts = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths)))
-            print("  ".join(parts).rstrip())
-        sys.stdout.flush()
 
     # ---- talk (stderr)
 
@@ -138,7 +130,7 @@ class Reporter:
         self._talk(f"error: {error}", "bold red")
         if error.hint:
             self._talk(f"  {error.hint}", None)
-        self.object(
+        self.result(
             {
                 "schema": 1,
                 "error": {"code": error.code, "message": error.message, "where": error.where, "hint": error.hint},
@@ -154,7 +146,7 @@ class Reporter:
         else:
             say(text)
 
-    def _console(self, *, stderr: bool):
+    def _console(self, *, stderr: bool) -> Console:
         if stderr not in self._consoles:
             from rich.console import Console
 
@@ -228,6 +220,33 @@ class Reporter:
             yield advance
 
 
+class Silent(Reporter):
+    """For callers from Python, who get the result and want no talk."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True, as_json=True)
+
+    def result(self, value: Mapping[str, object]) -> None:
+        """Nobody reads it."""
+
+    def _talk(self, text: str, style: str | None) -> None:
+        """Nobody listens."""
+
+
+SILENT = Silent()
+
+
+def _plain_table(columns: Sequence[str], cells: Cells, title: str | None, right: Sequence[int]) -> None:
+    if title:
+        print(title)
+    lines = [list(columns), *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        parts = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        print("  ".join(parts).rstrip())
+    sys.stdout.flush()
+
+
 def _plain_progress(label: str, total_bytes: int) -> Advance:
     start = last = time.monotonic()
 
@@ -265,14 +284,12 @@ def time_left(start: float, done: int, total: int) -> float:
     return (time.monotonic() - start) * (total - done) / done
 
 
-def _fitting(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], width: int
-) -> list[list[int]]:
+def _fitting(columns: Sequence[str], cells: Cells, right: Sequence[int], width: int) -> list[list[int]]:
     """Columns of one table, or of several where a line of figures is wider than the terminal: the leading names come
     again in each. Tables with texts in other places are left whole; their texts fold."""
     every = list(range(len(columns)))
     names = [i for i in every if i not in right]
-    sizes = [2 + max(len(row[i]) for row in (columns, *rows)) for i in every]
+    sizes = [2 + max(len(line[i]) for line in (columns, *cells)) for i in every]
     if sum(sizes) - 2 <= width or names != every[: len(names)]:
         return [every]
     parts = [list(names)]
@@ -285,10 +302,8 @@ def _fitting(
 
 def say(text: str) -> None:
     """One line on stderr. That nobody listens any more is no reason to stop the work."""
-    try:
+    with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
-    except OSError:
-        pass
 
 
 # ---- texts and numbers as people read them
@@ -299,7 +314,7 @@ def printable(text: str) -> str:
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """The same for JSON, which has neither NaN nor infinities: null."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypedDict
 
 import numpy
 
 from quantcli.errors import ContextTooLong, UsageError
+from quantcli.report.results import GenerationResult
 from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.network import Network
@@ -18,16 +18,6 @@ from quantcli.runner.sampling import Sampler, Sampling
 from quantcli.runner.session import Session
 
 PIECE = 512  # prompt tokens that are read at a time
-
-
-class Summary(TypedDict):
-    """Ids, counts and speeds of a generated text."""
-
-    tokens: list[int]
-    stopped: str
-    prompt_tokens: int
-    prompt_tokens_per_second: float
-    tokens_per_second: float
 
 
 @dataclass
@@ -40,7 +30,7 @@ class Generation:
     seconds: float = 0.0
     stopped: str = "length"  # or "end" (the model ended its answer), "context" (no room left)
 
-    def summary(self) -> Summary:
+    def summary(self) -> GenerationResult:
         """Ids, counts and speeds for a result."""
         later = max(len(self.tokens) - 1, 0)  # the first one comes from the prompt's logits
         return {

@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TypedDict
 
 from quantcli import loader
 from quantcli.errors import UsageError
 from quantcli.ggml import tensor_types
 from quantcli.model import Model
+from quantcli.report.results import RunnerModel
 from quantcli.runner.network import Network
 from quantcli.runner.operations import ACTIVATIONS, Operations
 from quantcli.vocab.tokenizer import Tokenizer
@@ -39,18 +39,6 @@ class RunOptions:
             )
         if self.exact and (self.activations not in (None, "float") or (self.kv_type or "F32").upper() != "F32"):
             raise UsageError("--exact means float activations and a float cache", hint="leave out the other option")
-
-
-class Description(TypedDict):
-    """What every result says about the model it is about. ``bytes`` of its files, ``bpw`` bits per weight."""
-
-    name: str
-    architecture: str
-    bytes: int
-    bpw: float
-    activations: str
-    kv_type: str
-    exact: bool
 
 
 @dataclass
@@ -81,7 +69,7 @@ class Session:
         """Bytes of all tensors as they are stored."""
         return sum(tensor_types.tensor_bytes(t.stored if t.raw else t.type, t.shape) for t in self.model.tensors)
 
-    def describe(self) -> Description:
+    def describe(self) -> RunnerModel:
         """What every result says about the model."""
         weights = sum(tensor.rows * tensor.columns for tensor in self.model.tensors)
         return {

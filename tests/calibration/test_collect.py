@@ -18,7 +18,7 @@ LENGTH = 64
 OPTIONS = RunOptions(activations="float", length=LENGTH)
 
 
-def request(root: Path, prose: Path, output: Path, **options: object) -> verb.Request:
+def request(root: Path, prose: Path, output: Path, **options: object) -> verb.ImatrixRequest:
     given = {
         "model": root / "examples" / "tiny",
         "text": prose,
@@ -26,7 +26,7 @@ def request(root: Path, prose: Path, output: Path, **options: object) -> verb.Re
         "chunks": 6,
         "options": OPTIONS,
     } | options
-    return verb.Request(output=output, **given)
+    return verb.ImatrixRequest(output=output, **given)
 
 
 def test_sums_are_squares_of_the_inputs(root: Path, prose: Path) -> None:
@@ -122,7 +122,7 @@ def test_formats_merging_and_usage(root: Path, prose: Path, tmp_path: Path) -> N
     first, second, merged = tmp_path / "a.gguf", tmp_path / "b.dat", tmp_path / "m.gguf"
     verb.run(request(root, prose, first, chunks=3))
     verb.run(request(root, prose, second, first=3, chunks=3))
-    result = verb.run(verb.Request(model=None, output=merged, earlier=(first, second)))
+    result = verb.run(verb.ImatrixRequest(model=None, output=merged, earlier=(first, second)))
     assert result["chunks"] == 6 and result["model"] is None
     whole, joined = verb.run(request(root, prose, tmp_path / "w.gguf")), imatrix.read(merged)
     assert whole["entries"] == len(joined.entries)
@@ -131,7 +131,7 @@ def test_formats_merging_and_usage(root: Path, prose: Path, tmp_path: Path) -> N
     expected, added = imatrix.read(tmp_path / "w.gguf"), imatrix.read(tmp_path / "c.gguf")
     assert all(numpy.allclose(expected.sums[name], added.sums[name], rtol=1e-5) for name in expected.sums)
     with pytest.raises(UsageError, match="no model"):
-        verb.run(verb.Request(model=None, output=merged))
+        verb.run(verb.ImatrixRequest(model=None, output=merged))
     with pytest.raises(BadImportance, match="column 2 overflows"):
         collect.sum_of_squares(numpy.array([[1, 2, numpy.nan]], numpy.float32), "blk.0.x")
 

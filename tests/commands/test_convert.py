@@ -13,6 +13,7 @@ import pytest
 from gguf import GGUFReader
 
 from quantcli import container
+from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.errors import (
     ImportanceNeeded,
@@ -26,8 +27,8 @@ from quantcli.errors import (
 from quantcli.output import checksums
 
 
-def request(source: Path, *types: str, **options) -> convert.Request:
-    return convert.Request(source=source, types=types, **options)
+def request(source: Path, *types: str, **options) -> convert.ConvertRequest:
+    return convert_request(source=source, types=types, **options)
 
 
 def tensors(path: Path) -> dict[str, tuple[str, bytes]]:
@@ -46,14 +47,14 @@ def tiny(root: Path) -> Path:
 def bf16(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled checkpoint as BF16 GGUF."""
     path = tmp_path_factory.mktemp("bf16") / "tiny.gguf"
-    convert.convert(request(tiny, "BF16", output=path))
+    convert.run(request(tiny, "BF16", output=path))
     return path
 
 
 def test_checkpoint_and_its_gguf_quantize_to_the_same_tensors(tiny: Path, bf16: Path, tmp_path: Path) -> None:
     direct, through = tmp_path / "a.gguf", tmp_path / "b.gguf"
-    convert.convert(request(tiny, "Q4_K_M", output=direct))
-    convert.convert(request(bf16, "Q4_K_M", output=through))
+    convert.run(request(tiny, "Q4_K_M", output=direct))
+    convert.run(request(bf16, "Q4_K_M", output=through))
     assert tensors(direct) == tensors(through)
 
 
@@ -72,7 +73,7 @@ def test_bf16_is_lossless(tiny: Path, bf16: Path) -> None:
 
 
 def test_result_tells_what_is_on_the_disk(tiny: Path, tmp_path: Path) -> None:
-    result = convert.convert(request(tiny, "q4_k", "q8_0", "IQ4_NL", output=tmp_path))
+    result = convert.run(request(tiny, "q4_k", "q8_0", "IQ4_NL", output=tmp_path))
     assert [o["type"] for o in result["outputs"]] == ["Q4_K_M", "Q8_0", "IQ4_NL"]
     for output in result["outputs"]:
         path = Path(output["path"])
@@ -84,15 +85,15 @@ def test_result_tells_what_is_on_the_disk(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_split_and_back(tiny: Path, tmp_path: Path) -> None:
-    result = convert.convert(request(tiny, "Q8_0", output=tmp_path / "s.gguf", split_max_size="500K"))
+    result = convert.run(request(tiny, "Q8_0", output=tmp_path / "s.gguf", split_max_size="500K"))
     (output,) = result["outputs"]
     assert len(output["files"]) > 3 and output["files"][0].endswith(f"s-00001-of-{len(output['files']):05d}.gguf")
     assert output["bytes"] == sum(Path(f).stat().st_size for f in output["files"]) and output["sha256"] is None
     whole = tmp_path / "whole.gguf"
-    convert.convert(request(Path(output["files"][0]), "COPY", output=whole))
-    convert.convert(request(tiny, "Q8_0", output=tmp_path / "one.gguf"))
+    convert.run(request(Path(output["files"][0]), "COPY", output=whole))
+    convert.run(request(tiny, "Q8_0", output=tmp_path / "one.gguf"))
     assert tensors(whole) == tensors(tmp_path / "one.gguf")
-    kept = convert.convert(request(Path(output["files"][0]), "COPY", output=tmp_path / "k.gguf", keep_split=True))
+    kept = convert.run(request(Path(output["files"][0]), "COPY", output=tmp_path / "k.gguf", keep_split=True))
     assert len(kept["outputs"][0]["files"]) == len(output["files"])
     for a, b in zip(output["files"], kept["outputs"][0]["files"], strict=True):
         assert tensors(Path(a)) == tensors(Path(b))
@@ -100,19 +101,19 @@ def test_split_and_back(tiny: Path, tmp_path: Path) -> None:
 
 def test_quantized_source(bf16: Path, tmp_path: Path) -> None:
     q8 = tmp_path / "q8.gguf"
-    convert.convert(request(bf16, "Q8_0", output=q8))
+    convert.run(request(bf16, "Q8_0", output=q8))
     with pytest.raises(QuantizedSource) as caught:
-        convert.convert(request(q8, "Q4_0", output=tmp_path / "x.gguf"))
+        convert.run(request(q8, "Q4_0", output=tmp_path / "x.gguf"))
     assert "Q8_0" in str(caught.value) and "--allow-requantize" in caught.value.hint
-    convert.convert(request(q8, "Q4_0", output=tmp_path / "x.gguf", allow_requantize=True))
-    convert.convert(request(q8, "Q8_0", output=tmp_path / "same.gguf"))
+    convert.run(request(q8, "Q4_0", output=tmp_path / "x.gguf", allow_requantize=True))
+    convert.run(request(q8, "Q8_0", output=tmp_path / "same.gguf"))
     assert tensors(tmp_path / "same.gguf") == tensors(q8)
 
 
 def test_overrides_and_metadata(tiny: Path, tmp_path: Path) -> None:
     template = tmp_path / "t.jinja"
     template.write_text("{{ messages }}")
-    convert.convert(
+    convert.run(
         request(
             tiny,
             "Q4_0",
@@ -132,24 +133,24 @@ def test_overrides_and_metadata(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_metadata_never_tells_about_the_machine(tiny: Path, tmp_path: Path) -> None:
-    convert.convert(request(tiny, "Q4_0", output=tmp_path / "x.gguf"))
+    convert.run(request(tiny, "Q4_0", output=tmp_path / "x.gguf"))
     header = (tmp_path / "x.gguf").read_bytes()[:200_000]
     assert str(tmp_path).encode() not in header and str(tiny.parent).encode() not in header
 
 
 def test_needs_importance(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ImportanceNeeded) as caught:
-        convert.convert(request(tiny, "IQ2_XS", output=tmp_path / "x.gguf"))
+        convert.run(request(tiny, "IQ2_XS", output=tmp_path / "x.gguf"))
     assert "--imatrix" in caught.value.hint
-    planned = convert.convert(request(tiny, "IQ2_XS", dry_run=True))
+    planned = convert.run(request(tiny, "IQ2_XS", dry_run=True))
     assert planned["outputs"][0]["needs_imatrix"] is True and not list(tmp_path.iterdir())
 
 
 def test_importance_changes_the_bytes_and_the_metadata(shared: Path, tmp_path: Path) -> None:
     mid, imatrix = shared / "models/mid", shared / "golden/mid-imatrix.gguf"
-    convert.convert(request(mid, "Q4_0", output=tmp_path / "plain.gguf"))
-    convert.convert(request(mid, "Q4_0", output=tmp_path / "with.gguf", imatrix=imatrix))
-    convert.convert(request(mid, "Q4_0", output=tmp_path / "some.gguf", imatrix=imatrix, include_weights=("attn_q",)))
+    convert.run(request(mid, "Q4_0", output=tmp_path / "plain.gguf"))
+    convert.run(request(mid, "Q4_0", output=tmp_path / "with.gguf", imatrix=imatrix))
+    convert.run(request(mid, "Q4_0", output=tmp_path / "some.gguf", imatrix=imatrix, include_weights=("attn_q",)))
     plain, given, some = (tensors(tmp_path / f"{n}.gguf") for n in ("plain", "with", "some"))
     assert given["blk.0.attn_q.weight"] != plain["blk.0.attn_q.weight"]
     assert some["blk.0.attn_q.weight"] == given["blk.0.attn_q.weight"]
@@ -165,7 +166,7 @@ def test_bytes_of_llama_quantize(shared: Path, tmp_path: Path) -> None:
 
     sizes = {row["type"]: int(row["bytes"]) for row in csv.DictReader((shared / "golden/peer-mid.csv").open())}
     names = [name for name in sizes if name not in ("COPY",)]
-    result = convert.convert(
+    result = convert.run(
         request(shared / "models/mid", *names, dry_run=True, imatrix=shared / "golden/mid-imatrix.gguf")
     )
     for output in result["outputs"]:
@@ -189,7 +190,7 @@ def test_nan_in_a_checkpoint(tiny: Path, tmp_path: Path) -> None:
     source = damaged(tiny, tmp_path, poison)
     for kind in ("Q4_K_M", "BF16", "F32"):
         with pytest.raises(NonFiniteWeight) as caught:
-            convert.convert(request(source, kind, output=tmp_path / "x.gguf"))
+            convert.run(request(source, kind, output=tmp_path / "x.gguf"))
         assert "row" in str(caught.value) and "model.safetensors" in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
 
@@ -197,7 +198,7 @@ def test_nan_in_a_checkpoint(tiny: Path, tmp_path: Path) -> None:
 def test_source_that_shrinks(tiny: Path, tmp_path: Path) -> None:
     source = damaged(tiny, tmp_path, lambda data: data[:-1000])
     with pytest.raises(QuantcliError) as caught:
-        convert.convert(request(source, "Q4_0", output=tmp_path / "x.gguf"))
+        convert.run(request(source, "Q4_0", output=tmp_path / "x.gguf"))
     assert "model.safetensors" in str(caught.value) and sorted(p.name for p in tmp_path.iterdir()) == ["model"]
 
 
@@ -212,15 +213,15 @@ def test_hub_cache_names_the_model_and_not_the_commit(
         shutil.copy(path, blobs / f"{i:040x}")
         (snapshot / path.name).symlink_to(Path("..") / ".." / "blobs" / f"{i:040x}")
     monkeypatch.chdir(tmp_path)
-    result = convert.convert(request(snapshot, "Q4_0"))
+    result = convert.run(request(snapshot, "Q4_0"))
     assert result["outputs"][0]["path"] == "nice-model-Q4_0.gguf"
 
 
 def test_checksums_are_added_and_replaced(tiny: Path, tmp_path: Path) -> None:
     sums = tmp_path / "SHA256SUMS"
-    convert.convert(request(tiny, "Q4_0", output=tmp_path / "a.gguf", checksums=sums))
-    convert.convert(request(tiny, "Q8_0", output=tmp_path / "b.gguf", checksums=sums))
-    convert.convert(request(tiny, "Q4_1", output=tmp_path / "a.gguf", checksums=sums, force=True))
+    convert.run(request(tiny, "Q4_0", output=tmp_path / "a.gguf", checksums=sums))
+    convert.run(request(tiny, "Q8_0", output=tmp_path / "b.gguf", checksums=sums))
+    convert.run(request(tiny, "Q4_1", output=tmp_path / "a.gguf", checksums=sums, force=True))
     lines = dict(line.split("  ")[::-1] for line in sums.read_text().splitlines())
     assert lines == {n: hashlib.sha256((tmp_path / n).read_bytes()).hexdigest() for n in ("a.gguf", "b.gguf")}
 
@@ -251,7 +252,7 @@ def test_an_embedding_entry_of_another_size_is_told(tiny: Path, tmp_path: Path) 
     }
     given = Importance("im.gguf", sums, {name: numpy.ones(1, numpy.float32) for name in sums}, ["text"], 1)
     matrix.write_bytes(to_gguf_bytes(given))
-    told = convert.convert(request(tiny, "Q4_0", imatrix=matrix, dry_run=True))["warnings"]
+    told = convert.run(request(tiny, "Q4_0", imatrix=matrix, dry_run=True))["warnings"]
     assert any("token_embd.weight" in text and "not used" in text for text in told)
     assert any("Q4_0" in text and "not in the importance matrix" in text for text in told)
 
@@ -272,7 +273,7 @@ def test_an_embedding_entry_of_another_size_is_told(tiny: Path, tmp_path: Path) 
 def test_wrong_requests(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options, error) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error):
-        convert.convert(convert.Request(**({"source": tiny, "types": ("Q4_0",)} | options)))
+        convert.run(convert_request(**({"source": tiny, "types": ("Q4_0",)} | options)))
     assert not list(tmp_path.iterdir())
 
 

@@ -30,7 +30,7 @@ OPTIONS = RunOptions(length=LENGTH)
 
 def run(reference: Path, models: list[Path], texts: list[Path], **options: object) -> dict:
     request = {"length": LENGTH, "chunks": 4, "options": OPTIONS} | options
-    job = compare.prepare(compare.Request(reference=reference, models=models, texts=texts, **request))
+    job = compare.prepare(compare.CompareRequest(reference=reference, models=models, texts=texts, **request))
     try:
         return compare.execute(job)
     finally:

@@ -15,6 +15,7 @@ import pytest
 from broken_files import ARCHITECTURE, ARRAY, FLOAT32, STRING, array, entry, gguf, row, text
 
 from quantcli import cli
+from quantcli.cli.parse import convert_request
 from quantcli.commands import convert, inspect
 from quantcli.errors import BadConfig, MalformedFile, OutputExists, OutputFailed, UsageError
 from quantcli.output import checksums
@@ -133,7 +134,7 @@ def test_numbers_of_shards_that_are_none(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(gguf([ARCHITECTURE, entry("split.count", STRING, text("many"))], [row()], data=DATA))
     with pytest.raises(MalformedFile, match="split.count"):
-        inspect.inspect(path)
+        inspect.run(path)
     done = shell("$Q verify a.gguf", tmp_path)
     assert done.returncode == 1 and "split.count" in done.stdout and "unexpected" not in done.stderr
 
@@ -146,15 +147,15 @@ def test_a_folder_is_meant_by_its_slash(tiny: Path, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["tiny-Q8_0.gguf"]
 
 
-def request(tiny: Path, **options) -> convert.Request:
-    return convert.Request(**({"source": tiny, "types": ("Q8_0",)} | options))
+def request(tiny: Path, **options) -> convert.ConvertRequest:
+    return convert_request(**({"source": tiny, "types": ("Q8_0",)} | options))
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_pipes_and_devices_are_not_replaced(tiny: Path, tmp_path: Path, force: bool) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputFailed, match="not a regular file"):
-        convert.convert(request(tiny, output=tmp_path / "pipe", force=force))
+        convert.run(request(tiny, output=tmp_path / "pipe", force=force))
     assert (tmp_path / "pipe").is_fifo()
 
 
@@ -165,12 +166,12 @@ def test_a_link_to_nowhere_is_found_before_the_work(tiny: Path, tmp_path: Path) 
 
 
 def test_many_threads_are_few(tiny: Path) -> None:
-    assert convert.convert(request(tiny, threads=10**9, dry_run=True))["threads"] == convert.MOST_THREADS
+    assert convert.run(request(tiny, threads=10**9, dry_run=True))["threads"] == convert.MOST_THREADS
 
 
 def test_an_endless_template(tiny: Path) -> None:
     with pytest.raises(UsageError, match="too large"):
-        convert.convert(request(tiny, chat_template=Path("/dev/zero"), dry_run=True))
+        convert.run(request(tiny, chat_template=Path("/dev/zero"), dry_run=True))
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 def test_a_config_that_names_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BadConfig, match="names neither"):
-        convert.convert(request(tmp_path, dry_run=True))
+        convert.run(request(tmp_path, dry_run=True))
 
 
 # ---- checksums
@@ -189,11 +190,11 @@ def test_a_config_that_names_nothing(tmp_path: Path) -> None:
 def test_the_list_is_no_output_and_nothing_else(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.gguf"
     with pytest.raises(UsageError, match="same name"):
-        convert.convert(request(tiny, output=out, checksums=tmp_path / "." / "a.gguf"))
+        convert.run(request(tiny, output=out, checksums=tmp_path / "." / "a.gguf"))
     precious = tmp_path / "thesis.txt"
     precious.write_text("words\n")
     with pytest.raises(MalformedFile, match="line 1"):
-        convert.convert(request(tiny, output=out, checksums=precious))
+        convert.run(request(tiny, output=out, checksums=precious))
     assert precious.read_text() == "words\n" and not out.exists()
 
 
@@ -239,9 +240,7 @@ def test_trailing_ones_as_the_tools_write_them(
 ) -> None:
     """llama.cpp's converter keeps them, its quantizer drops them; the size is planned either way."""
     out = tmp_path / "a.gguf"
-    made = convert.convert(convert.Request(source=shared / "arch" / "qwen2-moe", types=(kind,), output=out))["outputs"][
-        0
-    ]
+    made = convert.run(convert_request(source=shared / "arch" / "qwen2-moe", types=(kind,), output=out))["outputs"][0]
     from gguf import GGUFReader
 
     name = "blk.0.ffn_gate_inp_shexp.weight"

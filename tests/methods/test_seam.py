@@ -11,6 +11,7 @@ import numpy
 import pytest
 import synthetic
 
+from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.encode import pipeline, slabs
 from quantcli.encode.prepared import Prepared
@@ -135,14 +136,14 @@ def test_the_table_is_sound() -> None:
 
 def test_an_unknown_method_is_a_usage_error(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no method 'nonsense'") as caught:
-        convert.convert(convert.Request(source=tiny, types=("Q8_0",), output=tmp_path / "a.gguf", method="nonsense"))
+        convert.run(convert_request(source=tiny, types=("Q8_0",), output=tmp_path / "a.gguf", method="nonsense"))
     assert "plain" in caught.value.hint and not list(tmp_path.iterdir())
 
 
 def test_what_a_method_does_not_take_is_counted(tiny: Path, tmp_path: Path, recording) -> None:
-    request = convert.Request(source=tiny, types=("Q4_K_M",), output=tmp_path / "a.gguf", method="recording")
-    planned = convert.convert(dataclasses.replace(request, dry_run=True))
-    done = convert.convert(request)
+    request = convert_request(source=tiny, types=("Q4_K_M",), output=tmp_path / "a.gguf", method="recording")
+    planned = convert.run(dataclasses.replace(request, dry_run=True))
+    done = convert.run(request)
     for result in (planned, done):
         (output,) = result["outputs"]
         quantized = [t for t in output["tensors"] if tensor_types.by_name(t["type"]).quantized]
@@ -158,7 +159,7 @@ def test_the_method_is_told_in_the_file_only_where_it_was_named(tiny: Path, tmp_
     files = []
     for method in (None, "plain"):
         path = tmp_path / f"{method}.gguf"
-        result = convert.convert(convert.Request(source=tiny, types=("Q4_K_M",), output=path, method=method))
+        result = convert.run(convert_request(source=tiny, types=("Q4_K_M",), output=path, method=method))
         files.append(path.read_bytes())
         assert ("method" in result["outputs"][0]) == (method is not None)
     assert b"quantcli.method" not in files[0] and b"quantcli.method" in files[1]

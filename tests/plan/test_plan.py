@@ -13,11 +13,11 @@ import synthetic
 from synthetic import golden, golden_model, golden_options, options
 
 from quantcli import container
-from quantcli.commands import inspect
 from quantcli.errors import BadConfig, ImportanceNeeded, IndivisibleRow, QuantizedSource, UnknownTensors
 from quantcli.ggml.tensor_types import by_name
 from quantcli.plan import overrides, plan
 from quantcli.plan.choose import fit
+from quantcli.report import results
 
 LLAMA = {"general.architecture": "llama", "llama.block_count": 4, "llama.attention.head_count": 8}
 
@@ -326,7 +326,7 @@ def test_json() -> None:
 
 def test_summary() -> None:
     made = plan.make(golden_model("smollm2-135m"), options("Q4_K_M"))
-    total = inspect.summary(plan.to_json(made)["tensors"])
+    total = results.summary(plan.to_json(made)["tensors"])
     assert sum(row["tensors"] for row in total["types"]) == len(made.entries) == 272
     assert sum(row["bytes"] for row in total["types"]) == total["tensor_bytes"] == made.tensor_bytes
     assert total["types"][0]["bytes"] == max(row["bytes"] for row in total["types"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.errors import (
     ContextTooLong,
@@ -83,7 +84,7 @@ def check(path: Path, recorded: Path, operations: Operations | None = None) -> N
 def test_checkpoint_and_gguf_have_the_logits_of_transformers(root: Path, name: str, tmp_path: Path) -> None:
     folder = root / "tests" / "arch" / name
     converted = tmp_path / "model.gguf"
-    convert.convert(convert.Request(source=folder, types=("COPY",), output=converted))
+    convert.run(convert_request(source=folder, types=("COPY",), output=converted))
     check(folder, folder / "logits.npz")
     check(converted, folder / "logits.npz")
     check(folder, folder / "logits.npz", Operations())  # the reference in numpy
@@ -95,7 +96,7 @@ def test_other_families_have_the_logits_of_transformers(shared: Path, name: str,
     check(folder, folder / "logits.npz")
     if name in MUST:
         converted = tmp_path / "model.gguf"
-        convert.convert(convert.Request(source=folder, types=("COPY",), output=converted))
+        convert.run(convert_request(source=folder, types=("COPY",), output=converted))
         check(converted, folder / "logits.npz")
 
 

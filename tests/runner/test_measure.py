@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.errors import MissingFile, ShortText, UsageError, VocabularyMismatch
 from quantcli.evaluate import figures, likelihood
@@ -134,5 +135,5 @@ def measured(model: Path, text_file: Path, chunks: int, **options: object) -> fl
 )
 def test_perplexity_is_llama_cpps(shared: Path, tmp_path: Path, model: str, name: str, expected: float) -> None:
     path = tmp_path / "model.gguf"
-    convert.convert(convert.Request(source=shared / "models" / model, types=("BF16",), output=path))
+    convert.run(convert_request(source=shared / "models" / model, types=("BF16",), output=path))
     assert measured(path, shared / "text" / name, 40) == pytest.approx(expected, rel=1e-3)

@@ -6,6 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 
 
@@ -20,9 +21,7 @@ def test_generated_parts_are_up_to_date(root: Path) -> None:
 def test_the_size_that_the_demo_prints(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"tiny-Q4_K_M\.gguf +Q4_K_M +([\d,]+) +([\d.]+)", text)
-    (output,) = convert.convert(convert.Request(source=root / "examples/tiny", types=("Q4_K_M",), dry_run=True))[
-        "outputs"
-    ]
+    (output,) = convert.run(convert_request(source=root / "examples/tiny", types=("Q4_K_M",), dry_run=True))["outputs"]
     assert (shown[1], shown[2]) == (f"{output['bytes']:,}", f"{output['bpw']:.3f}")
 
 

@@ -17,7 +17,7 @@ import safetensors.numpy
 from quantcli import container
 from quantcli.errors import MalformedFile, MissingFile, PickleCheckpoint, UnsupportedFile, UsageError
 from quantcli.ggml import tensor_types
-from quantcli.loader import open_model
+from quantcli.loader import open_model, open_models
 from quantcli.model import Model
 from quantcli.sources import files as source_files
 from quantcli.sources import jsonfile
@@ -423,8 +423,8 @@ def test_the_loader_tells_files_apart(tmp_path: Path) -> None:
     model = open_model(split_model(tmp_path))
     assert isinstance(model, Model) and model.kind == "gguf"
     with pytest.raises(UsageError, match="--architecture"):
-        open_model(split_model(tmp_path), architecture="llama")
-    with_template = open_model(split_model(tmp_path), chat_template="{{ x }}")
+        open_models(split_model(tmp_path), architecture="llama")
+    with_template = open_models(split_model(tmp_path), chat_template="{{ x }}").text
     assert with_template.metadata["tokenizer.chat_template"] == container.string("{{ x }}")
     kinds = {"a.bin": PickleCheckpoint, "config.json": UnsupportedFile, "m.safetensors": UnsupportedFile}
     for name, error in kinds.items():

@@ -1,0 +1,139 @@
+"""Texts of the command line become typed options, here and once. What contradicts itself is an error of usage.
+
+The commands that run models have no texts to parse: their options are typed where they are declared. Imports what
+`convert` imports, so it is imported when the command runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantcli.commands.convert import ConvertRequest
+from quantcli.errors import MissingFile, UsageError
+from quantcli.ggml import kernels
+from quantcli.ggml.tensor_types import TensorType
+from quantcli.methods.seam import Settings
+from quantcli.methods.table import Choice
+from quantcli.plan import overrides, recipes
+from quantcli.plan.overrides import Override
+from quantcli.plan.recipes import FileType
+
+TEMPLATE_LIMIT = 4 << 20  # bytes of a chat template file
+AUTOMATIC = Path("auto")  # --imatrix auto: collect one first
+
+
+def convert_request(
+    *,
+    source: Path,
+    types: Sequence[str],
+    output: str | Path | None = None,
+    imatrix: Path | None = None,
+    include_weights: Sequence[str] = (),
+    exclude_weights: Sequence[str] = (),
+    tensor_types: Sequence[str] = (),
+    tensor_type_file: Path | None = None,
+    output_tensor_type: str | None = None,
+    token_embedding_type: str | None = None,
+    leave_output_tensor: bool = False,
+    pure: bool = False,
+    allow_requantize: bool = False,
+    search: str | None = None,
+    method: str | None = None,
+    threads: int | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    split_max_size: str | None = None,
+    keep_split: bool = False,
+    metadata: Sequence[str] = (),
+    chat_template: Path | None = None,
+    allow_no_imatrix: bool = False,
+    architecture: str | None = None,
+    pre_tokenizer: str | None = None,
+    checksums: Path | None = None,
+) -> ConvertRequest:
+    """The options of `convert`, texts and all. Raises UsageError, UnknownType, BadOverride, MissingFile."""
+    file_types = parse_file_types(types)
+    choice = parse_method(method, search)
+    rules = parse_rules(tensor_types, tensor_type_file)
+    if imatrix is None and (include_weights or exclude_weights):
+        raise UsageError(
+            "--include-weights and --exclude-weights select from an importance matrix",
+            hint="give one with --imatrix FILE",
+        )
+    return ConvertRequest(
+        source=source,
+        file_types=file_types,
+        output=None if output is None else Path(output),
+        into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
+        imatrix=None if imatrix == AUTOMATIC else imatrix,
+        collect=imatrix == AUTOMATIC,
+        include_weights=tuple(include_weights),
+        exclude_weights=tuple(exclude_weights),
+        overrides=rules,
+        output_tensor_type=parse_tensor_type(output_tensor_type, "--output-tensor-type"),
+        token_embedding_type=parse_tensor_type(token_embedding_type, "--token-embedding-type"),
+        leave_output_tensor=leave_output_tensor,
+        pure=pure,
+        allow_requantize=allow_requantize,
+        choice=choice,
+        threads=threads,
+        dry_run=dry_run,
+        force=force,
+        split_max_size=overrides.parse_size(split_max_size) if split_max_size else None,
+        keep_split=keep_split,
+        metadata=tuple(overrides.parse_setting(text) for text in metadata),
+        chat_template=None if chat_template is None else read_template(chat_template),
+        allow_no_imatrix=allow_no_imatrix,
+        architecture=architecture,
+        pre_tokenizer=pre_tokenizer,
+        checksums=checksums,
+        option_files=tuple(path for path in (tensor_type_file, chat_template) if path is not None),
+    )
+
+
+def parse_file_types(names: Sequence[str]) -> tuple[FileType, ...]:
+    """The file types of these names, each once. Raises UsageError, UnknownType."""
+    if not names:
+        raise UsageError("no type given", hint="say -t Q4_K_M, for example; `quantcli formats` lists the types")
+    return tuple({found.name: found for found in map(recipes.parse, names)}.values())
+
+
+def parse_method(method: str | None, search: str | None) -> Choice:
+    """How matrices become blocks. Raises UsageError for a name that does not exist."""
+    if search is not None and search not in kernels.SEARCHES:
+        raise UsageError(
+            f"there is no search {search!r}", where="--search", hint=f"known: {', '.join(kernels.SEARCHES)}"
+        )
+    return Choice(method, Settings(search))
+
+
+def parse_rules(texts: Sequence[str], file: Path | None) -> tuple[Override, ...]:
+    """--tensor-type, then what the file says. Raises BadOverride, UnknownType, MissingFile."""
+    rules = [overrides.parse(text) for text in texts]
+    return (*rules, *overrides.parse_file(file)) if file is not None else tuple(rules)
+
+
+def parse_tensor_type(text: str | None, option: str) -> TensorType | None:
+    """The type that ``option`` names, if it was given. Raises UnknownType."""
+    return None if text is None else overrides.parse_tensor_type(text, option)
+
+
+def is_folder_name(text: str, count: int) -> bool:
+    """Whether -o means a folder where nothing is yet: `name/`, or any name but a file's for several types."""
+    return text.endswith("/") or (count > 1 and not text.lower().endswith(".gguf"))
+
+
+def read_template(path: Path) -> str:
+    """The text of a chat template file. Raises UsageError, MissingFile."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(TEMPLATE_LIMIT + 1)
+        if len(raw) > TEMPLATE_LIMIT:
+            raise UsageError("too large for a chat template", where=str(path))
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError("not UTF-8 text", where=str(path)) from error
+    except OSError as error:
+        raise MissingFile(error.strerror or "cannot be read", where=str(path)) from error

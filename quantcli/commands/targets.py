@@ -1,0 +1,58 @@
+"""Where the files of a conversion go: their names, and whether they may be written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantcli.errors import OutputFailed, UsageError
+from quantcli.output import checksums, writer
+
+
+def name_targets(names: Sequence[str], output: Path | None, *, into_folder: bool) -> list[Path]:
+    """A path for every one of the ``names``: in the folder ``output`` or the current one, or ``output`` itself.
+
+    ``into_folder``: what does not exist yet is a folder. Raises UsageError for several files under one name.
+    """
+    if output is None:
+        return [Path(name) for name in names]
+    if is_folder(output, len(names), into_folder=into_folder):
+        return [output / name for name in names]
+    if len(names) > 1:
+        raise UsageError(
+            "with several types the output is a folder, not a file", where=str(output), hint="give a folder with -o"
+        )
+    return [output]
+
+
+def is_folder(output: Path, count: int, *, into_folder: bool) -> bool:
+    """Whether ``output`` is or will be a folder for ``count`` files."""
+    if output.exists():
+        return output.is_dir()
+    return into_folder or (count > 1 and output.suffix.lower() != ".gguf")
+
+
+def check_targets(targets: Sequence[Path], inputs: Sequence[str], *, force: bool, listed: Path | None) -> None:
+    """Refuse what cannot or must not be written, before any work; ``listed`` is a list of checksums to add to.
+
+    Raises what writer.check_targets and Checksums raise, and UsageError where the list has the name of an output.
+    """
+    writer.check_targets(targets, inputs, force=force)
+    if listed is None:
+        return
+    writer.check_targets([listed], inputs, force=True)
+    if os.path.realpath(listed) in map(os.path.realpath, targets):
+        raise UsageError("an output has the same name", where="--checksums")
+    if listed.exists():
+        checksums.Checksums(listed)  # whatever else this file is, nothing is added to it
+
+
+def make_folder(path: Path) -> None:
+    """Raises OutputFailed."""
+    try:
+        path.mkdir()
+    except OSError as error:
+        raise OutputFailed(
+            error.strerror or "cannot be created", where=str(path), hint="choose another folder with -o"
+        ) from error

@@ -1,0 +1,251 @@
+"""Results of the commands as people read them on a terminal: one function per command."""
+
+from __future__ import annotations
+
+from quantcli.report.results import (
+    CheckpointResult,
+    ComparedModel,
+    CompareResult,
+    ConvertResult,
+    FormatsResult,
+    GenerateResult,
+    GgufResult,
+    ImatrixResult,
+    MatrixResult,
+    MetadataResult,
+    OutputResult,
+    PerplexityResult,
+    VerifyResult,
+    summary,
+)
+from quantcli.report.terminal import Reporter, duration, size
+
+SHOWN_TEXT = 100  # characters of a metadata string
+SHOWN_ENTRIES = 20  # of an importance matrix
+
+# ---- convert
+
+
+def show_conversion(reporter: Reporter, result: ConvertResult, *, tensors: bool) -> None:
+    """The files, with every tensor for a dry run. Never silent: a file that is not what its recipe says."""
+    if reporter.as_json:
+        return
+    if tensors:
+        for output in result["outputs"]:
+            reporter.table(
+                ("tensor", "shape", "type", "bytes"),
+                [(t["name"], _shape(t["shape"]), t["type"], f"{t['bytes']:,}") for t in output["tensors"]],
+                title=f"{output['path']} ({output['type']})",
+                right=(3,),
+            )
+            reporter.line("")
+    lines = []
+    for output in result["outputs"]:
+        mix = ", ".join(f"{t['tensors']} {t['type']}" for t in summary(output["tensors"])["types"])
+        lines.append((output["path"], output["type"], f"{output['bytes']:,}", f"{output['bpw']:.3f}", mix))
+    reporter.table(("file", "type", "bytes", "bpw", "tensors"), lines, right=(2, 3))
+    for output in result["outputs"]:
+        _show_fallbacks(reporter, output)
+    if result.get("weights_per_second"):
+        speed = result["weights_per_second"] / 1e6
+        reporter.note(
+            f"done in {duration(result['seconds'])}: read {size(result['source']['bytes'])}, {speed:.1f} M weights/s"
+        )
+
+
+def _show_fallbacks(reporter: Reporter, output: OutputResult) -> None:
+    groups: dict[tuple[str, str], int] = {}
+    for entry in output["fallback_tensors"]:
+        key = entry["wanted"], entry["type"]
+        groups[key] = groups.get(key, 0) + 1
+    if groups:
+        text = ", ".join(f"{count} {wanted} -> {got}" for (wanted, got), count in groups.items())
+        count = sum(groups.values())
+        reporter.warning(
+            f"{output['type']}: {count} of {len(output['tensors'])} tensors have rows that their type's block "
+            f"does not divide and fall back: {text}"
+        )
+
+
+def _shape(shape: list[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+# ---- inspect, verify, formats
+
+
+def show_model(reporter: Reporter, result: GgufResult | CheckpointResult, *, tensors: bool) -> None:
+    """Metadata and types, and with ``tensors`` every tensor."""
+    if reporter.as_json:
+        return
+    what = f"GGUF version {result['version']}" if result["kind"] == "gguf" else "checkpoint"
+    reporter.line(
+        f"{result['path']}: {what}, architecture {result['architecture']}, name {result['name']!r}"
+        + (f", file type {result['file_type']}" if result["file_type"] else "")
+    )
+    for note in result["notes"] if result["kind"] == "checkpoint" else ():
+        reporter.note(f"note: {note}")
+    reporter.line("")
+    reporter.table(
+        ("metadata", "type", "value"),
+        [(key, entry["type"], one_line(entry)) for key, entry in result["metadata"].items()],
+    )
+    reporter.line("")
+    lines = [
+        (t["type"], t["tensors"], f"{t['weights']:,}", size(t["bytes"]), f"{t['bpw']:.3f}") for t in result["types"]
+    ]
+    total = (len(result["tensors"]), f"{result['weights']:,}", size(result["tensor_bytes"]), f"{result['bpw']:.3f}")
+    reporter.table(("type", "tensors", "weights", "size", "bpw"), [*lines, ("all", *total)], right=(1, 2, 3, 4))
+    if tensors:
+        reporter.line("")
+        reporter.table(
+            ("tensor", "shape", "type", "bytes"),
+            [(t["name"], _shape(t["shape"]), t["type"], f"{t['bytes']:,}") for t in result["tensors"]],
+            right=(3,),
+        )
+
+
+def one_line(entry: MetadataResult) -> str:
+    """A metadata entry as one short line of text."""
+    if "first" in entry:
+        more = ", ..." if entry["length"] > len(entry["first"]) else ""
+        return f"{entry['length']} x [{', '.join(map(repr, entry['first']))}{more}]"
+    text = str(entry["value"]).replace("\n", "\\n")
+    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}... ({len(text)} characters)"
+
+
+def show_matrix(reporter: Reporter, result: MatrixResult, *, tensors: bool) -> None:
+    """The entries of an importance matrix, with ``tensors`` all of them."""
+    if reporter.as_json:
+        return
+    entries = result["entries"]
+    reporter.line(
+        f"{result['path']}: importance matrix, {len(entries)} entries, {result['chunks']} chunks, "
+        f"from {', '.join(result['datasets']) or 'an unnamed text'}"
+    )
+    for warning in result["warnings"]:
+        reporter.warning(warning)
+    reporter.line("")
+    shown = entries if tensors else entries[:SHOWN_ENTRIES]
+    columns = list(entries[0]) if entries else []
+    lines = [[_cell(value) for value in entry.values()] for entry in shown]
+    reporter.table(columns, lines, right=range(1, len(columns)))
+    if len(shown) < len(entries):
+        reporter.line(f"... and {len(entries) - len(shown)} more (--tensors shows all)")
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def show_checks(reporter: Reporter, result: VerifyResult) -> None:
+    """One line per file."""
+    for entry in result["files"]:
+        if entry["bytes"] is not None and entry["ok"]:
+            what = f"{entry['tensors']} tensors, {size(entry['bytes'])}, sha256 {entry['sha256']}"
+            reporter.line(f"ok    {entry['path']}  {what}")
+        else:
+            reporter.line(f"FAIL  {entry['path']}  {entry['problem']}")
+
+
+def show_formats(reporter: Reporter, result: FormatsResult) -> None:
+    """The recipes and the tensor types."""
+    reporter.table(
+        ("recipe", "number", "bpw", "imatrix", "for"),
+        [
+            (r["name"], r["number"], "-" if r["bpw"] is None else f"{r['bpw']:.2f}", r["importance"], r["purpose"])
+            for r in result["recipes"]
+        ],
+        title="Recipes (quantcli convert -t NAME)",
+        right=(1, 2),
+    )
+    reporter.line("")
+    lines = [
+        (
+            t["name"],
+            f"{t['bpw']:.4g}",
+            t["block"],
+            t["bytes"],
+            t["importance"],
+            ", ".join(t["searches"]) or "-",
+            t["purpose"],
+        )
+        for t in result["types"]
+    ]
+    reporter.table(
+        ("type", "bpw", "block", "bytes", "imatrix", "encode", "for"),
+        lines,
+        title="Tensor types (--tensor-type REGEX=NAME)",
+        right=(1, 2, 3),
+    )
+
+
+# ---- commands that run a model
+
+
+def show_collection(reporter: Reporter, result: ImatrixResult) -> None:
+    """What was collected into which file."""
+    for text in result["warnings"]:
+        reporter.warning(text)
+    reporter.line(
+        f"{result['output']}: {result['entries']} entries, {result['chunks']} chunks of "
+        f"{result['chunk_size']} tokens, from {', '.join(result['datasets'])}"
+    )
+
+
+def show_perplexity(reporter: Reporter, result: PerplexityResult) -> None:
+    """The figure and what it is of."""
+    value = result["perplexity"]
+    reporter.line(
+        f"PPL {value['mean']:.4f} +- {value['se']:.4f}  {result['model']['name']}, {result['text']}, "
+        f"{result['chunks']} x {result['context']} tokens, {result['model']['activations']} activations, "
+        f"{result['tokens_per_second']:.0f} tokens/s"
+    )
+
+
+def show_generation(reporter: Reporter, result: GenerateResult) -> None:
+    """Counts and speeds; the text itself was shown while it came."""
+    reporter.note(
+        f"prompt {result['prompt_tokens']} tokens, {result['prompt_tokens_per_second']:.1f} tokens/s; "
+        f"generated {len(result['tokens'])}, {result['tokens_per_second']:.1f} tokens/s; "
+        f"ended by {result['stopped']}"
+    )
+
+
+COMPARED = ("model", "text", "MB", "bpw", "act", "KLD", "same top %", "RMS dp %", "PPL ratio", "median", "90 %", "95 %",
+            "99 %", "99.9 %", "max", "KLD - first")  # fmt: skip
+
+
+def show_comparison(reporter: Reporter, result: CompareResult) -> None:
+    """One line per model and text."""
+    reporter.table(COMPARED, map(_compared, result["models"]), right=range(2, len(COMPARED)))
+    reporter.note(
+        f"act: rounding of activations; that of the reference: {result['reference'].get('activations', 'as recorded')}"
+    )
+    for entry in result["models"]:
+        if "record_error" in entry:
+            found = entry["record_error"]
+            missed = f"{100 * found['relative']:.2g} %"
+            reporter.note(
+                f"{entry['name']}, {entry['text']}: the record misses {missed} of the divergence "
+                f"(measured at {found['positions']} positions)"
+            )
+
+
+def _compared(entry: ComparedModel) -> tuple[str, ...]:
+    kld, ppl = entry["kld"], entry["ppl"]
+    paired = entry["difference"]["kld"] if "difference" in entry else None
+    shares = (kld["median"], kld["p90"], kld["p95"], kld["p99"], kld["p999"], kld["max"])
+    return (
+        entry["name"],
+        entry["text"],
+        f"{entry['bytes'] / 1e6:.1f}",
+        f"{entry['bpw']:.2f}",
+        entry["activations"],
+        f"{kld['mean']:.6f} +- {kld['se']:.6f}",
+        f"{entry['same_top']:.2f}",
+        f"{entry['rms_dp']:.3f}",
+        f"{ppl['ratio']:.5f} +- {ppl['ratio_se']:.5f}",
+        *(f"{share:.4f}" for share in shares),
+        f"{paired['mean']:+.6f} +- {paired['se']:.6f}" if paired else "-",
+    )
