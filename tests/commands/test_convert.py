@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import synthetic
 from gguf import GGUFReader
 
 from quantcli import container
@@ -24,6 +25,7 @@ from quantcli.errors import (
     QuantizedSource,
     UsageError,
 )
+from quantcli.loader import open_models
 from quantcli.output import checksums
 
 
@@ -285,3 +287,42 @@ def test_more_shards_than_the_usual_limit_of_open_files(tiny: Path, tmp_path: Pa
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.iterdir())) == 38
+
+
+# ---- several models in one job
+
+
+def test_two_models_in_one_job(tiny: Path, bf16: Path, tmp_path: Path) -> None:
+    """Of different shapes, tensor orders and kinds: every file is what a job of its own model writes."""
+    small = synthetic.readable_model()
+    wanted = request(tiny, "Q4_K_M", "Q8_0", output=tmp_path)
+    with open_models(tiny) as models, open_models(bf16) as copies:
+        copies.text.name = "copy"
+        copies.text.tensors.reverse()
+        job = convert.prepare_models(wanted, [models.text, small, copies.text])
+        read: list[int] = []
+        result = convert.execute(job, lambda done_bytes, weights=0: read.append(done_bytes))
+    names = [Path(output["path"]).name for output in result["outputs"]]
+    assert names == [f"{model}-{name}.gguf" for model in ("tiny", "synthetic", "copy") for name in ("Q4_K_M", "Q8_0")]
+    assert read == sorted(read) and read[-1] == job.total_bytes == result["source"]["bytes"]
+    for output in result["outputs"]:
+        assert hashlib.sha256(Path(output["path"]).read_bytes()).hexdigest() == output["sha256"]
+    (tmp_path / "alone").mkdir()
+    convert.run(request(tiny, "Q4_K_M", "Q8_0", output=tmp_path / "alone"))
+    alone = convert.prepare_models(request(tiny, "Q8_0", output=tmp_path / "alone"), [small])
+    convert.execute(alone)
+    for name in ("tiny-Q4_K_M.gguf", "tiny-Q8_0.gguf", "synthetic-Q8_0.gguf"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    assert tensors(tmp_path / "copy-Q4_K_M.gguf") == tensors(tmp_path / "tiny-Q4_K_M.gguf")
+
+
+def test_a_job_of_several_models_ends_with_all_files_or_none(tiny: Path, tmp_path: Path) -> None:
+    broken = synthetic.readable_model()
+    broken.tensors[-1].reader.rows[0, 0] = numpy.nan
+    with open_models(tiny) as models:
+        job = convert.prepare_models(request(tiny, "Q8_0", output=tmp_path), [models.text, broken])
+        with pytest.raises(NonFiniteWeight):
+            convert.execute(job)
+        assert not list(tmp_path.iterdir())
+        with pytest.raises(UsageError, match="folder"):
+            convert.prepare_models(request(tiny, "Q8_0", output=tmp_path / "one.gguf"), [models.text, broken])
