@@ -88,11 +88,9 @@ def prepare(request: CompareRequest) -> Comparison:
     """Open everything and check that it fits together; nothing is run. Raises QuantcliError."""
     with ExitStack() as stack:
         sessions = [stack.enter_context(open_session(path, request.options)) for path in request.models]
-        sources: list[Source]
-        recorders: list[Recorder | None]
         if is_base_file(request.reference) or is_record(request.reference):
-            sources = [_recorded(request, sessions, stack)]
-            recorders = [None]
+            sources: list[Source] = [_recorded(request, sessions, stack)]
+            recorders: list[Recorder | None] = [None]
         else:
             sources, recorders = _model_sources(request, sessions, stack)
         warnings = [

@@ -20,7 +20,7 @@ from quantcli.evaluate.reference import Distribution, Flags, Full
 from quantcli.evaluate.scoring import Block
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.output import writer
-from quantcli.report.results import RecordedReference, Reference
+from quantcli.report.results import RecordedReference, RunnerModel
 from quantcli.runner.arrays import Doubles, Floats, Ids
 from quantcli.runner.operations import Operations
 from quantcli.runner.text import Chunks
@@ -73,7 +73,7 @@ def summarise(distribution: Full, targets: Ids, top: int) -> Top:
 class Recorder:
     """Writes the record while a comparison runs; `add` takes the blocks in order."""
 
-    def __init__(self, path: Path, chunks: Chunks, vocabulary: int, described: Reference, top: int = TOP) -> None:
+    def __init__(self, path: Path, chunks: Chunks, vocabulary: int, described: RunnerModel, top: int = TOP) -> None:
         self.chunks, self.top = chunks, min(top, vocabulary)
         scored, count = chunks.scored, len(chunks)
         self.places = full_positions(chunks, self.top, vocabulary)
@@ -84,7 +84,7 @@ class Recorder:
         offsets, size = container.place_tensors(tensors)
         metadata = {
             "general.type": string(KIND),
-            "general.name": string(str(described["name"])),
+            "general.name": string(described["name"]),
             "reference.text": string(chunks.name),
             "reference.context": u32(chunks.length),
             "reference.chunks": u32(count),
@@ -92,7 +92,7 @@ class Recorder:
             "reference.vocabulary": u32(vocabulary),
             "reference.has_bos": boolean(chunks.bos is not None),
             "reference.bos": u32(chunks.bos or 0),
-            "reference.activations": string(str(described.get("activations", ""))),
+            "reference.activations": string(described["activations"]),
         }
         placed = [(name, *one, offset) for name, one, offset in zip(names, tensors, offsets, strict=True)]
         header = container.encode_header(metadata, placed)

@@ -179,7 +179,12 @@ class CheckpointResult(ModelResult):
 
 
 class EntryResult(TypedDict):
-    """One entry of an importance matrix, over all values (sum / count) of all its matrices."""
+    """Of all values (sum / count) of all matrices of one entry of an importance matrix.
+
+    ``deviation``: standard deviation; ``active``: share above 1e-5; ``entropy`` in bits of the values as a
+    distribution, ``evenness``: its ratio to log2 of their number; ``outliers``: share with a z-score above 1;
+    ``cosine``: similarity of the sums with the same weight's in the previous layer, None without one.
+    """
 
     name: str
     matrices: int

@@ -4,47 +4,23 @@ from __future__ import annotations
 
 import re
 from math import log2, sqrt
-from typing import TypedDict
 
 import numpy
 from numpy.typing import NDArray
 
+from quantcli.report.results import EntryResult
 from quantcli.statistics.imatrix.importance import Importance
 
 ACTIVE = 1e-5  # a mean square above this counts as active
 _LAYER = re.compile(r"blk\.(\d+)\.(.*)", re.DOTALL)
 
 
-class EntryStatistics(TypedDict):
-    """Of all values (sum / count) of all matrices of one entry.
-
-    ``deviation``: standard deviation; ``active``: share above 1e-5; ``entropy`` in bits of the values as a
-    distribution, ``evenness``: its ratio to log2 of their number; ``outliers``: share with a z-score above 1;
-    ``cosine``: similarity of the sums with the same weight's in the previous layer, None without one.
-    """
-
-    name: str
-    matrices: int
-    columns: int
-    tokens: int
-    sum: float
-    min: float
-    max: float
-    mean: float
-    deviation: float
-    active: float
-    entropy: float
-    evenness: float
-    outliers: float
-    cosine: float | None
-
-
-def statistics(importance: Importance) -> list[EntryStatistics]:
+def statistics(importance: Importance) -> list[EntryResult]:
     """Of every entry, in the file's order."""
     return [_entry(importance, name) for name in importance.entries]
 
 
-def _entry(importance: Importance, name: str) -> EntryStatistics:
+def _entry(importance: Importance, name: str) -> EntryResult:
     values = importance.entries[name].astype(numpy.float64).reshape(-1)
     counts = importance.counts[name]
     total, mean = float(values.sum()), float(values.mean())
