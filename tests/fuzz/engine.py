@@ -1,7 +1,7 @@
 """Run mutants in child processes under limits of time and memory, and say which of them end badly.
 
-A mutant ends well when every command on it succeeds (without NaN in what it prints) or fails with an error of quantcli's
-own. It ends badly with another exception, with a signal, beyond the time, or beyond the memory.
+A mutant ends well when every command on it succeeds (without NaN in what it prints) or fails with an error of
+quantcli's own. It ends badly with another exception, with a signal, beyond the time, or beyond the memory.
 """
 
 from __future__ import annotations

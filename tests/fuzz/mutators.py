@@ -1,4 +1,4 @@
-"""Mutants of files: of their bytes, of JSON values, and of what a GGUF file says (metadata, tensors), written leniently.
+"""Mutants of files: of their bytes, of JSON values, and of what a GGUF file says (metadata, tensors).
 
 Every mutator takes a `random.Random`, so that (seed, number) names a mutant for ever.
 """
