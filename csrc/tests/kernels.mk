@@ -67,4 +67,19 @@ test-sanitize: $(CHECK)/golden.flat  ## the kernels under ASan, UBSan, TSan with
 	@$(CHECK)/clang-runner $(RUNNER_ROUNDS)
 	@echo "clang: the same bytes, no complaint of -Wall -Wextra"
 
-.PHONY: test-driver
+FUZZ_MINUTES ?= 10
+FUZZ_SEED ?= $(shell date +%s)
+# libFuzzer where clang brings it, else the driver's own inputs under gcc's sanitizers
+fuzz: $(STAMP)  ## mutants of files against commands and runner, arbitrary bytes against the C entry points
+	@$(BIN)/python scripts/fuzz.py --minutes $(FUZZ_MINUTES) --seed $(FUZZ_SEED)
+	@mkdir -p build/fuzz/kernels
+	@if command -v clang >/dev/null && CC=clang CFLAGS="-O1 -g1 -w -fsanitize=fuzzer,address,undefined" \
+	    $(BIN)/python scripts/build_kernels.py --program csrc/tests/fuzz.c --output $(CHECK)/fuzz 2>/dev/null; then \
+	  $(CHECK)/fuzz -max_total_time=$$((30 * $(FUZZ_MINUTES))) -artifact_prefix=build/fuzz/kernels/ -print_final_stats=1 \
+	    build/fuzz/kernels; \
+	else \
+	  CC=gcc CFLAGS="$(SANITIZE) -DQC_FUZZ_MAIN" $(BIN)/python scripts/build_kernels.py --program csrc/tests/fuzz.c \
+	    --output $(CHECK)/fuzz && $(CHECK)/fuzz $$((30 * $(FUZZ_MINUTES))) $(FUZZ_SEED); \
+	fi
+
+.PHONY: test-driver fuzz

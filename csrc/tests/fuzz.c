@@ -1,0 +1,96 @@
+/* fuzz.c - the C entry points of encoders, decoders and validator on arbitrary bytes.
+ *
+ * With clang's -fsanitize=fuzzer it is a libFuzzer target; with any other compiler (QC_FUZZ_MAIN) it makes its own
+ * inputs: fuzz SECONDS SEED. Buffers have their exact size, so that a sanitizer sees every byte beyond them. The first
+ * bytes of an input choose type, instruction set, search, shape and whether there is importance; the rest are the
+ * blocks, and the floats. */
+#include "support.h"
+#include <math.h>
+#include <time.h>
+
+enum { HEAD = 8, MOST_ROWS = 20, MOST_BLOCKS = 3 };
+
+typedef struct {
+    int32_t isa, type, search, block, bytes;
+    int64_t rows, columns;
+    int weighted;
+} chosen;
+
+static int choose(const uint8_t *data, chosen *c) {
+    c->isa = data[0] % qc_isa_count(), c->type = data[1] % (TYPES + 2), c->search = data[2] % 2;
+    c->weighted = data[3] & 1, c->rows = 1 + data[4] % MOST_ROWS;
+    if (!qc_isa_supported(c->isa) || !find_block(c->type, &c->block, &c->bytes)) return 0;
+    c->columns = (int64_t)c->block * (1 + data[5] % MOST_BLOCKS);
+    return 1;
+}
+
+/* `bytes` bytes of the input, again from its start where it is too short. */
+static void *filled(const uint8_t *data, size_t size, int64_t bytes) {
+    uint8_t *p = allocate(bytes);
+    for (int64_t i = 0; i < bytes; ++i) p[i] = size ? data[(size_t)i % size] : 0;
+    return p;
+}
+
+static void try_blocks(const chosen *c, const uint8_t *data, size_t size) {
+    qc_place place;
+    uint8_t *blocks = filled(data, size, c->rows * c->columns / c->block * c->bytes);
+    float *x = allocate(c->rows * c->columns * (int64_t)sizeof *x);
+    qc_validate(c->isa, c->type, blocks, c->rows, c->columns, &place);
+    qc_decode(c->isa, c->type, blocks, c->rows, c->columns, x);
+    free(x), free(blocks);
+}
+
+static void try_floats(const chosen *c, const uint8_t *data, size_t size) {
+    qc_place place = {0, 0};
+    float *x = filled(data, size, c->rows * c->columns * (int64_t)sizeof *x);
+    float *importance = c->weighted ? filled(data + size / 2, size - size / 2, c->columns * (int64_t)sizeof *x) : NULL;
+    uint8_t *out = allocate(c->rows * c->columns / c->block * c->bytes);
+    for (int64_t i = 0; i < c->rows * c->columns; ++i)
+        if (!isfinite(x[i]) && data[6] & 1) x[i] = 0.0f; /* most inputs shall get beyond the first check */
+    for (int64_t i = 0; importance && i < c->columns; ++i)
+        if (!(importance[i] >= 0.0f && importance[i] < INFINITY) && data[6] & 2) importance[i] = 1.0f;
+    int32_t status = qc_encode(c->isa, c->type, c->search, x, c->rows, c->columns, importance, out, &place);
+    if (status == QC_OK && qc_validate(c->isa, c->type, out, c->rows, c->columns, &place) != QC_OK)
+        fail("an encoder wrote a scale that is not finite", "fuzz", c->isa), abort();
+    if (status == QC_NON_FINITE && !(place.row >= 0 && place.row < c->rows && place.column < c->columns)) abort();
+    free(x), free(importance), free(out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    chosen c;
+    if (size < HEAD || !choose(data, &c)) return 0;
+    try_blocks(&c, data + HEAD, size - HEAD);
+    try_floats(&c, data + HEAD, size - HEAD);
+    return 0;
+}
+
+#ifdef QC_FUZZ_MAIN
+static const float ODD[] = {0.0f, -0.0f,    1e-45f, -1e-40f, 1e-30f,   1e-8f,
+                            1.0f, 65504.0f, 1e5f,   1e30f,   -3.4e38f, INFINITY};
+
+static void make(uint8_t *data, size_t size) {
+    for (size_t i = 0; i < size; ++i) data[i] = (uint8_t)random_bits();
+    int kind = (int)(random_bits() % 4);
+    for (size_t i = HEAD; kind && i + 4 <= size; i += 4) {
+        float value = kind == 1 ? bell() : kind == 2 ? bell() * ODD[random_bits() % 11] : ODD[random_bits() % 12];
+        memcpy(data + i, &value, sizeof value);
+    }
+}
+
+int main(int argc, char **argv) {
+    static uint8_t data[4096];
+    double seconds = argc > 1 ? atof(argv[1]) : 10;
+    state += argc > 2 ? strtoull(argv[2], NULL, 10) * 0x9e3779b97f4a7c15u : 0;
+    time_t end = time(NULL) + (time_t)seconds;
+    uint64_t inputs = 0;
+    while (time(NULL) < end)
+        for (int i = 0; i < 100; ++i, ++inputs) {
+            size_t size = HEAD + random_bits() % (sizeof data - HEAD);
+            make(data, size);
+            LLVMFuzzerTestOneInput(data, size);
+        }
+    printf("%" PRIu64 " inputs of the C entry points, %d failures\n", inputs, failures);
+    return failures != 0;
+}
+#endif
