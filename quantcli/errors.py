@@ -67,6 +67,12 @@ class UnsupportedFile(QuantcliError):
     code = "unsupported-file"
 
 
+class SourceChanged(QuantcliError):
+    """A file of the source changed between being opened and the end of the work."""
+
+    code = "source-changed"
+
+
 class PickleCheckpoint(UnsupportedFile):
     """Only ``pytorch_model.bin`` is there: a pickle runs code when it is read."""
 

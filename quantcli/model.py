@@ -33,6 +33,8 @@ class RowReader(Protocol):
 class Closable(Protocol):
     """Something that holds files open."""
 
+    def check_unchanged(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -93,6 +95,11 @@ class Model:
         stated = self.metadata.get("general.file_type")
         number = stated.data if stated is not None else None
         return number if isinstance(number, int) and 0 <= number < 2**32 else None
+
+    def check_unchanged(self) -> None:
+        """Raises SourceChanged where a file that was read is not any more what it was when it was opened."""
+        for handle in self.handles:
+            handle.check_unchanged()
 
     def close(self) -> None:
         """Close the source's files. Reading tensors ends here."""

@@ -56,6 +56,7 @@ def run(
         Optional[int],
         Option("--reference-top", metavar="N", min=1, help=("Tokens of each recorded position. Default: 512.")),
     ] = None,
+    force: Annotated[bool, Option("--force", help="Replace existing reports and pictures.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -79,5 +80,6 @@ def run(
         top=top,
         html=html,
         svg=svg,
+        force=force,
     )
     frame.finish(compare.run(request, reporter))

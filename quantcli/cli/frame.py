@@ -51,6 +51,17 @@ def _usage_text(error: BaseException) -> str | None:
     return None if describe is None else str(describe())
 
 
+def _what_is_left() -> str:
+    """What an interrupted command has to say of its files: none, or those that are complete."""
+    from quantcli.output import transaction  # not for --help
+
+    complete = [str(path) for path in transaction.published()]
+    if not complete:
+        return "interrupted; nothing was left under a final name"
+    names = ", ".join(complete[:3]) + (f" and {len(complete) - 3} more" if len(complete) > 3 else "")
+    return f"interrupted; complete under their names: {names}"
+
+
 def _translate(error: BaseException) -> QuantcliError:
     if isinstance(error, QuantcliError):
         return error
@@ -60,7 +71,7 @@ def _translate(error: BaseException) -> QuantcliError:
         where = context.command_path if context is not None else "quantcli"
         return UsageError(text, hint=f"`{where} --help` shows the options")
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
-        return Interrupted("interrupted; nothing was left under a final name")
+        return Interrupted(_what_is_left())
     if isinstance(error, MemoryError):
         return QuantcliError("out of memory", hint="use fewer --threads")
     if isinstance(error, FileNotFoundError):

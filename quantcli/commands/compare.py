@@ -14,7 +14,7 @@ from quantcli.evaluate import divergence
 from quantcli.evaluate.base_file import BaseFile, is_base_file
 from quantcli.evaluate.reference import ModelSource, Source
 from quantcli.evaluate.reference_cache import TOP, Record, Recorder, is_record
-from quantcli.output.writer import write_text
+from quantcli.output import writer
 from quantcli.report import html, picture, tables
 from quantcli.report.results import ComparedModel, CompareResult, Reference
 from quantcli.report.terminal import SILENT, Reporter
@@ -38,6 +38,7 @@ class CompareRequest:
     top: int | None = None  # tokens of each recorded position
     html: Path | None = None  # where a page with pictures is written
     svg: Path | None = None  # where the picture of size against divergence is written
+    force: bool = False  # replace existing ones
 
 
 @dataclass
@@ -74,10 +75,10 @@ def run(request: CompareRequest, reporter: Reporter = SILENT) -> CompareResult:
 def draw(request: CompareRequest, result: CompareResult) -> Iterator[Path]:
     """Write the page and the picture that are asked for, and name each when it is there."""
     if request.html is not None:
-        write_text(request.html, html.render(result, __version__))
+        writer.write_text(request.html, html.render(result, __version__))
         yield request.html
     if request.svg is not None:
-        write_text(request.svg, picture.standalone(result))
+        writer.write_text(request.svg, picture.standalone(result))
         yield request.svg
 
 
@@ -88,6 +89,7 @@ def prepare(request: CompareRequest) -> Comparison:
     """Open everything and check that it fits together; nothing is run. Raises QuantcliError."""
     with ExitStack() as stack:
         sessions = [stack.enter_context(open_session(path, request.options)) for path in request.models]
+        _check_outputs(request, sessions)
         if is_base_file(request.reference) or is_record(request.reference):
             sources: list[Source] = [_recorded(request, sessions, stack)]
             recorders: list[Recorder | None] = [None]
@@ -100,6 +102,18 @@ def prepare(request: CompareRequest) -> Comparison:
             if divergence.calibrated_on(session, source.chunks.name)
         ]
         return Comparison(request, sessions, sources, sources[0].describe(), recorders, warnings, stack.pop_all())
+
+
+def _check_outputs(request: CompareRequest, sessions: Sequence[Session]) -> None:
+    """Every file that will be written, before any work: no input, no two of one name, nothing that exists."""
+    kept = [record_path(request.record, index, request.texts) for index in range(len(request.texts))]
+    records = [path for path in kept if path is not None]
+    inputs = [request.reference, *request.models, *request.texts, *(path for path in records if path.exists())]
+    names = [str(path) for path in inputs] + [name for session in sessions for name in session.model.files]
+    if request.reference.is_dir():
+        names += [str(path) for path in request.reference.iterdir()]
+    drawn = [path for path in (request.html, request.svg) if path is not None]
+    writer.check_targets([*drawn, *(path for path in records if not path.exists())], names, force=request.force)
 
 
 def _recorded(request: CompareRequest, sessions: Sequence[Session], stack: ExitStack) -> Source:

@@ -24,7 +24,7 @@ from quantcli.methods import plain
 from quantcli.methods.seam import Statistics
 from quantcli.methods.table import Choice
 from quantcli.model import Model
-from quantcli.output import checksums, writer
+from quantcli.output import checksums, transaction, writer
 from quantcli.plan import plan, shards
 from quantcli.plan.options import Options
 from quantcli.plan.overrides import Override, Setting
@@ -327,15 +327,13 @@ def execute(job: Job, advance: Advance | None = None) -> ConvertResult:
         for made in outputs:
             for file in made:
                 file.finish()
-        for made in outputs:
-            for file in made:
-                file.publish()
+        for part in job.parts:
+            part.model.check_unchanged()
+        transaction.publish(outputs, lambda: _list_checksums(job, outputs))
     finally:
         for made in outputs:
             for file in made:
                 file.discard()
-    if job.request.checksums is not None:
-        checksums.add(job.request.checksums, {file.path: file.sha256 for made in outputs for file in made})
     seconds = time.monotonic() - start
     result = describe(job)
     for entry, made in zip(result["outputs"], outputs, strict=True):
@@ -345,6 +343,11 @@ def execute(job: Job, advance: Advance | None = None) -> ConvertResult:
     result["reading_seconds"] = round(reading, 3)
     result["weights_per_second"] = round(weights / max(seconds, 1e-9))
     return result
+
+
+def _list_checksums(job: Job, outputs: Sequence[Sequence[writer.OutputFile]]) -> None:
+    if job.request.checksums is not None:
+        checksums.add(job.request.checksums, {file.path: file.sha256 for made in outputs for file in made})
 
 
 def _fill(job: Job, outputs: Sequence[Sequence[writer.OutputFile]], advance: Advance | None) -> tuple[int, float]:

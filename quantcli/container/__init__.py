@@ -13,7 +13,14 @@ from quantcli.container.header import (
     without_trailing_ones,
 )
 from quantcli.container.read import read_header
-from quantcli.container.split import SPLIT_KEYS, is_first_of_several, read_split_headers, shard_name, split_name
+from quantcli.container.split import (
+    SET_KEY,
+    SPLIT_KEYS,
+    is_first_of_several,
+    read_split_headers,
+    shard_name,
+    split_name,
+)
 from quantcli.container.values import (
     Strings,
     Value,
@@ -35,6 +42,7 @@ __all__ = [
     "ALIGNMENT_KEY",
     "DEFAULT_ALIGNMENT",
     "LIMITS",
+    "SET_KEY",
     "SPLIT_KEYS",
     "Header",
     "Limits",

@@ -15,6 +15,7 @@ from quantcli.container.read import read_header
 from quantcli.errors import MalformedFile, MissingFile
 
 SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = "split.no", "split.count", "split.tensors.count"
+SET_KEY = "quantcli.set"  # a hash of the plan in every shard that quantcli writes
 SPLIT_KEYS = (SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS)
 MOST_SHARDS = 99_999  # five digits
 _NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
@@ -54,8 +55,22 @@ def read_split_headers(first_path: str | os.PathLike[str]) -> list[Header]:
             )
         headers.append(read_header(other))
         _check_place(headers[-1], index, count)
+    _check_set(headers)
     _check_tensors(headers)
     return headers
+
+
+def _check_set(headers: list[Header]) -> None:
+    """Shards of two conversions under one set of names, as a killed run could leave them, are no model."""
+    marks = [header.metadata.get(SET_KEY) for header in headers]
+    first = marks[0].data if marks[0] is not None else None
+    for header, mark in zip(headers, marks, strict=True):
+        if (mark.data if mark is not None else None) != first:
+            raise MalformedFile(
+                "this shard and the first one are of two conversions",
+                where=str(header.path),
+                hint="convert again with --force: all shards are written anew",
+            )
 
 
 def is_first_of_several(header: Header) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -27,17 +27,18 @@ def published() -> list[Path]:
     return list(_published)
 
 
-def publish(sets: Sequence[Sequence[OutputFile]], lists: Sequence[OutputFile] = ()) -> None:
-    """Give finished files their final names: every set of ``sets`` (its files in the order of their numbers), then
-    ``lists`` of checksums. Raises OutputFailed, OutputExists; the caller discards what was not published."""
+def publish(sets: Sequence[Sequence[OutputFile]], finish: Callable[[], None] | None = None) -> None:
+    """Give finished files their final names: every set of ``sets`` (its files in the order of their numbers); then
+    ``finish``, which writes their checksums into a list. Raises OutputFailed, OutputExists; the caller discards what
+    was not published."""
     with deferred_interrupts():
         for files in sets:
             if len(files) > 1 and files[0].force:
                 _remove(files[0].path)
             for file in reversed(files):
                 _publish(file)
-        for file in lists:
-            _publish(file)
+        if finish is not None:
+            finish()
 
 
 def _publish(file: OutputFile) -> None:
@@ -73,5 +74,5 @@ def deferred_interrupts() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(arrived):
-            os.kill(os.getpid(), number)
+        for waiting in dict.fromkeys(arrived):
+            os.kill(os.getpid(), waiting)

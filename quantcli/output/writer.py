@@ -115,20 +115,30 @@ class OutputFile:
         """Give the file its final name, which nobody saw before it was complete."""
         with failures(self.path):
             if self.force:
+                self._keep_mode()
                 os.replace(self._temporary, self.path)
             else:
                 _rename_new(self._temporary, self.path)
             _sync_folder(self.path.parent)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        self._close()
+
+    def _keep_mode(self) -> None:
+        """A file that is replaced keeps who may read and write it."""
+        with suppress(FileNotFoundError):
+            os.fchmod(self._descriptor, stat.S_IMODE(os.stat(self.path).st_mode))
+
+    def _close(self) -> None:
+        """Once, also where a signal arrives in between: the number is forgotten before the system may give it anew."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def discard(self) -> None:
         """Remove the temporary file, if it is still one."""
         if self._descriptor >= 0:
             with suppress(FileNotFoundError):
                 os.unlink(self._temporary)
-            os.close(self._descriptor)
-            self._descriptor = -1
+            self._close()
 
 
 def _create(path: Path) -> tuple[int, Path]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from quantcli import container
-from quantcli.container import Value, i32, padded, shard_name, u16
+from quantcli.container import Value, i32, padded, shard_name, string, u16
 from quantcli.errors import UsageError
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import ModelTensor
@@ -96,15 +97,28 @@ def build(
     for entry in entries:
         groups[entry.shard].append(entry)
     shards = []
+    mark = _set_mark(metadata, entries, count) if count > 1 else ""
     for index, group in enumerate(groups):
         own = dict(metadata) if index == 0 else {}
         if count > 1:
+            own[container.SET_KEY] = string(mark)
             own["split.no"] = u16(index)
             own["split.count"] = u16(count)
             own["split.tensors.count"] = i32(len(entries))
         data = group[-1].offset + padded(group[-1].bytes) if group else 0
         shards.append(Shard(own, group, _header_size(own, group, keep_ones), data, keep_ones))
     return shards
+
+
+def _set_mark(metadata: Mapping[str, Value], entries: Sequence[PlannedTensor], count: int) -> str:
+    """A hash of the whole plan, the same in all shards of an output: shards of two conversions are told apart."""
+    header = container.encode_header(metadata, [], alignment=ALIGNMENT)
+    digest = hashlib.sha256(header)
+    for entry in entries:
+        tensor = entry.tensor
+        digest.update(f"{tensor.name} {tensor.shape} {entry.type.id} {entry.shard} {entry.offset}\n".encode())
+    digest.update(str(count).encode())
+    return digest.hexdigest()
 
 
 def file_names(path: Path, count: int) -> list[Path]:

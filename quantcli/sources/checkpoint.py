@@ -168,6 +168,11 @@ class Checkpoint:
         """Names of the files that hold tensors, in order: the source's shards."""
         return [one.file.name for one in self._open()]
 
+    def check_unchanged(self) -> None:
+        """Raises SourceChanged for a file of tensors that is not any more what it was when it was opened."""
+        for one in self._opened or ():
+            one.file.check_unchanged()
+
     def close(self) -> None:
         for one in self._opened or []:
             one.close()

@@ -20,12 +20,15 @@ from types import TracebackType
 import numpy
 from numpy.typing import NDArray
 
-from quantcli.errors import MalformedFile, MissingFile, UnsafePath, UnsupportedFile
+from quantcli.errors import MalformedFile, MissingFile, SourceChanged, UnsafePath, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_NAME, TensorType, row_bytes
 from quantcli.views import Stored
 
 PIECE_BYTES = 4 << 20  # of stored bytes that are decoded at a time: bounds the scratch buffer of a thread
 _thread = threading.local()
+
+
+BEGINNING = 4096  # bytes that are looked at again in the end
 
 
 def scratch(size: int) -> NDArray[numpy.uint8]:
@@ -108,6 +111,27 @@ class SourceFile:
         except OSError as error:
             hint = "raise the limit with `ulimit -n`" if error.errno == errno.EMFILE else None
             raise MissingFile(error.strerror or "cannot be opened", where=str(path), hint=hint) from error
+
+        self._identity = self._looks()
+
+    def _looks(self) -> tuple[object, ...]:
+        """What tells a file from another one: the file behind the name, and what its header begins with."""
+        status = os.stat(self.path)
+        beginning = os.pread(self._descriptor, BEGINNING, 0)
+        return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, beginning
+
+    def check_unchanged(self) -> None:
+        """Raises SourceChanged where size, time of change, beginning or the file behind the name are other ones now."""
+        try:
+            same = self._looks() == self._identity
+        except OSError:
+            same = False
+        if not same:
+            raise SourceChanged(
+                "the file changed while it was read: what was read of it may be of two versions",
+                where=str(self.path),
+                hint="wait until it is complete, then convert again",
+            )
 
     @property
     def name(self) -> str:

@@ -55,7 +55,8 @@ def test_headers_read_back(tmp_path: Path, size: int | None) -> None:
     assert {None: 1, 1: 75, 10**9: 1}.get(size, len(headers)) == len(headers) == len(made.shards)
     assert files[0].name == ("m.gguf" if len(files) == 1 else f"m-00001-of-{len(files):05d}.gguf")
     for number, header in enumerate(headers[1:], 1):
-        assert list(header.metadata) == ["split.no", "split.count", "split.tensors.count"]
+        assert list(header.metadata) == [container.SET_KEY, "split.no", "split.count", "split.tensors.count"]
+        assert header.metadata[container.SET_KEY] == headers[0].metadata[container.SET_KEY]
         assert header.metadata["split.no"] == container.u16(number)
         assert header.metadata["split.tensors.count"] == container.i32(75)
     assert ("split.count" in headers[0].metadata) is (len(headers) > 1)
