@@ -36,14 +36,7 @@ def load_checkpoint(
     Raises UnknownArchitecture, BadConfig, UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile, and what
     ``vocab.load`` raises.
     """
-    config_path = str(checkpoint.folder / "config.json")
-    try:
-        family, config, wrapped = catalogue.choose(checkpoint.config, architecture)
-        checkpoint.check_packing()
-        facts = settle(family.facts, config, checkpoint.json)
-    except QuantcliError as error:
-        error.where = config_path if error.where == "config.json" else error.where
-        raise
+    family, facts, wrapped = read_config(checkpoint, architecture)
     sources = checkpoint.logical_tensors
     bound, left_out = bind.bind(family, facts, sources, wrapped, str(checkpoint.folder))
     hints = family.vocab_for(facts, family.vocab) if family.vocab_for else family.vocab
@@ -75,6 +68,17 @@ def load_checkpoint(
         shards=len(checkpoint.tensor_files),
         notes=[*remarks(facts, left_out), *notes],
     )
+
+
+def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Family, Facts, bool]:
+    """The family of a checkpoint, its facts, and whether the language model is a part of a larger one."""
+    try:
+        family, config, wrapped = catalogue.choose(checkpoint.config, architecture)
+        checkpoint.check_packing()
+        return family, settle(family.facts, config, checkpoint.json), wrapped
+    except QuantcliError as error:
+        error.where = str(checkpoint.folder / "config.json") if error.where == "config.json" else error.where
+        raise
 
 
 def guess_float(sources: Sequence[SourceTensor]) -> TensorType:
