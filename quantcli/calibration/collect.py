@@ -16,7 +16,7 @@ from quantcli.errors import BadImportance, MissingFile, QuantcliError
 from quantcli.runner.arrays import Doubles, Floats
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import BUNDLED, Chunks, chunks_of
-from quantcli.runner.weights import Matrix
+from quantcli.runner.weights import PackedMatrix
 from quantcli.statistics.imatrix import Importance, merge
 
 ROWS = 256  # squared in float64 at a time
@@ -31,7 +31,7 @@ class Sums:
     sums: dict[str, Doubles] = field(default_factory=dict)
     counts: dict[str, Doubles] = field(default_factory=dict)
 
-    def add(self, weight: Matrix, matrix: int, squares: Doubles, tokens: int) -> None:
+    def add(self, weight: PackedMatrix, matrix: int, squares: Doubles, tokens: int) -> None:
         """Of ``tokens`` inputs of one matrix, per column."""
         if weight.name not in self.sums:
             self.sums[weight.name] = numpy.zeros((weight.matrices, weight.columns))
@@ -55,7 +55,7 @@ class Collecting:
     def __init__(self, *, output: bool = False) -> None:
         self.output, self.found = output, Sums()
 
-    def see(self, inputs: Floats, weights: Sequence[Matrix], expert: int | None) -> None:
+    def see(self, inputs: Floats, weights: Sequence[PackedMatrix], expert: int | None) -> None:
         wanted = [w for w in weights if w.name.startswith("blk.") or (self.output and w.name == OUTPUT)]
         if wanted:
             squares = sum_of_squares(inputs, wanted[0].name)

@@ -9,7 +9,7 @@ from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine, flat
 from quantcli.runner.operations import split
-from quantcli.runner.weights import Matrix
+from quantcli.runner.weights import PackedMatrix
 
 
 class Attention:
@@ -19,7 +19,7 @@ class Attention:
         self.engine, self.index, self.prefix = engine, index, f"blk.{index}."
         s, matrix = engine.settings, engine.weights.matrix
         self.widths = (s.heads * s.key, s.kv_heads * s.key, s.kv_heads * s.value)  # of queries, keys, values
-        self.inputs: tuple[Matrix, ...]
+        self.inputs: tuple[PackedMatrix, ...]
         if s.graph.fused_qkv:
             self.inputs = (matrix(f"{self.prefix}attn_qkv", s.hidden, sum(self.widths)),)
         else:

@@ -10,8 +10,8 @@ from quantcli.runner.arrays import Floats, Ints
 from quantcli.runner.observe import Observer, show, show_experts
 from quantcli.runner.operations import Operations
 from quantcli.runner.positions import Angles
-from quantcli.runner.settings import Settings
-from quantcli.runner.weights import Matrix, Weights
+from quantcli.runner.settings import NetworkSettings
+from quantcli.runner.weights import PackedMatrix, Weights
 
 
 class Engine:
@@ -19,7 +19,7 @@ class Engine:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: NetworkSettings,
         weights: Weights,
         operations: Operations,
         angles: Angles,
@@ -28,13 +28,13 @@ class Engine:
         self.settings, self.weights, self.operations, self.angles = settings, weights, operations, angles
         self.observers = list(observers)
 
-    def multiply(self, x: Floats, *weights: Matrix) -> list[Floats]:
+    def multiply(self, x: Floats, *weights: PackedMatrix) -> list[Floats]:
         """``x`` [tokens, columns] times each of ``weights``, which read the same input: [tokens, rows] each."""
         if self.observers:
             show(self.observers, x, weights)
         return self.operations.multiply(x, *weights)
 
-    def multiply_experts(self, x: Floats, chosen: Ints, *weights: Matrix) -> list[Floats]:
+    def multiply_experts(self, x: Floats, chosen: Ints, *weights: PackedMatrix) -> list[Floats]:
         """Each token through its experts, see `Operations.multiply_experts`: [tokens, used, rows] each."""
         if self.observers:
             show_experts(self.observers, x, chosen, weights)

@@ -20,7 +20,7 @@ from quantcli.runner.layers import Layer
 from quantcli.runner.observe import Observer
 from quantcli.runner.operations import Operations, scale_and_cap
 from quantcli.runner.positions import Angles
-from quantcli.runner.weights import Matrix, Packed, Weights
+from quantcli.runner.weights import Packed, PackedMatrix, Weights
 
 
 class Network:
@@ -126,7 +126,7 @@ class Network:
         self._layers.pop(layer, None)
         self.weights.release(f"blk.{layer}.")
 
-    def head_matrix(self) -> Matrix:
+    def head_matrix(self) -> PackedMatrix:
         """The output matrix; the token embeddings where the model has none of its own."""
         separate = "output.weight" in self.weights
         return self.weights.matrix("output", self.settings.hidden, self.vocabulary) if separate else self.embeddings

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy
 
 from quantcli.runner.arrays import Floats, Ints
-from quantcli.runner.weights import Matrix
+from quantcli.runner.weights import PackedMatrix
 
 
 class Observer(Protocol):
@@ -22,7 +22,7 @@ class Observer(Protocol):
     What the runner computes is not changed by it. An exception that it raises ends the pass and goes to the caller.
     """
 
-    def see(self, inputs: Floats, weights: Sequence[Matrix], expert: int | None) -> None:
+    def see(self, inputs: Floats, weights: Sequence[PackedMatrix], expert: int | None) -> None:
         """Called before ``weights[i]`` is multiplied with ``inputs``, once for all matrices that read them.
 
         ``inputs``: float32 [tokens, columns], C-contiguous, one row per token of all sequences that run together, not
@@ -40,13 +40,13 @@ class Observer(Protocol):
         ...
 
 
-def show(observers: Sequence[Observer], inputs: Floats, weights: Sequence[Matrix]) -> None:
+def show(observers: Sequence[Observer], inputs: Floats, weights: Sequence[PackedMatrix]) -> None:
     """Show a product of ``inputs`` [tokens, columns] to everybody."""
     for observer in observers:
         observer.see(inputs, weights, None)
 
 
-def show_experts(observers: Sequence[Observer], inputs: Floats, chosen: Ints, weights: Sequence[Matrix]) -> None:
+def show_experts(observers: Sequence[Observer], inputs: Floats, chosen: Ints, weights: Sequence[PackedMatrix]) -> None:
     """Show products by experts, arguments as `Operations.multiply_experts` takes them."""
     for expert in numpy.unique(chosen).tolist():
         token, slot = numpy.nonzero(chosen == expert)

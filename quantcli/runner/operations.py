@@ -17,7 +17,7 @@ from quantcli.runner import positions
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.rounding import rounded
 from quantcli.runner.steps import Recording
-from quantcli.runner.weights import Matrix
+from quantcli.runner.weights import PackedMatrix
 
 ACTIVATIONS = ("q8", "int16", "float")
 SLAB = 4 << 20  # weights that are decoded at a time
@@ -40,14 +40,14 @@ class Operations:
 
     # ---- products
 
-    def multiply(self, x: Floats, *weights: Matrix) -> list[Floats]:
+    def multiply(self, x: Floats, *weights: PackedMatrix) -> list[Floats]:
         """``x`` [tokens, columns] times each of ``weights``: [tokens, rows] each, biases added.
 
         Weights that read the same input come in one call, so that it is rounded (and its threads started) once.
         """
         return [self._product(rounded(x, weight.type, self.activations), weight, 0) for weight in weights]
 
-    def multiply_experts(self, x: Floats, chosen: Ints, *weights: Matrix) -> list[Floats]:
+    def multiply_experts(self, x: Floats, chosen: Ints, *weights: PackedMatrix) -> list[Floats]:
         """Each token through its experts: [tokens, used, rows] per weight.
 
         ``chosen``: int [tokens, used], experts of every token. ``x``: [tokens, columns] (all experts of a token read
@@ -61,7 +61,7 @@ class Operations:
                 result[token, slot] = self._product(rounded(rows, weight.type, self.activations), weight, int(expert))
         return results
 
-    def _product(self, x: Floats, weight: Matrix, matrix: int) -> Floats:
+    def _product(self, x: Floats, weight: PackedMatrix, matrix: int) -> Floats:
         result = numpy.empty((len(x), weight.rows), numpy.float32)
         step = max(64, SLAB // weight.columns)
         for start in range(0, weight.rows, step):

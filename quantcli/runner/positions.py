@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy
 
 from quantcli.runner.arrays import Doubles, Floats
-from quantcli.runner.settings import Rope, Settings
+from quantcli.runner.settings import NetworkSettings, Rope
 from quantcli.runner.weights import Weights
 
 AngleTable: TypeAlias = tuple[Floats, Floats]  # cosines and sines, [positions, dims / 2] each
@@ -65,7 +65,7 @@ def rotate(x: Floats, angles: AngleTable, kind: str) -> Floats:
 class Angles:
     """The angles of one model's positions 0 to ``length``, computed when first asked for."""
 
-    def __init__(self, settings: Settings, weights: Weights, length: int) -> None:
+    def __init__(self, settings: NetworkSettings, weights: Weights, length: int) -> None:
         self.settings, self.weights, self.length = settings, weights, length
         self._tables: dict[bool, AngleTable] = {}
 

@@ -18,7 +18,7 @@ from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.operations import Operations
 from quantcli.runner.positions import AngleTable
 from quantcli.runner.steps import Fields, Pool, Recording, check
-from quantcli.runner.weights import Matrix
+from quantcli.runner.weights import PackedMatrix
 
 
 def can_multiply(type_id: int) -> bool:
@@ -59,12 +59,12 @@ class Products(Operations):
         self._multiply([self._product_of(type_id, raw, rows, x, out)])
         return out
 
-    def multiply(self, x: Floats, *weights: Matrix) -> list[Floats]:
+    def multiply(self, x: Floats, *weights: PackedMatrix) -> list[Floats]:
         results: list[Floats] = [numpy.empty((len(x), weight.rows), numpy.float32) for weight in weights]
         self._multiply([self._with(weight, 0, x, out) for weight, out in zip(weights, results, strict=True)])
         return results
 
-    def multiply_experts(self, x: Floats, chosen: Ints, *weights: Matrix) -> list[Floats]:
+    def multiply_experts(self, x: Floats, chosen: Ints, *weights: PackedMatrix) -> list[Floats]:
         order = numpy.argsort(chosen, axis=None, kind="stable")  # (token, slot) pairs, expert by expert
         used = chosen.shape[1]
         gathered = numpy.ascontiguousarray(x[order // used] if x.ndim == 2 else x.reshape(-1, x.shape[-1])[order])
@@ -94,7 +94,7 @@ class Products(Operations):
         check(status, type_id)
         return out
 
-    def _with(self, weight: Matrix, matrix: int, x: Floats, out: Floats) -> _Product:
+    def _with(self, weight: PackedMatrix, matrix: int, x: Floats, out: Floats) -> _Product:
         bias = None if weight.bias is None else weight.bias[matrix]
         return self._product_of(weight.type.id, weight.data[matrix], weight.rows, x, out, bias)
 

@@ -41,7 +41,7 @@ class Rope:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class NetworkSettings:
     """Counts and widths in elements, scales as factors. One head's width is ``key`` (q, k) or ``value`` (v)."""
 
     architecture: str
@@ -119,7 +119,7 @@ class _Reader:
         return UnsupportedGraph(f"{key} {problem}", where=where, hint=MISSING_KIND.format(what=what))
 
 
-def read(model: Model) -> Settings:
+def read(model: Model) -> NetworkSettings:
     """The settings of ``model``. Raises UnknownArchitecture, UnsupportedGraph, BadConfig."""
     architecture, reader = architectures.find(model.architecture), _Reader(model)
     graph = architecture.graph
@@ -157,7 +157,7 @@ def _refuse_unread(architecture: Architecture, graph: Graph, reader: _Reader, mo
         )
 
 
-def _read(reader: _Reader, graph: Graph, model: Model) -> Settings:
+def _read(reader: _Reader, graph: Graph, model: Model) -> NetworkSettings:
     layers, hidden, heads = (reader.count(key) for key in ("block_count", "embedding_length", "attention.head_count"))
     key = reader.count("attention.key_length", max(hidden // heads, 1))
     scale = reader.real("logit_scale", 1.0)
@@ -166,7 +166,7 @@ def _read(reader: _Reader, graph: Graph, model: Model) -> Settings:
     kv_heads = reader.count("attention.head_count_kv", heads)
     if heads % kv_heads:
         raise BadConfig(f"{heads} heads are no multiple of {kv_heads} key/value heads", where=model.name)
-    return Settings(
+    return NetworkSettings(
         architecture=model.architecture,
         graph=graph,
         layers=layers,

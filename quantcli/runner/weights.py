@@ -18,7 +18,7 @@ READ_BYTES = 16 << 20  # rows are read in pieces of about this many bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Matrix:
+class PackedMatrix:
     """``matrices`` matrices of ``rows`` x ``columns`` (one, or one per expert) as packed blocks.
 
     ``data``: uint8 [matrices, rows, bytes per row]. A product with it is ``x [tokens, columns] -> y [tokens, rows]``.
@@ -77,7 +77,7 @@ class Weights:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.tensors = {tensor.name: tensor for tensor in model.tensors}
-        self._matrices: dict[str, Matrix] = {}
+        self._matrices: dict[str, PackedMatrix] = {}
         self._vectors: dict[str, Floats] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -111,7 +111,7 @@ class Weights:
         """Bytes of the tensors in memory."""
         return sum(m.data.nbytes for m in self._matrices.values()) + sum(v.nbytes for v in self._vectors.values())
 
-    def matrix(self, name: str, columns: int, rows: int | None = None, matrices: int = 1) -> Matrix:
+    def matrix(self, name: str, columns: int, rows: int | None = None, matrices: int = 1) -> PackedMatrix:
         """``<name>.weight`` with ``<name>.bias`` where there is one; its shape must be the given one.
 
         Raises MissingTensors, ShapeMismatch, NoKernel, and what reading raises.
@@ -122,7 +122,9 @@ class Weights:
             count = _checked_rows(tensor, columns, rows, matrices)
             tensor_type, data = packed(tensor)
             bias = self.vector(f"{name}.bias").reshape(matrices, count) if f"{name}.bias" in self else None
-            found = Matrix(tensor.name, tensor_type, matrices, count, columns, data.reshape(matrices, count, -1), bias)
+            found = PackedMatrix(
+                tensor.name, tensor_type, matrices, count, columns, data.reshape(matrices, count, -1), bias
+            )
             self._matrices[name] = found
         return found
 

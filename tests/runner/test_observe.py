@@ -13,7 +13,7 @@ from quantcli.runner.network import Network
 from quantcli.runner.operations import Operations
 from quantcli.runner.replay import Stepper
 from quantcli.runner.session import make_operations
-from quantcli.runner.weights import Matrix
+from quantcli.runner.weights import PackedMatrix
 
 
 class Noting:
@@ -22,7 +22,7 @@ class Noting:
     def __init__(self) -> None:
         self.seen: list[tuple[numpy.ndarray, tuple[str, ...], int | None]] = []
 
-    def see(self, inputs: numpy.ndarray, weights: Sequence[Matrix], expert: int | None) -> None:
+    def see(self, inputs: numpy.ndarray, weights: Sequence[PackedMatrix], expert: int | None) -> None:
         assert inputs.dtype == numpy.float32 and inputs.flags.c_contiguous
         assert all(inputs.shape[1] == weight.columns for weight in weights)
         self.seen.append((inputs.copy(), tuple(weight.name for weight in weights), expert))
@@ -100,7 +100,7 @@ def test_observers_see_single_tokens_too(root: Path) -> None:
 
 def test_what_an_observer_raises_ends_the_pass(root: Path) -> None:
     class Refusing:
-        def see(self, inputs: numpy.ndarray, weights: Sequence[Matrix], expert: int | None) -> None:
+        def see(self, inputs: numpy.ndarray, weights: Sequence[PackedMatrix], expert: int | None) -> None:
             raise ValueError(weights[0].name)
 
     with open_model(folder(root, "tiny")) as model:

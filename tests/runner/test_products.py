@@ -11,7 +11,7 @@ from quantcli.runner import positions
 from quantcli.runner.operations import ACTIVATIONS, Operations
 from quantcli.runner.products import Products, can_multiply
 from quantcli.runner.rounding import rounded
-from quantcli.runner.weights import Matrix
+from quantcli.runner.weights import PackedMatrix
 
 SETS = [name for name, supported in kernels.instruction_sets() if supported and name != "emu16"]
 TYPES = [kind for kind in tensor_types.BY_NAME.values() if can_multiply(kind.id)]
@@ -112,7 +112,7 @@ def test_several_weights_and_biases_in_one_call():
     for number, name in enumerate(("Q4_K", "Q8_0", "Q4_1", "F16", "Q6_K")):
         raw, _ = packed(tensor_types.BY_NAME[name], 40, 256, seed=number)
         bias = numpy.full((1, 40), number, numpy.float32) if number % 2 else None
-        matrices.append(Matrix(name, tensor_types.BY_NAME[name], 1, 40, 256, raw[None], bias))
+        matrices.append(PackedMatrix(name, tensor_types.BY_NAME[name], 1, 40, 256, raw[None], bias))
     for matrix, result in zip(matrices, products.multiply(x, *matrices), strict=True):
         alone = products.product(matrix.type.id, matrix.data[0], 40, x)
         assert numpy.array_equal(result, alone if matrix.bias is None else alone + matrix.bias[0])
@@ -124,7 +124,7 @@ def test_experts(shared):
     kind, random = tensor_types.BY_NAME["Q8_0"], numpy.random.default_rng(5)
     raw, _ = packed(kind, 6 * 24, 64)
     bias = random.standard_normal((6, 24)).astype(numpy.float32)
-    matrix = Matrix("e", kind, 6, 24, 64, raw.reshape(6, 24, -1), bias)
+    matrix = PackedMatrix("e", kind, 6, 24, 64, raw.reshape(6, 24, -1), bias)
     chosen = numpy.stack([random.permutation(6)[:2] for _ in range(9)])
     x = random.standard_normal((9, 64) if shared else (9, 2, 64)).astype(numpy.float32)
     for result, expected in zip(

@@ -8,7 +8,7 @@ import pytest
 from quantcli.ggml import kernels, tensor_types
 from quantcli.runner.operations import Operations, erf, gelu, softmax, top_indices
 from quantcli.runner.rounding import partner, rounded
-from quantcli.runner.weights import Matrix
+from quantcli.runner.weights import PackedMatrix
 
 
 def rows(seed: int = 0, columns: int = 512) -> numpy.ndarray:
@@ -73,7 +73,7 @@ def test_products_decode_by_slabs_and_add_biases() -> None:
     kind = tensor_types.BY_NAME["F16"]
     raw = kernels.encode(kind.id, weights.reshape(-1, 64)).reshape(2, 70, -1)
     bias = random.standard_normal((2, 70)).astype(numpy.float32)
-    matrix = Matrix("m", kind, 2, 70, 64, raw, bias)
+    matrix = PackedMatrix("m", kind, 2, 70, 64, raw, bias)
     x = random.standard_normal((5, 64)).astype(numpy.float32)
     chosen = numpy.array([[0, 1], [1, 0], [0, 1], [1, 0], [0, 1]])
     exact = weights.astype(numpy.float16).astype(numpy.float32)
@@ -82,7 +82,7 @@ def test_products_decode_by_slabs_and_add_biases() -> None:
     slots = random.standard_normal((5, 2, 64)).astype(numpy.float32)
     expected = numpy.stack([[exact[e] @ slots[t, s] + bias[e] for s, e in enumerate(chosen[t])] for t in range(5)])
     assert numpy.allclose(Operations().multiply_experts(slots, chosen, matrix)[0], expected, atol=1e-4)
-    whole = Matrix("m", kind, 1, 70, 64, raw[:1], None)
+    whole = PackedMatrix("m", kind, 1, 70, 64, raw[:1], None)
     assert numpy.allclose(Operations().multiply(x, whole, whole)[1], x @ exact[0].T, atol=1e-4)
     assert numpy.array_equal(whole.take(numpy.array([3, 3, 69])), exact[0][[3, 3, 69]])
 
