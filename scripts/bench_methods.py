@@ -28,6 +28,7 @@ import kernel_report  # noqa: E402
 from bench_searches import NOISE, TEXTS, divergences, write_page  # noqa: E402
 
 from quantcli import loader  # noqa: E402
+from quantcli.cli.parse import convert_request  # noqa: E402
 from quantcli.commands import convert  # noqa: E402
 from quantcli.evaluate.divergence import paired  # noqa: E402
 from quantcli.methods.table import METHODS  # noqa: E402
@@ -42,7 +43,7 @@ TOGETHER = 4  # types that share one pass of the reference: each keeps two model
 
 def quantize(given: argparse.Namespace, folder: Path, name: str, method: str) -> tuple[Path, float]:
     """All matrices of the blocks in one type, the rest in BF16: the file, and the processor seconds."""
-    request = convert.Request(
+    request = convert_request(
         source=given.shared / "models" / "mid",
         types=("Q8_0",),
         output=folder / f"{name}-{method}.gguf",
@@ -53,7 +54,7 @@ def quantize(given: argparse.Namespace, folder: Path, name: str, method: str) ->
         threads=given.threads,
     )
     start = time.process_time()
-    result = convert.convert(request)
+    result = convert.run(request)
     seconds = time.process_time() - start
     assert not result["outputs"][0]["method_fallbacks"], f"{method} does not take all of {name}"
     return Path(result["outputs"][0]["path"]), seconds
@@ -160,7 +161,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="quantcli-methods-") as scratch:
             folder, made = Path(scratch), {}
             base = folder / "base.gguf"
-            convert.convert(convert.Request(source=given.shared / "models" / "mid", types=("BF16",), output=base))
+            convert.run(convert_request(source=given.shared / "models" / "mid", types=("BF16",), output=base))
             for name in types[first : first + TOGETHER]:
                 for method in (PLAIN, given.method):
                     made[name, method] = quantize(given, folder, name, method)

@@ -10,6 +10,7 @@ import pytest
 import scalar_blocks
 import synthetic
 
+from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.encode import slabs
 from quantcli.errors import NonFiniteWeight, ScaleOverflow
@@ -73,10 +74,10 @@ def test_threads_and_slabs_do_not_change_a_byte(root: Path, tmp_path: Path, monk
     for threads, weights_of_slab in ((1, 1 << 20), (3, 5000), (2, 700)):
         monkeypatch.setattr(slabs, "SLAB_WEIGHTS", weights_of_slab)
         path = tmp_path / f"{threads}.gguf"
-        request = convert.Request(
+        request = convert_request(
             source=root / "examples" / "tiny", types=("Q4_K_M",), output=path, method="hqq", threads=threads
         )
-        result = convert.convert(request)
+        result = convert.run(request)
         found.add(result["outputs"][0]["sha256"])
     assert len(found) == 1
 
@@ -132,7 +133,7 @@ def test_what_it_does_not_take_is_encoded_by_the_search_and_counted(root: Path, 
     files = []
     for method in ("hqq", None):
         files.append(tmp_path / f"{method}.gguf")
-        request = convert.Request(
+        request = convert_request(
             source=root / "examples" / "tiny",
             types=("IQ4_NL",),
             output=files[-1],
@@ -140,7 +141,7 @@ def test_what_it_does_not_take_is_encoded_by_the_search_and_counted(root: Path, 
             output_tensor_type="IQ4_NL",
             token_embedding_type="IQ4_NL",
         )
-        (output,) = convert.convert(request)["outputs"]
+        (output,) = convert.run(request)["outputs"]
         if method:
             count = sum(t["type"] == "IQ4_NL" for t in output["tensors"])
             assert output["method_fallbacks"] == [{"type": "IQ4_NL", "method": "plain", "tensors": count}]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.errors import MissingTensors, ShapeMismatch
 from quantcli.ggml import kernels, tensor_types
@@ -29,9 +30,9 @@ def files(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
     folder = tmp_path_factory.mktemp("replaced")
     plain, quantized = folder / "plain.gguf", folder / "quantized.gguf"
     source = root / "examples" / "tiny"
-    convert.convert(convert.Request(source=source, types=("Q8_0",), output=plain))
-    convert.convert(
-        convert.Request(source=source, types=("Q8_0",), output=quantized, tensor_types=("blk.1.ffn_gate=Q4_K",))
+    convert.run(convert_request(source=source, types=("Q8_0",), output=plain))
+    convert.run(
+        convert_request(source=source, types=("Q8_0",), output=quantized, tensor_types=("blk.1.ffn_gate=Q4_K",))
     )
     return plain, quantized
 
