@@ -41,10 +41,10 @@ format: $(STAMP)  ## format Python and C
 	@$(BIN)/ruff format --quiet $(PYTHON_CODE)
 	@$(BIN)/clang-format -i --style=file $(C_CODE)
 
-test: $(STAMP)  ## the suite (what CI runs)
+test: lint  ## lint, then the suite (what CI runs)
 	@$(BIN)/python -m pytest -m "not slow and not peers"
 
-test-all: $(STAMP)  ## the suite with the long checks
+test-all: lint  ## the suite with the long checks
 	@$(BIN)/python -m pytest -m "not peers"
 
 PEERS := $(VENV)/.peers
