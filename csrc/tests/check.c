@@ -179,6 +179,52 @@ static void check_slab(int32_t type, int32_t search, int32_t block, int32_t byte
     free(x), free(q), free(first), free(out), free(decoded);
 }
 
+/* One buffer of `bytes` from an instruction set beside the scalar one's. */
+static void compare_steps(const void *out, const void *first, int64_t bytes, const char *step, int32_t type, int isa) {
+    if (!memcmp(out, first, (size_t)bytes)) return;
+    printf("type %d\n", type);
+    fail(step, "steps of an encoder", isa);
+}
+
+/* The steps of an encoder: codes for random parameters, parameters of random blocks, blocks for random parameters. */
+static void check_steps(int32_t type, int32_t block, int32_t bytes, uint32_t round) {
+    int64_t rows = 1 + random_bits() % 5, columns = block * (1 + random_bits() % 4), count = rows * columns;
+    int64_t subs = count / qc_type_layout(type)->sub, size = count / block * bytes;
+    uint32_t weighting = random_bits() % 5;
+    float *x = allocate(count * 4), *q = allocate(columns * 4), *parameters = allocate(subs * 8);
+    float *first_parameters = allocate(subs * 8), *asked = allocate(subs * 4);
+    uint8_t *in = allocate(size), *first = allocate(size), *out = allocate(size);
+    for (int64_t r = 0; r < rows; ++r) fill_row(x + r * columns, columns, round % 3 ? round : random_bits());
+    fill_importance(q, columns, weighting);
+    fill_row(asked, subs, round);
+    qc_place place;
+    do
+        for (int64_t i = 0; i < size; ++i) in[i] = (uint8_t)random_bits();
+    while (qc_validate(0, type, in, rows, columns, &place) != QC_OK);
+    for (int isa = 0; isa < qc_isa_count(); ++isa) {
+        if (!qc_isa_supported(isa)) continue;
+        uint8_t *to = isa ? out : first;
+        float *found = isa ? parameters : first_parameters;
+        memcpy(to, in, (size_t)size);
+        if (qc_assign(isa, type, x, rows, columns, weighting ? q : 0, to, &place) != QC_OK)
+            fail("status", "assign", isa);
+        if (qc_parameters(isa, type, to, rows, columns, found, found + subs) != QC_OK)
+            fail("status", "parameters", isa);
+        compare_steps(to, first, size, "assign", type, isa);
+        compare_steps(found, first_parameters, subs * 8, "parameters", type, isa);
+    }
+    add_to_digest(first, size);
+    add_to_digest(first_parameters, subs * 8);
+    for (int isa = 0; isa < qc_isa_count() && qc_can_set_parameters(type); ++isa) {
+        if (!qc_isa_supported(isa)) continue;
+        int32_t status = qc_set_parameters(isa, type, asked, asked, rows, columns, isa ? out : first, &place);
+        if (status != QC_OK && status != QC_OVERFLOW) fail("status", "set_parameters", isa);
+        compare_steps(isa ? out : first, first, size, "set_parameters", type, isa);
+    }
+    add_to_digest(first, size);
+    free(x), free(q), free(parameters), free(first_parameters), free(asked), free(in), free(first), free(out);
+}
+
 /* Random bytes through every decoder; NaN differ in sign between machines, so they count as one value. */
 static void check_decoder(int32_t type, int32_t block, int32_t bytes) {
     int64_t blocks = 1 + random_bits() % 33;
@@ -231,6 +277,8 @@ int main(int count, char **arguments) {
             for (int round = 0; qc_can_encode(type, search) && round < rounds; ++round, ++slabs)
                 check_slab(type, search, block, bytes, (uint32_t)round);
         for (int round = 0; round < rounds; ++round) check_decoder(type, block, bytes);
+        for (int round = 0; qc_can_fit(type) && round < rounds; ++round)
+            check_steps(type, block, bytes, (uint32_t)round);
     }
     printf("%d random slabs, digest %016" PRIx64 "\n", slabs, digest);
     if (failures) printf("%d failures\n", failures);
