@@ -8,6 +8,12 @@
 #define QC_RUNNER_H
 #include "quantcli.h"
 
+/* The runner's own tables of kernels, the backends of this build: how many, their names. For tests: every function with
+ * an `isa` takes QC_RUNNER_BACKEND + i too, and refuses where this CPU cannot run backend i. */
+enum { QC_RUNNER_BACKEND = 64 };
+QC_API int32_t qc_runner_backends(void);
+QC_API const char *qc_runner_backend_name(int32_t i);
+
 typedef struct qc_pool qc_pool;
 
 /* A pool of `threads` threads, the caller being one of them. NULL: no memory, or not 1 <= threads <= 256. One call at a

@@ -53,8 +53,8 @@ X86_FLAGS = {
         "-mf16c",
         "-mprefer-vector-width=512",
     ],
-    "level_avx2.c": ["-mavx2", "-mf16c", "-mfma"],
-    "level_avx512.c": [
+    "backend_avx2.c": ["-mavx2", "-mf16c", "-mfma"],
+    "backend_avx512.c": [
         "-mavx512f",
         "-mavx512bw",
         "-mavx512dq",
@@ -68,7 +68,7 @@ X86_FLAGS = {
     ],
     "bf16_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx2", "-mfma"],
 }
-ARM64_FLAGS = {"level_dotprod.c": ["-march=armv8.2-a+dotprod"]}
+ARM64_FLAGS = {"backend_dotprod.c": ["-march=armv8.2-a+dotprod"]}
 HEADERS = ("quantcli.h", "runner.h")
 EXPORT = '-DQC_API=__attribute__((visibility("default")))'
 

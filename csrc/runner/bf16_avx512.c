@@ -2,7 +2,7 @@
  *
  * The instruction adds two products to a float sum, and takes denormals for zeros. */
 #if defined(__x86_64__)
-#include "level.h"
+#include "backend.h"
 #include <immintrin.h>
 #include <string.h>
 

@@ -1,12 +1,12 @@
 /* elements.c - attention, norms, activation functions, rotations and softmax over the threads of a pool. */
-#include "levels.h"
+#include "backends.h"
 #include <stdatomic.h>
 
 /* Rows are dealt out in runs of about this many elements. */
 enum { RUN = 16384 };
 
 typedef struct {
-    const level *level;
+    const runner_backend *backend;
     const float *x, *y, *weight, *bias;
     float *out;
     double *numbers;
@@ -31,8 +31,8 @@ static void run_rows(void *argument, int64_t unit, qc_pool *pool, int32_t thread
 }
 
 static int32_t over_rows(qc_pool *pool, int32_t isa, row_job job, int64_t width, row_work work) {
-    job.level = qc_level_of(isa);
-    if (!job.level || job.rows < 0 || width < 0) return QC_NO_KERNEL;
+    job.backend = qc_runner_of(isa);
+    if (!job.backend || job.rows < 0 || width < 0) return QC_NO_KERNEL;
     if (job.rows == 0 || width == 0) return QC_OK;
     job.run = width >= RUN ? 1 : RUN / width;
     row_call call = {&job, work};
@@ -43,7 +43,7 @@ static int32_t over_rows(qc_pool *pool, int32_t isa, row_job job, int64_t width,
 }
 
 static void rms_row(const row_job *j, int64_t r) {
-    j->level->rms_norm(j->x + r * j->columns, j->columns, j->weight, j->eps, j->out + r * j->columns);
+    j->backend->rms_norm(j->x + r * j->columns, j->columns, j->weight, j->eps, j->out + r * j->columns);
 }
 int32_t qc_rms_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns, const float *weight,
                     float eps, float *out) {
@@ -52,7 +52,7 @@ int32_t qc_rms_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, in
 }
 
 static void layer_row(const row_job *j, int64_t r) {
-    j->level->layer_norm(j->x + r * j->columns, j->columns, j->weight, j->bias, j->eps, j->out + r * j->columns);
+    j->backend->layer_norm(j->x + r * j->columns, j->columns, j->weight, j->bias, j->eps, j->out + r * j->columns);
 }
 int32_t qc_layer_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, int64_t columns, const float *weight,
                       const float *bias, float eps, float *out) {
@@ -61,8 +61,8 @@ int32_t qc_layer_norm(qc_pool *pool, int32_t isa, const float *x, int64_t rows, 
 }
 
 static void activate_row(const row_job *j, int64_t r) {
-    j->level->activate(j->kind, j->x + r * j->x_stride, j->y ? j->y + r * j->y_stride : 0, j->columns,
-                       j->out + r * j->columns);
+    j->backend->activate(j->kind, j->x + r * j->x_stride, j->y ? j->y + r * j->y_stride : 0, j->columns,
+                         j->out + r * j->columns);
 }
 int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float *gate, int64_t gate_stride, const float *up,
                     int64_t up_stride, int64_t rows, int64_t columns, float *out) {
@@ -80,8 +80,8 @@ int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float *gate,
 
 static void rotate_row(const row_job *j, int64_t r) {
     int64_t width = j->heads * j->columns;
-    j->level->rotate(j->x + r * width, j->heads, j->columns, j->pairs, j->kind, j->weight + r * j->pairs,
-                     j->bias + r * j->pairs, j->out + r * width);
+    j->backend->rotate(j->x + r * width, j->heads, j->columns, j->pairs, j->kind, j->weight + r * j->pairs,
+                       j->bias + r * j->pairs, j->out + r * width);
 }
 int32_t qc_rotate(qc_pool *pool, int32_t isa, const float *x, int64_t positions, int64_t heads, int64_t width,
                   int64_t pairs, int32_t neox, const float *cosines, const float *sines, float *out) {
@@ -113,7 +113,7 @@ int32_t qc_add(qc_pool *pool, int32_t isa, const qc_addition *a) {
 }
 
 static void softmax_row(const row_job *j, int64_t r) {
-    j->level->log_softmax(j->out + r * j->columns, j->columns, j->scale, j->cap);
+    j->backend->log_softmax(j->out + r * j->columns, j->columns, j->scale, j->cap);
 }
 int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, int64_t columns, float scale,
                        float cap) {
@@ -123,9 +123,9 @@ int32_t qc_log_softmax(qc_pool *pool, int32_t isa, float *logits, int64_t rows, 
 
 static void divergence_row(const row_job *j, int64_t r) {
     const float *base = j->x + r * j->columns, *other = j->y + r * j->columns;
-    j->numbers[r] = j->level->divergence(base, other, j->columns);
-    j->first[r] = j->level->top(base, j->columns);
-    j->second[r] = j->level->top(other, j->columns);
+    j->numbers[r] = j->backend->divergence(base, other, j->columns);
+    j->first[r] = j->backend->top(base, j->columns);
+    j->second[r] = j->backend->top(other, j->columns);
 }
 int32_t qc_divergence(qc_pool *pool, int32_t isa, const float *base, const float *other, int64_t rows, int64_t columns,
                       double *divergence, int64_t *base_top, int64_t *other_top) {
@@ -160,7 +160,8 @@ static void store_position(void *argument, int64_t position, qc_pool *pool, int3
 }
 
 int32_t qc_store(qc_pool *pool, int32_t isa, const qc_storage *storage) {
-    store_job job = {storage, isa, QC_OK};
+    /* every set of the encoders writes the same bytes */
+    store_job job = {storage, isa < QC_RUNNER_BACKEND ? isa : qc_isa_best(), QC_OK};
     qc_pool_enter(pool);
     qc_pool_run(pool, store_position, &job, storage->positions);
     qc_pool_leave(pool);
@@ -170,7 +171,7 @@ int32_t qc_store(qc_pool *pool, int32_t isa, const qc_storage *storage) {
 /* ---- attention */
 
 typedef struct {
-    const level *level;
+    const runner_backend *backend;
     const qc_attention *sequences;
     int32_t failed;
 } attention_job;
@@ -187,15 +188,15 @@ static void attend_unit(void *argument, int64_t unit, qc_pool *pool, int32_t thr
     if (a->window > 0 && a->window + QUERY_BLOCK < keys) keys = a->window + QUERY_BLOCK;
     float *scratch = qc_pool_scratch(pool, thread, (size_t)ATTENTION_SCRATCH(keys, a->width, a->value_width) * 4);
     if (scratch)
-        job->level->attend(a, unit % a->kv_heads, first, last, scratch);
+        job->backend->attend(a, unit % a->kv_heads, first, last, scratch);
     else
         job->failed = 1;
 }
 
 int32_t qc_attend(qc_pool *pool, int32_t isa, const qc_attention *sequences, int32_t count) {
-    attention_job job = {qc_level_of(isa), sequences, 0};
+    attention_job job = {qc_runner_of(isa), sequences, 0};
     int64_t units = 0;
-    if (!job.level) return QC_NO_KERNEL;
+    if (!job.backend) return QC_NO_KERNEL;
     for (int32_t i = 0; i < count; ++i) {
         const qc_attention *a = &sequences[i];
         if (a->kv_heads < 1 || a->heads % a->kv_heads || a->tokens < 0 || a->start < 0 || a->width < 1 ||

@@ -1,10 +1,10 @@
 /* points.c - the codebooks' grids, expanded once from the ranks in grids.h. */
 #define _POSIX_C_SOURCE 200112L
-#include "level.h"
+#include "points.h"
 #include "../grids.h"
 #include <pthread.h>
 
-uint64_t qc_points_iq2_xxs[256], qc_points_iq2_xs[512], qc_points_iq2_s[1024], qc_points_iq1[2048], qc_sign_bytes[256];
+uint64_t qc_points_iq2_xxs[256], qc_points_iq2_xs[512], qc_points_iq2_s[1024], qc_points_iq1[2048];
 uint32_t qc_points_iq3_xxs[256], qc_points_iq3_s[512];
 
 static uint64_t expand(uint16_t point, int bits, int count, const int8_t *levels, int factor) {
@@ -25,8 +25,6 @@ static void make(void) {
     for (int i = 0; i < 512; ++i) qc_points_iq3_s[i] = (uint32_t)expand(qc_grid_iq3_s[i], 3, 4, qc_levels_iq3_s, 1);
     static const int8_t ternary[4] = {-1, 0, 1, 0};
     for (int i = 0; i < 2048; ++i) qc_points_iq1[i] = expand(qc_grid_iq1[i], 2, 8, ternary, 8); /* eighths */
-    for (int i = 0; i < 256; ++i)
-        for (int b = 0; b < 8; ++b) qc_sign_bytes[i] |= (uint64_t)(i >> b & 1 ? 0xff : 0) << (8 * b);
 }
 
 void qc_make_points(void) {

@@ -1,6 +1,6 @@
 /* pool.c - threads that spin briefly, then sleep; a job's units are claimed from one atomic word. */
 #define _POSIX_C_SOURCE 200112L
-#include "level.h"
+#include "backend.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>

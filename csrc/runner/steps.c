@@ -1,6 +1,6 @@
 /* steps.c - a list of calls in one go. The cost of a call from Python is that of a small layer's product, so whoever
  * computes the same thing for token after token records the calls once and repeats them here. */
-#include "levels.h"
+#include "backends.h"
 
 static int32_t norm(qc_pool *pool, int32_t isa, int32_t kind, const qc_norm *a) {
     if (kind == QC_STEP_RMS_NORM) return qc_rms_norm(pool, isa, a->x, a->rows, a->columns, a->weight, a->eps, a->out);

@@ -1,7 +1,8 @@
-/* level.h - the tables of the runner's kernels, one per instruction set, and the layouts that they agree on.
+/* backend.h - the tables of the runner's kernels, one (a backend) per instruction set, and the layouts that they agree
+ * on.
  *
  * Batches: LANES weight rows side by side against groups of GROUP tokens. A tile holds LANES rows of all columns:
- *   codes   uint8 [columns / 4][LANES][4]      code - low of the type's row, so 0 .. span
+ *   codes   uint8 [columns / 4][LANES][4]      code - low of the type, so 0 .. span
  *   wide    int16 [columns / 2][LANES][2]      the signed codes
  *   pairs   bf16  [columns / 2][LANES][2]
  *   floats  float [columns][LANES]
@@ -11,11 +12,12 @@
  *   d     float [columns / partner block][G]
  *   sum32, sum16  int32 [columns / 32 or 16][G]: sums of the integers; fsum32, fsum16: what minima are multiplied with.
  */
-#ifndef QC_LEVEL_H
-#define QC_LEVEL_H
+#ifndef QC_RUNNER_BACKEND_H
+#define QC_RUNNER_BACKEND_H
 #include "../table.h"
 #include "../runner.h"
 #include "pool.h"
+#include "points.h"
 
 enum { LANES = 16, GROUP = 16 };
 
@@ -56,7 +58,7 @@ typedef struct {
     uint8_t partner;      /* rounding of the activations in mode q8 */
     unpacker unpack;
     dotter dot; /* NULL: unpack, then multiply */
-} code_row;
+} code_type;
 
 typedef struct {
     int64_t columns;
@@ -70,21 +72,22 @@ typedef float result[GROUP][LANES]; /* [token][row] */
 
 typedef struct {
     const char *name;
-    int32_t narrow_span;   /* largest span that `narrow` takes; others are multiplied as `wide` */
-    const code_row *codes; /* by type */
+    int32_t narrow_span;    /* largest span that `narrow` takes; others are multiplied as `wide` */
+    const code_type *codes; /* by type */
     const qc_type *types;
     /* all columns, the first `tokens` tokens of a group (later rows of the result may hold anything) */
     void (*narrow)(const tile *, const activations *, const int32_t *correction, int64_t tokens, result out);
     void (*wide)(const tile *, const activations *, int64_t tokens, result out);
     void (*floats)(const tile *, const activations *, int64_t tokens, result out);
-    /* NULL: this level multiplies BF16 as floats. The second: a row of a BF16 matrix times one token. */
+    /* NULL: BF16 is multiplied as floats. The second: a row of a BF16 matrix times one token. */
     void (*bf16_pairs)(const tile *, const activations *, int64_t tokens, result out);
     float (*bf16_dot)(const uint8_t *row, const activations *);
-    /* rows of 16-byte (LANES lanes of dwords) transposition: in [LANES][words] to out [words][LANES] */
+    /* LANES rows of dwords side by side: in [LANES][words] to out [words][LANES] */
     void (*interleave)(const uint32_t *const in[LANES], int64_t words, uint32_t *out);
-    /* one token: the dot product of `count` packed rows with the activations of a group of 1 */
-    void (*dots)(int32_t type, const uint8_t *rows, int64_t row_bytes, int64_t count, const activations *,
-                 uint8_t *scratch, float *out);
+    /* one token: the dot product of `count` packed rows with the activations of a group of 1; `packed`: the type's row
+     * of `types`; scratch: a float per column */
+    void (*dots)(int32_t type, const qc_type *packed, const uint8_t *rows, int64_t row_bytes, int64_t count,
+                 const activations *, uint8_t *scratch, float *out);
     /* scratch: ROUND_SCRATCH(columns) bytes */
     void (*round_group)(const activations *, const float *x, int64_t stride, int64_t tokens, void *scratch);
     void (*rounded)(rounding kind, const float *x, int64_t columns, float *out, void *scratch);
@@ -99,26 +102,19 @@ typedef struct {
     double (*divergence)(const float *base, const float *other, int64_t columns);
     int64_t (*top)(const float *x, int64_t columns);
     int64_t (*peak)(int32_t kind, int64_t rounds);
-} level;
+} runner_backend;
 
 enum { QUERY_BLOCK = 32, QUERY_ROWS = 4 };
 /* floats: transposed keys, padded values, scores */
 #define ATTENTION_SCRATCH(keys, width, value_width)                                                                    \
     (((keys) + 32) * ((width) + (value_width) + 64 + QUERY_ROWS) + QUERY_ROWS * ((width) + (value_width) + 64))
 
-extern const level qc_level_scalar;
+extern const runner_backend qc_runner_scalar;
 #if defined(__x86_64__)
-extern const level qc_level_avx2, qc_level_avx512;
+extern const runner_backend qc_runner_avx2, qc_runner_avx512, qc_runner_avx512_bf16;
 void qc_bf16_pairs(const tile *, const activations *, int64_t tokens, result out); /* AVX512_BF16 */
 float qc_bf16_dot(const uint8_t *row, const activations *);
 #elif defined(__aarch64__)
-extern const level qc_level_neon, qc_level_dotprod;
-const level *qc_dotprod(void); /* NULL: not in this build */
+extern const runner_backend qc_runner_neon, qc_runner_dotprod;
 #endif
-
-/* Grids of the codebook types as vectors of signed bytes; ready once a pool exists. */
-extern uint64_t qc_points_iq2_xxs[256], qc_points_iq2_xs[512], qc_points_iq2_s[1024], qc_points_iq1[2048];
-extern uint32_t qc_points_iq3_xxs[256], qc_points_iq3_s[512];
-extern uint64_t qc_sign_bytes[256]; /* 0xff where a bit of the index is set */
-void qc_make_points(void);
 #endif

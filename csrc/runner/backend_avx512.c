@@ -1,0 +1,15 @@
+/* The runner for AVX-512 with VNNI, and for the same with AVX512_BF16 (flags: scripts/build_kernels.py); empty on other
+ * architectures. */
+#if defined(__x86_64__)
+#include "../vec/runner_avx512.h"
+#include "dots_quads.inc"
+#include "backend.inc"
+const runner_backend qc_runner_avx512 = {.name = QC_RUNNER_NAME, .types = qc_backend_avx512, QC_RUNNER_KERNELS};
+const runner_backend qc_runner_avx512_bf16 = {.name = QC_RUNNER_NAME "_bf16",
+                                              .types = qc_backend_avx512,
+                                              .bf16_pairs = qc_bf16_pairs,
+                                              .bf16_dot = qc_bf16_dot,
+                                              QC_RUNNER_KERNELS};
+#else
+typedef int qc_no_runner_avx512;
+#endif

@@ -1,0 +1,115 @@
+/* tiles.c - each row is decoded or unpacked to a buffer, a chunk of columns at a time; then the buffers side by side.
+ */
+#include "tiles.h"
+#include <string.h>
+
+/* Where the packed rows lie, and how many columns of them are done at a time. */
+typedef struct {
+    const runner_backend *backend;
+    const code_type *type;
+    const uint8_t *rows;
+    int64_t count, row_bytes, columns;
+} source;
+
+/* The blocks of row r from `column` on. */
+static const uint8_t *blocks_at(const source *s, int64_t r, int64_t column) {
+    return s->rows + r * s->row_bytes + column / s->type->block * s->type->bytes;
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static void fill_floats(const source *s, const qc_type *packed, float *floats, float *scratch) {
+    enum { CHUNK = 512, STRIDE = CHUNK + 16 };
+    const uint32_t *lanes[LANES];
+    for (int64_t r = 0; r < LANES; ++r) lanes[r] = (const uint32_t *)(scratch + (r < s->count ? r : 0) * STRIDE);
+    for (int64_t column = 0; column < s->columns; column += CHUNK) {
+        int64_t n = least(s->columns - column, CHUNK);
+        for (int64_t r = 0; r < s->count; ++r)
+            packed->decode(blocks_at(s, r, column), n / packed->block, scratch + r * STRIDE);
+        s->backend->interleave(lanes, n, (uint32_t *)floats + column * LANES);
+    }
+}
+
+/* BF16 rows as they are, two columns to a word. */
+static void fill_pairs(const source *s, uint32_t *pairs, uint32_t *scratch) {
+    enum { CHUNK = 512, STRIDE = CHUNK + 16 };
+    const uint32_t *lanes[LANES];
+    for (int64_t r = 0; r < LANES; ++r) lanes[r] = scratch + (r < s->count ? r : 0) * STRIDE;
+    const int64_t words = (s->columns + 1) / 2;
+    for (int64_t first = 0; first < words; first += CHUNK) {
+        int64_t n = least(words - first, CHUNK), bytes = least(s->columns * 2 - first * 4, n * 4);
+        for (int64_t r = 0; r < s->count; ++r) {
+            scratch[r * STRIDE + n - 1] = 0;
+            memcpy(scratch + r * STRIDE, s->rows + r * s->row_bytes + first * 4, (size_t)bytes);
+        }
+        s->backend->interleave(lanes, n, pairs + first * LANES);
+    }
+}
+
+enum { CODE_CHUNK = 256, CODE_STRIDE = CODE_CHUNK + 64, MOST_SUBS = CODE_CHUNK / 16 };
+
+/* One chunk of LANES rows before it is interleaved. */
+typedef struct {
+    uint8_t codes[LANES][CODE_STRIDE];
+    int16_t words[LANES][CODE_STRIDE];
+    float scales[LANES][MOST_SUBS], minima[LANES][MOST_SUBS];
+} code_chunk;
+_Static_assert(sizeof(code_chunk) <= TILE_SCRATCH, "the scratch holds a chunk");
+
+static void unpack_chunk(const source *s, int64_t column, int64_t n, int wide, code_chunk *chunk) {
+    for (int64_t r = 0; r < s->count; ++r) {
+        uint8_t *u = chunk->codes[r];
+        s->type->unpack(blocks_at(s, r, column), n / s->type->block, u, chunk->scales[r], chunk->minima[r]);
+        if (wide)
+            for (int64_t i = 0; i < n; ++i) chunk->words[r][i] = (int16_t)(u[i] + s->type->low);
+    }
+}
+
+static void fill_codes(const source *s, int wide, uint8_t *codes, float *scales, float *minima, code_chunk *chunk) {
+    const uint32_t *values_of[LANES], *scales_of[LANES], *minima_of[LANES];
+    const int64_t sub = s->type->sub, per_word = wide ? 2 : 4;
+    for (int64_t r = 0; r < LANES; ++r) {
+        int64_t from = r < s->count ? r : 0;
+        values_of[r] = wide ? (const uint32_t *)chunk->words[from] : (const uint32_t *)chunk->codes[from];
+        scales_of[r] = (const uint32_t *)chunk->scales[from], minima_of[r] = (const uint32_t *)chunk->minima[from];
+    }
+    for (int64_t column = 0; column < s->columns; column += CODE_CHUNK) {
+        int64_t n = least(s->columns - column, CODE_CHUNK);
+        unpack_chunk(s, column, n, wide, chunk);
+        s->backend->interleave(values_of, n / per_word, (uint32_t *)codes + column / per_word * LANES);
+        s->backend->interleave(scales_of, n / sub, (uint32_t *)scales + column / sub * LANES);
+        if (s->type->minima) s->backend->interleave(minima_of, n / sub, (uint32_t *)minima + column / sub * LANES);
+    }
+}
+
+tile_size qc_size_of_tile(const runner_backend *backend, const qc_product *product, tile_kind kind) {
+    const code_type *type = &backend->codes[product->type];
+    const size_t columns = (size_t)product->columns;
+    const size_t width = kind == TILE_NARROW || kind == TILE_WIDE ? 2 : 4; /* as if wide */
+    tile_size size = {aligned(columns * LANES * width), 0, 0, 0};
+    if (type->sub) size.scales = size.minima = aligned(columns / (size_t)type->sub * LANES * 4);
+    size.total = size.values + size.scales + size.minima;
+    return size;
+}
+
+void qc_fill_tile(const runner_backend *backend, const qc_product *product, tile_kind kind, const uint8_t *rows,
+                  int64_t count, uint8_t *memory, uint8_t *scratch) {
+    const code_type *type = &backend->codes[product->type];
+    const source s = {backend, type, rows, count, bytes_of_row(backend, product), product->columns};
+    const tile_size size = qc_size_of_tile(backend, product, kind);
+    float *scales = (float *)(void *)(memory + size.values);
+    float *minima = (float *)(void *)(memory + size.values + size.scales);
+    void *values = memory, *room = scratch;
+    switch (kind) {
+    case TILE_FLOATS: fill_floats(&s, &backend->types[product->type], values, room); break;
+    case TILE_PAIRS: fill_pairs(&s, values, room); break;
+    default: fill_codes(&s, kind == TILE_WIDE, values, scales, minima, room);
+    }
+}
+
+tile qc_tile_at(const runner_backend *backend, const qc_product *product, tile_size size, const uint8_t *memory) {
+    const code_type *type = &backend->codes[product->type];
+    const float *scales = (const float *)(const void *)(memory + size.values);
+    const float *minima = (const float *)(const void *)(memory + size.values + size.scales);
+    return (tile){product->columns, memory, scales, type->minima ? minima : 0, type->sub, type->low, type->span};
+}

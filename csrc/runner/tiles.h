@@ -1,0 +1,31 @@
+/* tiles.h - LANES rows of packed weights side by side, as the kernels of batches read them (layouts: backend.h). */
+#ifndef QC_RUNNER_TILES_H
+#define QC_RUNNER_TILES_H
+#include "backend.h"
+
+/* What the weights become: bytes, signed words, pairs of BF16, floats. */
+typedef enum { TILE_NARROW, TILE_WIDE, TILE_PAIRS, TILE_FLOATS } tile_kind;
+
+/* Bytes of the parts of a tile. */
+typedef struct {
+    size_t values, scales, minima, total;
+} tile_size;
+
+enum { TILE_SCRATCH = 64 * 1024 };
+
+tile_size qc_size_of_tile(const runner_backend *backend, const qc_product *product, tile_kind kind);
+
+/* Fill the tile at `memory` (of qc_size_of_tile's size) with `count` (1 .. LANES) rows, which begin at `rows`; the
+ * others repeat the first. scratch: TILE_SCRATCH bytes. */
+void qc_fill_tile(const runner_backend *backend, const qc_product *product, tile_kind kind, const uint8_t *rows,
+                  int64_t count, uint8_t *memory, uint8_t *scratch);
+
+/* The tile at `memory`. */
+tile qc_tile_at(const runner_backend *backend, const qc_product *product, tile_size size, const uint8_t *memory);
+
+static inline size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+static inline int64_t bytes_of_row(const runner_backend *backend, const qc_product *product) {
+    const code_type *type = &backend->codes[product->type];
+    return product->columns / type->block * type->bytes;
+}
+#endif

@@ -1,0 +1,43 @@
+/* runner_common.h - operations built from the primitive ones; included at the end of every runner_*.h (the list of all
+ * is in runner_scalar.h). */
+typedef double vd __attribute__((vector_size(8 * VW)));
+
+VINLINE vf vzero(void) { return vset(0.0f); }
+
+#ifndef QC_HAS_SUM
+VINLINE float vsum(vf v) {
+    float s[VW];
+    memcpy(s, &v, sizeof v);
+    for (int n = VW / 2; n; n /= 2)
+        for (int i = 0; i < n; ++i) s[i] += s[i + n];
+    return s[0];
+}
+#endif
+#ifndef QC_HAS_SUM_EACH
+VINLINE vf vsum_each(const vf *sums) {
+    float totals[VW];
+    for (int l = 0; l < VW; ++l) totals[l] = vsum(sums[l]);
+    return vload(totals);
+}
+#endif
+VINLINE float vhighest(vf v) {
+    float s[VW];
+    memcpy(s, &v, sizeof v);
+    for (int n = VW / 2; n; n /= 2)
+        for (int i = 0; i < n; ++i) s[i] = s[i] > s[i + n] ? s[i] : s[i + n];
+    return s[0];
+}
+VINLINE vf vload_bf16(const uint16_t *p) {
+    typedef uint16_t halves __attribute__((vector_size(2 * VW), aligned(2), may_alias));
+    typedef uint32_t words __attribute__((vector_size(4 * VW)));
+    return (vf)(__builtin_convertvector(*(const halves *)p, words) << 16);
+}
+
+#ifndef IN_ORDER
+#define IN_ORDER(v) ((void)0)
+#endif
+VINLINE vquads quads_of(const void *p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    return (vquads)vi_set(four);
+}
