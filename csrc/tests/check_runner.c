@@ -1,5 +1,6 @@
 /* check_runner.c - the runner's kernels without Python: every function of runner.h on random input and edges, against
- * references in double, on every instruction set of this machine, with the same bits from 1, 2 and 3 threads.
+ * references in double, on every backend of the build that this CPU can run, with the same bits from 1, 2 and 3
+ * threads.
  *
  *     check_runner [ROUNDS]
  *
@@ -32,6 +33,7 @@ static void check_refusals(void) {
     const int32_t refused[] = {
         qc_matmul(pool, -1, 0, &product, 1),
         qc_matmul(pool, 99, 0, &product, 1),
+        qc_matmul(pool, QC_RUNNER_BACKEND + qc_runner_backends(), 0, &product, 1),
         qc_matmul(pool, 0, 3, &product, 1),
         qc_matmul(pool, 0, -1, &product, 1),
         qc_matmul(pool, 0, 0, &odd, 1),
@@ -105,10 +107,10 @@ static void check_callers(void) {
 int main(int count, char **arguments) {
     int rounds = count > 1 ? atoi(arguments[1]) : 3;
     setvbuf(stdout, 0, _IOLBF, 0);
-    printf("instruction sets:");
-    for (int isa = 0; isa < qc_isa_count(); ++isa)
-        if (qc_isa_supported(isa)) printf(" %s", qc_isa_name(isa));
-    puts("");
+    find_backends();
+    printf("backends:");
+    for (int b = 0; b < backend_count; ++b) printf(" %s", qc_runner_backend_name(backends[b] - QC_RUNNER_BACKEND));
+    printf(" of %d\n", (int)qc_runner_backends());
     for (int p = 0; p < POOLS; ++p)
         if (!(pools[p] = qc_pool_new(p + 1))) {
             puts("out of memory");

@@ -297,12 +297,13 @@ static void check_divergence(int64_t rows, int64_t columns) {
     snprintf(label, sizeof label, "divergence, %" PRId64 " x %" PRId64, rows, columns);
     float *base = random_floats(rows * columns, 10.0f), *other = random_floats(rows * columns, 10.0f);
     for (int64_t i = 0; i < rows * columns; ++i) base[i] -= 12.0f, other[i] -= 12.0f;
-    for (int isa = 0; isa < qc_isa_count(); ++isa)
-        for (int p = 0; p < POOLS && qc_isa_supported(isa); ++p) {
+    for (int k = 0; k < backend_count; ++k)
+        for (int p = 0; p < POOLS; ++p) {
             double *divergence = doubles(rows);
             int64_t *base_top = allocate(rows * 8), *other_top = allocate(rows * 8);
-            if (qc_divergence(pools[p], isa, base, other, rows, columns, divergence, base_top, other_top) != QC_OK)
-                fail("status", label, isa);
+            if (qc_divergence(pools[p], backends[k], base, other, rows, columns, divergence, base_top, other_top) !=
+                QC_OK)
+                fail_case("status", backends[k]);
             for (int64_t r = 0; r < rows; ++r) {
                 const float *b = base + r * columns, *o = other + r * columns;
                 double sum = 0.0, size = 0.0;
@@ -310,9 +311,9 @@ static void check_divergence(int64_t rows, int64_t columns) {
                     double term = b[i] > -16.0f ? exp(b[i]) * ((double)b[i] - o[i]) : 0.0;
                     sum += term, size += fabs(term);
                 }
-                if (!(fabs(divergence[r] - sum) <= 1e-6 * size)) fail("result", label, isa);
+                if (!(fabs(divergence[r] - sum) <= 1e-6 * size)) fail_case("result", backends[k]);
                 if (base_top[r] != first_largest(b, columns) || other_top[r] != first_largest(o, columns))
-                    fail("largest", label, isa);
+                    fail_case("largest", backends[k]);
             }
             free(divergence), free(base_top), free(other_top);
         }

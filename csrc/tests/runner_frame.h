@@ -1,4 +1,4 @@
-/* runner_frame.h - one operation of runner.h on every instruction set with several pools, against a reference in
+/* runner_frame.h - one operation of runner.h on every backend with several pools, against a reference in
  * double. */
 #ifndef QC_TESTS_RUNNER_FRAME_H
 #define QC_TESTS_RUNNER_FRAME_H
@@ -11,6 +11,20 @@ enum { POOLS = 3, UNTOUCHED = 0x7fabcdef }; /* pools of 1, 2, 3 threads; a NaN t
 static qc_pool *pools[POOLS];
 static char label[160]; /* the case at hand, for messages */
 static int64_t cases;
+
+/* The backends that this CPU can run, the scalar one first, as the functions' `isa`. */
+enum { MOST_BACKENDS = 16 };
+static int32_t backends[MOST_BACKENDS];
+static int backend_count;
+
+static void find_backends(void) {
+    for (int32_t i = 0; i < qc_runner_backends() && backend_count < MOST_BACKENDS; ++i)
+        if (qc_peak(QC_RUNNER_BACKEND + i, 0, 1) > 0) backends[backend_count++] = QC_RUNNER_BACKEND + i;
+}
+
+static void fail_case(const char *what, int32_t backend) {
+    fail_on(what, label, qc_runner_backend_name(backend - QC_RUNNER_BACKEND));
+}
 
 static float *floats(int64_t count) { return allocate(count * 4); }
 static double *doubles(int64_t count) { return allocate(count * 8); }
@@ -36,14 +50,14 @@ static expectation expect(int64_t count) {
     return e;
 }
 
-static void check_near(const float *out, const expectation *e, int isa) {
+static void check_near(const float *out, const expectation *e, int32_t backend) {
     for (int64_t i = 0; i < e->count; ++i) {
         uint32_t bits;
         memcpy(&bits, out + i, 4);
         if (isnan(e->exact[i]) ? bits == UNTOUCHED : fabs(out[i] - e->exact[i]) <= e->bound[i]) continue;
         printf("element %" PRId64 " of %" PRId64 ": %.9g (bits %08x), exact %.12g, bound %.3g\n", i, e->count,
                (double)out[i], (unsigned)bits, e->exact[i], e->bound[i]);
-        fail("result", label, isa);
+        fail_case("result", backend);
         return;
     }
 }
@@ -52,15 +66,15 @@ static void check_near(const float *out, const expectation *e, int isa) {
 static void check(operation run, const void *arguments, expectation e) {
     float *first = floats(e.count), *out = floats(e.count);
     const uint32_t untouched = UNTOUCHED;
-    for (int isa = 0; isa < qc_isa_count(); ++isa) {
-        if (!qc_isa_supported(isa)) continue;
+    for (int b = 0; b < backend_count; ++b) {
         for (int p = 0; p < POOLS; ++p) {
             float *to = p ? out : first;
             for (int64_t i = 0; i < e.count; ++i) memcpy(to + i, &untouched, 4);
-            if (run(arguments, pools[p], isa, to) != QC_OK) fail("status", label, isa);
-            if (p && memcmp(first, out, (size_t)e.count * 4)) fail("not the bits that one thread gives", label, isa);
+            if (run(arguments, pools[p], backends[b], to) != QC_OK) fail_case("status", backends[b]);
+            if (p && memcmp(first, out, (size_t)e.count * 4))
+                fail_case("not the bits that one thread gives", backends[b]);
         }
-        check_near(first, &e, isa);
+        check_near(first, &e, backends[b]);
     }
     ++cases;
     free(first), free(out), free(e.exact), free(e.bound);

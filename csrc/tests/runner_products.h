@@ -76,17 +76,16 @@ static float *activations(int64_t tokens, int64_t columns, int64_t stride) {
 
 /* ---- rounding */
 
-/* What the activations become for a type, from instruction set 0; all others must give the same bits. */
+/* What the activations become for a type, from the scalar backend; all others must give the same bits. */
 static float *seen_by(int32_t mode, int32_t type, const float *x, int64_t tokens, int64_t columns, int64_t stride) {
     int64_t count = tokens * columns;
     float *dense = floats(count), *first = floats(count), *out = floats(count);
     for (int64_t t = 0; t < tokens; ++t) memcpy(dense + t * columns, x + t * stride, (size_t)columns * 4);
-    for (int isa = 0; isa < qc_isa_count(); ++isa) {
-        if (!qc_isa_supported(isa)) continue;
-        float *to = isa ? out : first;
-        if (qc_round_activations(pools[0], isa, mode, type, dense, tokens, columns, to) != QC_OK)
-            fail("status of rounding", label, isa);
-        if (isa && memcmp(first, out, (size_t)count * 4)) fail("rounding differs from scalar", label, isa);
+    for (int b = 0; b < backend_count; ++b) {
+        float *to = b ? out : first;
+        if (qc_round_activations(pools[0], backends[b], mode, type, dense, tokens, columns, to) != QC_OK)
+            fail_case("status of rounding", backends[b]);
+        if (b && memcmp(first, out, (size_t)count * 4)) fail_case("rounding differs from scalar", backends[b]);
     }
     free(dense), free(out);
     return first;
@@ -217,18 +216,17 @@ static void check_neighbours(int32_t mode, const matrix *m) {
         int64_t all = counts[c][0], some = counts[c][1];
         float *x = activations(all, columns, columns), *clean = floats(all * rows), *out = floats(all * rows);
         product_call call = {.mode = mode, .count = 1};
-        for (int isa = 0; isa < qc_isa_count(); ++isa) {
-            if (!qc_isa_supported(isa)) continue;
+        for (int b = 0; b < backend_count; ++b) {
             float *row = x + 2 * columns;
             fill_activations(row, columns, 0);
             call.products[0] = product_of(m, rows, x, columns, all, rows);
-            run_products(&call, pools[1], isa, clean);
+            run_products(&call, pools[1], backends[b], clean);
             for (int64_t i = 0; i < columns; ++i)
                 if (random_bits() % 9 == 0) row[i] = bad[random_bits() % 5];
             call.products[0].tokens = some;
-            run_products(&call, pools[1], isa, out);
+            run_products(&call, pools[1], backends[b], out);
             memcpy(out + 2 * rows, clean + 2 * rows, (size_t)rows * 4);
-            if (memcmp(clean, out, (size_t)(some * rows) * 4)) fail("a token depends on others", label, isa);
+            if (memcmp(clean, out, (size_t)(some * rows) * 4)) fail_case("a token depends on others", backends[b]);
         }
         free(x), free(clean), free(out);
     }

@@ -12,10 +12,11 @@ enum { TYPES = QC_TYPES };
 
 static int failures;
 
-static void fail(const char *what, const char *name, int isa) {
-    printf("FAILED %s: %s on %s\n", what, name, qc_isa_name(isa));
+static void fail_on(const char *what, const char *name, const char *set) {
+    printf("FAILED %s: %s on %s\n", what, name, set);
     if (++failures > 20) exit(1);
 }
+static void fail(const char *what, const char *name, int isa) { fail_on(what, name, qc_isa_name(isa)); }
 
 static void *allocate(int64_t bytes) {
     void *p = malloc(bytes ? (size_t)bytes : 1);
