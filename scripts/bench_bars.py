@@ -3,9 +3,9 @@
 
     python scripts/bench_bars.py [--shared ../shared] [--ggml FILE] [--quick] [--markdown docs/bars.md]
 
-Speed and error are those of bench_kernels.py and bench_quality.py, against ggml in the same run where llama-cpp-python is
-installed. Ten minutes on two cores; --quick measures speed on fewer rows and error on every fourth one.
-"""
+Speed and error are those of bench_kernels.py and bench_quality.py, against ggml in the same run where
+llama-cpp-python is installed. Ten minutes on two cores; --quick measures speed on fewer rows and error on every
+fourth one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ import tempfile
 import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-import bench_kernels  # noqa: E402
-import bench_quality  # noqa: E402
-import kernel_report as report  # noqa: E402
-
+import bench_kernels
+import bench_quality
+import kernel_report as report
 from quantcli.ggml import kernels, tensor_types
-from quantcli.plan import recipes  # noqa: E402
+from quantcli.plan import recipes
 
 Row = tuple[str, str, str, bool]  # what, bar, measured, met
 #: types of one bar (bench_quality.BARS; without one the mean may be 1); the worst tensor may be 1 everywhere
@@ -91,7 +91,7 @@ def speed(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def error(options: argparse.Namespace) -> Iterator[Row]:
-    """Weighted error of `best` over ggml's: mean of the tensors, and the worst one; with our weights, and with ggml's."""
+    """Weighted error of `best` over ggml's, mean of the tensors and the worst: with our weights, and with ggml's."""
     model, matrix = options.shared / "models" / "mid", options.shared / "golden" / "mid-imatrix.gguf"
     if not model.is_dir():
         print(f"{model} is not there: no rows about the error", file=sys.stderr)
@@ -128,8 +128,9 @@ def one_set_of_bytes() -> Iterator[Row]:
         with ThreadPoolExecutor(threads) as pool:
             for row, search in searches:
                 parts = numpy.array_split(x, threads)
-                encode = lambda part: kernels.encode(row.id, part, importance, search=search, isa=isa).tobytes()  # noqa: E731
-                total.update(b"".join(pool.map(encode, map(numpy.ascontiguousarray, parts))))
+                encode = partial(kernels.encode, row.id, importance=importance, search=search, isa=isa)
+                for blocks in pool.map(encode, map(numpy.ascontiguousarray, parts)):
+                    total.update(blocks.tobytes())
         return total.hexdigest()
 
     usable = [name for name, supported in kernels.instruction_sets() if supported]

@@ -362,7 +362,8 @@ def measure(bench: Bench, sizes: tuple[float, float], shape: Sequence[str]) -> N
 
 def main() -> None:
     if sys.argv[1:2] == ["--peer-child"]:
-        return peer_child(*sys.argv[2:])
+        peer_child(*sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="0.2 and 0.6 GB instead of 2 and 8")
     parser.add_argument("--threads", type=int, default=2)

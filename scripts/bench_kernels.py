@@ -4,11 +4,10 @@
     python scripts/bench_kernels.py [--types Q4_K,Q6_K] [--isa avx2,scalar] [--searches ggml] [--quick] [--json]
                                     [--markdown FILE] [--plot docs/kernel-speed.svg]
 
-256 rows x 4096 columns (fewer for types that are slow in llama.cpp) of normal weights, sigma 0.02, without importance and
-with a lognormal one. The contenders take turns in one process and thread; the median CPU time of the thread counts, the
-fastest call is shown too. llama.cpp is `ggml_quantize_chunk` of the library inside llama-cpp-python
-(`pip install '.[peers]'`), or of --ggml FILE. Without it, recorded figures of another machine stand in, marked *.
-"""
+256 rows x 4096 columns (fewer for types that are slow in llama.cpp) of normal weights, sigma 0.02, without importance
+and with a lognormal one. The contenders take turns in one process and thread; the median CPU time of the thread
+counts, the fastest call is shown too. llama.cpp is `ggml_quantize_chunk` of the library inside llama-cpp-python (`pip
+install '.[peers]'`), or of --ggml FILE. Without it, recorded figures of another machine stand in, marked *."""
 
 from __future__ import annotations
 
@@ -26,9 +25,8 @@ import numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-import kernel_report as report  # noqa: E402
-
-from quantcli.ggml import kernels, tensor_types  # noqa: E402
+import kernel_report as report
+from quantcli.ggml import kernels, tensor_types
 
 MOST_ROWS, COLUMNS = 256, 4096
 RECORDED = ROOT / "tests" / "golden" / "ggml-speed.json"

@@ -24,14 +24,13 @@ import numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-import kernel_report  # noqa: E402
-from bench_searches import NOISE, TEXTS, divergences, write_page  # noqa: E402
-
-from quantcli import loader  # noqa: E402
-from quantcli.cli.parse import convert_request  # noqa: E402
-from quantcli.commands import convert  # noqa: E402
-from quantcli.evaluate.divergence import paired  # noqa: E402
-from quantcli.methods.table import METHODS  # noqa: E402
+import kernel_report
+from bench_searches import NOISE, TEXTS, divergences, write_page
+from quantcli import loader
+from quantcli.cli.parse import convert_request
+from quantcli.commands import convert
+from quantcli.evaluate.divergence import paired
+from quantcli.methods.table import METHODS
 
 PLAIN = "plain"
 POWERS = {"p": 0.75, "squares": 2.0}

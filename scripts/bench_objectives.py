@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Which weights of the squared errors serve: KL divergence of files that differ only in what the better search minimises.
+"""Which weights of the squared errors serve: KL divergence of files that differ in what the better search minimises.
 
     python scripts/bench_objectives.py [--shared ../shared] [--types Q4_0 Q3_K] [--chunks 20] [--threads 2]
                                        [--output docs/objectives.md]
 
-Every 2-D tensor of the blocks of models/mid gets one type, embeddings and head Q8_0, each row encoded with the weights of
-a rule as its importance: with mid-imatrix.gguf, and without. The figures are divergences from the BF16 file relative to
-those of `--search ggml`. --output rewrites what stands between the page's markers.
-"""
+Every 2-D tensor of the blocks of models/mid gets one type, embeddings and head Q8_0, each row encoded with the
+weights of a rule as its importance: with mid-imatrix.gguf, and without. The figures are divergences from the BF16
+file relative to those of `--search ggml`. --output rewrites what stands between the page's markers."""
 
 from __future__ import annotations
 
@@ -21,14 +20,13 @@ import numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-import kernel_report  # noqa: E402
-import objectives  # noqa: E402
-from bench_quality import linear_tensors  # noqa: E402
-from bench_searches import TEXTS, divergences, imatrix_path, quantize, with_blocks_of, write_page  # noqa: E402
-
+import kernel_report
+import objectives
+from bench_quality import linear_tensors
+from bench_searches import TEXTS, divergences, imatrix_path, quantize, with_blocks_of, write_page
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
-from quantcli.ggml import kernels  # noqa: E402
+from quantcli.ggml import kernels
 
 Array = numpy.ndarray
 TYPES = ("Q4_0", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ4_XS", "IQ3_S")
@@ -40,7 +38,7 @@ def plus_mean(x: Array) -> Array:
 
 
 Rule = Callable[[str, Array, Array | None], Array]
-#: (with an importance matrix, rule) -> weights [rows, columns] of the type's name, x float64, importance [columns] or None
+#: (with an importance matrix, rule) -> weights [rows, columns] of type name, x float64, importance [columns] or None
 RULES: dict[tuple[bool, str], Rule] = {
     (True, "q"): objectives.importance_alone,
     (True, "q sqrt(sigma2 + x^2)"): lambda name, x, q: q * numpy.sqrt(plus_mean(x)),

@@ -4,11 +4,10 @@
     python scripts/bench_quality.py [--model ../shared/models/mid] [--imatrix ../shared/golden/mid-imatrix.gguf]
                                     [--types Q4_K,Q6_K] [--plain] [--step 4] [--ggml FILE] [--json]
 
-Over every linear tensor of the blocks, with the weights that `best` minimises (the importance alone) and, beside it, with
-those of ggml's searches (scripts/objectives.py). The reference is ggml itself where llama-cpp-python is installed (or
---ggml names libggml-base), else this build's `--search ggml`, which writes the same bytes for the legacy, k and IQ4
-types. `--step N` looks at every Nth row.
-"""
+Over every linear tensor of the blocks, with the weights that `best` minimises (the importance alone) and, beside it,
+with those of ggml's searches (scripts/objectives.py). The reference is ggml itself where llama-cpp-python is
+installed (or --ggml names libggml-base), else this build's `--search ggml`, which writes the same bytes for the
+legacy, k and IQ4 types. `--step N` looks at every Nth row."""
 
 from __future__ import annotations
 
@@ -22,12 +21,11 @@ import numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-import objectives  # noqa: E402
-from bench_kernels import find_ggml, ggml_encoder  # noqa: E402
-
+import objectives
+from bench_kernels import find_ggml, ggml_encoder
 from quantcli.ggml import kernels, tensor_types
-from quantcli.loader import open_model  # noqa: E402
-from quantcli.statistics import imatrix  # noqa: E402
+from quantcli.loader import open_model
+from quantcli.statistics import imatrix
 
 SHARED = ROOT.parent / "shared"
 #: type -> the mean ratio that it should reach with importance; every tensor should stay at or below 1
@@ -132,7 +130,7 @@ def main() -> None:
     print(f"{len(tensors)} tensors; reference: {'ggml' if path else 'this build, --search ggml'}", file=sys.stderr)
     for name in options.types.split(","):
         for plain in (False, True) if options.plain else (False,):
-            if plain and name in NEEDS_IMPORTANCE or not kernels.can_encode(tensor_types.by_name(name).id, "best"):
+            if (plain and name in NEEDS_IMPORTANCE) or not kernels.can_encode(tensor_types.by_name(name).id, "best"):
                 continue
             lines.append(measure(name, tensors, plain, ggml))
             if not options.json:

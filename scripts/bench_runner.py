@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,13 @@ import numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import kernel_report as report  # noqa: E402
-
+import kernel_report as report
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
-from quantcli.ggml import kernels, tensor_types  # noqa: E402
-from quantcli.runner.operations import ACTIVATIONS  # noqa: E402
-from quantcli.runner.products import Products, can_multiply  # noqa: E402
-from quantcli.runner.replay import Stepper  # noqa: E402
+from quantcli.ggml import kernels, tensor_types
+from quantcli.runner.operations import ACTIVATIONS
+from quantcli.runner.products import Products, can_multiply
+from quantcli.runner.replay import Stepper
 
 COLUMNS, ROWS, TOKENS, ROWS_OF_ONE = 2048, 2048, 512, 16384
 PROMPT, GENERATED = 448, 64  # together what a model of 512 positions takes
@@ -63,13 +63,11 @@ def best(run: Callable[[], Any], seconds: float, clock: Callable[[], float] = ti
 
 def peaks(products: Products) -> dict[str, float]:
     """Operations per second (10^9) of one core without memory, by mode."""
-    result = {}
-    pool = products.pool
+    result, rounds, pool = {}, 200_000, products.pool
     for mode in ACTIVATIONS:
         kind = getattr(pool.lib, f"QC_ACTIVATIONS_{mode.upper()}")
         count = pool.lib.qc_peak(pool.isa, kind, 1)
-        rounds = 200_000
-        result[mode] = count * rounds / best(lambda kind=kind: pool.lib.qc_peak(pool.isa, kind, rounds), 0.3) / 1e9
+        result[mode] = count * rounds / best(partial(pool.lib.qc_peak, pool.isa, kind, rounds), 0.3) / 1e9
     return result
 
 

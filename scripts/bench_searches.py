@@ -4,11 +4,10 @@
     python scripts/bench_searches.py [--shared ../shared] [--types Q4_K Q6_K] [--chunks 40] [--threads 2]
                                      [--ggml FILE] [--output docs/searches.md] [--json FILE]
 
-Every 2-D tensor of the blocks of models/mid gets one type, with mid-imatrix.gguf; embeddings and head are Q8_0. One file
-per search: `--search ggml`, `--search best`, and for the codebook types (IQ1 to IQ3), whose bytes are never ggml's, ggml's
-own bytes instead, where llama-cpp-python is installed or --ggml names libggml-base. The reference is the BF16 file.
---output rewrites what stands between the page's markers; what is around them is kept.
-"""
+Every 2-D tensor of the blocks of models/mid gets one type, with mid-imatrix.gguf; embeddings and head are Q8_0. One
+file per search: `--search ggml`, `--search best`, and for the codebook types (IQ1 to IQ3), whose bytes are never
+ggml's, ggml's own bytes instead, where llama-cpp-python is installed or --ggml names libggml-base. The reference is
+the BF16 file. --output rewrites what stands between the page's markers; what is around them is kept."""
 
 from __future__ import annotations
 
@@ -26,20 +25,16 @@ import numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-import kernel_report  # noqa: E402
-import objectives  # noqa: E402
-from bench_kernels import find_ggml  # noqa: E402
-from bench_quality import linear_tensors, reference  # noqa: E402
-
+import kernel_report
+import objectives
+from bench_kernels import find_ggml
+from bench_quality import linear_tensors, reference
 from quantcli import container
 from quantcli.cli.parse import convert_request
-from quantcli.commands import (
-    compare,  # noqa: E402
-    convert,
-)
-from quantcli.evaluate.divergence import paired  # noqa: E402
-from quantcli.ggml import kernels, tensor_types  # noqa: E402
-from quantcli.runner.session import RunOptions  # noqa: E402
+from quantcli.commands import compare, convert
+from quantcli.evaluate.divergence import paired
+from quantcli.ggml import kernels, tensor_types
+from quantcli.runner.session import RunOptions
 
 TEXTS = {"wiki": "wiki.test.raw", "books": "books.txt", "code": "code.txt"}
 SEARCHED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
@@ -203,8 +198,8 @@ def verdict_table(lines: list[dict]) -> Iterator[str]:
 
 def block_table(blocks: list[dict]) -> Iterator[str]:
     yield (
-        "| type | weights of a block | mean ratio of tensors | worst tensor | blocks worse than ggml's | 99 % of blocks below "
-        "| 99.9 % | worst block |"
+        "| type | weights of a block | mean ratio of tensors | worst tensor | blocks worse than ggml's "
+        "| 99 % of blocks below | 99.9 % | worst block |"
     )
     yield "|---|---|---|---|---|---|---|---|"
     for at in blocks:

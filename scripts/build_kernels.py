@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compile csrc/ to the shared library quantcli/_lib/libquantcli.{so,dylib}, with the headers that Python reads beside it.
+"""Compile csrc/ to the shared library quantcli/_lib/libquantcli.{so,dylib}, beside it the headers that Python reads.
 
     python scripts/build_kernels.py [--force] [--output FOLDER] [--program SOURCE]
 
@@ -87,8 +87,8 @@ def compiler() -> list[str]:
     if found is None:
         sys.exit(
             (f"the C compiler named by CC was not found: {given[0]}; " if given else "no C compiler was found; ")
-            + "quantcli builds its kernels with one (cc, gcc or clang). Install one, on Debian `apt-get install gcc libc6-dev`, "
-            "on macOS `xcode-select --install`, or set CC"
+            + "quantcli builds its kernels with one (cc, gcc or clang). Install one, on Debian "
+            "`apt-get install gcc libc6-dev`, on macOS `xcode-select --install`, or set CC"
         )
     return found
 

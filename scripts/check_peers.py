@@ -5,9 +5,9 @@
 
 Converts models/mid and SmolLM2 (DIR: a checkpoint folder) to Q4_K_M, Q6_K and Q8_0, and the checkpoints of the
 architecture oracle to the type their description asks for; loads every file in llama.cpp, feeds it a few tokens and
-wants finite logits. Then 32 greedy tokens of mid's Q8_0 against its BF16 file on five prompts, and of its BF16 file in
-this project's runner against llama.cpp: equal, or the margin between the two best tokens where they part. Exit status 1 when a file does not load or a logit is not finite.
-"""
+wants finite logits. Then 32 greedy tokens of mid's Q8_0 against its BF16 file on five prompts, and of its BF16 file
+in this project's runner against llama.cpp: equal, or the margin between the two best tokens where they part. Exit
+status 1 when a file does not load or a logit is not finite."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_file(path: Path, source: str) -> tuple[str, str, str, bool]:
         good = bool(numpy.isfinite(logits).all())
         verdict = "loads, logits finite" if good else "loads, LOGITS NOT FINITE"
         model.close()
-    except Exception as error:  # noqa: BLE001 - whatever the peer raises is the finding
+    except Exception as error:
         good, verdict = False, f"DOES NOT LOAD: {error}"
     return source, path.name, verdict, good
 

@@ -115,9 +115,10 @@ def main() -> int:
             [
                 "# Every recipe of models/mid in llama.cpp",
                 "",
-                f"{datetime.date.today()}, llama-cpp-python {llama_cpp.__version__}. Perplexity of {arguments.chunks} chunks of 512 tokens "
-                "of wiki.test.raw in llama.cpp: quantcli's file (default search) and the one of llama.cpp's own quantizer, both with "
-                "mid-imatrix.gguf. Printed by `python scripts/check_recipes.py`.",
+                f"{datetime.date.today()}, llama-cpp-python {llama_cpp.__version__}. "
+                f"Perplexity of {arguments.chunks} chunks of 512 tokens of wiki.test.raw in llama.cpp: quantcli's file "
+                "(default search) and the one of llama.cpp's own quantizer, both with mid-imatrix.gguf. "
+                "Printed by `python scripts/check_recipes.py`.",
                 "",
                 f"All {len(names)} files of quantcli came from one read of the checkpoint in {report['seconds']} s.",
                 "",

@@ -73,7 +73,8 @@ def encoder_lines(measured: dict, isas: list[str]) -> list[str]:
         fastest = measured["ours"][f"{search} {isas[0]}"]["min"]
         same = {True: "equal", False: "differ", None: ""}[measured["same_bytes"]] if search == "ggml" else ""
         lines.append(
-            f"{measured['type']:8}{search:7}{'imatrix' if measured['importance'] else 'none':9}{figures}  {fastest:8.2f}  {same}"
+            f"{measured['type']:8}{search:7}{'imatrix' if measured['importance'] else 'none':9}"
+            f"{figures}  {fastest:8.2f}  {same}"
         )
     return lines
 
@@ -181,7 +182,8 @@ def plot(result: dict) -> str:
         )
     for ns in (0.1, 1, 10, 100, 1000):
         parts.append(
-            f'<line x1="{left + at(ns):.1f}" y1="{top - 8}" x2="{left + at(ns):.1f}" y2="{height - 22}" stroke="#d8dde3"/>'
+            f'<line x1="{left + at(ns):.1f}" y1="{top - 8}" x2="{left + at(ns):.1f}" y2="{height - 22}"'
+            ' stroke="#d8dde3"/>'
             f'<text x="{left + at(ns):.1f}" y="{height - 8}" text-anchor="middle" fill="#555">{ns:g}</text>'
         )
     for number, (name, bars_here) in enumerate(groups):

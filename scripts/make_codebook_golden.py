@@ -18,11 +18,10 @@ import numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-import objectives  # noqa: E402
-from bench_kernels import find_ggml, ggml_encoder  # noqa: E402
-from bench_quality import SHARED, linear_tensors  # noqa: E402
-
-from quantcli.ggml import kernels, tensor_types  # noqa: E402
+import objectives
+from bench_kernels import find_ggml, ggml_encoder
+from bench_quality import SHARED, linear_tensors
+from quantcli.ggml import kernels, tensor_types
 
 TYPES = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS")
 TENSORS = (

@@ -41,7 +41,8 @@ def render(text: str) -> str:
     """The text of README.md with its generated parts made anew."""
     for name, make in PARTS.items():
         pattern = re.compile(rf"<!-- {name} -->(.*?<!-- /{name} -->)?", re.DOTALL)
-        text = pattern.sub(lambda _: f"<!-- {name} -->{make()}<!-- /{name} -->", text, count=1)  # noqa: B023
+        part = f"<!-- {name} -->{make()}<!-- /{name} -->".replace("\\", r"\\")
+        text = pattern.sub(part, text, count=1)
     return text
 
 

@@ -13,14 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.program import quantcli
+
 TINY = "examples/tiny"
-
-
-def quantcli(*arguments: object, cwd: Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
-    """Run `python -m quantcli` the way a script does: no terminal, captured output."""
-    command = [sys.executable, "-m", "quantcli", *map(str, arguments)]
-    env = {k: v for k, v in os.environ.items() if k != "QUANTCLI_SIMD"} | environment
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=env)
 
 
 @pytest.fixture(scope="module")
@@ -231,11 +226,15 @@ def test_help_starts_fast(root: Path) -> None:
     probe = (
         "import sys; from quantcli.cli.app import app\n"
         "try: app(['--help'])\nexcept SystemExit: pass\n"
-        "bad = {'numpy', 'gguf', 'cffi', 'sentencepiece', 'tokenizers'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+        "bad = {'numpy', 'gguf', 'cffi', 'sentencepiece', 'tokenizers'} & set(sys.modules)\n"
+        "sys.exit(str(bad) if bad else 0)"
     )
     done = subprocess.run([sys.executable, "-c", probe], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    bare = "import typer\napp = typer.Typer()\n@app.command()\ndef run(a: int = 1): pass\n@app.command()\ndef go(): pass\napp()"
+    bare = (
+        "import typer\napp = typer.Typer()\n"
+        "@app.command()\ndef run(a: int = 1): pass\n@app.command()\ndef go(): pass\napp()"
+    )
 
     def fastest(command: list[str]) -> float:
         times = []

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy
 import pytest
-import synthetic
 from gguf import GGUFReader
 
+from helpers import synthetic
 from quantcli import container
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy
 import pytest
-import synthetic
 
+from helpers import synthetic
 from quantcli.encode import pipeline, sinks, slabs
 from quantcli.errors import NonFiniteWeight, OutputFailed, ScaleOverflow
 from quantcli.ggml import kernels, tensor_types

@@ -122,7 +122,7 @@ def test_the_error_on_trained_tensors_reaches_the_bar(shared, name, search):
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("name", NEED_IMPORTANCE)
 def test_without_importance_the_plain_error_is_below_that_of_ggml_with_a_random_one(name, search):
-    """The weights then, 1 or sqrt(sigma2 + x^2), are (nearly) even: better in plain squares than what favours columns."""
+    """The weights then, 1 or sqrt(sigma2 + x^2), are (nearly) even: better in squares than what favours columns."""
     stored = [case for case in cases(name, "imatrix") if case[0].startswith(("gauss", "student", "trained"))]
     ours = sum(np.square(x - decoded(name, x, search=search)).sum() / np.square(x).sum() for _, x, _, _ in stored)
     ggml = sum(np.square(x - values).sum() / np.square(x).sum() for _, x, _, values in stored)

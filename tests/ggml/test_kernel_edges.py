@@ -1,4 +1,4 @@
-"""Edge patterns of float32 through every encoder: an overflow that is reported, or a finite, valid block; never else."""
+"""Edge patterns of float32 through every encoder: an overflow that is reported, or a finite, valid block."""
 
 from __future__ import annotations
 

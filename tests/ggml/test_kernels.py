@@ -1,9 +1,10 @@
-"""The kernels against bytes that ggml wrote (golden/blocks.npz), on every instruction set, and their answers to bad input."""
+"""The kernels against bytes that ggml wrote (golden/blocks.npz), on every instruction set, and answers to bad input."""
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import itertools
 import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -220,7 +221,7 @@ def test_any_number_of_rows_and_threads_gives_the_same_bytes(name, search):
     whole = encode(0, 43)
     cuts = [0, 1, 3, 10, 26, 43]  # slabs of 1, 2, 7, 16 and 17 rows
     for isa in ISAS:
-        parts = [encode(a, b, isa) for a, b in zip(cuts, cuts[1:], strict=False)]
+        parts = [encode(a, b, isa) for a, b in itertools.pairwise(cuts)]
         assert np.concatenate(parts).tobytes() == whole.tobytes(), isa
     for threads in (2, 3, 7):
         with ThreadPoolExecutor(threads) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import numpy as np
@@ -150,8 +151,7 @@ def test_same_bytes_on_every_instruction_set_and_in_any_slabs(name):
         for isa in ISAS:
             cuts = (0, 1, 6, 21, 22, len(x))
             parts = [
-                kernels.encode(type_id, x[a:b], weights, search="best", isa=isa)
-                for a, b in zip(cuts, cuts[1:], strict=False)
+                kernels.encode(type_id, x[a:b], weights, search="best", isa=isa) for a, b in itertools.pairwise(cuts)
             ]
             assert np.concatenate(parts).tobytes() == whole.tobytes(), isa
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy
 import pytest
-import synthetic
 
+from helpers import synthetic
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.encode import pipeline, slabs

@@ -60,7 +60,8 @@ def test_without_force_a_file_that_appeared_meanwhile_is_kept(tmp_path: Path) ->
 
 def test_stale_files_of_dead_runs_go_and_live_ones_stay(tmp_path: Path) -> None:
     code = (
-        f"import sys, time; from quantcli.output import writer; o = writer.OutputFile(__import__('pathlib').Path({str(tmp_path / 'd.gguf')!r}), 5);"
+        "import pathlib, sys, time; from quantcli.output import writer;"
+        f"o = writer.OutputFile(pathlib.Path({str(tmp_path / 'd.gguf')!r}), 5);"
         "print('ready', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

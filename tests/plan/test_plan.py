@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import numpy
 import pytest
-import synthetic
-from synthetic import golden, golden_model, golden_options, options
 
+from helpers import synthetic
+from helpers.synthetic import golden, golden_model, golden_options, options
 from quantcli import container
 from quantcli.errors import BadConfig, ImportanceNeeded, IndivisibleRow, QuantizedSource, UnknownTensors
 from quantcli.ggml.tensor_types import by_name

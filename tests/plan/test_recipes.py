@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from synthetic import golden
 
+from helpers.synthetic import golden
 from quantcli.architectures.roles import ROLE_NAMES, role_of
 from quantcli.errors import UnknownType
 from quantcli.ggml.tensor_types import BY_NAME

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import golden_model, options
 
+from helpers import synthetic
+from helpers.synthetic import golden_model, options
 from quantcli import container
 from quantcli.errors import QuantcliError, UsageError
 from quantcli.ggml.tensor_types import tensor_bytes

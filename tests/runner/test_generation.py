@@ -20,9 +20,11 @@ from quantcli.runner.replay import Stepper
 from quantcli.runner.sampling import Sampler, Sampling
 from quantcli.runner.session import RunOptions, Session, make_operations, open_session
 
+GREEDY = Sampling()
+
 
 def text_of(
-    session: Session, prompt: str, count: int, sampling: Sampling = Sampling(), **options: bool
+    session: Session, prompt: str, count: int, sampling: Sampling = GREEDY, **options: bool
 ) -> tuple[str, Generation]:
     generation = Generation(prompt_ids(session, prompt))
     return "".join(session.tokenizer.stream(generate(session, generation, count, sampling, **options))), generation
@@ -89,10 +91,10 @@ def test_long_prompts_are_read_in_pieces(root: Path, monkeypatch: pytest.MonkeyP
 
 def test_stops_at_the_end_and_at_the_context(root: Path) -> None:
     with open_session(root / "examples" / "tiny", RunOptions(exact=True, length=16)) as session:
-        text, generation = text_of(session, "Once upon a time", 50)
+        _, generation = text_of(session, "Once upon a time", 50)
         assert generation.stopped == "context" and len(generation.prompt) + len(generation.tokens) == 16
         session.tokenizer.end_of_generation = {generation.tokens[2]}
-        text, stopped = text_of(session, "Once upon a time", 50)
+        _, stopped = text_of(session, "Once upon a time", 50)
         assert stopped.stopped == "end" and stopped.tokens == generation.tokens[:2]
         assert len(text_of(session, "Once upon a time", 4, ignore_end=True)[1].tokens) == 4
         with pytest.raises(ContextTooLong, match="room for 16"):

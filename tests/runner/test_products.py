@@ -151,12 +151,12 @@ def test_mistakes_of_callers_are_refused():
 # ---- attention
 
 ATTENTION = {
-    "one token": dict(tokens=1, start=40, heads=4, kv_heads=2, width=64, value=64),
-    "odd widths": dict(tokens=7, start=5, heads=6, kv_heads=2, width=77, value=45),
-    "window": dict(tokens=70, start=30, heads=4, kv_heads=4, width=64, value=64, window=40),
-    "cap": dict(tokens=33, start=64, heads=8, kv_heads=1, width=96, value=40, cap=20.0),
-    "sinks": dict(tokens=100, start=0, heads=9, kv_heads=3, width=64, value=64, sinks=True),
-    "short window": dict(tokens=40, start=3, heads=2, kv_heads=1, width=32, value=32, window=1),
+    "one token": {"tokens": 1, "start": 40, "heads": 4, "kv_heads": 2, "width": 64, "value": 64},
+    "odd widths": {"tokens": 7, "start": 5, "heads": 6, "kv_heads": 2, "width": 77, "value": 45},
+    "window": {"tokens": 70, "start": 30, "heads": 4, "kv_heads": 4, "width": 64, "value": 64, "window": 40},
+    "cap": {"tokens": 33, "start": 64, "heads": 8, "kv_heads": 1, "width": 96, "value": 40, "cap": 20.0},
+    "sinks": {"tokens": 100, "start": 0, "heads": 9, "kv_heads": 3, "width": 64, "value": 64, "sinks": True},
+    "short window": {"tokens": 40, "start": 3, "heads": 2, "kv_heads": 1, "width": 32, "value": 32, "window": 1},
 }
 
 
@@ -176,9 +176,13 @@ def test_attention(case, isa, half):
     ]
     k, v = (part.transpose(1, 0, 2)[:, : start + tokens] for part in store)
     sinks = random.standard_normal(heads).astype(numpy.float32) * 3 if case.get("sinks") else None
-    options = dict(
-        scale=case["width"] ** -0.5, start=start, window=case.get("window", 0), cap=case.get("cap", 0.0), sinks=sinks
-    )
+    options = {
+        "scale": case["width"] ** -0.5,
+        "start": start,
+        "window": case.get("window", 0),
+        "cap": case.get("cap", 0.0),
+        "sinks": sinks,
+    }
     expected = Operations().attend(*(part.astype(numpy.float64) for part in (q, k, v)), **options)
     result = Products("float", 1, isa).attend(q, k, v, **options)
     numpy.testing.assert_allclose(result, expected, atol=3e-6)

@@ -1,4 +1,4 @@
-"""The benchmark of the kernels: bars are judged right, the page and the plot are well formed, a run without a peer works."""
+"""The benchmark of the kernels: bars are judged right, page and plot are well formed, a run without a peer works."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-import broken_files as b
 import pytest
 
+from helpers import broken_files as b
 from quantcli import container
 from quantcli.errors import MalformedFile, MissingFile, PickleCheckpoint, QuantcliError, UnsafePath, UnsupportedFile
 from quantcli.sources.checkpoint import Checkpoint, open_checkpoint

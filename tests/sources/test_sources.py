@@ -7,13 +7,13 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import broken_files
 import gguf
 import numpy
 import pytest
 import safetensors
 import safetensors.numpy
 
+from helpers import broken_files
 from quantcli import container
 from quantcli.errors import MalformedFile, MissingFile, PickleCheckpoint, UnsupportedFile, UsageError
 from quantcli.ggml import tensor_types
@@ -191,7 +191,7 @@ def test_one_descriptor_per_file_closed_by_close(tmp_path: Path) -> None:
     assert open_descriptors() == before
     (tmp_path / names[2]).write_bytes(b"")
     with pytest.raises(MalformedFile):
-        Checkpoint(tmp_path).tensors
+        _ = Checkpoint(tmp_path).tensors
     assert open_descriptors() == before
 
 
@@ -242,6 +242,10 @@ def test_names_of_folders(path: str, expected: tuple) -> None:
     assert hub_name(Path(path)) == expected
 
 
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    assert hub_name(tmp_path / "a\udcff b") == (None, "a b")
+
+
 def test_small_files(tmp_path: Path) -> None:
     folder = broken_files.folder(
         tmp_path,
@@ -273,7 +277,7 @@ def test_nesting_is_measured_outside_strings_only() -> None:
     brackets = "[" * deep
     for text in (brackets, brackets + '\\"' + brackets, "\\\\", "a\\n", '\\"' + brackets, "\\u005b"):
         document = json.dumps([text] * 3) if "\\u" not in text else f'["{text}"]'
-        padded = '{"%s": %s}' % ("{" * deep, document)
+        padded = '{{"{}": {}}}'.format("{" * deep, document)
         assert jsonfile.parse(padded.encode(), "x") == json.loads(padded)
     for limit, fine in ((jsonfile.DEEPEST, True), (jsonfile.DEEPEST + 1, False)):
         document = ("[" * limit + "]" * limit).encode()
@@ -461,8 +465,8 @@ def test_a_cache_folder_and_a_lost_blob_say_what_to_do(tmp_path: Path, root: Pat
         (snapshot / name).symlink_to(f"../../blobs/{name}")
     assert len(Checkpoint(snapshot).tensors) > 30
     with pytest.raises(MissingFile) as caught:
-        Checkpoint(cache).config  # noqa: B018
+        _ = Checkpoint(cache).config
     assert str(snapshot) in caught.value.hint
     (cache / "blobs" / "model.safetensors").unlink()
     with pytest.raises(MissingFile, match="a link to ../../blobs/model.safetensors, which is not there"):
-        Checkpoint(snapshot).tensors  # noqa: B018
+        _ = Checkpoint(snapshot).tensors

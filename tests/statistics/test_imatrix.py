@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-import broken_files as broken
 import numpy
 import pytest
 
+from helpers import broken_files as broken
 from quantcli.errors import BadImportance, MalformedFile, MissingFile, QuantcliError, UnsupportedFile, UsageError
 from quantcli.ggml import tensor_types
 from quantcli.statistics import imatrix

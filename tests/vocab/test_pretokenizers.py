@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vocabularies import byte_level, folder_of
 
+from helpers.vocabularies import byte_level, folder_of
 from quantcli.errors import UnknownPreTokenizer
 from quantcli.vocab import bpe, pretokenizers, structure, tokenizer_files
 from quantcli.vocab.bytelevel import byte_to_character
@@ -87,7 +87,8 @@ PUBLISHED: dict[str, tuple[str, str, Any, dict[str, Any], bool]] = {
         split("[\r\n]"), split(pretokenizers.DEEPSEEK_LATIN), split("\\s?[!-/:-~！-／：-～‘-‟　-。]+"), split("\\s+$"),
         split("[一-龥ࠀ-一가-\ud7ff]+"), DIGITS, BYTES), False),
     "deepseek coder": ("deepseek-coder", "llama", None, sequence(
-        split("[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+"), split("[一-龥ࠀ-一가-\ud7ff]+"), DIGITS, BYTES), False),
+        split("[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+"), split("[一-龥ࠀ-一가-\ud7ff]+"), DIGITS, BYTES),
+        False),
     "deepseek v3": ("deepseek-v3", "deepseek2", None, sequence(
         split(r"\p{N}{1,3}"), split("[一-龥\u3040-ゟ゠-ヿ]+"), split(DEEPSEEK3), BYTES), False),
     "hunyuan": ("hunyuan-dense", "hunyuan-dense", None, sequence(
@@ -105,7 +106,8 @@ SPLITS_OTHERWISE = {"falcon", "deepseek llm"}
 
 TEXTS = [
     "Hello world", "  It's they're WE'LL I'd  you'Ve\n\n  x\r\n", "1234567 3.14 ½ ² Ⅷ ١٢٣", "naïve ÄPFEL straße ﬁ K Ω",
-    "今天天气 テキスト한국어。", "Привет, как дела?\t\tΓειά σου", "snake_case camelCaseWORDS x86_64", "a  b   c    d     ",
+    "今天天气 テキスト한국어。", "Привет, как дела?\t\tΓειά σου", "snake_case camelCaseWORDS x86_64",
+    "a  b   c    d     ",
     "#include <a/b.h>\n\tif (x) {\r\n}\n", "",
     "café e\u0301 😀👍🏽 \u00a0\u2003\u200b", "'s 'S ''re x'sx don'T", "/ // /\n/", "…۔، (a|b) [c]", "مرحبا שלום ไทย",
 ]  # fmt: skip

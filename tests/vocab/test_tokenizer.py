@@ -11,8 +11,8 @@ import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vocabularies import MORE, MUST, byte_level, folder_of, load, named
 
+from helpers.vocabularies import MORE, MUST, byte_level, folder_of, load, named
 from quantcli import vocab
 from quantcli.container import Value, ValueType, array, boolean, string, strings, u32
 from quantcli.errors import BadTokenizer, MalformedFile, QuantcliError, UnsupportedFile
@@ -242,7 +242,7 @@ DATA = st.one_of(
     st.builds(lambda x: strings(x), st.lists(st.sampled_from(["a", "b", "ab", "a b", "", "<s>"]), max_size=4)),
     st.builds(lambda x: array(ValueType.INT32, x), st.lists(st.integers(-9, 9), max_size=4)),
 )
-ENTRIES = "model pre tokens scores token_type merges eos_token_id add_bos_token".split()
+ENTRIES = ["model", "pre", "tokens", "scores", "token_type", "merges", "eos_token_id", "add_bos_token"]
 KEYS = [f"tokenizer.ggml.{name}" for name in ENTRIES]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vocabularies import MORE, MUST, byte_level, differences, folder_of, load, recorded, types_of
 
+from helpers.vocabularies import MORE, MUST, byte_level, differences, folder_of, load, recorded, types_of
 from quantcli import vocab
 from quantcli.errors import BadTokenizer, MalformedFile, QuantcliError, UnknownPreTokenizer, UsageError
 from quantcli.vocab import VocabHints, protobuf, sentencepiece
@@ -142,7 +142,10 @@ def test_chat_templates(tmp_path: Path) -> None:
     assert list(metadata["tokenizer.chat_templates"].data) == ["tool_use"]
     files = {"tokenizer_json": byte_level(), "chat_template_json": {"chat_template": "J"}}
     checkpoint = folder_of(tmp_path / "json", **files)
-    load_one = lambda **more: vocab.load(checkpoint, vocab_size=None, hints=VocabHints("gpt2"), **more)[0]  # noqa: E731
+
+    def load_one(**more: str) -> Any:
+        return vocab.load(checkpoint, vocab_size=None, hints=VocabHints("gpt2"), **more)[0]
+
     assert load_one()["tokenizer.chat_template"].data == "J"
     (tmp_path / "json" / "chat_template.jinja").write_text("X")
     (tmp_path / "json" / "additional_chat_templates").mkdir()

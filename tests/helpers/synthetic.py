@@ -1,8 +1,7 @@
 """Models without files, for tests: the shapes of llama-quantize's golden plans, and small models with real numbers.
 
-``golden/plans.json.gz`` is a packed copy of the oracle ``plans.json``; ``python tests/synthetic.py PLANS_JSON`` packs
-it again.
-"""
+``golden/plans.json.gz`` is a packed copy of the oracle ``plans.json``; ``python tests/helpers/synthetic.py
+PLANS_JSON`` packs it again."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ from quantcli.model import Model, ModelTensor
 from quantcli.plan import overrides, recipes
 from quantcli.plan.options import Options
 
-GOLDEN = Path(__file__).parent / "golden" / "plans.json.gz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "plans.json.gz"
 
 
 class NoReader:

@@ -11,13 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.program import quantcli
 from quantcli.statistics import imatrix
-
-
-def quantcli(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "quantcli", *map(str, arguments)], capture_output=True, text=True, timeout=120
-    )
 
 
 def test_perplexity(tiny_files: dict[str, Path], prose: Path) -> None:
@@ -138,7 +133,7 @@ def test_ctrl_c_prints_what_is_known(tiny_files: dict[str, Path], prose: Path, t
     )
     time.sleep(6)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     result = json.loads(out)
     if "error" not in result:  # a machine too slow for one batch in this time has nothing to tell

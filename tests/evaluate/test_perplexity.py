@@ -37,7 +37,7 @@ def test_chunks_follow_llama_cpp() -> None:
 
 def test_texts(tmp_path: Path) -> None:
     path = tmp_path / "t"
-    path.write_bytes("one\ntwo\n\n".encode())
+    path.write_bytes(b"one\ntwo\n\n")
     assert text.read_text(path) == "one\ntwo\n"
     path.write_bytes(b"a\xffb")
     assert text.read_text(path) == "a\ufffdb"
