@@ -10,7 +10,7 @@ from setuptools.dist import Distribution
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "scripts"))
-import build_kernels  # noqa: E402 - found once the folder is on the path
+import build_kernels
 
 
 class BuildWithKernels(build_py):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from gguf.constants import Keys
 
+from helpers import oracles
 from quantcli import architectures, container, families
 from quantcli.architectures import keys
 from quantcli.errors import UnsupportedGraph
@@ -123,9 +124,9 @@ def test_a_value_that_turns_its_key_off_passes(key: str, value: object) -> None:
     assert settings.read(model) == settings.read(sizes("olmoe"))
 
 
-def test_a_window_that_would_be_dropped(root: Path) -> None:
+def test_a_window_that_would_be_dropped() -> None:
     """What the issue is about: the file says that its layers have windows, and a Qwen 3 of ours would not use them."""
-    with open_model(root / "tests" / "arch" / "qwen3-moe") as model:
+    with open_model(oracles.folder("qwen3-moe")) as model:
         settings.read(model)
         model.metadata["qwen3moe.attention.sliding_window"] = container.u32(16)
         with pytest.raises(UnsupportedGraph, match=r"qwen3moe\.attention\.sliding_window"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy
 import pytest
 
+from helpers import oracles
 from quantcli import architectures
 from quantcli.architectures import topology
 from quantcli.errors import UnsupportedGraph
@@ -86,11 +86,8 @@ def logits(model: Model) -> numpy.ndarray:
 
 
 @pytest.mark.parametrize("name", BUNDLED + OTHERS)
-def test_exact_feeds_are_exact(name: str, root: Path, request: pytest.FixtureRequest) -> None:
-    folder = root / "tests" / "arch" / name
-    if name in OTHERS:
-        folder = request.getfixturevalue("shared") / "arch" / name
-    with open_model(folder) as model:
+def test_exact_feeds_are_exact(name: str) -> None:
+    with open_model(oracles.folder(name)) as model:
         plain, known = logits(model), settings.read(model)
         rescaler = Rescaler(model)
         done = []
@@ -107,8 +104,8 @@ def test_exact_feeds_are_exact(name: str, root: Path, request: pytest.FixtureReq
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_every_matrix_of_a_layer_has_a_feed(name: str, root: Path) -> None:
-    with open_model(root / "tests" / "arch" / name) as model:
+def test_every_matrix_of_a_layer_has_a_feed(name: str) -> None:
+    with open_model(oracles.folder(name)) as model:
         names = {tensor.name.removesuffix(".weight") for tensor in model.tensors if tensor.name.startswith("blk.1.")}
         graph = architectures.find(model.architecture).graph
         found = topology.feeds(graph, lambda role: f"blk.1.{role}" in names)
@@ -132,9 +129,9 @@ def test_feeds_of_llama() -> None:
     ]
 
 
-def test_tensors_that_would_be_passed_over(root: Path) -> None:
+def test_tensors_that_would_be_passed_over() -> None:
     """A second norm, a scale beside a matrix, a head of another kind: the graph of this file is another one."""
-    with open_model(root / "tests" / "arch" / "llama-quirks") as model:
+    with open_model(oracles.folder("llama-quirks")) as model:
         settings.read(model)
         strangers = ("blk.0.attn_norm_2.weight", "blk.1.attn_q.scale", "cls.output.weight", "attn_norm.weight.x")
         f32 = BY_NAME["F32"]

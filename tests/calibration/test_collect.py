@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from helpers import oracles
 from quantcli.calibration import collect
 from quantcli.commands import imatrix as verb
 from quantcli.errors import BadImportance, OutputExists, QuantcliError, UsageError
@@ -46,8 +47,8 @@ def test_sums_are_squares_of_the_inputs(root: Path, prose: Path) -> None:
     assert found.sums["blk.0.attn_q.weight"].dtype == numpy.float64
 
 
-def test_experts_count_their_own_tokens(root: Path) -> None:
-    folder = root / "tests" / "arch" / "qwen3-moe"
+def test_experts_count_their_own_tokens() -> None:
+    folder = oracles.folder("qwen3-moe")
     ids = numpy.random.default_rng(0).integers(3, 300, (2, 32)).astype(numpy.int32)
     with open_session(folder, RunOptions(activations="float", length=32)) as session:
         found, _ = collect.collect(session, Chunks("t", ids, None), output=True)

@@ -1,4 +1,4 @@
-"""Odd places and options of a conversion: pipes, links, endless files, lists of checksums, shapes with trailing ones."""
+"""Odd places and options of a conversion: pipes, links, endless files, lists of checksums, trailing ones of shapes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from gguf import GGUFReader
 
+from helpers import oracles
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.errors import BadConfig, MalformedFile, OutputExists, OutputFailed, UsageError
@@ -63,12 +64,10 @@ def test_the_list_is_no_output_and_nothing_else(tiny: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind, written", [("BF16", (64, 1)), ("Q8_0", (64,))])
-def test_trailing_ones_as_the_tools_write_them(
-    shared: Path, tmp_path: Path, kind: str, written: tuple[int, ...]
-) -> None:
+def test_trailing_ones_as_the_tools_write_them(tmp_path: Path, kind: str, written: tuple[int, ...]) -> None:
     """llama.cpp's converter keeps them, its quantizer drops them; the size is planned either way."""
     out = tmp_path / "a.gguf"
-    made = convert.run(request(shared / "arch" / "qwen2-moe", kind, output=out))["outputs"][0]
+    made = convert.run(request(oracles.folder("qwen2-moe"), kind, output=out))["outputs"][0]
     name = "blk.0.ffn_gate_inp_shexp.weight"
     found = {t.name: tuple(map(int, t.shape)) for t in GGUFReader(out).tensors}
     assert found[name] == written == tuple({t["name"]: t["shape"] for t in made["tensors"]}[name])

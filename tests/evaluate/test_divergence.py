@@ -12,6 +12,7 @@ from xml.dom import minidom
 import numpy
 import pytest
 
+from helpers import oracles
 from quantcli.commands import compare
 from quantcli.errors import BadReference, MalformedFile, UsageError, VocabularyMismatch
 from quantcli.evaluate import divergence
@@ -105,9 +106,9 @@ def test_exact_activations_halve_the_divergence_of_q8_0(tiny_files: dict[str, Pa
     assert found[1] == pytest.approx(found[2], rel=0.05) and found[2] < 0.75 * found[0]
 
 
-def test_other_vocabularies_are_refused(root: Path, tiny_files: dict[str, Path], prose: Path) -> None:
+def test_other_vocabularies_are_refused(tiny_files: dict[str, Path], prose: Path) -> None:
     with pytest.raises(VocabularyMismatch, match="440 tokens, the reference has 2048"):
-        run(tiny_files["BF16"], [root / "tests" / "arch" / "gemma3"], [prose])
+        run(tiny_files["BF16"], [oracles.folder("gemma3")], [prose])
     with open_session(tiny_files["BF16"]) as reference, open_session(tiny_files["Q8_0"]) as session:
         divergence.check_vocabulary(reference, session)
         tokens = session.model.metadata["tokenizer.ggml.tokens"].data
@@ -197,9 +198,7 @@ def test_a_recorded_reference_gives_nearly_the_same(
     assert path.stat().st_size < 4 * (31 * (256 * 8 + 8) + 7 * 4 * 2048 + 4 * LENGTH) + 8000
 
 
-def test_a_record_of_something_else_is_refused(
-    root: Path, tiny_files: dict[str, Path], prose: Path, tmp_path: Path
-) -> None:
+def test_a_record_of_something_else_is_refused(tiny_files: dict[str, Path], prose: Path, tmp_path: Path) -> None:
     path = tmp_path / "ref.gguf"
     run(tiny_files["BF16"], [tiny_files["Q8_0"]], [prose], record=path, chunks=2, top=16)
     with pytest.raises(BadReference, match="another text, other chunks or fewer"):
@@ -207,7 +206,7 @@ def test_a_record_of_something_else_is_refused(
     with pytest.raises(BadReference, match="was recorded from tiny-BF16"):
         run(tiny_files["Q8_0"], [tiny_files["Q8_0"]], [prose], record=path, chunks=2)
     with pytest.raises(VocabularyMismatch):
-        run(path, [root / "tests" / "arch" / "llama3"], [])
+        run(path, [oracles.folder("llama3")], [])
     data = bytearray(path.read_bytes())
     (tmp_path / "cut.gguf").write_bytes(data[: len(data) // 2])
     with pytest.raises((BadReference, MalformedFile)):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy
 import pytest
 
+from helpers import oracles
 from quantcli import architectures, families
 from quantcli.errors import (
     BadConfig,
@@ -28,24 +29,10 @@ from quantcli.families.metadata import name_parts, size_label, title
 from quantcli.model import Model, ModelTensor
 from quantcli.sources.checkpoint import Checkpoint
 
-MUST = (
-    "gemma", "gemma2", "gemma3", "granite", "llama-k256", "llama-quirks", "llama-spm", "llama-tied-bias", "llama3",
-    "mistral-spm", "mistral-tekken", "mixtral", "phi3", "qwen2", "qwen3", "qwen3-moe", "smollm3",
-)  # fmt: skip
-MORE = (
-    "bert", "cohere", "deepseek-v2", "exaone4", "falcon", "glm4", "gpt-neox", "gpt-oss", "gpt-oss-mxfp4", "gpt2", "granite-moe",
-    "mamba", "nemotron", "olmo2", "olmo3", "olmoe", "phi2", "qwen2-moe", "stablelm", "starcoder2", "t5",
-)  # fmt: skip
 # -exp of a weight: the recorded conversion took it from a vector library that does not always round correctly
 INEXACT = (".ssm_a",)
-BUNDLED = Path(__file__).parents[1] / "arch"  # some of them, so that a clone alone tests most of this
 IGNORED = ("general.", "quantcli.")
 PLACEHOLDERS = {"mixtral": {"tokenizer.ggml.scores"}}  # scores that the recorded conversion made up
-
-
-def folder_of(name: str, request: pytest.FixtureRequest) -> Path:
-    bundled = BUNDLED / name
-    return bundled if bundled.is_dir() else request.getfixturevalue("shared") / "arch" / name
 
 
 def stored(tensor: ModelTensor, kind: str, step: int) -> bytes:
@@ -74,9 +61,9 @@ def plain(value: Any) -> dict[str, Any]:
     return {"type": f"ARRAY:{kind}", "len": len(value.data), **digest}
 
 
-@pytest.mark.parametrize("name", MUST + MORE)
-def test_converts_as_llama_cpp(name: str, request: pytest.FixtureRequest) -> None:
-    folder = folder_of(name, request)
+@pytest.mark.parametrize("name", oracles.names())
+def test_converts_as_llama_cpp(name: str) -> None:
+    folder = oracles.folder(name)
     expected = json.loads((folder / "expected.json").read_text())
     model = families.load_checkpoint(Checkpoint(folder))
     wanted = {tensor["name"]: tensor for tensor in expected["tensors"]}
@@ -98,18 +85,18 @@ def test_converts_as_llama_cpp(name: str, request: pytest.FixtureRequest) -> Non
     assert not extra
 
 
-def test_state_matrix_is_minus_exp(request: pytest.FixtureRequest) -> None:
-    checkpoint = Checkpoint(folder_of("mamba", request))
+def test_state_matrix_is_minus_exp() -> None:
+    checkpoint = Checkpoint(oracles.folder("mamba"))
     tensor = next(t for t in families.load_checkpoint(checkpoint).tensors if t.name == "blk.1.ssm_a")
     source = checkpoint.tensors["backbone.layers.1.mixer.A_log"].read_rows(0, 128)
     wanted = [[numpy.float32(-math.exp(x)) for x in row] for row in source.tolist()]
     assert not tensor.raw and numpy.array_equal(tensor.reader.read_rows(0, 128), wanted)
 
 
-@pytest.mark.parametrize("name", MUST)
-def test_order_and_size_label(name: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", oracles.MUST)
+def test_order_and_size_label(name: str) -> None:
     """The order counts for --keep-split; the label is what the naming convention says."""
-    folder = folder_of(name, request)
+    folder = oracles.folder(name)
     expected = json.loads((folder / "expected.json").read_text())
     model = families.load_checkpoint(Checkpoint(folder))
     assert [tensor.name for tensor in model.tensors] == [tensor["name"] for tensor in expected["tensors"]]
@@ -118,12 +105,12 @@ def test_order_and_size_label(name: str, request: pytest.FixtureRequest) -> None
 
 
 def test_default_float_and_provenance() -> None:
-    model = families.load_checkpoint(Checkpoint(BUNDLED / "llama-quirks"))
+    model = families.load_checkpoint(Checkpoint(oracles.folder("llama-quirks")))
     assert model.default_float.name == "F16" and model.kind == "checkpoint" and model.name == "llama-quirks"
-    digest = hashlib.sha256((BUNDLED / "llama-quirks" / "config.json").read_bytes()).hexdigest()
+    digest = hashlib.sha256((oracles.folder("llama-quirks") / "config.json").read_bytes()).hexdigest()
     assert model.metadata["quantcli.source.sha256.config.json"].data == digest
-    assert not [v for v in model.metadata.values() if isinstance(v.data, str) and str(BUNDLED) in v.data]
-    three = families.load_checkpoint(Checkpoint(BUNDLED / "llama3"))
+    assert not [v for v in model.metadata.values() if isinstance(v.data, str) and str(oracles.place().name) in v.data]
+    three = families.load_checkpoint(Checkpoint(oracles.folder("llama3")))
     assert three.shards == 3 and {tensor.shard for tensor in three.tensors} == {0, 1, 2}
     assert three.metadata["general.sampling.temp"].data == pytest.approx(0.6)
 
@@ -155,7 +142,7 @@ def changed(
 ) -> Checkpoint:
     """A copy of a bundled checkpoint with fields of config.json replaced (None: removed) and its tensors edited."""
     target = folder / name
-    shutil.copytree(BUNDLED / name, target)
+    shutil.copytree(oracles.folder(name), target)
     fields = json.loads((target / "config.json").read_text()) | (config or {})
     (target / "config.json").write_text(json.dumps({k: v for k, v in fields.items() if v is not None}))
     if tensors:
@@ -265,12 +252,10 @@ def test_missing_and_unknown_tensors_are_counted(tmp_path: Path) -> None:
         families.load_checkpoint(changed("llama-quirks", tmp_path / "b", tensors=with_strangers))
 
 
-def test_falcon_with_two_norms(shared: Path, tmp_path: Path) -> None:
+def test_falcon_with_two_norms(tmp_path: Path) -> None:
     """The newer layout: two groups of two query heads with a k and a v each, and a norm of its own for the MLP."""
     folder = tmp_path / "falcon"
-    shutil.copytree(shared / "arch" / "falcon", folder)
-    (folder / "config.json").chmod(0o644)
-    (folder / "model.safetensors").chmod(0o644)
+    shutil.copytree(oracles.folder("falcon"), folder)
     fields = json.loads((folder / "config.json").read_text())
     fields |= {"new_decoder_architecture": True, "num_kv_heads": 2}
     (folder / "config.json").write_text(json.dumps(fields))
@@ -329,12 +314,12 @@ def test_wrapped_language_model(layout: str, tmp_path: Path) -> None:
             renamed[f"vision_tower.vision_model.layers.{i}.weight"] = ("F32", [2], bytes(8))
         return {**renamed, "multi_modal_projector.mm_input_projection_weight": ("F32", [2], bytes(8))}
 
-    text = json.loads((BUNDLED / "gemma3" / "config.json").read_text())
+    text = json.loads((oracles.folder("gemma3") / "config.json").read_text())
     del text["architectures"]
     top = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text, "vision_config": {}}
     top |= dict.fromkeys(text.keys() - {"bos_token_id", "eos_token_id", "pad_token_id"})
     model = families.load_checkpoint(changed("gemma3", tmp_path, top, wrapped))
-    same = families.load_checkpoint(Checkpoint(BUNDLED / "gemma3"))
+    same = families.load_checkpoint(Checkpoint(oracles.folder("gemma3")))
     assert model.architecture == "gemma3" and "4 vision tensors" in " ".join(model.notes)
     assert contents(model) == contents(same)
     own = "quantcli.source."

@@ -15,46 +15,6 @@ from quantcli.sources.checkpoint import Checkpoint
 from quantcli.vocab import VocabHints
 from quantcli.vocab.bytelevel import byte_to_character
 
-MUST = [
-    "gemma",
-    "gemma2",
-    "gemma3",
-    "granite",
-    "llama-k256",
-    "llama-quirks",
-    "llama-spm",
-    "llama-tied-bias",
-    "llama3",
-    "mistral-spm",
-    "mistral-tekken",
-    "mixtral",
-    "phi3",
-    "qwen2",
-    "qwen3",
-    "qwen3-moe",
-    "smollm3",
-]
-MORE = [
-    "bert",
-    "cohere",
-    "deepseek-v2",
-    "falcon",
-    "glm4",
-    "gpt-neox",
-    "gpt-oss",
-    "gpt-oss-mxfp4",
-    "gpt2",
-    "granite-moe",
-    "mamba",
-    "nemotron",
-    "olmo2",
-    "olmoe",
-    "phi2",
-    "qwen2-moe",
-    "stablelm",
-    "starcoder2",
-    "t5",
-]
 LLAMA_CLASS = ("llama", "granite", "granitemoe", "smollm3")
 OWN_HINTS: dict[str, dict[str, Any]] = {
     "gemma": {"space_prefix": False, "ids": {"eot": 107}},

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy
 import pytest
-import scalar_blocks
-import synthetic
 
+from helpers import scalar_blocks, synthetic
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.encode import slabs

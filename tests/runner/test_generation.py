@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from helpers import oracles
 from quantcli import container
 from quantcli.errors import BadTokenizer, ContextTooLong, MissingPackage, UsageError
 from quantcli.loader import open_model
@@ -51,7 +52,7 @@ DENSE = ("gemma3", "llama-quirks", "llama-tied-bias", "llama3", "phi3")
 def test_steps_are_passes_of_one_token(root: Path, name: str, kind: str) -> None:
     """The repeated calls give the bits of `forward`, token after token, in every family (windows included)."""
     ids = numpy.random.default_rng(3).integers(3, 300, 40)
-    with open_model(root / ("examples" if name == "tiny" else "tests/arch") / name) as model:
+    with open_model(root / "examples" / "tiny" if name == "tiny" else oracles.folder(name)) as model:
         network = Network(model, make_operations("float", 2), kv_type=kind)
         caches = [network.new_cache(1, 40) for _ in range(2)]
         for cache in caches:
@@ -69,9 +70,9 @@ def test_steps_are_passes_of_one_token(root: Path, name: str, kind: str) -> None
             step(3)
 
 
-def test_what_python_computes_between_steps_is_not_repeated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_python_computes_between_steps_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Products, "add", Operations.add)
-    with open_model(root / "tests" / "arch" / "llama3") as model:
+    with open_model(oracles.folder("llama3")) as model:
         network = Network(model, make_operations("float", 1))
         step = Stepper(network, network.new_cache(1, 8))
         first, cache = [step(token).copy() for token in (5, 6, 7)], network.new_cache(1, 8)
@@ -161,7 +162,7 @@ def test_chat_templates_are_rendered_in_a_sandbox(root: Path) -> None:
 
 
 def test_special_tokens_of_a_rendered_conversation_are_read(root: Path) -> None:
-    with open_session(root / "tests" / "arch" / "phi3") as session:
+    with open_session(oracles.folder("phi3")) as session:
         tokenizer = session.tokenizer
         ids = chat.encode(tokenizer, "<|user|>\nHi<|end|>\n<|assistant|>\n")
         texts = [tokenizer.texts[i] for i in ids]

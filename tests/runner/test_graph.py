@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from helpers import oracles
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.errors import (
@@ -24,43 +25,9 @@ from quantcli.runner.network import Network
 from quantcli.runner.operations import Operations
 from quantcli.runner.session import RunOptions, make_operations, open_session
 
-COPIED = ("exaone4", "gemma3", "llama-quirks", "llama-tied-bias", "llama3", "olmo3", "phi3", "qwen3-moe")
-MUST = (
-    "gemma",
-    "gemma2",
-    "gemma3",
-    "granite",
-    "llama-k256",
-    "llama-quirks",
-    "llama-spm",
-    "llama-tied-bias",
-    "llama3",
-    "mistral-spm",
-    "mistral-tekken",
-    "mixtral",
-    "phi3",
-    "qwen2",
-    "qwen3",
-    "qwen3-moe",
-    "smollm3",
-)
-MORE = (
-    "cohere",
-    "falcon",
-    "glm4",
-    "gpt-neox",
-    "gpt-oss",
-    "gpt-oss-mxfp4",
-    "gpt2",
-    "granite-moe",
-    "nemotron",
-    "olmo2",
-    "olmoe",
-    "phi2",
-    "qwen2-moe",
-    "stablelm",
-    "starcoder2",
-)
+#: also as a GGUF file and with the reference operations
+DEEPLY = ("exaone4", "gemma3", "llama-quirks", "llama-tied-bias", "llama3", "olmo3", "phi3", "qwen3-moe")
+NOT_RUN = ("bert", "deepseek-v2", "mamba", "t5")
 TOLERANCE = 1e-4  # of the reference's standard deviation, largest difference of any logit
 
 
@@ -80,9 +47,9 @@ def check(path: Path, recorded: Path, operations: Operations | None = None) -> N
             assert worst < TOLERANCE, f"{path}: text {part} is off by {worst:.1e} of the spread"
 
 
-@pytest.mark.parametrize("name", COPIED)
-def test_checkpoint_and_gguf_have_the_logits_of_transformers(root: Path, name: str, tmp_path: Path) -> None:
-    folder = root / "tests" / "arch" / name
+@pytest.mark.parametrize("name", DEEPLY)
+def test_checkpoint_and_gguf_have_the_logits_of_transformers(name: str, tmp_path: Path) -> None:
+    folder = oracles.folder(name)
     converted = tmp_path / "model.gguf"
     convert.run(convert_request(source=folder, types=("COPY",), output=converted))
     check(folder, folder / "logits.npz")
@@ -90,21 +57,21 @@ def test_checkpoint_and_gguf_have_the_logits_of_transformers(root: Path, name: s
     check(folder, folder / "logits.npz", Operations())  # the reference in numpy
 
 
-@pytest.mark.parametrize("name", sorted({*MUST, *MORE} - {*COPIED}))
-def test_other_families_have_the_logits_of_transformers(shared: Path, name: str, tmp_path: Path) -> None:
-    folder = shared / "arch" / name
+@pytest.mark.parametrize("name", sorted({*oracles.names()} - {*DEEPLY, *NOT_RUN}))
+def test_other_families_have_the_logits_of_transformers(name: str, tmp_path: Path) -> None:
+    folder = oracles.folder(name)
     check(folder, folder / "logits.npz")
-    if name in MUST:
+    if name in oracles.MUST:
         converted = tmp_path / "model.gguf"
         convert.run(convert_request(source=folder, types=("COPY",), output=converted))
         check(converted, folder / "logits.npz")
 
 
 @pytest.mark.parametrize("name", ["gemma3", "qwen3-moe", "phi3"])
-def test_a_batch_and_a_continuation_change_nothing(root: Path, name: str) -> None:
+def test_a_batch_and_a_continuation_change_nothing(name: str) -> None:
     """Two sequences side by side, each in three pieces, are what each is alone at once (windows included)."""
     ids = numpy.random.default_rng(1).integers(3, 300, (2, 40))
-    with open_model(root / "tests" / "arch" / name) as model:
+    with open_model(oracles.folder(name)) as model:
         network = Network(model, make_operations("float", 2), kv_type="F32")
         alone = numpy.stack([network.forward(one[None], network.new_cache(1, 40))[0] for one in ids])
         cache = network.new_cache(2, 40)
@@ -145,8 +112,8 @@ def test_quantized_caches_rotate_heads_and_spread_outliers() -> None:
     assert numpy.allclose(hadamard(128) @ hadamard(128), numpy.eye(128), atol=1e-6)
 
 
-def test_refuses_what_it_cannot_run(root: Path, shared: Path) -> None:
-    with open_model(shared / "arch" / "mamba") as model, pytest.raises(UnsupportedGraph, match="recurrent"):
+def test_refuses_what_it_cannot_run(root: Path) -> None:
+    with open_model(oracles.folder("mamba")) as model, pytest.raises(UnsupportedGraph, match="recurrent"):
         Network(model)
     with open_model(root / "examples" / "tiny") as model:
         with pytest.raises(ContextTooLong, match="513 positions, the model knows 512"):

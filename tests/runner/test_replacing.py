@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from helpers import oracles
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.errors import MissingTensors, ShapeMismatch
@@ -70,8 +71,8 @@ def test_what_is_not_replaced_is_shared(root: Path) -> None:
         assert not numpy.array_equal(logits(half), logits(network))
 
 
-def test_replaced_embeddings_are_those_of_the_head_too(root: Path) -> None:
-    with open_model(root / "tests" / "arch" / "gemma3") as model:
+def test_replaced_embeddings_are_those_of_the_head_too() -> None:
+    with open_model(oracles.folder("gemma3")) as model:
         network = Network(model, make_operations("float", 1))
         assert "output.weight" not in network.weights
         values = network.embeddings.decode()

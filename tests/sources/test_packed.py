@@ -12,6 +12,7 @@ import numpy
 import pytest
 import safetensors.numpy
 
+from helpers import oracles
 from quantcli import families
 from quantcli.errors import BadConfig, MalformedFile, MissingTensors, QuantcliError, ShapeMismatch, UnsupportedFile
 from quantcli.ggml import kernels, tensor_types
@@ -92,9 +93,9 @@ def test_turned_back_the_blocks_come_through(tmp_path: Path) -> None:
     assert numpy.array_equal(decoded, values_of(tensors).reshape(18, 64))
 
 
-def test_gpt_oss_has_the_recorded_bytes(shared: Path) -> None:
+def test_gpt_oss_has_the_recorded_bytes() -> None:
     """The experts of the packed checkpoint are copied: the sha256 of each is that of llama.cpp's converter."""
-    path = shared / "arch" / "gpt-oss-mxfp4"
+    path = oracles.folder("gpt-oss-mxfp4")
     expected = {row["name"]: row for row in json.loads((path / "expected.json").read_text())["tensors"]}
     with Checkpoint(path) as checkpoint:
         model = families.load_checkpoint(checkpoint)
@@ -223,8 +224,8 @@ def test_settings_of_the_language_model(tmp_path: Path) -> None:
         assert checkpoint.packing is not None and checkpoint.packing.format.method == "mxfp4"
 
 
-def test_an_unpacked_checkpoint_that_still_says_mxfp4(shared: Path, tmp_path: Path) -> None:
-    shutil.copytree(shared / "arch" / "gpt-oss", tmp_path / "gpt-oss")
+def test_an_unpacked_checkpoint_that_still_says_mxfp4(tmp_path: Path) -> None:
+    shutil.copytree(oracles.folder("gpt-oss"), tmp_path / "gpt-oss")
     path = tmp_path / "gpt-oss" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}))
     with Checkpoint(tmp_path / "gpt-oss") as checkpoint, pytest.raises(UnsupportedFile, match="already quantized"):

@@ -13,7 +13,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from helpers import broken_files
+from helpers import broken_files, oracles
 from quantcli import container
 from quantcli.errors import MalformedFile, MissingFile, PickleCheckpoint, UnsupportedFile, UsageError
 from quantcli.ggml import tensor_types
@@ -70,10 +70,10 @@ def test_floats_equal_those_of_the_safetensors_package(tmp_path: Path, floats) -
                 assert bytes(tensor.read_raw(start, stop)) == stored.tobytes()
 
 
-def test_all_oracle_checkpoints_equal_those_of_the_safetensors_package(shared: Path) -> None:
-    """Every tensor of 36 checkpoints, byte for byte: dtypes of all kinds, one of them sharded."""
+def test_all_oracle_checkpoints_equal_those_of_the_safetensors_package() -> None:
+    """Every tensor of the oracles, byte for byte: dtypes of all kinds, one of them sharded."""
     count = 0
-    for folder in sorted(path for path in (shared / "arch").iterdir() if path.is_dir()):
+    for folder in map(oracles.folder, oracles.names()):
         with Checkpoint(folder) as checkpoint:
             expected = {
                 name: entry
@@ -88,8 +88,8 @@ def test_all_oracle_checkpoints_equal_those_of_the_safetensors_package(shared: P
     assert count > 1000
 
 
-def test_bf16_is_widened(shared: Path) -> None:
-    with Checkpoint(shared / "arch" / "llama3") as checkpoint:
+def test_bf16_is_widened() -> None:
+    with Checkpoint(oracles.folder("llama3")) as checkpoint:
         for tensor in checkpoint.tensors.values():
             bits = numpy.frombuffer(tensor.read_bytes(0, tensor.nbytes), "<u2").reshape(tensor.rows, tensor.columns)
             assert numpy.array_equal(tensor.read_rows(0, tensor.rows), widen_bf16(bits))

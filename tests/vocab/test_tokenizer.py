@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.vocabularies import MORE, MUST, byte_level, folder_of, load, named
+from helpers import oracles
+from helpers.vocabularies import byte_level, folder_of, load, named
 from quantcli import vocab
 from quantcli.container import Value, ValueType, array, boolean, string, strings, u32
 from quantcli.errors import BadTokenizer, MalformedFile, QuantcliError, UnsupportedFile
@@ -21,11 +22,9 @@ from quantcli.vocab import VocabHints
 from quantcli.vocab.bytelevel import byte_to_character
 from quantcli.vocab.tokenizer import Tokenizer
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "vocab"
-BUNDLED = ["llama-spm", "llama3", "mixtral"]
 COMPOSED = "caf\u00e9 vs cafe\u0301 and \u00c5 vs \u212b"  # llama.cpp has no NFC step
 NFC_FAMILIES = {"qwen2", "qwen3", "qwen3-moe", "qwen2-moe", "cohere", "gpt-neox", "mamba", "olmoe"}
-GENERATIVE = [*MUST, *(name for name in MORE if name not in ("bert", "t5"))]
+GENERATIVE = [name for name in oracles.names() if name not in ("bert", "t5")]
 
 
 def tokenizer_of(folder: Path) -> Tokenizer:
@@ -45,20 +44,15 @@ def check_vectors(folder: Path) -> None:
         assert tokenizer.encode(text, add_special=True, parse_special=True) == vector["ids_special"], text
 
 
-@pytest.mark.parametrize("name", BUNDLED)
-def test_bundled_ids(name: str) -> None:
-    check_vectors(GOLDEN / name)
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_recorded_ids(name: str) -> None:
+    check_vectors(oracles.folder(name))
 
 
 @pytest.mark.parametrize("name", GENERATIVE)
-def test_recorded_ids(shared: Path, name: str) -> None:
-    check_vectors(shared / "arch" / name)
-
-
-@pytest.mark.parametrize("name", GENERATIVE)
-def test_text_comes_back(shared: Path, name: str) -> None:
-    tokenizer = tokenizer_of(shared / "arch" / name)
-    for vector in json.loads((shared / "arch" / name / "tokens.json").read_text(encoding="utf-8"))["vectors"]:
+def test_text_comes_back(name: str) -> None:
+    tokenizer = tokenizer_of(oracles.folder(name))
+    for vector in json.loads((oracles.folder(name) / "tokens.json").read_text(encoding="utf-8"))["vectors"]:
         ids = tokenizer.encode(vector["text"], add_special=False)
         assert tokenizer.decode(ids, special=True) == vector["text"]
         assert "".join(tokenizer.stream(ids, special=True)).lstrip(" ") == vector["text"].lstrip(" ")
@@ -66,7 +60,7 @@ def test_text_comes_back(shared: Path, name: str) -> None:
 
 def test_sentencepiece_agrees_on_a_long_text() -> None:
     ours, theirs = both_readers()
-    vectors = json.loads((GOLDEN / "llama-spm" / "tokens.json").read_text(encoding="utf-8"))["vectors"]
+    vectors = json.loads((oracles.folder("llama-spm") / "tokens.json").read_text(encoding="utf-8"))["vectors"]
     text = "".join(vector["text"] for vector in vectors if "<" not in vector["text"])
     text = "\n".join([text, text.upper(), text[::-1], "a" * 500, "ab" * 300]) * 3
     assert ours.encode(text, add_special=False) == theirs.encode(text)
@@ -76,7 +70,7 @@ def test_sentencepiece_agrees_on_a_long_text() -> None:
 def both_readers() -> tuple[Tokenizer, Any]:
     """Ours and the package's, for the bundled SentencePiece model."""
     package = pytest.importorskip("sentencepiece")
-    folder = GOLDEN / "llama-spm"
+    folder = oracles.folder("llama-spm")
     return tokenizer_of(folder), package.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
 
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.vocabularies import MORE, MUST, byte_level, differences, folder_of, load, recorded, types_of
+from helpers import oracles
+from helpers.vocabularies import byte_level, differences, folder_of, load, recorded, types_of
 from quantcli import vocab
 from quantcli.errors import BadTokenizer, MalformedFile, QuantcliError, UnknownPreTokenizer, UsageError
 from quantcli.vocab import VocabHints, protobuf, sentencepiece
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "vocab"
 LLAMA = VocabHints("llama", prefix_from_config=True)
 
 
@@ -29,26 +29,21 @@ def bpe(path: Path, size: int | None = None, config: dict[str, Any] | None = Non
 # ---- recorded entries
 
 
-@pytest.mark.parametrize("name", ["llama-spm", "llama3"])
-def test_bundled_entries(name: str) -> None:
-    metadata, notes = load(GOLDEN / name)
-    assert differences(metadata, recorded(GOLDEN / name)) == []
-    assert notes == []
-
-
-@pytest.mark.parametrize("name", [*MUST, *MORE])
-def test_recorded_entries(shared: Path, name: str) -> None:
-    metadata, _ = load(shared / "arch" / name)
-    wrong = differences(metadata, recorded(shared / "arch" / name))
+@pytest.mark.parametrize("name", oracles.names())
+def test_recorded_entries(name: str) -> None:
+    metadata, notes = load(oracles.folder(name))
+    wrong = differences(metadata, recorded(oracles.folder(name)))
     if name == "mixtral":  # the recorded scores are all -1000; ours come from the merge ranks
         wrong = [line for line in wrong if not line.startswith("tokenizer.ggml.scores")]
     assert wrong == []
+    if name in ("llama-spm", "llama3"):
+        assert notes == []
 
 
 def test_byte_fallback_scores_follow_merges() -> None:
-    metadata, _ = load(GOLDEN / "mixtral")
+    metadata, _ = load(oracles.folder("mixtral"))
     tokens, scores = list(metadata["tokenizer.ggml.tokens"].data), metadata["tokenizer.ggml.scores"].data
-    merges = json.loads((GOLDEN / "mixtral/tokenizer.json").read_text())["model"]["merges"]
+    merges = json.loads((oracles.folder("mixtral") / "tokenizer.json").read_text())["model"]["merges"]
     order = list(dict.fromkeys(left + right for left, right in merges))
     found = [scores[tokens.index(text)] for text in order]
     assert found == [-float(i) for i in range(len(order))]
@@ -172,7 +167,7 @@ def test_sentencepiece_space_prefix_and_added_tokens(tmp_path: Path) -> None:
 
 def test_the_package_reads_the_same_model() -> None:
     package = pytest.importorskip("sentencepiece")
-    path = GOLDEN / "llama-spm" / "tokenizer.model"
+    path = oracles.folder("llama-spm") / "tokenizer.model"
     processor = package.SentencePieceProcessor(model_file=str(path))
     ours = sentencepiece.parse(path.read_bytes(), "tokenizer.model")
     theirs = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.get_piece_size())]
@@ -234,7 +229,7 @@ def test_broken_sentencepiece(tmp_path: Path, name: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 10_000), st.integers(0, 255))
 def test_sentencepiece_never_crashes(noise: bytes, position: int, value: int) -> None:
-    good = bytearray((GOLDEN / "llama-spm" / "tokenizer.model").read_bytes())
+    good = bytearray((oracles.folder("llama-spm") / "tokenizer.model").read_bytes())
     good[position % len(good)] = value
     for data in (noise, bytes(good), bytes(good[: position % len(good)])):
         try:
