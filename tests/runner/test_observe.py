@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from helpers import oracles
 from quantcli.loader import open_model
 from quantcli.runner.network import Network
 from quantcli.runner.operations import Operations
@@ -29,7 +30,7 @@ class Noting:
 
 
 def folder(root: Path, name: str) -> Path:
-    return root / ("examples" if name == "tiny" else "tests/arch") / name
+    return root / "examples" / "tiny" if name == "tiny" else oracles.folder(name)
 
 
 def test_every_product_is_shown_once_in_order(root: Path) -> None:
