@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fuzz import engine  # noqa: E402
-from fuzz.targets import Target, targets  # noqa: E402
+from fuzz import engine
+from fuzz.targets import Target, targets
 
 BATCH = 200  # mutants of one child process
 MOST = 1_000_000  # planned where a time is the limit
