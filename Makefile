@@ -9,7 +9,7 @@ PYTHON_CODE := quantcli tests scripts setup.py
 C_CODE = $(shell find csrc -name "*.[ch]" -o -name "*.inc" | grep -v grids.h)
 NATIVE := $(wildcard csrc/*.c csrc/*.h csrc/*.inc csrc/*/* csrc/*.def) scripts/build_kernels.py setup.py
 
-.PHONY: demo lint format test test-all test-peers test-arm64 test-sanitize bench clean help
+.PHONY: demo lint format transcripts test test-all test-peers test-arm64 test-sanitize bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -43,6 +43,9 @@ format: $(STAMP)  ## format Python and C
 
 test: lint  ## lint, then the suite (what CI runs)
 	@$(BIN)/python -m pytest -m "not slow and not peers"
+
+transcripts: $(STAMP)  ## write tests/transcripts anew: look at the change before you commit it
+	@QUANTCLI_TRANSCRIPTS=write $(BIN)/python -m pytest -q tests/cli/test_transcripts.py
 
 test-all: lint  ## the suite with the long checks
 	@$(BIN)/python -m pytest -m "not peers"

@@ -1,0 +1,91 @@
+"""What a user sees, as text files: command, stdout, stderr and exit code of every command's happy path and errors.
+
+`make transcripts` (QUANTCLI_TRANSCRIPTS=write) writes them anew from the lines that begin with "$ "; look at the change
+before you commit it. They run in one folder per file, 100 columns wide, with the inputs of `prepared` below.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "transcripts"
+TINY = Path(__file__).resolve().parents[2] / "examples" / "tiny"
+TEXT = "Once upon a time there was a captain, and the wind was in the west. The boy said nothing. " * 40
+
+# What differs between two runs, or between the last digits of two machines -> what stands for it.
+VOLATILE = (
+    (re.compile(r"\b\d+(\.\d+)? ?(ms|s|min)\b"), "<time>"),
+    (re.compile(r"\b[\d,.]+ [kMG]?\b ?(tokens|weights|chunks|B)/s"), r"<speed> \1/s"),
+    (re.compile(r"\b[0-9a-f]{64}\b"), "<sha256>"),
+)
+FIGURES = ("compare", "perplexity", "imatrix", "generate")  # commands whose columns shift with their figures
+
+
+def prepared(folder: Path) -> None:
+    """tiny: the bundled checkpoint; tiny.gguf: in Q8_0; cut.gguf: its beginning; a text, a pickle, an odd folder."""
+    (folder / "tiny").symlink_to(TINY)
+    run(folder, "quantcli convert tiny -t Q8_0 -o tiny.gguf --quiet")
+    (folder / "cut.gguf").write_bytes((folder / "tiny.gguf").read_bytes()[:200_000])
+    (folder / "text.txt").write_text(TEXT)
+    (folder / "short.txt").write_text("Once.")
+    (folder / "model.bin").write_bytes(b"\x80\x02")
+    (folder / "empty").mkdir()
+    (folder / "unknown").mkdir()
+    (folder / "unknown" / "config.json").write_text('{"architectures": ["NeverSeenForCausalLM"]}')
+
+
+def run(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(line)
+    assert words[0] == "quantcli", line
+    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
+    return subprocess.run(
+        [sys.executable, "-m", "quantcli", *words[1:]], cwd=folder, capture_output=True, text=True, env=environment
+    )
+
+
+def stable(text: str, command: str, folder: Path) -> str:
+    text = text.replace(str(folder), "<folder>")
+    for pattern, instead in VOLATILE:
+        text = pattern.sub(instead, text)
+    if command in FIGURES:
+        text = re.sub(r"[ \t]+", " ", re.sub(r"[+-]?\d+\.\d+", "<figure>", text))
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def transcript(folder: Path, lines: list[str]) -> str:
+    """The text of one file."""
+    parts = []
+    for line in lines:
+        done, command = run(folder, line), shlex.split(line)[1]
+        parts.append(f"$ {line}")
+        for name, text in (("stdout", done.stdout), ("stderr", done.stderr)):
+            if text:
+                parts += [f"--- {name}", stable(text, command, folder)]
+        parts += [f"--- exit {done.returncode}", ""]
+    return "\n".join(parts)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.txt")), ids=lambda path: path.stem)
+def test_transcript(path: Path, tmp_path: Path) -> None:
+    recorded = path.read_text(encoding="utf-8")
+    prepared(tmp_path)
+    found = transcript(tmp_path, [line[2:] for line in recorded.splitlines() if line.startswith("$ ")])
+    if os.environ.get("QUANTCLI_TRANSCRIPTS") == "write":
+        path.write_text(found, encoding="utf-8")
+    assert found == path.read_text(encoding="utf-8"), "`make transcripts` writes what it is now"
+
+
+def test_every_command_has_one_and_errors() -> None:
+    from quantcli.cli.app import app
+
+    recorded = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.txt")}
+    assert {command.name for command in app.registered_commands} <= set(recorded)
+    assert all("--- exit 0" in text for text in recorded.values())
+    assert sum(len(re.findall(r"^--- exit [12]$", text, re.MULTILINE)) for text in recorded.values()) >= 10
