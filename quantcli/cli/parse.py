@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from quantcli.commands.convert import ConvertRequest
 from quantcli.errors import MissingFile, UsageError
@@ -24,6 +25,22 @@ TEMPLATE_LIMIT = 4 << 20  # bytes of a chat template file
 AUTOMATIC = Path("auto")  # --imatrix auto: collect one first
 
 
+class PassedOn(TypedDict, total=False):
+    """Options of `convert` that are what they say."""
+
+    leave_output_tensor: bool
+    pure: bool
+    allow_requantize: bool
+    threads: int | None
+    dry_run: bool
+    force: bool
+    keep_split: bool
+    allow_no_imatrix: bool
+    architecture: str | None
+    pre_tokenizer: str | None
+    checksums: Path | None
+
+
 def convert_request(
     *,
     source: Path,
@@ -36,61 +53,55 @@ def convert_request(
     tensor_type_file: Path | None = None,
     output_tensor_type: str | None = None,
     token_embedding_type: str | None = None,
-    leave_output_tensor: bool = False,
-    pure: bool = False,
-    allow_requantize: bool = False,
     search: str | None = None,
     method: str | None = None,
-    threads: int | None = None,
-    dry_run: bool = False,
-    force: bool = False,
     split_max_size: str | None = None,
-    keep_split: bool = False,
     metadata: Sequence[str] = (),
     chat_template: Path | None = None,
-    allow_no_imatrix: bool = False,
-    architecture: str | None = None,
-    pre_tokenizer: str | None = None,
-    checksums: Path | None = None,
+    **passed_on: Unpack[PassedOn],
 ) -> ConvertRequest:
     """The options of `convert`, texts and all. Raises UsageError, UnknownType, BadOverride, MissingFile."""
-    file_types = parse_file_types(types)
-    choice = parse_method(method, search)
-    rules = parse_rules(tensor_types, tensor_type_file)
-    if imatrix is None and (include_weights or exclude_weights):
+    return ConvertRequest(
+        source=source,
+        file_types=parse_file_types(types),
+        output=None if output is None else Path(output),
+        into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
+        choice=parse_method(method, search),
+        overrides=parse_rules(tensor_types, tensor_type_file),
+        **parse_importance(imatrix, include_weights, exclude_weights),
+        output_tensor_type=parse_tensor_type(output_tensor_type, "--output-tensor-type"),
+        token_embedding_type=parse_tensor_type(token_embedding_type, "--token-embedding-type"),
+        split_max_size=overrides.parse_size(split_max_size) if split_max_size else None,
+        metadata=tuple(overrides.parse_setting(text) for text in metadata),
+        chat_template=None if chat_template is None else read_template(chat_template),
+        option_files=tuple(path for path in (tensor_type_file, chat_template) if path is not None),
+        **passed_on,
+    )
+
+
+class ImportanceOptions(TypedDict):
+    """Which importance matrix, and for which tensors."""
+
+    imatrix: Path | None
+    collect: bool
+    include_weights: tuple[str, ...]
+    exclude_weights: tuple[str, ...]
+
+
+def parse_importance(imatrix: Path | None, include: Sequence[str], exclude: Sequence[str]) -> ImportanceOptions:
+    """--imatrix and what selects from it. Raises UsageError."""
+    if imatrix is None and (include or exclude):
         raise UsageError(
             "--include-weights and --exclude-weights select from an importance matrix",
             hint="give one with --imatrix FILE",
         )
-    return ConvertRequest(
-        source=source,
-        file_types=file_types,
-        output=None if output is None else Path(output),
-        into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
-        imatrix=None if imatrix == AUTOMATIC else imatrix,
-        collect=imatrix == AUTOMATIC,
-        include_weights=tuple(include_weights),
-        exclude_weights=tuple(exclude_weights),
-        overrides=rules,
-        output_tensor_type=parse_tensor_type(output_tensor_type, "--output-tensor-type"),
-        token_embedding_type=parse_tensor_type(token_embedding_type, "--token-embedding-type"),
-        leave_output_tensor=leave_output_tensor,
-        pure=pure,
-        allow_requantize=allow_requantize,
-        choice=choice,
-        threads=threads,
-        dry_run=dry_run,
-        force=force,
-        split_max_size=overrides.parse_size(split_max_size) if split_max_size else None,
-        keep_split=keep_split,
-        metadata=tuple(overrides.parse_setting(text) for text in metadata),
-        chat_template=None if chat_template is None else read_template(chat_template),
-        allow_no_imatrix=allow_no_imatrix,
-        architecture=architecture,
-        pre_tokenizer=pre_tokenizer,
-        checksums=checksums,
-        option_files=tuple(path for path in (tensor_type_file, chat_template) if path is not None),
-    )
+    automatic = imatrix == AUTOMATIC
+    return {
+        "imatrix": None if automatic else imatrix,
+        "collect": automatic,
+        "include_weights": tuple(include),
+        "exclude_weights": tuple(exclude),
+    }
 
 
 def parse_file_types(names: Sequence[str]) -> tuple[FileType, ...]:

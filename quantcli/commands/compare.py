@@ -16,7 +16,7 @@ from quantcli.evaluate.reference import ModelSource, Source
 from quantcli.evaluate.reference_cache import TOP, Record, Recorder, is_record
 from quantcli.output import writer
 from quantcli.report import html, picture, tables
-from quantcli.report.results import ComparedModel, CompareResult, Reference
+from quantcli.report.measurements import ComparedModel, CompareResult, Reference
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import Chunks, chunks_of

@@ -8,20 +8,18 @@ the command.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quantcli import __version__, loader
-from quantcli.commands import targets
+from quantcli.commands import checks, targets
 from quantcli.container import Value, string
 from quantcli.encode import pipeline
-from quantcli.errors import NoKernel, OutputExists
-from quantcli.ggml import kernels, tensor_types
+from quantcli.errors import OutputExists
+from quantcli.ggml import tensor_types
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import plain
-from quantcli.methods.seam import Statistics
 from quantcli.methods.table import Choice
 from quantcli.model import Model
 from quantcli.output import checksums, transaction, writer
@@ -209,9 +207,9 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
     job = Job(request, parts, min(request.threads or pipeline.default_threads(), MOST_THREADS))
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
     job.notes = list(dict.fromkeys(notes))
-    job.warnings = _importance_warnings(job.plans) + _method_warnings(job.plans, request.choice)
+    job.warnings = checks.importance_warnings(job.plans) + checks.method_warnings(job.plans, request.choice)
     if not request.dry_run:
-        _check_kernels(job.plans, request)
+        checks.check_kernels(job.plans, request.choice)
         _check_files(job)
     return job
 
@@ -248,56 +246,6 @@ def _provenance(request: ConvertRequest, file_type: FileType) -> dict[str, Value
         if request.choice.name is not None:
             made["quantcli.method"] = string(request.choice.name)
     return made
-
-
-def _importance_warnings(plans: Sequence[Plan]) -> list[str]:
-    found: list[str] = []
-    for one in plans:
-        importance = one.options.importance
-        if importance is None:
-            continue
-        missing = imatrix.missing(importance, one.entries)
-        found += importance.warnings  # looking entries up may have added one
-        if missing:
-            found.append(
-                f"{one.file_type.name}: {len(missing)} tensors are not in the importance matrix and are quantized "
-                f"without ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})"
-            )
-    return list(dict.fromkeys(found))
-
-
-def _method_warnings(plans: Sequence[Plan], choice: Choice) -> list[str]:
-    """Never silent: what the named method does not take."""
-    found = []
-    for one in plans:
-        for (type_name, used), count in _method_fallbacks(one, choice).items():
-            tensors = f"{count} tensors" if count > 1 else "1 tensor"
-            found.append(
-                f"{one.file_type.name}: method {choice.name} does not take {tensors} of {type_name}: {used} does"
-            )
-    return found
-
-
-def _method_fallbacks(one: Plan, choice: Choice) -> Counter[tuple[str, str]]:
-    planned = ((entry.tensor, entry.type) for entry in one.entries)
-    return choice.fallbacks(planned, Statistics(one.options.importance))
-
-
-def _check_kernels(plans: Sequence[Plan], request: ConvertRequest) -> None:
-    kernels.isa()  # a QUANTCLI_SIMD that names nothing usable is an error before any work
-    for one in plans:
-        for entry in one.entries:
-            copied = entry.tensor.raw and entry.type is entry.tensor.stored
-            if not copied and not kernels.can_encode(
-                entry.type.id, plain.search_for(entry.type, request.choice.settings.search)
-            ):
-                raise NoKernel(
-                    f"this build cannot encode {entry.type.name} ({one.file_type.name} needs it)",
-                    where=f"tensor {entry.tensor.name}",
-                    hint="`quantcli formats` shows which types can be written; a dry run plans all of them",
-                )
-            if not copied and not kernels.can_decode(entry.tensor.stored.id):
-                raise NoKernel(f"this build cannot decode {entry.tensor.stored.name}", where=entry.tensor.origin)
 
 
 def _check_files(job: Job) -> None:
@@ -400,6 +348,6 @@ def _output(job: Job, one: Plan, files: Sequence[Path]) -> OutputResult:
         output["method"] = choice.name
         output["method_fallbacks"] = [
             {"type": type_name, "method": used, "tensors": count}
-            for (type_name, used), count in _method_fallbacks(one, choice).items()
+            for (type_name, used), count in checks.method_fallbacks(one, choice).items()
         ]
     return output

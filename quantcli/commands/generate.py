@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quantcli.errors import UsageError
 from quantcli.report import tables
-from quantcli.report.results import GenerateResult
+from quantcli.report.measurements import GenerateResult
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner import chat, generation
 from quantcli.runner.generation import Generation

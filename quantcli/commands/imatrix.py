@@ -13,7 +13,7 @@ from quantcli.calibration.collect import bundled_text, check_resumable, collect
 from quantcli.errors import UsageError
 from quantcli.output import writer
 from quantcli.report import tables
-from quantcli.report.results import ImatrixResult, RunnerModel
+from quantcli.report.measurements import ImatrixResult, RunnerModel
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import chunks_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quantcli.evaluate import likelihood
 from quantcli.report import tables
-from quantcli.report.results import PerplexityResult
+from quantcli.report.measurements import PerplexityResult
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner.session import RunOptions, open_session
 from quantcli.runner.text import chunks_of

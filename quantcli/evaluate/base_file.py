@@ -14,7 +14,7 @@ import numpy
 from quantcli.errors import BadReference
 from quantcli.evaluate.reference import CLAMPED, Full
 from quantcli.evaluate.scoring import Block
-from quantcli.report.results import RecordedReference
+from quantcli.report.measurements import RecordedReference
 from quantcli.runner.text import Chunks
 from quantcli.sources.files import SourceFile
 

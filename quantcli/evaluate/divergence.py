@@ -19,7 +19,7 @@ from quantcli.evaluate import figures
 from quantcli.evaluate.reference import Flags, Full, Source
 from quantcli.evaluate.reference_cache import Record, Recorder
 from quantcli.evaluate.scoring import ModelScores, blocks, targets
-from quantcli.report.results import ComparedModel, Divergence, MeanError, PerplexityRatio
+from quantcli.report.measurements import ComparedModel, Divergence, MeanError, PerplexityRatio
 from quantcli.runner.arrays import Floats
 from quantcli.runner.session import Session
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy
 from numpy.typing import NDArray
 
-from quantcli.report.results import MeanError
+from quantcli.report.measurements import MeanError
 
 Reals: TypeAlias = NDArray[numpy.floating]
 

@@ -13,7 +13,7 @@ import numpy
 
 from quantcli.evaluate import figures
 from quantcli.evaluate.scoring import ModelScores, blocks, targets
-from quantcli.report.results import LikelihoodResult
+from quantcli.report.measurements import LikelihoodResult
 from quantcli.runner.arrays import Doubles
 from quantcli.runner.session import Session
 from quantcli.runner.text import Chunks

@@ -8,7 +8,7 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.evaluate.scoring import Block, ModelScores
-from quantcli.report.results import Reference, RunnerModel
+from quantcli.report.measurements import Reference, RunnerModel
 from quantcli.runner.arrays import Doubles, Floats, Ids
 from quantcli.runner.operations import Operations
 from quantcli.runner.session import Session

@@ -20,7 +20,7 @@ from quantcli.evaluate.reference import Distribution, Flags, Full
 from quantcli.evaluate.scoring import Block
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.output import writer
-from quantcli.report.results import RecordedReference, RunnerModel
+from quantcli.report.measurements import RecordedReference, RunnerModel
 from quantcli.runner.arrays import Doubles, Floats, Ids
 from quantcli.runner.operations import Operations
 from quantcli.runner.text import Chunks

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from quantcli.report import picture
-from quantcli.report.results import ComparedModel, CompareResult
+from quantcli.report.measurements import ComparedModel, CompareResult
 
 STYLE = (
     picture.themed(":root")

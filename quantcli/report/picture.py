@@ -12,7 +12,7 @@ from html import escape
 from itertools import pairwise
 from math import ceil, floor, log10
 
-from quantcli.report.results import ComparedModel, CompareResult
+from quantcli.report.measurements import ComparedModel, CompareResult
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 18, 48

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from quantcli.report.measurements import ComparedModel, CompareResult, GenerateResult, ImatrixResult, PerplexityResult
 from quantcli.report.results import (
     CheckpointResult,
-    ComparedModel,
-    CompareResult,
     ConvertResult,
     FormatsResult,
-    GenerateResult,
     GgufResult,
-    ImatrixResult,
     MatrixResult,
     MetadataResult,
     OutputResult,
-    PerplexityResult,
     VerifyResult,
     summary,
 )

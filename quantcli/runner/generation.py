@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy
 
 from quantcli.errors import ContextTooLong, UsageError
-from quantcli.report.results import GenerationResult
+from quantcli.report.measurements import GenerationResult
 from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.network import Network

@@ -1,7 +1,7 @@
 """Activations as llama.cpp's CPU products see them: rounded to the partner type of the weights.
 
-The reference in numpy, for one product after another; blocks as FACTS of ggml describe them: Q8_0 (32, scale of the
-largest magnitude in half precision), Q8_1 (the same), Q8_K (256, scale in float32), F16 and BF16 element by element.
+The reference in numpy, for one product after another; blocks are ggml's: Q8_0 (32, scale of the largest
+magnitude in half precision), Q8_1 (the same), Q8_K (256, scale in float32), F16 and BF16 element by element.
 What is left out: Q8_1 keeps a half-precision sum of its block for the weights' minimum (relative error 5e-4 of a small
 term), and sums are taken in float32 instead of integers.
 """

@@ -11,7 +11,7 @@ from quantcli import loader
 from quantcli.errors import UsageError
 from quantcli.ggml import tensor_types
 from quantcli.model import Model
-from quantcli.report.results import RunnerModel
+from quantcli.report.measurements import RunnerModel
 from quantcli.runner.network import Network
 from quantcli.runner.operations import ACTIVATIONS, Operations
 from quantcli.vocab.tokenizer import Tokenizer

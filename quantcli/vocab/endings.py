@@ -1,4 +1,4 @@
-"""Which tokens end a generation, as llama.cpp's loader decides it from ids and texts (FACTS 5.3)."""
+"""Which tokens end a generation, as llama.cpp's loader decides it from ids and texts."""
 
 from __future__ import annotations
 

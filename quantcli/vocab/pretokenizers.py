@@ -4,7 +4,7 @@ r"""The BPE pre-tokenizers that llama.cpp knows by name, as data, and how a stru
 one before left; matches and the gaps between them are pieces). A tokenizer.json whose Splits are these expressions, in
 any spelling (see patterns.py), followed by ByteLevel, has that name's structure; ``OTHER_STRUCTURES`` are
 those that Hugging Face writes differently. Many names share one structure: ``CHOICES`` says which name is written for
-which GGUF architecture. Source of the expressions: FACTS 5.2 (llama.cpp) and the published tokenizer.json files.
+which GGUF architecture. Source of the expressions: llama.cpp and the published tokenizer.json files.
 """
 
 from __future__ import annotations

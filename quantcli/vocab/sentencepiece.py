@@ -119,7 +119,7 @@ def _piece(message: memoryview, where: str, base: int) -> tuple[str, float, int]
 
 
 def _fill(table: Table, model: SentencePieceModel, files: TokenizerFiles) -> None:
-    """Put pieces, then added_tokens.json, then the list of tokenizer_config.json into the table (FACTS order)."""
+    """Put pieces, added_tokens.json and the list of tokenizer_config.json into the table, in llama.cpp's order."""
     for index, (text, score, kind) in enumerate(model.pieces):
         table.put(index, text, score, PIECE_TYPES[kind])
     for text, index in files.texts.items():

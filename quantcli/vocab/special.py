@@ -1,4 +1,4 @@
-"""Special token ids and the add_bos / add_eos / add_sep flags, as llama.cpp's converter finds them (FACTS 5.3)."""
+"""Special token ids and the add_bos / add_eos / add_sep flags, as llama.cpp's converter finds them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,67 @@
+"""What is told or refused before a conversion begins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from quantcli.errors import NoKernel
+from quantcli.ggml import kernels
+from quantcli.methods import plain
+from quantcli.methods.seam import Statistics
+from quantcli.methods.table import Choice
+from quantcli.plan.plan import Plan
+from quantcli.statistics import imatrix
+
+
+def importance_warnings(plans: Sequence[Plan]) -> list[str]:
+    """What an importance matrix lacks, and what it says of itself. Raises BadImportance for one of another model."""
+    found: list[str] = []
+    for one in plans:
+        importance = one.options.importance
+        if importance is None:
+            continue
+        missing = imatrix.missing(importance, one.entries)
+        found += importance.warnings  # looking entries up may have added one
+        if missing:
+            found.append(
+                f"{one.file_type.name}: {len(missing)} tensors are not in the importance matrix and are quantized "
+                f"without ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})"
+            )
+    return list(dict.fromkeys(found))
+
+
+def method_warnings(plans: Sequence[Plan], choice: Choice) -> list[str]:
+    """Never silent: what the named method does not take."""
+    found = []
+    for one in plans:
+        for (type_name, used), count in method_fallbacks(one, choice).items():
+            tensors = f"{count} tensors" if count > 1 else "1 tensor"
+            found.append(
+                f"{one.file_type.name}: method {choice.name} does not take {tensors} of {type_name}: {used} does"
+            )
+    return found
+
+
+def method_fallbacks(one: Plan, choice: Choice) -> Counter[tuple[str, str]]:
+    """(type, method that takes over) -> number of tensors that the named method does not take."""
+    planned = ((entry.tensor, entry.type) for entry in one.entries)
+    return choice.fallbacks(planned, Statistics(one.options.importance))
+
+
+def check_kernels(plans: Sequence[Plan], choice: Choice) -> None:
+    """Whether this build can decode and encode what is planned. Raises NoKernel, UnsupportedInstructionSet."""
+    kernels.isa()  # a QUANTCLI_SIMD that names nothing usable is an error before any work
+    for one in plans:
+        for entry in one.entries:
+            copied = entry.tensor.raw and entry.type is entry.tensor.stored
+            if copied:
+                continue
+            if not kernels.can_encode(entry.type.id, plain.search_for(entry.type, choice.settings.search)):
+                raise NoKernel(
+                    f"this build cannot encode {entry.type.name} ({one.file_type.name} needs it)",
+                    where=f"tensor {entry.tensor.name}",
+                    hint="`quantcli formats` shows which types can be written; a dry run plans all of them",
+                )
+            if not kernels.can_decode(entry.tensor.stored.id):
+                raise NoKernel(f"this build cannot decode {entry.tensor.stored.name}", where=entry.tensor.origin)
