@@ -56,12 +56,33 @@ static void try_floats(const chosen *c, const uint8_t *data, size_t size) {
     free(x), free(importance), free(out);
 }
 
+/* The steps of an encoder: codes into arbitrary blocks leave their parameters; blocks for arbitrary parameters. */
+static void try_steps(const chosen *c, const uint8_t *data, size_t size) {
+    const int64_t count = c->rows * c->columns, bytes = count / c->block * c->bytes;
+    if (!qc_can_fit(c->type)) return;
+    const int64_t subs = count / qc_type_layout(c->type)->sub, part = subs * (int64_t)sizeof(float);
+    qc_place place;
+    uint8_t *blocks = filled(data, size, bytes);
+    float *x = filled(data + size / 2, size - size / 2, count * (int64_t)sizeof *x);
+    float *before = allocate(2 * part), *after = allocate(2 * part), *asked = filled(data, size, part);
+    for (int64_t i = 0; i < count; ++i)
+        if (!isfinite(x[i])) x[i] = 0.0f;
+    qc_parameters(c->isa, c->type, blocks, c->rows, c->columns, before, before + subs);
+    if (qc_assign(c->isa, c->type, x, c->rows, c->columns, NULL, blocks, &place) == QC_OK) {
+        qc_parameters(c->isa, c->type, blocks, c->rows, c->columns, after, after + subs);
+        if (memcmp(before, after, (size_t)(2 * part))) fail("assign changed a parameter", "fuzz", c->isa), abort();
+    }
+    qc_set_parameters(c->isa, c->type, asked, asked, c->rows, c->columns, blocks, &place);
+    free(blocks), free(x), free(before), free(after), free(asked);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     chosen c;
     if (size < HEAD || !choose(data, &c)) return 0;
     try_blocks(&c, data + HEAD, size - HEAD);
     try_floats(&c, data + HEAD, size - HEAD);
+    try_steps(&c, data + HEAD, size - HEAD);
     return 0;
 }
 
