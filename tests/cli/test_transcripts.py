@@ -6,6 +6,7 @@ before you commit it. They run in one folder per file, 100 columns wide, with th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -28,8 +29,44 @@ VOLATILE = (
 FIGURES = ("compare", "perplexity", "imatrix", "generate")  # commands whose columns shift with their figures
 
 
+def checkpoint(folder: Path, old: str = "", new: str = "") -> Path:
+    """A copy of the bundled checkpoint (links), with a text of its config.json replaced."""
+    folder.mkdir()
+    for path in TINY.iterdir():
+        (folder / path.name).symlink_to(path)
+    config = (folder / "config.json").read_text()
+    assert old in config
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(config.replace(old, new))
+    return folder
+
+
+def with_bytes(source: Path, target: Path, position: int, data: bytes) -> None:
+    """A copy of a file with some bytes replaced; a position below zero counts from the end."""
+    content = bytearray(source.read_bytes())
+    position %= len(content)
+    content[position : position + len(data)] = data
+    target.unlink(missing_ok=True)
+    target.write_bytes(content)
+
+
+def damaged(folder: Path) -> None:
+    """Checkpoints and files that are wrong in one thing each, which their name says."""
+    checkpoint(folder / "misspelt", "LlamaForCausalLM", "LlammaForCausalLM")
+    checkpoint(folder / "layers", '"num_hidden_layers": 4', '"num_hidden_layers": 5')
+    checkpoint(folder / "negative", '"hidden_size": 256', '"hidden_size": -1')
+    checkpoint(folder / "damaged", '"hidden_act"', '"hidden')
+    with_bytes(TINY / "model.safetensors", checkpoint(folder / "nan") / "model.safetensors", 2_000_000, b"\xff\x7f")
+    (folder / "pickled").mkdir()
+    (folder / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x02")
+    (folder / "pickled" / "config.json").write_bytes((TINY / "config.json").read_bytes())
+    with_bytes(folder / "tiny.gguf", folder / "changed.gguf", 3_000_000, b"X")
+    with_bytes(folder / "tiny.gguf", folder / "infinite.gguf", -34, b"\0\x7c")
+    (folder / "SUMS").write_text(f"{hashlib.sha256((folder / 'tiny.gguf').read_bytes()).hexdigest()}  changed.gguf\n")
+
+
 def prepared(folder: Path) -> None:
-    """tiny: the bundled checkpoint; tiny.gguf: in Q8_0; cut.gguf: its beginning; a text, a pickle, an odd folder."""
+    """tiny: the bundled checkpoint; tiny.gguf: in Q8_0; cut.gguf: its beginning; a text, a pickle, odd folders."""
     (folder / "tiny").symlink_to(TINY)
     run(folder, "quantcli convert tiny -t Q8_0 -o tiny.gguf --quiet")
     (folder / "cut.gguf").write_bytes((folder / "tiny.gguf").read_bytes()[:200_000])
@@ -39,6 +76,7 @@ def prepared(folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "unknown").mkdir()
     (folder / "unknown" / "config.json").write_text('{"architectures": ["NeverSeenForCausalLM"]}')
+    damaged(folder)
 
 
 def run(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +89,7 @@ def run(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
 
 
 def stable(text: str, command: str, folder: Path) -> str:
-    text = text.replace(str(folder), "<folder>")
+    text = text.replace(str(folder), "<folder>").replace("python -m quantcli", "quantcli")
     for pattern, instead in VOLATILE:
         text = pattern.sub(instead, text)
     if command in FIGURES:
@@ -63,7 +101,7 @@ def transcript(folder: Path, lines: list[str]) -> str:
     """The text of one file."""
     parts = []
     for line in lines:
-        done, command = run(folder, line), shlex.split(line)[1]
+        done, command = run(folder, line), [*shlex.split(line), ""][1]
         parts.append(f"$ {line}")
         for name, text in (("stdout", done.stdout), ("stderr", done.stderr)):
             if text:
