@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from quantcli.sources.checkpoint import Checkpoint
+
 UINT32, STRING, ARRAY, FLOAT32 = 4, 8, 9, 6
 DATA = bytes(range(256))
 
@@ -94,3 +96,15 @@ def folder(where: Path, files: dict[str, bytes | str | dict | list]) -> Path:
 
 def index(weight_map: Any, **more: Any) -> dict[str, Any]:
     return {"metadata": {"total_size": 16}, "weight_map": weight_map, **more}
+
+
+# ---- a checkpoint of two shards
+
+ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def read_folder(path: Path) -> None:
+    """Open a checkpoint and look at what it holds."""
+    with Checkpoint(path) as checkpoint:
+        assert checkpoint.config is not None and checkpoint.tensors

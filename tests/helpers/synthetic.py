@@ -18,7 +18,7 @@ import numpy
 from quantcli import container
 from quantcli.ggml.tensor_types import by_name
 from quantcli.model import Model, ModelTensor
-from quantcli.plan import overrides, recipes
+from quantcli.plan import overrides, plan, recipes
 from quantcli.plan.options import Options
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plans.json.gz"
@@ -103,6 +103,13 @@ def golden_options(plan: Mapping[str, Any], **more: Any) -> Options:
         else:
             found[word[2:].replace("-", "_")] = True
     return options(plan["ftype"], overrides=tuple(patterns), imatrix=plan["imatrix"], **found, **more)
+
+
+LLAMA = {"general.architecture": "llama", "llama.block_count": 4, "llama.attention.head_count": 8}
+
+
+def types(made: plan.Plan) -> dict[str, str]:
+    return {entry.tensor.name: entry.type.name for entry in made.entries}
 
 
 # ---- small models with weights ---------------------------------------------------------------------------------
