@@ -28,6 +28,10 @@ from quantcli.runner.session import RunOptions
 
 TEXTS = {"wiki": "wiki.test.raw", "books": "books.txt", "code": "code.txt"}
 TOLERANCE = 0.05
+COLUMNS = (
+    *("type", "text", "MB", "KLD", "peer", "+-", "ratio", "PPL", "peer"),
+    *("same top", "peer", "RMS dp", "peer", ""),
+)
 MAY_BE_LOWER = ("IQ1", "IQ2", "IQ3")
 
 
@@ -83,52 +87,24 @@ def run(given: argparse.Namespace, peer: dict, types: list[str], folder: Path) -
     finally:
         job.close()
     names = {file: text for text, file in TEXTS.items()}
-    rows, ratios, failed = [], [], 0
-    for entry in result["models"]:
-        row = peer[entry["name"], names[entry["text"]]]
-        own, other, error = entry["kld"]["mean"], float(row["kld_mean"]), float(row["kld_se"])
-        lower = own < other and (given.search == "best" or entry["name"].startswith(MAY_BE_LOWER))
-        good = lower or abs(own / other - 1) <= TOLERANCE or abs(own - other) <= error
-        failed += not good
-        ratios.append(own / other)
-        rows.append(
-            (
-                entry["name"],
-                row["text"],
-                f"{entry['bytes'] / 1e6:.1f}",
-                f"{own:.6f}",
-                f"{other:.6f}",
-                f"{error:.6f}",
-                f"{own / other:.3f}",
-                f"{entry['ppl']['mean']:.4f}",
-                row["ppl"],
-                f"{entry['same_top']:.2f}",
-                row["same_top_pct"],
-                f"{entry['rms_dp']:.3f}",
-                row["rms_dp_pct"],
-                "ok" if good else "DIFFERS",
-            )
-        )
-    columns = (
-        "type",
-        "text",
-        "MB",
-        "KLD",
-        "peer",
-        "+-",
-        "ratio",
-        "PPL",
-        "peer",
-        "same top",
-        "peer",
-        "RMS dp",
-        "peer",
-        "",
-    )
-    reporter.table(columns, rows, right=range(2, 13))
-    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-    reporter.line(f"{len(rows) - failed} of {len(rows)} hold; geometric mean of the ratios {mean:.3f}")
-    return 1 if failed else 0
+    lines = [line(entry, peer[entry["name"], names[entry["text"]]], given.search) for entry in result["models"]]
+    reporter.table(COLUMNS, [cells for cells, _, _ in lines], right=range(2, 13))
+    held = sum(good for _, _, good in lines)
+    mean = math.exp(sum(math.log(ratio) for _, ratio, _ in lines) / len(lines))
+    reporter.line(f"{held} of {len(lines)} hold; geometric mean of the ratios {mean:.3f}")
+    return 0 if held == len(lines) else 1
+
+
+def line(entry: dict, row: dict, search: str) -> tuple[tuple[str, ...], float, bool]:
+    """Of one file and text: the cells of the table, our divergence over the peer's, and whether that holds."""
+    own, other, error = entry["kld"]["mean"], float(row["kld_mean"]), float(row["kld_se"])
+    lower = own < other and (search == "best" or entry["name"].startswith(MAY_BE_LOWER))
+    good = lower or abs(own / other - 1) <= TOLERANCE or abs(own - other) <= error
+    divergences = (f"{own:.6f}", f"{other:.6f}", f"{error:.6f}", f"{own / other:.3f}")
+    perplexities = (f"{entry['ppl']['mean']:.4f}", row["ppl"])
+    tops = (f"{entry['same_top']:.2f}", row["same_top_pct"], f"{entry['rms_dp']:.3f}", row["rms_dp_pct"])
+    head = (entry["name"], row["text"], f"{entry['bytes'] / 1e6:.1f}")
+    return (*head, *divergences, *perplexities, *tops, "ok" if good else "DIFFERS"), own / other, good
 
 
 if __name__ == "__main__":

@@ -76,13 +76,33 @@ def perplexity(path: Path, tokens: list[int], chunks: int) -> float:
     return math.exp(total / count)
 
 
-def main() -> int:
+def page(rows: list[str], chunks: int, seconds: float, version: str) -> str:
+    """docs/recipes.md."""
+    return f"""# Every recipe of models/mid in llama.cpp
+
+{datetime.date.today()}, llama-cpp-python {version}. Perplexity of {chunks} chunks of 512 tokens of wiki.test.raw in \
+llama.cpp: quantcli's file (default search) and the one of llama.cpp's own quantizer, both with mid-imatrix.gguf. \
+Printed by `python scripts/check_recipes.py`.
+
+All {len(rows)} files of quantcli came from one read of the checkpoint in {seconds} s.
+
+| recipe | quantcli | llama.cpp | ratio | |
+|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
+
+
+def arguments_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--chunks", type=int, default=10)
     parser.add_argument("--types", nargs="*")
     parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = arguments_of()
     import llama_cpp
 
     from quantcli.plan import recipes
@@ -110,27 +130,10 @@ def main() -> int:
                 f"| {name} | {mine:.3f} | {theirs:.3f} | {ratio:.4f} | {'above the bar' if ratio > BAR else ''} |"
             )
             print(rows[-1], flush=True)
-    page = (
-        "\n".join(
-            [
-                "# Every recipe of models/mid in llama.cpp",
-                "",
-                f"{datetime.date.today()}, llama-cpp-python {llama_cpp.__version__}. "
-                f"Perplexity of {arguments.chunks} chunks of 512 tokens of wiki.test.raw in llama.cpp: quantcli's file "
-                "(default search) and the one of llama.cpp's own quantizer, both with mid-imatrix.gguf. "
-                "Printed by `python scripts/check_recipes.py`.",
-                "",
-                f"All {len(names)} files of quantcli came from one read of the checkpoint in {report['seconds']} s.",
-                "",
-                "| recipe | quantcli | llama.cpp | ratio | |",
-                "|---|---|---|---|---|",
-                *rows,
-            ]
-        )
-        + "\n"
-    )
     if arguments.output:
-        arguments.output.write_text(page, encoding="utf-8")
+        arguments.output.write_text(
+            page(rows, arguments.chunks, report["seconds"], llama_cpp.__version__), encoding="utf-8"
+        )
     return int(failed)
 
 

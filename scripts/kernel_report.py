@@ -152,15 +152,21 @@ COLOURS = {"ggml": "#9aa4b1", "ours ggml": "#2f6fb0", "ours best": "#d9822b"}
 LABELS = {"ggml": "ggml", "ours ggml": "quantcli --search ggml", "ours best": "quantcli --search best"}
 
 
-def plot(result: dict) -> str:
-    """An SVG: ns per weight with importance, logarithmic, one group of bars per type."""
-    isa = next((name for name in ("avx2", "neon") if name in result["isas"]), result["isas"][0])
+def plotted(result: dict, isa: str) -> list[tuple[str, dict[str, float]]]:
+    """Type -> ns per weight of the peer and of ours, where there is a peer and an importance."""
     groups = []
     for measured in result["encode"]:
         if measured["importance"] and measured["ggml"]:
             ours = {search: measured["ours"].get(f"{search} {isa}") for search in ("ggml", "best")}
             bars_here = {"ggml": measured["ggml"], "ours ggml": ours["ggml"], "ours best": ours["best"]}
             groups.append((measured["type"], {key: value["median"] for key, value in bars_here.items() if value}))
+    return groups
+
+
+def plot(result: dict) -> str:
+    """An SVG: ns per weight with importance, logarithmic, one group of bars per type."""
+    isa = next((name for name in ("avx2", "neon") if name in result["isas"]), result["isas"][0])
+    groups = plotted(result, isa)
     left, width, thick, top = 76, 640, 7, 58
     height = top + 34 * len(groups) + 30
 

@@ -169,40 +169,28 @@ def tokenizer(tokens: int) -> tuple[dict[str, object], dict[str, object]]:
         raise SystemExit(f"--tokens {tokens}: between 259 and {256 + 256 * 256 + 2}")
     merges = [(a, b) for a in alphabet for b in alphabet][: tokens - 258]
     vocabulary = {text: index for index, text in enumerate([*alphabet, *(a + b for a, b in merges)])}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     special = [
-        {
-            "id": tokens - 2 + index,
-            "content": text,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
+        {"id": tokens - 2 + index, "content": text, **plain, "special": True}
         for index, text in enumerate(("<|begin|>", "<|end|>"))
     ]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     model = {
         "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
+        **dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")),
         "fuse_unk": False,
         "byte_fallback": False,
         "vocab": vocabulary,
         "merges": [f"{a} {b}" for a, b in merges],
     }
-    decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     whole = {
         "version": "1.0",
-        "truncation": None,
-        "padding": None,
+        **dict.fromkeys(("truncation", "padding")),
         "added_tokens": special,
         "normalizer": None,
         "pre_tokenizer": level,
         "post_processor": None,
-        "decoder": decoder,
+        "decoder": level | {"add_prefix_space": True},
         "model": model,
     }
     config = {

@@ -259,37 +259,24 @@ def test_completion_script(root: Path) -> None:
     assert done.returncode == 0 and "complete" in done.stdout and "quantcli" in done.stdout, done.stderr
 
 
-def test_example_makefile_rule(root: Path, tmp_path: Path) -> None:
+def make(target: str, root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a target of examples/Makefile in a folder."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    command = [
-        "make",
-        "-s",
-        "-f",
-        str(root / "examples" / "Makefile"),
-        "tiny-Q8_0.gguf",
-        f"MODELS={root / 'examples'}",
-        f"QUANTCLI={sys.executable} -m quantcli",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    variables = [f"MODELS={root / 'examples'}", f"QUANTCLI={sys.executable} -m quantcli"]
+    command = ["make", "-s", "-f", str(root / "examples" / "Makefile"), target, *variables]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180)
+
+
+def test_example_makefile_rule(root: Path, tmp_path: Path) -> None:
+    done = make("tiny-Q8_0.gguf", root, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tiny-Q8_0.gguf").is_file()
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    again = make("tiny-Q8_0.gguf", root, tmp_path)
     assert again.returncode == 0 and again.stdout.strip() == ""
 
 
 def test_release_target_writes_checksums(root: Path, tmp_path: Path) -> None:
-    if shutil.which("make") is None:
-        pytest.skip("make is not installed")
-    command = [
-        "make",
-        "-s",
-        "-f",
-        str(root / "examples" / "Makefile"),
-        "release-tiny",
-        f"MODELS={root / 'examples'}",
-        f"QUANTCLI={sys.executable} -m quantcli",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    done = make("release-tiny", root, tmp_path)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "release" / "SHA256SUMS").read_text().splitlines()) == 4
