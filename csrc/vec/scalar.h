@@ -1,6 +1,6 @@
 /* scalar.h - the vector operations that every kernel body is written over, here with one lane.
  *
- * The same names exist in vec_{scalar,avx2,avx512,neon,emu16}.h; a translation unit includes exactly one of them. All
+ * The same names exist in {scalar,avx2,avx512,neon,emu16}.h; a translation unit includes exactly one of them. All
  * are IEEE float32, one rounding per operation, never fused; compile with -ffp-contract=off.
  *
  *   VW                        number of lanes (scalar 1, neon 4, avx2 8, avx512 and emu16 16)

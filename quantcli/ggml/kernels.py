@@ -20,22 +20,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy
 from numpy.typing import DTypeLike, NDArray
 
-from quantcli.errors import (
-    BadImportance,
-    BrokenInstall,
-    NoKernel,
-    NonFiniteWeight,
-    QuantcliError,
-    ScaleOverflow,
-    UnsupportedInstructionSet,
-)
+from quantcli.errors import BrokenInstall, UnsupportedInstructionSet
 from quantcli.ggml import tensor_types
+from quantcli.ggml.failures import BAD_BLOCK, NO_KERNEL, OK, failure
 
 ABI = 4
 SEARCHES = {"ggml": 0, "best": 1}
 ENVIRONMENT = "QUANTCLI_SIMD"
-
-OK, NON_FINITE, OVERFLOW, NO_KERNEL, NO_MEMORY, BAD_IMPORTANCE, BAD_ROUNDING, BAD_BLOCK = range(8)
 
 HEADERS = ("quantcli.h", "runner.h")
 
@@ -182,7 +173,7 @@ def decode(
     data = _raw(type_id, raw, rows, columns)
     status = lib.qc_decode(isa_index(isa), type_id, data, rows, columns, _writable("float[]", out))
     if status != OK:
-        raise _failure(status, type_id, None)
+        raise failure(status, type_id, None)
     return out
 
 
@@ -195,7 +186,7 @@ def validate(type_id: int, raw: Raw, rows: int, columns: int, *, isa: str | None
     if status == BAD_BLOCK:
         return place.row, place.column
     if status != OK:
-        raise _failure(status, type_id, place)
+        raise failure(status, type_id, place)
     return None
 
 
@@ -241,7 +232,7 @@ def assign(
         place,
     )
     if status != OK:
-        raise _failure(status, type_id, place)
+        raise failure(status, type_id, place)
     return blocks
 
 
@@ -258,7 +249,7 @@ def parameters(type_id: int, raw: Raw, rows: int, columns: int, *, isa: str | No
         isa_index(isa), type_id, data, rows, columns, _writable("float[]", scale), _writable("float[]", minimum)
     )
     if status != OK:
-        raise _failure(status, type_id, None)
+        raise failure(status, type_id, None)
     return scale, minimum
 
 
@@ -293,7 +284,7 @@ def set_parameters(
         place,
     )
     if status != OK:
-        raise _failure(status, type_id, place)
+        raise failure(status, type_id, place)
     return out
 
 
@@ -324,7 +315,7 @@ def _search(
         place,
     )
     if status != OK:
-        raise _failure(status, type_id, place)
+        raise failure(status, type_id, place)
     return out
 
 
@@ -335,7 +326,7 @@ def _row_bytes(type_id: int, columns: int) -> int:
 def _sub_block(type_id: int) -> int:
     found = layout(type_id)
     if found is None or not found.sub_block:
-        raise _failure(NO_KERNEL, type_id, None)
+        raise failure(NO_KERNEL, type_id, None)
     return found.sub_block
 
 
@@ -363,47 +354,3 @@ def _check_array(array: NDArray[numpy.generic], dtype: DTypeLike, count: int) ->
         raise ValueError(
             f"need a C-contiguous {numpy.dtype(dtype)} array of {count} elements, got {array.dtype} {array.shape}"
         )
-
-
-# class, message, hint by status; {0} is the type, {1} what is too large, {2} its limit, {3} types without that limit
-_FAILURES: dict[int, tuple[type[QuantcliError], str, str]] = {
-    NON_FINITE: (
-        NonFiniteWeight,
-        "a weight is NaN or infinite",
-        "the checkpoint is damaged, or was saved in F16 after an overflow",
-    ),
-    OVERFLOW: (
-        ScaleOverflow,
-        "too large for {0}: a {1} exceeds the range of {2}",
-        "use {3} for this tensor (--tensor-type)",
-    ),
-    BAD_IMPORTANCE: (
-        BadImportance,
-        "importance that is negative, NaN or infinite",
-        "collect the importance matrix again",
-    ),
-    NO_KERNEL: (
-        NoKernel,
-        "this build cannot encode or decode {0} this way",
-        "`quantcli formats` shows what it can",
-    ),
-    NO_MEMORY: (QuantcliError, "out of memory in a kernel", "use fewer --threads"),
-    BAD_ROUNDING: (
-        QuantcliError,
-        "the floating-point unit is not in its standard mode (rounding, denormals)",
-        "some library in this process changed it, often one built with -ffast-math",
-    ),
-    BAD_BLOCK: (NonFiniteWeight, "a scale of the given {0} blocks is NaN or infinite", "fit the blocks again"),
-}
-
-
-def _failure(status: int, type_id: int, place: Native) -> QuantcliError:
-    tensor_type = tensor_types.BY_ID[type_id]
-    value = "scale" if tensor_type.quantized else "weight"
-    limit, instead = ("BF16", "F32") if tensor_type.name == "BF16" else ("half precision", "BF16 or F32")
-    failure, message, hint = _FAILURES[status]
-    words = tensor_type.name, value, limit, instead
-    error = failure(message.format(*words), hint=hint.format(*words))
-    if place is not None:
-        error.row, error.column = int(place.row), int(place.column)
-    return error

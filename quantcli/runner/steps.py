@@ -16,7 +16,7 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.errors import NoKernel, QuantcliError
-from quantcli.ggml import kernels, tensor_types
+from quantcli.ggml import failures, kernels, tensor_types
 from quantcli.runner.arrays import Floats
 
 MOST_THREADS = 256
@@ -182,11 +182,11 @@ def _owner(array: AnyArray) -> int:
 
 def check(status: int, type_id: int = 0) -> None:
     """Raises QuantcliError or NoKernel for a status that is not OK."""
-    if status in (kernels.OVERFLOW, kernels.NON_FINITE):
+    if status in (failures.OVERFLOW, failures.NON_FINITE):
         raise QuantcliError("keys or values of attention exceed the cache's type", hint="try --kv-type F32")
-    if status == kernels.NO_MEMORY:
+    if status == failures.NO_MEMORY:
         raise QuantcliError("out of memory in a kernel of the runner", hint="use a smaller context or batch")
-    if status != kernels.OK:
+    if status != failures.OK:
         raise NoKernel(
             f"this build cannot multiply {tensor_types.BY_ID[type_id].name}",
             hint="`quantcli formats` shows what it can",
