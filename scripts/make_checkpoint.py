@@ -168,7 +168,6 @@ def tokenizer(tokens: int) -> tuple[dict[str, object], dict[str, object]]:
     if not 256 + 2 < tokens <= 256 + 256 * 256 + 2:
         raise SystemExit(f"--tokens {tokens}: between 259 and {256 + 256 * 256 + 2}")
     merges = [(a, b) for a in alphabet for b in alphabet][: tokens - 258]
-    vocabulary = {text: index for index, text in enumerate([*alphabet, *(a + b for a, b in merges)])}
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     special = [
         {"id": tokens - 2 + index, "content": text, **plain, "special": True}
@@ -180,7 +179,7 @@ def tokenizer(tokens: int) -> tuple[dict[str, object], dict[str, object]]:
         **dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")),
         "fuse_unk": False,
         "byte_fallback": False,
-        "vocab": vocabulary,
+        "vocab": {text: index for index, text in enumerate([*alphabet, *(a + b for a, b in merges)])},
         "merges": [f"{a} {b}" for a, b in merges],
     }
     whole = {
