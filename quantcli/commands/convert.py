@@ -270,7 +270,8 @@ def execute(job: Job, advance: Advance | None = None) -> ConvertResult:
     try:
         for one, paths, made in zip(job.plans, job.files, outputs, strict=True):
             for path, shard in zip(paths, one.shards, strict=True):
-                made.append(writer.OutputFile(path, shard.file_bytes, force=job.request.force))
+                with transaction.deferred_interrupts():  # so that no file exists that is not in the list
+                    made.append(writer.OutputFile(path, shard.file_bytes, force=job.request.force))
         weights, reading = _fill(job, outputs, advance)
         for made in outputs:
             for file in made:
