@@ -315,9 +315,9 @@ def locked_folders(folders: Iterable[Path]) -> Iterator[None]:
     wanted = {identity: folder for folder in folders if (identity := _identity(folder)) not in (None, *held)}
     with ExitStack() as stack:
         for _, folder in sorted(wanted.items()):  # all in one order, so that nobody waits in a circle
-            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            stack.callback(os.close, descriptor)
-            with suppress(OSError):
+            with suppress(OSError):  # also a folder that may be written to, but not read
+                descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
         _locked.folders = {**held, **dict.fromkeys(wanted, 0)}
         try:
