@@ -127,7 +127,8 @@ def takes(tensor_type: TensorType) -> bool:
 def loss(tensor_type: TensorType, target: Floats, blocks: Bytes, metric: Metric) -> Doubles:
     """e H e^T of the error e of every row: float64 (m,)."""
     errors = target.astype(numpy.float64) - kernels.decode(tensor_type.id, blocks, *target.shape)
-    return numpy.einsum("ij,ij->i", errors @ metric.hessian.astype(numpy.float64), errors)
+    found: Doubles = numpy.einsum("ij,ij->i", errors @ metric.hessian.astype(numpy.float64), errors)
+    return found
 
 
 # ---- the metric ------------------------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ def _order(damped: Doubles, group: int) -> NDArray[numpy.int32]:
 def _triangle(matrix: Doubles) -> Doubles | None:
     """U, upper, with U U^T = matrix; None where the matrix is not positive definite."""
     try:
-        lower = numpy.linalg.cholesky(matrix[::-1, ::-1])
+        lower: Doubles = numpy.linalg.cholesky(matrix[::-1, ::-1]).astype(numpy.float64, copy=False)
     except numpy.linalg.LinAlgError:
         return None
     upper = lower[::-1, ::-1]
