@@ -66,7 +66,7 @@ def damaged(folder: Path) -> None:
 
 
 def prepared(folder: Path) -> None:
-    """tiny: the bundled checkpoint; tiny.gguf: in Q8_0; cut.gguf: its beginning; texts, templates, odd files and folders."""
+    """tiny: the bundled checkpoint; tiny.gguf: in Q8_0; cut.gguf: its beginning; texts, templates, odd folders."""
     (folder / "tiny").symlink_to(TINY)
     run(folder, "quantcli convert tiny -t Q8_0 -o tiny.gguf --quiet")
     (folder / "cut.gguf").write_bytes((folder / "tiny.gguf").read_bytes()[:200_000])
