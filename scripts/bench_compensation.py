@@ -78,8 +78,9 @@ def main() -> None:
     roof = peak()
     ideal = given.columns / roof * 1e9
     print(
-        f"{kernels.isa()}, {given.rows} x {given.columns}; peak {roof / 1e9:.0f} GFLOP/s: m n^2 is {ideal:.1f} ns/weight\n"
+        f"{kernels.isa()}, {given.rows} x {given.columns}, peak {roof / 1e9:.0f} GFLOP/s: m n^2 is {ideal:.1f} ns/weight"
     )
+    print()
     print(f"| type | {' | '.join(f'{label} ns/weight' for label in EFFORTS)} | GPTQ / (m n^2 / peak) |")
     print("|---|" + "---|" * (len(EFFORTS) + 1))
     for name in given.types:
