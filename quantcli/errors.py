@@ -169,6 +169,18 @@ class BadImportance(QuantcliError):
     code = "bad-importance"
 
 
+class NonFiniteActivations(QuantcliError):
+    """A model's activations overflow or are NaN on the calibration text."""
+
+    code = "non-finite-activations"
+
+
+class UnsupportedTransform(QuantcliError):
+    """A rewrite of a model is not exact, or not possible, for its architecture."""
+
+    code = "unsupported-transform"
+
+
 class NonFiniteWeight(QuantcliError):
     """A weight is NaN or infinite."""
 

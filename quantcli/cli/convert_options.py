@@ -84,10 +84,36 @@ def run(
             metavar="NAME",
             help=(
                 "How a matrix becomes blocks: `plain` or `weighted`, the search without and with importance; "
-                "`hqq`, small errors to the power of 3/4 (docs/methods.md). "
+                "`hqq`, small errors to the power of 3/4; `gptq`, `sequential`, calibrated (docs/methods.md). "
                 "Default: the search, weighted where there is importance."
             ),
         ),
+    ] = None,
+    quality: Annotated[
+        Optional[str],
+        Option(
+            metavar="NAME",
+            help=(
+                "`fast`, the search alone; `good`, calibrated in one pass (AWQ, GPTQ); `best`, every matrix encoded "
+                "for the inputs that the encoded ones before it give: minutes for small models, hours for large ones "
+                "(docs/fidelity.md). Default: fast."
+            ),
+        ),
+    ] = None,
+    transform: Annotated[
+        Optional[list[str]],
+        Option(
+            metavar="NAME",
+            help="Rescale channels before encoding, exactly: `awq`, `smoothquant`, `equalize`; repeatable.",
+        ),
+    ] = None,
+    calibration: Annotated[
+        Optional[list[Path]],
+        Option(metavar="TEXT", readable=False, help="Calibrate with this text, then the bundled one; repeatable."),
+    ] = None,
+    sampled_tokens: Annotated[
+        Optional[int],
+        Option(metavar="N", min=0, help="Tokens that the model itself writes to be calibrated with."),
     ] = None,
     threads: Annotated[Optional[int], Option(metavar="N", min=1, help="Worker threads. Default: all cores.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and the exact sizes; write nothing.")] = False,
@@ -144,6 +170,10 @@ def run(
         allow_requantize=allow_requantize,
         search=search,
         method=method,
+        quality=quality,
+        transforms=transform or (),
+        calibration=calibration or (),
+        sampled_tokens=sampled_tokens,
         threads=threads,
         dry_run=dry_run,
         force=force,

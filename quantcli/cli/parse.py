@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from quantcli.calibration.quality import COMPENSATING, TRANSFORMS, Wish, wish
 from quantcli.commands.convert import ConvertRequest
 from quantcli.errors import MissingFile, UsageError
 from quantcli.ggml import kernels
@@ -55,6 +56,10 @@ def convert_request(
     token_embedding_type: str | None = None,
     search: str | None = None,
     method: str | None = None,
+    quality: str | None = None,
+    transforms: Sequence[str] = (),
+    calibration: Sequence[Path] = (),
+    sampled_tokens: int | None = None,
     split_max_size: str | None = None,
     metadata: Sequence[str] = (),
     chat_template: Path | None = None,
@@ -66,7 +71,8 @@ def convert_request(
         file_types=parse_file_types(types),
         output=None if output is None else Path(output),
         into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
-        choice=parse_method(method, search),
+        choice=parse_method(None if method in COMPENSATING else method, search),
+        wish=parse_quality(quality, method, transforms, calibration, sampled_tokens),
         overrides=parse_rules(tensor_types, tensor_type_file),
         **parse_importance(imatrix, include_weights, exclude_weights),
         output_tensor_type=parse_tensor_type(output_tensor_type, "--output-tensor-type"),
@@ -118,6 +124,25 @@ def parse_method(method: str | None, search: str | None) -> Choice:
             f"there is no search {search!r}", where="--search", hint=f"known: {', '.join(kernels.SEARCHES)}"
         )
     return Choice(method, Settings(search))
+
+
+def parse_quality(
+    quality: str | None,
+    method: str | None,
+    transforms: Sequence[str],
+    texts: Sequence[Path],
+    sampled_tokens: int | None,
+) -> Wish | None:
+    """How much work for quality; None for none beyond the search. Raises UsageError, MissingFile."""
+    unknown = [name for name in transforms if name not in TRANSFORMS]
+    if unknown:
+        raise UsageError(
+            f"there is no transform {unknown[0]!r}", where="--transform", hint=f"known: {', '.join(TRANSFORMS)}"
+        )
+    for path in texts:
+        if not path.is_file():
+            raise MissingFile("is not there", where=str(path), hint="give a text file with --calibration")
+    return wish(quality, method, transforms, texts, sampled_tokens)
 
 
 def parse_rules(texts: Sequence[str], file: Path | None) -> tuple[Override, ...]:

@@ -5,7 +5,7 @@ Shapes in comments: S sequences of equal length, T new positions each, H hidden,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy
@@ -181,6 +181,10 @@ class Network:
     def layer(self, index: int, x: Floats, cache: Cache) -> Floats:
         """One layer on the residual stream: [S, T, H] -> [S, T, H]."""
         return self._layer(index).forward(x, cache)
+
+    def layer_parts(self, index: int) -> tuple[Callable[[Floats, Cache], Floats], ...]:
+        """What `layer` does, part by part (see `Layer.parts`)."""
+        return self._layer(index).parts
 
     def head(self, x: Floats) -> Floats:
         """Final norm, output matrix, scale and cap: [S, T, H] -> [S, T, V]."""

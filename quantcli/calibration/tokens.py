@@ -1,0 +1,84 @@
+"""The tokens that a conversion calibrates with: the bundled text, the user's, and what the model itself writes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+
+from quantcli.calibration.collect import bundled_text
+from quantcli.calibration.quality import Used
+from quantcli.calibration.sampled import sample
+from quantcli.errors import ShortText
+from quantcli.runner.arrays import Ids
+from quantcli.runner.network import Network
+from quantcli.runner.text import Chunks, read_text, tokenize
+from quantcli.vocab.tokenizer import Tokenizer
+
+HELD_OUT = 8  # every eighth chunk judges and does not fit
+FEWEST = 16  # chunks
+SEED = 20_260_101
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Chunks to fit with and to check with, and what they were made of."""
+
+    fit: Chunks
+    held_out: Chunks
+    used: Used
+
+
+def gather(
+    network: Network,
+    tokenizer: Tokenizer,
+    *,
+    length: int,
+    wanted: int,
+    texts: Sequence[Path] = (),
+    sampled: int | None = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Chunks of ``length``: of ``texts`` and the bundled one at most ``wanted`` tokens, and ``sampled`` of the model's.
+
+    ``sampled`` None: as many as real text lacks of ``wanted``. The user's texts come first.
+    Raises ShortText, MissingFile.
+    """
+    bos = tokenizer.bos if tokenizer.add_bos else None
+    real = _real(tokenizer, [*texts, Path(bundled_text())], length, wanted)
+    corpus = hashlib.sha256(numpy.ascontiguousarray(real, "<i4").tobytes()).hexdigest()
+    count = (max(wanted - real.size, 0) if sampled is None else sampled) // length
+    everything = real
+    if count:
+        random = numpy.random.default_rng(SEED)
+        starts = real.reshape(-1)[random.integers(real.size, size=count)]
+        told = None if progress is None else lambda done: progress(done, count)
+        everything = numpy.concatenate([real, sample(network, starts, length, bos=bos, seed=SEED, progress=told)])
+    held = numpy.arange(len(everything)) % HELD_OUT == HELD_OUT - 1
+    return Calibration(
+        Chunks("calibration", everything[~held], bos),
+        Chunks("held-out", everything[held], bos),
+        Used(real.size, count * length, corpus),
+    )
+
+
+def _real(tokenizer: Tokenizer, paths: Sequence[Path], length: int, wanted: int) -> Ids:
+    """Chunks [n, length] of the texts, one after the other, at most ``wanted`` tokens. Raises ShortText."""
+    chunks = []
+    left = max(wanted // length, FEWEST)
+    for path in paths:
+        ids = tokenize(tokenizer, read_text(path))
+        count = min(len(ids) // length, left)
+        chunks.append(ids[: count * length].reshape(count, length))
+        left -= count
+    found = numpy.concatenate(chunks)
+    if len(found) < FEWEST:
+        raise ShortText(
+            f"{found.size} tokens to calibrate with, at least {FEWEST * length} are needed",
+            where=str(paths[0]),
+            hint="give more text with --calibration",
+        )
+    return found
