@@ -175,6 +175,12 @@ class NonFiniteActivations(QuantcliError):
     code = "non-finite-activations"
 
 
+class BadStatistics(QuantcliError):
+    """A folder of statistics is damaged, or of another model, text or run."""
+
+    code = "bad-statistics"
+
+
 class UnsupportedTransform(QuantcliError):
     """A rewrite of a model is not exact, or not possible, for its architecture."""
 

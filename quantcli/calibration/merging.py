@@ -1,4 +1,4 @@
-"""Which factors a transform puts on which channels of a model: one float pass over text, layer by layer."""
+"""Which factors a transform puts on which channels of a layer."""
 
 from __future__ import annotations
 
@@ -7,69 +7,48 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy
 
 from quantcli.architectures.topology import Feed, feeds
+from quantcli.calibration.float_stream import LayerMoments
 from quantcli.calibration.gather import Gathering
 from quantcli.errors import UnsupportedTransform
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model
 from quantcli.runner.arrays import Doubles, Floats
-from quantcli.runner.network import Network
-from quantcli.runner.text import Chunks
+from quantcli.runner.settings import NetworkSettings
 from quantcli.transforms import awq, equalize, rescale
 from quantcli.transforms.rescale import Factors, Heads
 
-TOGETHER = 4096  # tokens that run together
+
+def check(transforms: Sequence[str], model: Model, settings: NetworkSettings) -> None:
+    """Raises UnsupportedTransform where no layer of such a model has anything that can be rescaled exactly."""
+    names = {tensor.name for tensor in model.tensors}
+    found = feeds(settings.graph, lambda role: f"blk.0.{role}.weight" in names)
+    if transforms and not any(feed.exact for feed in found):
+        raise UnsupportedTransform(
+            f"nothing can be rescaled exactly in a model of architecture {model.architecture}",
+            where=f"--transform {transforms[0]}",
+            hint="leave the option out",
+        )
 
 
 class Merging:
-    """Finds the factors of one transform for one assignment of types."""
+    """Finds factors of a model, for one assignment of types."""
 
-    def __init__(self, network: Network, types: Mapping[str, TensorType]) -> None:
-        """``network``: float activations; ``types``: of the tensors that are to be encoded, by name."""
-        self.network, self.types = network, types
-        settings = network.settings
+    def __init__(self, model: Model, settings: NetworkSettings, types: Mapping[str, TensorType]) -> None:
+        self.settings, self.types = settings, types
         self.heads = Heads(settings.heads, settings.kv_heads, settings.value)
-        self.tensors = {tensor.name: tensor for tensor in network.model.tensors}
-        self.factors: dict[str, Factors] = {}
-        self.alphas: dict[str, float] = {}  # per feed, by the name of its first matrix
+        self.tensors = {tensor.name: tensor for tensor in model.tensors}
 
-    def run(self, transform: str, chunks: Chunks, progress: Callable[[int, int], None] | None = None) -> Model:
-        """The model with the transform ("awq", "smoothquant", "equalize") merged. Raises UnsupportedTransform."""
-        find = _FINDERS[transform]
-        step = max(1, TOGETHER // chunks.length)
-        streams = [
-            self.network.embed(chunks.inputs(start, min(start + step, len(chunks))))
-            for start in range(0, len(chunks), step)
-        ]
-        layers = self.network.settings.layers
-        for index in range(layers):
-            gathering = Gathering()
-            with self.network.observed_by(gathering):
-                for number, x in enumerate(streams):
-                    cache = self.network.new_cache(x.shape[0], x.shape[1])
-                    streams[number] = self.network.layer(index, x, cache)
-            self._layer(f"blk.{index}.", gathering, find)
-            self.network.release(index)
-            if progress is not None:
-                progress(index + 1, layers)
-        if not self.factors:
-            raise UnsupportedTransform(
-                f"{transform} finds nothing to rescale in a model of architecture {self.network.model.architecture}",
-                where="--transform",
-                hint="leave the option out",
-            )
-        return rescale.apply(self.network.model, self.factors)
-
-    def _layer(self, prefix: str, gathering: Gathering, find: Finder) -> None:
-        for feed in feeds(self.network.settings.graph, lambda role: f"{prefix}{role}.weight" in self.tensors):
+    def layer(self, transform: str, layer: LayerMoments) -> dict[str, Factors]:
+        """Factors by tensor name."""
+        prefix, found = layer.prefix, dict[str, Factors]()
+        for feed in feeds(self.settings.graph, lambda role: f"{prefix}{role}.weight" in self.tensors):
             names = [f"{prefix}{role}.weight" for role in feed.matrices]
             if not feed.exact or not any(name in self.types for name in names):
                 continue
-            seen = sorted(key for key in gathering.moments if key[0] == names[0])
-            if not seen:
-                continue
-            scale = find(self, feed, names, gathering)
+            scale = _FINDERS[transform](self, feed, names, layer.fit)
             for name, factors in rescale.factors_of(feed, prefix, scale, self.tensors, self.heads).items():
-                self.factors[name] = self.factors.get(name, Factors()).times(factors)
+                found[name] = found.get(name, Factors()).times(factors)
+        return found
 
     # ---- what the transforms ask for
 
@@ -104,9 +83,7 @@ def _by_error(merging: Merging, feed: Feed, names: Sequence[str], gathering: Gat
             for name in merging.encoded(names)
             for number in ([expert] if feed.through == "product" else _some(merging.experts(name)))
         ]
-        scale, alpha = awq.best_scale(readers, hessian, sizes)
-        merging.alphas.setdefault(names[0], alpha)
-        scales.append(scale)
+        scales.append(awq.best_scale(readers, hessian, sizes)[0])
     return numpy.stack(scales)
 
 
@@ -128,12 +105,12 @@ def _by_ranges(merging: Merging, feed: Feed, names: Sequence[str], gathering: Ga
         source = f"{names[0].rpartition('.')[0].rpartition('.')[0]}.{feed.source}.weight"
         if feed.through == "norm":
             return numpy.abs(merging.values(source)).reshape(-1)
-        rows = numpy.abs(merging.values(source, expert)).max(axis=1)
+        rows: Floats = numpy.abs(merging.values(source, expert)).max(axis=1)
         columns = merging.tensors[names[0]].columns
         if feed.through == "attention":
             heads = merging.heads
             own = rows[len(rows) - heads.kv_heads * heads.value :].reshape(heads.kv_heads, 1, heads.value)
-            spread = numpy.repeat(own, heads.heads // heads.kv_heads, axis=1)
+            spread: Floats = numpy.repeat(own, heads.heads // heads.kv_heads, axis=1)
             return spread.reshape(-1)
         return rows[len(rows) - columns :]
 

@@ -54,6 +54,8 @@ class Wish:
     texts: tuple[Path, ...]
     tokens: int
     sampled: int | None
+    statistics: Path | None = None  # a folder of an earlier run
+    keep: Path | None = None  # the folder that keeps what this run finds
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def wish(
     transforms: Sequence[str],
     texts: Sequence[Path],
     sampled: int | None,
+    statistics: Path | None = None,
+    keep: Path | None = None,
 ) -> Wish | None:
     """A quality with what is named instead of its parts; None for the search alone.
 
@@ -82,8 +86,14 @@ def wish(
     row = parse(quality or DEFAULT)
     used = row.method if method is None else (method if method in COMPENSATING else None)
     if used is None and not transforms and not row.transforms:
-        for given, option in ((texts, "--calibration"), (sampled, "--sampled-tokens")):
-            if given:
+        given = {
+            "--calibration": texts,
+            "--sampled-tokens": sampled,
+            "--statistics": statistics,
+            "--keep-statistics": keep,
+        }
+        for option, value in given.items():
+            if value:
                 raise UsageError(
                     f"{option} is for methods that calibrate",
                     hint="add --quality good or best; `quantcli imatrix` collects importance from a text",
@@ -97,6 +107,8 @@ def wish(
         tuple(texts),
         tokens,
         sampled if sampled is not None or row.sampled else 0,
+        statistics,
+        keep,
     )
 
 

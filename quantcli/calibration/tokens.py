@@ -30,6 +30,7 @@ class Calibration:
     fit: Chunks
     held_out: Chunks
     used: Used
+    written: Ids  # chunks of the model's own text
 
 
 def gather(
@@ -40,28 +41,32 @@ def gather(
     wanted: int,
     texts: Sequence[Path] = (),
     sampled: int | None = 0,
+    written: Ids | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Chunks of ``length``: of ``texts`` and the bundled one at most ``wanted`` tokens, and ``sampled`` of the model's.
 
-    ``sampled`` None: as many as real text lacks of ``wanted``. The user's texts come first.
-    Raises ShortText, MissingFile.
+    ``sampled`` None: as many as real text lacks of ``wanted``. ``written``: chunks that the model wrote earlier, used
+    instead of new ones. The user's texts come first. Raises ShortText, MissingFile.
     """
     bos = tokenizer.bos if tokenizer.add_bos else None
     real = _real(tokenizer, [*texts, Path(bundled_text())], length, wanted)
     corpus = hashlib.sha256(numpy.ascontiguousarray(real, "<i4").tobytes()).hexdigest()
     count = (max(wanted - real.size, 0) if sampled is None else sampled) // length
-    everything = real
-    if count:
+    if written is None and count:
         random = numpy.random.default_rng(SEED)
         starts = real.reshape(-1)[random.integers(real.size, size=count)]
         told = None if progress is None else lambda done: progress(done, count)
-        everything = numpy.concatenate([real, sample(network, starts, length, bos=bos, seed=SEED, progress=told)])
+        written = sample(network, starts, length, bos=bos, seed=SEED, progress=told)
+    if written is None:
+        written = numpy.empty((0, length), numpy.int32)
+    everything = numpy.concatenate([real, written])
     held = numpy.arange(len(everything)) % HELD_OUT == HELD_OUT - 1
     return Calibration(
         Chunks("calibration", everything[~held], bos),
         Chunks("held-out", everything[held], bos),
-        Used(real.size, count * length, corpus),
+        Used(real.size, written.size, corpus),
+        written,
     )
 
 

@@ -115,6 +115,19 @@ def run(
         Optional[int],
         Option(metavar="N", min=0, help="Tokens that the model itself writes to be calibrated with."),
     ] = None,
+    statistics: Annotated[
+        Optional[Path],
+        Option(metavar="DIR", readable=False, help="Use what `quantcli calibrate` or --keep-statistics left there."),
+    ] = None,
+    keep_statistics: Annotated[
+        Optional[Path],
+        Option(
+            metavar="DIR",
+            readable=False,
+            help="Keep what the encoders were given: from it the same bytes follow on any machine, and a stopped run "
+            "goes on.",
+        ),
+    ] = None,
     threads: Annotated[Optional[int], Option(metavar="N", min=1, help="Worker threads. Default: all cores.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and the exact sizes; write nothing.")] = False,
     force: Annotated[bool, Option("--force", "-f", help="Replace existing outputs.")] = False,
@@ -174,6 +187,8 @@ def run(
         transforms=transform or (),
         calibration=calibration or (),
         sampled_tokens=sampled_tokens,
+        statistics=statistics,
+        keep_statistics=keep_statistics,
         threads=threads,
         dry_run=dry_run,
         force=force,

@@ -60,6 +60,8 @@ def convert_request(
     transforms: Sequence[str] = (),
     calibration: Sequence[Path] = (),
     sampled_tokens: int | None = None,
+    statistics: Path | None = None,
+    keep_statistics: Path | None = None,
     split_max_size: str | None = None,
     metadata: Sequence[str] = (),
     chat_template: Path | None = None,
@@ -72,7 +74,7 @@ def convert_request(
         output=None if output is None else Path(output),
         into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
         choice=parse_method(None if method in COMPENSATING else method, search),
-        wish=parse_quality(quality, method, transforms, calibration, sampled_tokens),
+        wish=parse_quality(quality, method, transforms, calibration, sampled_tokens, statistics, keep_statistics),
         overrides=parse_rules(tensor_types, tensor_type_file),
         **parse_importance(imatrix, include_weights, exclude_weights),
         output_tensor_type=parse_tensor_type(output_tensor_type, "--output-tensor-type"),
@@ -132,6 +134,8 @@ def parse_quality(
     transforms: Sequence[str],
     texts: Sequence[Path],
     sampled_tokens: int | None,
+    statistics: Path | None,
+    keep_statistics: Path | None,
 ) -> Wish | None:
     """How much work for quality; None for none beyond the search. Raises UsageError, MissingFile."""
     unknown = [name for name in transforms if name not in TRANSFORMS]
@@ -142,7 +146,9 @@ def parse_quality(
     for path in texts:
         if not path.is_file():
             raise MissingFile("is not there", where=str(path), hint="give a text file with --calibration")
-    return wish(quality, method, transforms, texts, sampled_tokens)
+    if statistics is not None and not statistics.is_dir():
+        raise MissingFile("is no folder", where=str(statistics), hint="make one: quantcli calibrate MODEL -o DIR")
+    return wish(quality, method, transforms, texts, sampled_tokens, statistics, keep_statistics)
 
 
 def parse_rules(texts: Sequence[str], file: Path | None) -> tuple[Override, ...]:

@@ -9,6 +9,7 @@ import pytest
 
 from helpers import oracles
 from quantcli.architectures.topology import feeds
+from quantcli.calibration import float_stream
 from quantcli.calibration.merging import Merging
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.loader import open_model
@@ -74,11 +75,16 @@ def test_powers_of_two_on_every_feed_leave_the_logits_bit_for_bit(name: str) -> 
 def test_transforms_keep_the_function(name: str, transform: str) -> None:
     with open_model(oracles.folder(name)) as model:
         network = network_of(model)
-        merging = Merging(network, dict.fromkeys(layer_matrices(model), BY_NAME["Q4_0"]))
-        changed = merging.run(transform, Chunks("text", IDS % network.vocabulary, None))
+        types = dict.fromkeys(layer_matrices(model), BY_NAME["Q4_0"])
+        changed, every = model, dict[str, Factors]()
+        for layer in float_stream.layers(network, Chunks("text", IDS % network.vocabulary, None)):
+            factors = Merging(changed, network.settings, types).layer(transform, layer)
+            changed, every = rescale.apply(changed, factors), every | factors
         expected, got = logits(model), logits(changed)
         assert numpy.abs(got - expected).max() < 2e-4 * expected.std()
-        assert any(factors.rows is not None for factors in merging.factors.values())
+        assert any(one.rows is not None for one in every.values()) and any(
+            one.columns is not None for one in every.values()
+        )
 
 
 def test_awq_finds_the_columns_with_large_inputs() -> None:
