@@ -12,6 +12,7 @@ from quantcli.calibration.compensate import Compensation, calibration_network, c
 from quantcli.calibration.folder import CALIBRATION, PASSES, Facts, Folder
 from quantcli.calibration.quality import Used, Wish
 from quantcli.calibration.tokens import Calibration
+from quantcli.errors import UnknownArchitecture, UnsupportedGraph
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model, ModelTensor
 from quantcli.plan.plan import Plan
@@ -32,7 +33,11 @@ def run(model: Model, plans: Sequence[Plan], wish: Wish, threads: int, reporter:
 
     Raises UnsupportedGraph, ShortText, NonFiniteActivations, BadStatistics, ...
     """
-    network = calibration_network(model, min(LENGTH, context_of(model, LENGTH)), threads)
+    try:
+        network = calibration_network(model, min(LENGTH, context_of(model, LENGTH)), threads)
+    except (UnsupportedGraph, UnknownArchitecture) as error:
+        hint = "--quality fast converts it without running it"
+        raise type(error)(error.message, where=error.where, hint=hint) from None
     calibration = _gather(wish, network, model, reporter)
     _tell(wish, calibration, reporter)
     kept = _Kept.of(wish, model, network.length, calibration)
@@ -43,6 +48,9 @@ def run(model: Model, plans: Sequence[Plan], wish: Wish, threads: int, reporter:
 
 def _gather(wish: Wish, network: Network, model: Model, reporter: Reporter) -> Calibration:
     tokenizer = Tokenizer.from_metadata(model.metadata)
+    wanted = wish.tokens
+    if wish.statistics is not None:  # as many as it was made with
+        wanted = int(folder.read_manifest(wish.statistics / folder.MANIFEST).get("tokens", wanted))
     earlier = (folder.written_text(path) for path in (wish.statistics, wish.keep) if path is not None)
     with reporter.steps("sampling", wish.tokens // network.length) as step:
 
@@ -53,7 +61,7 @@ def _gather(wish: Wish, network: Network, model: Model, reporter: Reporter) -> C
             network,
             tokenizer,
             length=network.length,
-            wanted=wish.tokens,
+            wanted=wanted,
             texts=wish.texts,
             sampled=wish.sampled,
             written=next((found for found in earlier if found is not None), None),
