@@ -50,15 +50,16 @@ def load_checkpoint(
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
         facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
     tensors, default_float = make_tensors(checkpoint, family, facts, bound, sources)
+    entries = {
+        **metadata.general(family, checkpoint, tensors),
+        **metadata.architecture(family, facts),
+        **tokens,
+        **metadata.provenance(checkpoint),
+    }
     return Model(
         name=checkpoint.name,
         architecture=family.gguf_arch,
-        metadata={
-            **metadata.general(family, checkpoint, tensors),
-            **metadata.architecture(family, facts),
-            **tokens,
-            **metadata.provenance(checkpoint),
-        },
+        metadata=entries,
         tensors=tensors,
         default_float=default_float,
         kind="checkpoint",
@@ -66,7 +67,7 @@ def load_checkpoint(
         files=checkpoint.files,
         weight_files=[path for path in checkpoint.files if path.endswith(".safetensors")],
         shards=len(checkpoint.tensor_files),
-        notes=[*remarks(facts, left_out), *notes],
+        notes=[*remarks(facts, left_out), *notes, *checkpoint.notes],
     )
 
 
