@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
 
-from quantcli.calibration.collect import bundled_text
+from quantcli.calibration import corpus
+from quantcli.calibration.corpus import Message, bundled_text
 from quantcli.calibration.quality import Used
 from quantcli.calibration.sampled import sample
+from quantcli.chat import sandbox
 from quantcli.errors import ShortText
+from quantcli.runner import chat
 from quantcli.runner.arrays import Ids
 from quantcli.runner.network import Network
+from quantcli.runner.steps import usable_threads
 from quantcli.runner.text import Chunks, read_text, tokenize
 from quantcli.vocab.tokenizer import Tokenizer
 
@@ -71,11 +76,11 @@ def gather(
 
 
 def _real(tokenizer: Tokenizer, paths: Sequence[Path], length: int, wanted: int) -> Ids:
-    """Chunks [n, length] of the texts, one after the other, at most ``wanted`` tokens. Raises ShortText."""
+    """Chunks [n, length], at most ``wanted`` tokens: own texts, conversations, the bundled text. Raises ShortText."""
+    *own, bundled = ([tokenize(tokenizer, read_text(path))] for path in paths)
     chunks = []
     left = max(wanted // length, FEWEST)
-    for path in paths:
-        ids = tokenize(tokenizer, read_text(path))
+    for ids in [*(part for parts in own for part in parts), _conversations(tokenizer), *bundled]:
         count = min(len(ids) // length, left)
         chunks.append(ids[: count * length].reshape(count, length))
         left -= count
@@ -87,3 +92,17 @@ def _real(tokenizer: Tokenizer, paths: Sequence[Path], length: int, wanted: int)
             hint="give more text with --calibration",
         )
     return found
+
+
+def _conversations(tokenizer: Tokenizer) -> Ids:
+    """Ids of the bundled conversations as the model's chat template writes them; none without a template."""
+    if not tokenizer.chat_template or not sandbox.available():
+        return numpy.empty(0, numpy.int32)
+
+    def render(messages: Sequence[Message]) -> str:
+        return chat.render(tokenizer, messages, add_generation_prompt=False)
+
+    with ThreadPoolExecutor(usable_threads()) as pool:  # every template runs in a process of its own
+        texts = list(pool.map(lambda conversation: corpus.text_of(conversation, render), corpus.dialogues()))
+    ids = [token for text in texts for token in chat.encode(tokenizer, text)]
+    return numpy.array(ids, numpy.int32)
