@@ -36,6 +36,7 @@ _ROWS = [
 
 DEFAULT = "fast"
 QUALITIES = {row.name: row for row in _ROWS}
+PAD = "pad"  # changes shapes before anything is planned: no part of a pass
 TRANSFORMS = ("awq", "smoothquant", "equalize")  # see merging.py
 COMPENSATING = {"gptq": None, "sequential": 0.5}  # method -> alpha: how far a matrix makes up for those before it
 

@@ -104,7 +104,10 @@ def run(
         Optional[list[str]],
         Option(
             metavar="NAME",
-            help="Rescale channels before encoding, exactly: `awq`, `smoothquant`, `equalize`; repeatable.",
+            help=(
+                "Rewrite the model exactly: `awq`, `smoothquant`, `equalize` rescale channels; `pad` widens "
+                "feed-forward layers to a multiple of 256, which k- and IQ types need. Repeatable."
+            ),
         ),
     ] = None,
     calibration: Annotated[

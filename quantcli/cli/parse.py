@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from quantcli.calibration.quality import COMPENSATING, TRANSFORMS, Wish, wish
+from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, wish
 from quantcli.commands.convert import ConvertRequest
 from quantcli.errors import MissingFile, UsageError
 from quantcli.ggml import kernels
@@ -75,6 +75,7 @@ def convert_request(
         output=None if output is None else Path(output),
         into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
         choice=parse_method(None if method in COMPENSATING else method, search),
+        pad=PAD in transforms,
         wish=parse_quality(quality, method, transforms, calibration, sampled_tokens, statistics, keep_statistics),
         overrides=parse_rules(tensor_types, tensor_type_file),
         **parse_importance(imatrix, include_weights, exclude_weights),
@@ -139,11 +140,13 @@ def parse_quality(
     keep_statistics: Path | None,
 ) -> Wish | None:
     """How much work for quality; None for none beyond the search. Raises UsageError, MissingFile."""
-    unknown = [name for name in transforms if name not in TRANSFORMS]
+    known = (*TRANSFORMS, PAD)
+    unknown = [name for name in transforms if name not in known]
     if unknown:
         raise UsageError(
-            f"there is no transform {unknown[0]!r}", where="--transform", hint=f"known: {', '.join(TRANSFORMS)}"
+            f"there is no transform {unknown[0]!r}", where="--transform", hint=f"known: {', '.join(known)}"
         )
+    transforms = [name for name in transforms if name != PAD]
     for path in texts:
         if not path.is_file():
             raise MissingFile("is not there", where=str(path), hint="give a text file with --calibration")

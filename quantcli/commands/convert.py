@@ -35,6 +35,7 @@ from quantcli.report.terminal import SILENT, Advance, Reporter
 from quantcli.sources.files import allow_open_files
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
+from quantcli.transforms import pad
 
 MOST_THREADS = 256  # each holds slabs in memory; beyond this it is a typing error
 COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, beside the output
@@ -60,6 +61,7 @@ class ConvertRequest:
     allow_requantize: bool = False
     choice: Choice = field(default_factory=Choice)  # of the method and its search
     wish: Wish | None = None  # calibrate and compensate
+    pad: bool = False  # feed-forward layers to a multiple of 256
     threads: int | None = None
     dry_run: bool = False
     force: bool = False
@@ -205,6 +207,8 @@ def prepare(request: ConvertRequest) -> Job:
 
 def prepare_models(request: ConvertRequest, models: Sequence[Model], importance: Importance | None = None) -> Job:
     """The job that converts opened models, all with the options of ``request``. Raises QuantcliError."""
+    if request.pad:
+        models = [pad.apply(model) for model in models]
     plans = [[_plan(request, model, file_type, importance) for file_type in request.file_types] for model in models]
     names = [f"{model.name}-{one.file_type.name}.gguf" for model, own in zip(models, plans, strict=True) for one in own]
     paths = iter(targets.name_targets(names, request.output, into_folder=request.into_folder))
