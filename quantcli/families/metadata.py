@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from quantcli import container
-from quantcli.families.declaration import Family
+from quantcli.families.declaration import Entry, Family
 from quantcli.families.facts import Fact, Facts
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ _CARD = (
     ("license_name", "general.license.name"),
     ("license_link", "general.license.link"),
 )
+# What sentence-transformers' files say, for every family.
+POOLING = Entry("pooling_type", "u32", "pooling")
 _SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[kmbt]", re.IGNORECASE)
 _VERSION = re.compile(r"v\d+(?:\.\d+)*", re.IGNORECASE)
 _HUB = "https://huggingface.co/"
@@ -42,13 +44,14 @@ WRITERS: Mapping[str, Callable[[Fact], Value]] = {
     "boolean": container.boolean,
     "booleans": lambda flags: container.array(container.ValueType.BOOL, flags),
     "string": container.string,
+    "strings": container.strings,
 }
 
 
 def architecture(family: Family, facts: Facts) -> dict[str, Value]:
     """``<arch>.*`` as the family declares it; entries whose fact is None are left out."""
     found = {}
-    for entry in family.metadata:
+    for entry in (*family.metadata, POOLING):
         value = facts[entry.fact]
         if value is not None:
             key = entry.key if entry.key.startswith("tokenizer.") else f"{family.gguf_arch}.{entry.key}"

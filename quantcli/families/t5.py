@@ -99,7 +99,6 @@ T5 = Family(
         ),
     ),
     same={"encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"},
-    prefixes=(),
     vocab=VocabHints("t5"),
 )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from quantcli.errors import BadConfig, MalformedFile, MissingFile, UnsupportedFi
 from quantcli.sources import safetensors
 from quantcli.sources.files import StoredTensor, inside, read_small
 from quantcli.sources.gguf import is_hash
-from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, object_in, parse, parse_object
+from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, parse, parse_object
 from quantcli.sources.packed import unpack
 from quantcli.sources.tensor import SourceTensor
 
@@ -31,6 +32,12 @@ _SMALL_FILES: dict[str, int] = {
     "chat_template.jinja": SMALL_JSON,
     "chat_template.json": SMALL_JSON,
 }
+# Files that only help: where one is broken the model is the same without it.
+_HELPFUL = ("generation_config.json", "special_tokens_map.json")
+# Where wrappers keep the settings of their language model.
+_TEXT_PARTS = (
+    ("text_config",), ("llm_config",), ("lm_config",), ("language_config",), ("thinker_config", "text_config"),
+)  # fmt: skip
 _CARD = "README.md"
 _LARGEST_CARD = 4 << 20
 _HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
@@ -50,6 +57,7 @@ class Checkpoint:
         if not os.access(self.folder, os.R_OK | os.X_OK):
             raise MissingFile("no permission to read this folder", where=str(folder))
         self.owner, self.name = hub_name(self.folder)
+        self._broken: dict[str, str] = {}
         self._opened: list[safetensors.SafetensorsFile] | None = None
 
     # ---- small files
@@ -70,13 +78,27 @@ class Checkpoint:
             raise MalformedFile("not UTF-8", where=f"{self.folder / name}: byte {error.start}") from error
 
     def json(self, name: str, required: bool = False) -> object:
-        """The same as parsed JSON; None where it is missing and not ``required``. Raises MalformedFile, MissingFile."""
-        raw = self.bytes(name)
-        if raw is not None:
-            return parse(raw, str(self.folder / name))
-        if required:
-            raise self._missing(name)
-        return None
+        """The same as parsed JSON; None where it is missing and not ``required``. Raises MalformedFile, MissingFile.
+
+        A broken file that only helps is as one that is missing, and told in ``notes``.
+        """
+        raw, where = self.bytes(name), str(self.folder / name)
+        if raw is None:
+            if required:
+                raise self._missing(name)
+            return None
+        if name not in _HELPFUL:
+            return parse(raw, where)
+        try:
+            return parse_object(raw, where)
+        except MalformedFile as error:
+            self._broken[name] = f"{name} is left out: {error.message}"
+            return None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the files that were read so far."""
+        return [*self._broken.values(), *self._left_over]
 
     def _missing(self, name: str) -> MissingFile:
         """The error for a small file that has to be there."""
@@ -100,10 +122,15 @@ class Checkpoint:
     @cached_property
     def card(self) -> dict[str, str | list[str]]:
         """Top-level texts and lists of texts in the front matter of README.md (license, base_model, tags ...)."""
+        return front_matter(self.readme)
+
+    @cached_property
+    def readme(self) -> str:
+        """The text of README.md; empty where there is none of a usual size."""
         path = self.folder / _CARD
         if not path.is_file() or path.stat().st_size > _LARGEST_CARD:
-            return {}
-        return front_matter(read_small(path, _LARGEST_CARD).decode("utf-8", "replace"))
+            return ""
+        return read_small(path, _LARGEST_CARD).decode("utf-8", "replace")
 
     def digests(self) -> dict[str, str]:
         """sha256 in hex of every small file that is there: what the output says about its origin."""
@@ -125,25 +152,32 @@ class Checkpoint:
     @cached_property
     def quantization(self) -> object:
         """quantization_config of config.json, also of the language model's part of it; None where there is none."""
-        found = object_in(self.config, "text_config").get("quantization_config")
+        found = text_part(self.config).get("quantization_config")
         return self.config.get("quantization_config") if found is None else found
 
     @cached_property
     def packing(self) -> unpack.Packing | None:
-        """How the weights are packed; None where config.json says nothing of it.
+        """How the weights are packed; None where no tensor is. The tensors decide, whatever config.json says.
 
-        Raises UnsupportedFile for a way that no format reads (also where nothing packed is there), BadConfig.
+        Raises UnsupportedFile for a way that no format reads, BadConfig.
         """
-        if self.quantization is None:
-            return None
         try:
-            return unpack.find(self.quantization, lambda: self.tensors)
+            return unpack.find(self.quantization, self.tensors)
         except (UnsupportedFile, BadConfig) as error:
             error.where = str(self.folder / error.where) if error.where == "config.json" else error.where
             raise
 
+    @property
+    def _left_over(self) -> list[str]:
+        """A remark on settings of packed weights where no tensor is packed."""
+        if self.quantization is None or self.packing is not None:
+            return []
+        stated = unpack.method(self.quantization)
+        of = f" ({stated})" if stated else ""
+        return [f"quantization_config{of} of config.json is ignored: no tensor is packed"]
+
     def check_packing(self) -> None:
-        """Raises what ``packing`` raises; an unknown way of packing is said before anything is read."""
+        """Raises what ``packing`` raises; an unknown way of packing is said before tensors are looked at one by one."""
         _ = self.packing
 
     @cached_property
@@ -195,6 +229,17 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             hint=f"give its folder: {os.path.dirname(os.path.abspath(path))}",
         )
     return Checkpoint(path)
+
+
+def text_part(config: Mapping[str, object]) -> Mapping[str, object]:
+    """The part of a wrapper's config.json that describes its language model; {} where there is none."""
+    for path in _TEXT_PARTS:
+        part: object = config
+        for name in path:
+            part = part.get(name) if isinstance(part, Mapping) else None
+        if isinstance(part, Mapping) and part:
+            return part
+    return {}
 
 
 def hub_name(folder: Path) -> tuple[str | None, str]:
