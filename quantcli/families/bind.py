@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -112,10 +113,16 @@ class _Matcher:
         for (name, _), tensor in zip(plain, sources, strict=True):
             self.stacks.look_at(name, tensor)
         for position, ((name, prefix), tensor) in enumerate(zip(plain, sources, strict=True)):
-            if names.is_buffer(name) or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
+            if names.is_buffer(name) or self._is_ignored(name):
                 continue
             if not self._take(name, prefix, tensor, position):
                 self._pass_over(tensor)
+
+    def _is_ignored(self, name: str) -> bool:
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
+            return True
+        layer = re.match(r"layers\.(\d{1,7})\.", name)
+        return self.family.skip_layers_beyond and layer is not None and int(layer[1]) >= self.facts.layers
 
     def _take(self, name: str, prefix: str, tensor: SourceTensor, position: int) -> bool:
         """Give one source tensor its place; False for one that has none."""
@@ -178,7 +185,7 @@ class _Matcher:
                 self.notes.append(f"{tensor.name} is left out although it is no copy of the embeddings: {place}")
 
     def _match(self, name: str) -> tuple[list[Spec], int, int] | None:
-        """The specs of this name with layer and expert; an empty list: known, but to be left out."""
+        """The specs of this name with layer and expert."""
         for key, numbers in _keys(name):
             specs = self.by_key.get(key)
             if not specs:
@@ -186,7 +193,7 @@ class _Matcher:
             slots = dict(zip(specs[0].slots, numbers, strict=True))
             layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
             if "{layer}" in slots and layer >= self.facts[specs[0].rule.depth]:
-                return ([], layer, expert) if self.family.skip_layers_beyond else None
+                return None
             if "{expert}" in slots and expert >= self.facts["experts"]:
                 return None
             specs = [spec for spec in specs if self._has(spec.rule, layer)]

@@ -11,7 +11,7 @@ from functools import cache
 
 from quantcli.errors import BadConfig, UnknownArchitecture
 from quantcli.families.declaration import Family
-from quantcli.sources.checkpoint import text_part
+from quantcli.sources.config import text_part
 
 # What the name of a class ends with beyond the model's own name: with a head, a wrapper around it, or neither.
 _BASE = ("TextModel", "Model")

@@ -9,18 +9,20 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 
-# What a wrapper or a class with a head puts before the names of the language model; a family adds its own.
-_PREFIXES = ("model.", "language_model.", "text_model.", "thinker.")
+# What a wrapper, a class with a head or a training tool puts before the names of the language model; a family adds
+# its own.
+_PREFIXES = ("model.", "language_model.", "text_model.", "thinker.", "base_model.", "module.", "_orig_mod.")
 # LayerNorm's parameters as TensorFlow called them.
 _ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
 # Computed, not learned: old and new checkpoints carry them at different levels.
 _BUFFERS = (
-    "*rotary_emb.*inv_freq", "*rotary_emb.*_cached", "*.attention.bias", "*.attention.masked_bias",
-    "*.attn.masked_bias", "*position_ids",
+    "*rotary_emb.*inv_freq", "*rotary_pos_emb.inv_freq", "*rotary_emb.*_cached", "*.attention.bias",
+    "*.attention.masked_bias", "*.attn.masked_bias", "*position_ids",
 )  # fmt: skip
 _OTHER_MODALITIES = (
     "*vision*", "*visual*", "*audio*", "*multi_modal*", "*multimodal*", "*projector*", "*image*", "*patch_embed*",
-    "*patch_merger*", "connector.*", "talker.*", "token2wav.*", "code2wav.*",
+    "*patch_merger*", "*connector.*", "*speech_embeddings*", "talker.*", "token2wav.*", "code2wav.*", "mlp[0-9].*",
+    "vit.*", "vpm.*", "merger.*", "resampler.*", "conformer.*",
 )  # fmt: skip
 
 

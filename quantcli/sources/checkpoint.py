@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 from quantcli.errors import BadConfig, MalformedFile, MissingFile, UnsupportedFile
 from quantcli.sources import safetensors
+from quantcli.sources.config import text_part
 from quantcli.sources.files import StoredTensor, inside, read_small
 from quantcli.sources.gguf import is_hash
 from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, parse, parse_object
@@ -34,10 +34,6 @@ _SMALL_FILES: dict[str, int] = {
 }
 # Files that only help: where one is broken the model is the same without it.
 _HELPFUL = ("generation_config.json", "special_tokens_map.json")
-# Where wrappers keep the settings of their language model.
-_TEXT_PARTS = (
-    ("text_config",), ("llm_config",), ("lm_config",), ("language_config",), ("thinker_config", "text_config"),
-)  # fmt: skip
 _CARD = "README.md"
 _LARGEST_CARD = 4 << 20
 _HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
@@ -229,17 +225,6 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             hint=f"give its folder: {os.path.dirname(os.path.abspath(path))}",
         )
     return Checkpoint(path)
-
-
-def text_part(config: Mapping[str, object]) -> Mapping[str, object]:
-    """The part of a wrapper's config.json that describes its language model; {} where there is none."""
-    for path in _TEXT_PARTS:
-        part: object = config
-        for name in path:
-            part = part.get(name) if isinstance(part, Mapping) else None
-        if isinstance(part, Mapping) and part:
-            return part
-    return {}
 
 
 def hub_name(folder: Path) -> tuple[str | None, str]:
