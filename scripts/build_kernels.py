@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compile csrc/ to the shared library quantcli/_lib/libquantcli.{so,dylib}, beside it the headers that Python reads.
+"""Compile csrc/ to the shared library quantcli/_lib/libquantcli.{so,dylib}, beside it cffi's reading of its headers.
 
     python scripts/build_kernels.py [--force] [--output FOLDER] [--program SOURCE]
 
@@ -12,6 +12,7 @@ On macOS ARCHFLAGS (as setuptools uses it, "-arch arm64 -arch x86_64") makes a u
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
@@ -195,9 +196,30 @@ def build(output: Path, *, force: bool = False) -> Path:
             part.unlink()
         slices = [joined]
     slices[0].replace(library)
-    for name in HEADERS:
-        shutil.copyfile(SOURCE / name, output / name)
+    write_binding(output / "binding.py")
     return library
+
+
+def write_binding(path: Path) -> None:
+    """The public headers as a Python module made by cffi: parsing them takes longer than loading what comes of it."""
+    try:
+        from cffi import FFI
+    except ImportError:
+        sys.exit("the build reads its headers with cffi: `python -m pip install cffi`, or use the Python of .venv")
+    ffi = FFI()
+    ffi.set_source("binding", None)
+    for name in HEADERS:
+        ffi.cdef(declarations((SOURCE / name).read_text(encoding="utf-8")))
+    part = path.with_name(f"{path.stem}-{os.getpid()}.py")
+    with contextlib.redirect_stderr(None), contextlib.redirect_stdout(None):  # it says what it writes
+        ffi.emit_python_code(str(part))
+    part.replace(path)
+
+
+def declarations(header: str) -> str:
+    """A header as cffi reads it: without what is for the preprocessor."""
+    lines = (line for line in header.splitlines() if not line.startswith("#"))
+    return "\n".join(lines).replace("QC_API", "")
 
 
 def build_program(source: Path, output: Path, *, force: bool = False) -> Path:

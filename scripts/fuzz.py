@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from fuzz import engine
-from fuzz.targets import Target, targets
+from fuzz.targets import Target, targets, unpack
 
 BATCH = 200  # mutants of one child process
 MOST = 1_000_000  # planned where a time is the limit
@@ -58,6 +58,7 @@ def campaign(arguments: argparse.Namespace, work: Path, start: float) -> tuple[l
     else:
         batches = planned(chosen, arguments.mutants)
     until = None if arguments.mutants or arguments.only is not None else start + 60 * arguments.minutes
+    unpack(work)
     jobs = [(name, arguments.seed, numbers, work, arguments.crashes, until) for name, numbers in batches]
     failures: list[engine.Failure] = []
     done = 0
@@ -89,7 +90,7 @@ def run_batch(job: tuple[str, int, range, Path, Path, float | None]) -> tuple[li
         return [], 0
     own = work / f"process-{os.getpid()}"
     own.mkdir(exist_ok=True)
-    target = next(one for one in targets(own) if one.name == name)
+    target = next(one for one in targets(work) if one.name == name)
     return engine.run(target, seed, numbers, own, crashes), len(numbers)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
 from quantcli import container
+from quantcli.families.card import HUB, card
 from quantcli.families.declaration import Entry, Family
 from quantcli.families.facts import Fact, Facts
+from quantcli.families.naming import name_parts, title
 
 if TYPE_CHECKING:
     from quantcli.container import Value
@@ -24,16 +25,8 @@ _SAMPLING = (
     ("temperature", "temp", "f32"),
     ("repetition_penalty", "penalty_repeat", "f32"),
 )
-_CARD = (
-    ("license", "general.license"),
-    ("license_name", "general.license.name"),
-    ("license_link", "general.license.link"),
-)
 # What sentence-transformers' files say, for every family.
 POOLING = Entry("pooling_type", "u32", "pooling")
-_SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[kmbt]", re.IGNORECASE)
-_VERSION = re.compile(r"v\d+(?:\.\d+)*", re.IGNORECASE)
-_HUB = "https://huggingface.co/"
 
 
 # How a fact becomes a GGUF value, by ``Entry.type``.
@@ -67,7 +60,7 @@ def general(family: Family, checkpoint: Checkpoint, tensors: Sequence[ModelTenso
     names["general.organization"] = title(checkpoint.owner) if checkpoint.owner else None
     names["general.size_label"] = size_label(tensors)
     if checkpoint.owner:
-        names["general.source.repo_url"] = f"{_HUB}{checkpoint.owner}/{checkpoint.name}"
+        names["general.source.repo_url"] = f"{HUB}{checkpoint.owner}/{checkpoint.name}"
     found |= {key: container.string(text) for key, text in names.items() if text}
     return found | card(checkpoint.card)
 
@@ -89,42 +82,6 @@ def sampling(settings: object) -> dict[str, Value]:
     return found
 
 
-def card(fields: Mapping[str, object]) -> dict[str, Value]:
-    """License, base models, tags and languages of a model card's front matter."""
-    texts = ((key, fields.get(field)) for field, key in _CARD)
-    found = {key: container.string(text) for key, text in texts if isinstance(text, str)}
-    bases = _as_list(fields.get("base_model"))
-    if bases:
-        found["general.base_model.count"] = container.u32(len(bases))
-    for number, base in enumerate(bases):
-        owner, _, name = base.rpartition("/")
-        words = {"name": title(name), "organization": title(owner), "repo_url": f"{_HUB}{base}" if owner else ""}
-        found |= {f"general.base_model.{number}.{key}": container.string(text) for key, text in words.items() if text}
-    for field, key in (("tags", "general.tags"), ("language", "general.languages")):
-        if fields.get(field):
-            found[key] = container.strings(_as_list(fields[field]))
-    return found
-
-
-def title(name: str) -> str:
-    """A folder's name as a title: "llama-k256" -> "Llama K256"; versions and mixed case stay as they are."""
-    words = name.strip().replace("-", " ").split()
-    return " ".join(word.title() if word.islower() and not re.match(r"v\d|\d", word) else word for word in words)
-
-
-def name_parts(name: str) -> dict[str, str]:
-    """What a name in the usual form Base-Name-7B-Instruct-v0.1 tells: basename, finetune, version."""
-    words = name.split("-")
-    sizes = [i for i, word in enumerate(words) if i and _SIZE.fullmatch(word)]
-    versions = [word for word in words[1:] if _VERSION.fullmatch(word)]
-    found = {"general.version": versions[-1]} if versions else {}
-    if sizes:
-        rest = [word for word in words[sizes[0] + 1 :] if not _VERSION.fullmatch(word) and not _SIZE.fullmatch(word)]
-        found["general.basename"] = "-".join(word for word in words[: sizes[0]] if not _VERSION.fullmatch(word))
-        found["general.finetune"] = "-".join(rest)
-    return found
-
-
 def size_label(tensors: Sequence[ModelTensor]) -> str:
     """ "135M", or "8x7B" with experts: weights without and per expert, as llama.cpp's naming convention counts."""
     shared = expert = experts = 0
@@ -143,7 +100,3 @@ def _rounded(count: int) -> str:
     scale, suffix = next(((s, x) for s, x in ((1e12, "T"), (1e9, "B"), (1e6, "M")) if count > s), (1e3, "K"))
     digits = len(str(round(count / scale)).lstrip("0"))
     return f"{count / scale:.{max(2 - digits, 0)}f}{suffix}"
-
-
-def _as_list(value: object) -> list[str]:
-    return [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from mmap import mmap
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -28,8 +29,6 @@ ABI = 4
 SEARCHES = {"ggml": 0, "best": 1}
 ENVIRONMENT = "QUANTCLI_SIMD"
 
-HEADERS = ("quantcli.h", "runner.h")
-
 Native: TypeAlias = Any  # what cffi hands out: it has no types
 Floats: TypeAlias = NDArray[numpy.float32]
 Bytes: TypeAlias = NDArray[numpy.uint8]
@@ -42,15 +41,11 @@ Raw: TypeAlias = bytes | bytearray | memoryview | mmap | NDArray[numpy.generic]
 @cache
 def library() -> tuple[Native, Native]:
     """(ffi, lib) of all that the headers declare. Raises BrokenInstall."""
-    from cffi import FFI
-
     folder = Path(__file__).parent.parent / "_lib"
     path = folder / f"libquantcli.{'dylib' if sys.platform == 'darwin' else 'so'}"
     hint = "install quantcli again (`pip install .`), or run scripts/build_kernels.py in a checkout"
-    ffi = FFI()
     try:
-        for name in HEADERS:
-            ffi.cdef(_declarations((folder / name).read_text(encoding="utf-8")))
+        ffi = _binding(folder / "binding.py")
         lib = ffi.dlopen(str(path))
     except OSError as error:
         raise BrokenInstall("the kernel library cannot be loaded", where=str(path), hint=hint) from error
@@ -61,10 +56,13 @@ def library() -> tuple[Native, Native]:
     return ffi, lib
 
 
-def _declarations(header: str) -> str:
-    """A header as cffi reads it: without what is for the preprocessor."""
-    lines = (line for line in header.splitlines() if not line.startswith("#"))
-    return "\n".join(lines).replace("QC_API", "")
+def _binding(path: Path) -> Native:
+    """The ``ffi`` of the module that the build made of the headers (parsed there, not at every start)."""
+    spec = spec_from_file_location("quantcli_binding", path)
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ffi
 
 
 def instruction_sets() -> list[tuple[str, bool]]:

@@ -3,8 +3,6 @@
 Times are in seconds. A figure that cannot be a number (NaN, infinity) is printed as null.
 """
 
-from __future__ import annotations
-
 from typing import NotRequired, TypeAlias, TypedDict
 
 

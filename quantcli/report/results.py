@@ -4,8 +4,6 @@ Shapes are in GGUF order (columns first), sizes in bytes, times in seconds. A re
 infinity) is printed as null.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import prod

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
-from quantcli.errors import BadConfig, MalformedFile, MissingFile, UnsupportedFile
-from quantcli.sources import safetensors
+from quantcli.errors import BadConfig, MalformedFile, MissingFile, QuantcliError, UnsupportedFile
+from quantcli.sources import card, safetensors
 from quantcli.sources.config import text_part
 from quantcli.sources.files import StoredTensor, inside, read_small
 from quantcli.sources.gguf import is_hash
@@ -42,7 +42,8 @@ _HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
 class Checkpoint:
     """The folder ``folder`` (absolute). Files are read when asked for; tensors' files stay open until ``close``.
 
-    ``name`` is the model's name and ``owner`` the account it was published under, where the path tells.
+    ``name`` is the model's name and ``owner`` the account it was published under, where the path tells. ``notes`` say
+    which files were not usable and did not have to be.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -53,7 +54,7 @@ class Checkpoint:
         if not os.access(self.folder, os.R_OK | os.X_OK):
             raise MissingFile("no permission to read this folder", where=str(folder))
         self.owner, self.name = hub_name(self.folder)
-        self._broken: dict[str, str] = {}
+        self.notes: list[str] = []
         self._opened: list[safetensors.SafetensorsFile] | None = None
 
     # ---- small files
@@ -88,13 +89,9 @@ class Checkpoint:
         try:
             return parse_object(raw, where)
         except MalformedFile as error:
-            self._broken[name] = f"{name} is left out: {error.message}"
+            note = f"{name} is left out: {error.message}"
+            self.notes += [] if note in self.notes else [note]
             return None
-
-    @property
-    def notes(self) -> list[str]:
-        """What the user should know of the files that were read so far."""
-        return [*self._broken.values(), *self._left_over]
 
     def _missing(self, name: str) -> MissingFile:
         """The error for a small file that has to be there."""
@@ -116,17 +113,28 @@ class Checkpoint:
         return parse_object(raw, str(self.folder / "config.json"))
 
     @cached_property
-    def card(self) -> dict[str, str | list[str]]:
-        """Top-level texts and lists of texts in the front matter of README.md (license, base_model, tags ...)."""
-        return front_matter(self.readme)
+    def card(self) -> dict[str, card.Yaml]:
+        """The front matter of README.md (license, base_model, tags ...); {} where there is none or it is broken.
+
+        What is wrong with it is added to ``notes``: a card is no reason not to convert.
+        """
+        try:
+            return card.front_matter(self.readme)
+        except QuantcliError as error:
+            self.notes.append(f"{_CARD} is not used: {error.message}")
+            return {}
 
     @cached_property
     def readme(self) -> str:
-        """The text of README.md; empty where there is none of a usual size."""
+        """The text of README.md; empty where there is none, or none of a usual size (told in ``notes``)."""
         path = self.folder / _CARD
-        if not path.is_file() or path.stat().st_size > _LARGEST_CARD:
+        if not path.is_file():
             return ""
-        return read_small(path, _LARGEST_CARD).decode("utf-8", "replace")
+        try:
+            return read_small(path, _LARGEST_CARD).decode("utf-8", "replace")
+        except QuantcliError as error:
+            self.notes.append(f"{_CARD} is not used: {error.message}")
+            return ""
 
     def digests(self) -> dict[str, str]:
         """sha256 in hex of every small file that is there: what the output says about its origin."""
@@ -158,19 +166,15 @@ class Checkpoint:
         Raises UnsupportedFile for a way that no format reads, BadConfig.
         """
         try:
-            return unpack.find(self.quantization, self.tensors)
+            found = unpack.find(self.quantization, self.tensors)
         except (UnsupportedFile, BadConfig) as error:
             error.where = str(self.folder / error.where) if error.where == "config.json" else error.where
             raise
-
-    @property
-    def _left_over(self) -> list[str]:
-        """A remark on settings of packed weights where no tensor is packed."""
-        if self.quantization is None or self.packing is not None:
-            return []
-        stated = unpack.method(self.quantization)
-        of = f" ({stated})" if stated else ""
-        return [f"quantization_config{of} of config.json is ignored: no tensor is packed"]
+        if found is None and self.quantization is not None:
+            stated = unpack.method(self.quantization)
+            of = f" ({stated})" if stated else ""
+            self.notes.append(f"quantization_config{of} of config.json is ignored: no tensor is packed")
+        return found
 
     def check_packing(self) -> None:
         """Raises what ``packing`` raises; an unknown way of packing is said before tensors are looked at one by one."""
@@ -241,35 +245,3 @@ def hub_name(folder: Path) -> tuple[str | None, str]:
         if part and part != "snapshots" and not is_hash(part):
             return None, part
     return None, "model"
-
-
-def front_matter(text: str) -> dict[str, str | list[str]]:
-    """`key: value`, `key: [a, b]` and `key:` with `- item` lines at the top level; everything else is passed over."""
-    lines = text.removeprefix("\ufeff").splitlines()
-    if not lines or lines[0].strip() != "---":
-        return {}
-    found: dict[str, str | list[str]] = {}
-    items: list[str] | None = None
-    for line in lines[1:]:
-        if line.strip() == "---":
-            return {key: value for key, value in found.items() if value}
-        match = re.fullmatch(r"([A-Za-z_][\w-]*):(?:\s+(.*?))?\s*", line)
-        if match:
-            items = None
-            value = (match[2] or "").strip()
-            if not value:
-                items = found[match[1]] = []
-            elif value.startswith("[") and value.endswith("]"):
-                found[match[1]] = [_unquoted(item) for item in value[1:-1].split(",") if item.strip()]
-            elif value[0] not in "{|>&*":
-                found[match[1]] = _unquoted(value)
-        elif items is not None and (item := re.fullmatch(r"\s*-\s+([^:]*|\S+://\S+)", line)):
-            items.append(_unquoted(item[1]))
-        elif line.strip() and not line.lstrip().startswith("#"):
-            items = None
-    return {}  # it never ended: no front matter
-
-
-def _unquoted(text: str) -> str:
-    text = text.strip()
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text

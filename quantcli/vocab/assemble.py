@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from quantcli.container import Value, ValueType, array, boolean, string, strings, u32
@@ -76,7 +76,7 @@ def _build(
     texts, scores, types = loaded.table.complete()
     specials = special.find(request.files, texts)
     special.apply_hints(specials, hints.ids, hints.texts, texts)
-    _decide_flags(specials.add, loaded, hints)
+    _decide_flags(specials.add, loaded, hints, bool(request.files.tokenizer))
     metadata = {"model": string(loaded.kind), "pre": string(loaded.pre), "tokens": strings(texts)}
     if loaded.with_scores:
         metadata["scores"] = array(ValueType.FLOAT32, scores)
@@ -133,16 +133,20 @@ def _load_llama(request: _Request) -> _Loaded:
         if not request.files.tokenizer:
             raise BadTokenizer("there is neither tokenizer.model nor tokenizer.json", where="tokenizer.model")
         table = byte_fallback.load(request.size, request.files)
-        prefix = byte_fallback.space_prefix(request.files)
-        return _Loaded("llama", "default", table, with_scores=True, space_prefix=None if prefix else False)
+        return _Loaded("llama", "default", table, with_scores=True, space_prefix=_no_prefix(request, True))
     table, model = sentencepiece.load(request.model_bytes, request.size, request.files, request.model_name)
     notes = []
     if model.algorithm == sentencepiece.UNIGRAM:
         remark = "is a unigram model: llama.cpp merges by score and can split some words otherwise"
         notes.append(f"{request.model_name} {remark}")
-    return _Loaded(
-        "llama", "default", table, with_scores=True, notes=notes, space_prefix=None if model.add_dummy_prefix else False
-    )
+    prefix = _no_prefix(request, model.add_dummy_prefix)
+    return _Loaded("llama", "default", table, with_scores=True, notes=notes, space_prefix=prefix)
+
+
+def _no_prefix(request: _Request, stated: bool) -> bool | None:
+    """False where no blank goes in front of a text, None where one does: tokenizer.json decides, else ``stated``."""
+    decides = byte_fallback.matches(request.files)
+    return None if (byte_fallback.space_prefix(request.files) if decides else stated) else False
 
 
 def _load_gpt2(request: _Request) -> _Loaded:
@@ -164,6 +168,9 @@ def _load_bert(request: _Request) -> _Loaded:
     return _Loaded("bert", request.pre_tokenizer or "bert-bge", table, extra=extra)
 
 
+# kind of vocabulary -> what llama.cpp puts around a text where the file does not say it (bert: always both)
+_ADDED_BY_DEFAULT: Mapping[str, tuple[str, ...]] = {"llama": ("bos",), "t5": ("eos",)}
+
 _READERS: dict[str, Callable[[_Request], _Loaded]] = {
     "llama": _load_llama,
     "gpt2": _load_gpt2,
@@ -172,14 +179,22 @@ _READERS: dict[str, Callable[[_Request], _Loaded]] = {
 }
 
 
-def _decide_flags(add: dict[str, bool], loaded: _Loaded, hints: VocabHints) -> None:
-    """The family's word goes first; where nobody says anything, llama.cpp's own default must not add a bos."""
+def _decide_flags(add: dict[str, bool], loaded: _Loaded, hints: VocabHints, complete: bool) -> None:
+    """The family's word goes first; then what the files say.
+
+    A ``complete`` tokenizer.json that adds nothing says so by silence: that is written where llama.cpp would add
+    something by itself. Without it the tokenizer's class decides, which agrees with llama.cpp's defaults.
+    """
     if hints.add_bos is not None:
         add["bos"] = hints.add_bos
     if hints.add_eos is not None:
         add["eos"] = hints.add_eos
+    by_default = _ADDED_BY_DEFAULT.get(loaded.kind, ())
     if loaded.kind == "gpt2" and loaded.pre in pretokenizers.ADD_BOS:
-        add.setdefault("bos", False)
+        by_default, complete = ("bos",), True  # no class of byte-level BPE adds one by itself
+    if complete:
+        for kind in by_default:
+            add.setdefault(kind, False)
 
 
 def _space_prefix(loaded: _Loaded, hints: VocabHints, files: TokenizerFiles) -> bool | None:
@@ -187,7 +202,8 @@ def _space_prefix(loaded: _Loaded, hints: VocabHints, files: TokenizerFiles) -> 
     if hints.space_prefix is not None:
         return hints.space_prefix
     configured = files.config.get("add_prefix_space")
-    if hints.prefix_from_config and isinstance(configured, bool):
+    alone = loaded.kind == "llama" and not files.tokenizer  # a tokenizer.json does what it says itself
+    if (hints.prefix_from_config or (alone and configured is False)) and isinstance(configured, bool):
         return configured
     return loaded.space_prefix
 

@@ -7,6 +7,7 @@ the order; here a token's score is minus the rank of its first merge, so that ll
 from __future__ import annotations
 
 from quantcli.sources.jsonfile import object_in
+from quantcli.vocab import added
 from quantcli.vocab.token_table import ADDED_SCORE, Table, TokenType, added_kind, is_byte
 from quantcli.vocab.tokenizer_files import TokenizerFiles, check_merges, flat_steps, merge_pairs, vocabulary
 
@@ -35,7 +36,7 @@ def load(size: int | None, files: TokenizerFiles) -> Table:
             table.put(index, text, ADDED_SCORE, TokenType.BYTE)
         else:
             table.put(index, text, scores.get(text, never), TokenType.NORMAL)
-    for token in files.added:
+    for token in added.settled(files, vocab):
         text, kind = added_kind(token.content, token.special)
         table.put(token.id, text, ADDED_SCORE, kind)
     return table

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from quantcli.errors import BadTokenizer
-from quantcli.vocab import pretokenizers, structure
+from quantcli.vocab import added, pretokenizers, structure
 from quantcli.vocab.token_table import MAX_TOKENS, Table, TokenType, added_kind
 from quantcli.vocab.tokenizer_files import (
     AddedToken,
@@ -46,14 +46,14 @@ def load(checkpoint: Folder, size: int | None, files: TokenizerFiles) -> tuple[T
                 where=f"{where}: vocab",
                 hint="vocab_size in config.json and the tokenizer do not belong together",
             )
-    added = _all_added(files, vocab)
-    known = {token.content for token in added.values()}
+    tokens = added.settled(files, vocab)
+    known = {token.content for token in tokens}
     check_merges(merges, lambda text: text in vocab or text in known, merges_where)
     for text, index in vocab.items():
         table.put(index, text, 0.0, TokenType.NORMAL)
-    for index, token in added.items():
+    for token in tokens:
         text, kind = added_kind(_stored_text(token), token.special)
-        table.put(index, text, 0.0, kind)
+        table.put(token.id, text, 0.0, kind)
     return table, [f"{_joinable(left)} {_joinable(right)}" for left, right in merges]
 
 
@@ -74,26 +74,6 @@ def _read_merges(text: str) -> list[tuple[str, str]]:
     lines = text.split("\n")
     start = 1 if lines[0].startswith("#version") else 0
     return [merge_pair(line.rstrip("\r"), i, "merges.txt") for i, line in enumerate(lines[start:]) if line.strip()]
-
-
-def _all_added(files: TokenizerFiles, vocab: Mapping[str, int]) -> dict[int, AddedToken]:
-    """Added tokens of all files by id: tokenizer.json says which, tokenizer_config.json may say more about them."""
-    added = {token.id: token for token in files.added}
-    for token in files.listed:
-        if token.id not in added or added[token.id].content == token.content:
-            added[token.id] = token
-    if not files.tokenizer:
-        for text, index in files.texts.items():
-            added.setdefault(index, AddedToken(index, text, False, False))
-    by_content: dict[str, int] = {}
-    for index, token in list(added.items()):
-        home = by_content.setdefault(token.content, vocab.get(token.content, index))
-        if home != index:
-            raise BadTokenizer(
-                f"the added token {token.content[:60]!r} has the ids {home} and {index}",
-                where="tokenizer.json: added_tokens",
-            )
-    return added
 
 
 def _stored_text(token: AddedToken) -> str:

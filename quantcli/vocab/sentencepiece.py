@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field
 
 from quantcli.errors import BadTokenizer, MalformedFile
-from quantcli.vocab import protobuf
-from quantcli.vocab.token_table import ADDED_SCORE, MAX_TOKENS, Table, TokenType, added_kind
+from quantcli.vocab import added, protobuf
+from quantcli.vocab.token_table import MAX_TOKENS, Table, TokenType
 from quantcli.vocab.tokenizer_files import TokenizerFiles
 
 _MAX_FILE = 64 << 20
@@ -119,14 +119,10 @@ def _piece(message: memoryview, where: str, base: int) -> tuple[str, float, int]
 
 
 def _fill(table: Table, model: SentencePieceModel, files: TokenizerFiles) -> None:
-    """Put pieces, added_tokens.json and the list of tokenizer_config.json into the table, in llama.cpp's order."""
+    """Put the pieces and the added tokens into the table, in llama.cpp's order."""
     for index, (text, score, kind) in enumerate(model.pieces):
         table.put(index, text, score, PIECE_TYPES[kind])
-    for text, index in files.texts.items():
-        table.put(index, text, ADDED_SCORE, TokenType.USER_DEFINED)
-    for token in files.listed:
-        text, token_type = added_kind(token.content, token.special)
-        table.put(token.id, text, ADDED_SCORE, token_type)
+    added.fill(table, files, {text: index for index, (text, _, _) in enumerate(model.pieces)}, replacing=True)
 
 
 def load(data: bytes, size: int | None, files: TokenizerFiles, where: str) -> tuple[Table, SentencePieceModel]:
@@ -135,12 +131,6 @@ def load(data: bytes, size: int | None, files: TokenizerFiles, where: str) -> tu
     if model.algorithm not in (UNIGRAM, _BPE):
         name = _ALGORITHMS.get(model.algorithm, str(model.algorithm))
         raise BadTokenizer(f"a SentencePiece model of kind {name} has no GGUF form", where=where)
-    table = Table(size if size is not None else _natural_size(model, files), where)
+    table = Table(size, where)
     _fill(table, model, files)
     return table, model
-
-
-def _natural_size(model: SentencePieceModel, files: TokenizerFiles) -> int:
-    """One more than the largest id that any file names."""
-    ids = [*files.texts.values(), *(token.id for token in files.listed), len(model.pieces) - 1]
-    return max(ids) + 1

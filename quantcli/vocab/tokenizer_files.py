@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
@@ -11,6 +11,7 @@ from quantcli.errors import BadTokenizer
 from quantcli.sources.jsonfile import object_in
 from quantcli.vocab.token_table import first_duplicate
 
+_READ_AS_THEY_ARE = ("TokenizersBackend", "PreTrainedTokenizerFast")  # classes that take tokenizer.json whole
 _MAX_ID = 1 << 40  # ids are only compared, never used as a size; this bounds what is printed
 
 
@@ -77,22 +78,49 @@ def read(checkpoint: Folder) -> TokenizerFiles:
         special_map=json_object(checkpoint, "special_tokens_map.json"),
         model_config=checkpoint.config,
     )
-    if tokenizer:
-        if not isinstance(tokenizer.get("model"), dict):
-            raise BadTokenizer("there is no object `model`", where="tokenizer.json")
-        entries = expect(tokenizer.get("added_tokens") or [], list, "tokenizer.json: added_tokens")
-        files.added = [_added_token(entry, f"tokenizer.json: added_tokens[{i}]") for i, entry in enumerate(entries)]
-        twice = first_duplicate(token.id for token in files.added)
-        if twice is not None:
-            raise BadTokenizer(f"two added tokens have the id {twice}", where="tokenizer.json: added_tokens")
+    if tokenizer and not isinstance(tokenizer.get("model"), dict):
+        raise BadTokenizer("there is no object `model`", where="tokenizer.json")
     place = "tokenizer_config.json: added_tokens_decoder"
     listed = expect(files.config.get("added_tokens_decoder") or {}, dict, place)
     files.listed = [_listed_token(key, entry, place) for key, entry in listed.items()]
+    if tokenizer:
+        files.added = _added_tokens(files)
     files.texts = {
         text: _token_id(index, f"added_tokens.json: {text[:60]!r}")
         for text, index in json_object(checkpoint, "added_tokens.json").items()
     }
     return files
+
+
+def _added_tokens(files: TokenizerFiles) -> list[AddedToken]:
+    """``added_tokens`` of tokenizer.json, one for each text; what the vocabulary holds already has the vocabulary's id.
+
+    So does Hugging Face's library read such a token, or leaves it out where a class of its own builds the tokenizer
+    from the vocabulary and the tokens of tokenizer_config.json.
+    """
+    where = "tokenizer.json: added_tokens"
+    entries = expect((files.tokenizer or {}).get("added_tokens") or [], list, where)
+    vocab = object_in(files.model, "vocab")
+    left_out = bool(files.listed) and files.config.get("tokenizer_class") not in _READ_AS_THEY_ARE
+    listed = {token.content for token in files.listed}
+    owners: dict[int, str] = {}
+    found: dict[str, AddedToken] = {}
+    for number, entry in enumerate(entries):
+        token = _added_token(entry, f"{where}[{number}]")
+        if owners.setdefault(token.id, token.content) != token.content:
+            raise BadTokenizer(f"two added tokens have the id {token.id}", where=where)
+        home = vocab.get(token.content)
+        if type(home) is int and home != token.id:
+            if left_out and token.content not in listed:
+                continue
+            token = replace(token, id=_token_id(home, where))
+        first = found.setdefault(token.content, token).id
+        if first != token.id:
+            raise BadTokenizer(
+                f"the added token {token.content[:60]!r} has the ids {first} and {token.id}", where=where
+            )
+        found[token.content] = token
+    return list(found.values())
 
 
 def json_object(checkpoint: Folder, name: str) -> dict[str, object]:

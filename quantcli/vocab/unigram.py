@@ -6,8 +6,8 @@ import numpy
 
 from quantcli.container import Value, ValueType, array, boolean
 from quantcli.errors import BadTokenizer
-from quantcli.vocab import sentencepiece
-from quantcli.vocab.token_table import ADDED_SCORE, Table, TokenType
+from quantcli.vocab import added, sentencepiece
+from quantcli.vocab.token_table import Table
 from quantcli.vocab.tokenizer_files import TokenizerFiles
 
 
@@ -18,12 +18,10 @@ def load(data: bytes | None, where: str, size: int | None, files: TokenizerFiles
     model = sentencepiece.parse(data, where)
     if model.algorithm != sentencepiece.UNIGRAM:
         raise BadTokenizer("the SentencePiece model is not of the unigram kind", where=where)
-    largest = max([len(model.pieces) - 1, *files.texts.values()]) + 1
-    table = Table(size if size is not None else largest, where)
+    table = Table(size, where)
     for index, (text, score, kind) in enumerate(model.pieces):
         table.put(index, text, score, sentencepiece.PIECE_TYPES[kind])
-    for text, index in files.texts.items():
-        table.put(index, text, ADDED_SCORE, TokenType.USER_DEFINED)
+    added.fill(table, files, {text: index for index, (text, _, _) in enumerate(model.pieces)}, replacing=False)
     extra = {
         "add_space_prefix": boolean(model.add_dummy_prefix),
         "remove_extra_whitespaces": boolean(model.remove_extra_whitespaces),

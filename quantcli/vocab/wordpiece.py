@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantcli.container import Value, boolean, u32
+from quantcli.vocab import added
 from quantcli.vocab.token_table import Table, TokenType, added_kind
 from quantcli.vocab.tokenizer_files import TokenizerFiles, flat_steps, vocabulary
 
@@ -12,11 +13,13 @@ _TOKEN_TYPES = 2  # segments of BERT where config.json has no type_vocab_size
 def load(size: int | None, files: TokenizerFiles) -> tuple[Table, dict[str, Value]]:
     """The table and the entries that only this kind has."""
     table = Table(size, "tokenizer.json")
-    for text, index in vocabulary(files.model, "tokenizer.json: model.vocab").items():
+    vocab = vocabulary(files.model, "tokenizer.json: model.vocab")
+    for text, index in vocab.items():
         table.put(index, _phantom(text), 0.0, TokenType.NORMAL)
-    for token in files.added:
+    for token in added.settled(files, vocab):
         text, kind = added_kind(token.content, token.special)
-        table.put(token.id, text if kind == TokenType.CONTROL else _phantom(text), 0.0, kind)
+        plain = kind == TokenType.CONTROL and f"##{text}" not in vocab  # that one is stored as `text` already
+        table.put(token.id, text if plain else _phantom(text), 0.0, kind)
     count = files.model_config.get("type_vocab_size", _TOKEN_TYPES)
     extra = {"token_type_count": u32(count)}
     for step in flat_steps(files.tokenizer, "normalizer", "normalizers"):

@@ -6,14 +6,15 @@ import contextlib
 import io
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
 from fuzz.mutators import ARRAY, Entry, Gguf, Tensor, encode_gguf, mutate_bytes, mutate_gguf, mutate_json
+from helpers import oracles
 
-ARCH = Path(__file__).resolve().parents[1] / "arch"
 TEXT = "Once upon a time there was a model that believed whatever its metadata said. " * 12
 LENGTH = "32"  # positions of a chunk
 RUNNER_SEEDS = ("llama3", "qwen3-moe", "gemma3", "phi3", "llama-tied-bias")
@@ -30,10 +31,21 @@ class Target:
     mutant: Callable[[], Mutant]  # prepares the seeds once
 
 
-def copied_checkpoint(name: str, folder: Path) -> Path:
-    """A private copy of a bundled checkpoint, links for what stays."""
+def unpack(work: Path) -> Path:
+    """The folder of the bundled checkpoints, below ``work``: unpacked once, for all processes."""
+    checkpoints = work / "checkpoints"
+    if not checkpoints.exists():
+        with tempfile.TemporaryDirectory(dir=work) as making:
+            for name in oracles.names():
+                oracles.unpack(name, Path(making) / "all")
+            (Path(making) / "all").rename(checkpoints)
+    return checkpoints
+
+
+def copied_checkpoint(source: Path, folder: Path) -> Path:
+    """A private copy of a checkpoint, links for what stays."""
     folder.mkdir(exist_ok=True)
-    for path in (ARCH / name).iterdir():
+    for path in source.iterdir():
         if path.suffix in (".json", ".model", ".safetensors", ".txt") and path.name not in (
             "expected.json",
             "tokens.json",
@@ -81,7 +93,8 @@ def seeds(work: Path, names: Sequence[str] = RUNNER_SEEDS) -> list[Gguf]:
     made = []
     for name, file_type in zip(names, ("F32", "Q8_0", "BF16", "F16", "Q4_0"), strict=False):
         path = work / f"{name}.gguf"
-        _quantcli(["convert", str(ARCH / name), "-t", file_type, "-o", str(path), "--force"])
+        if not path.exists():
+            _quantcli(["convert", str(unpack(work) / name), "-t", file_type, "-o", str(path), "--force"])
         made.append(_plain_gguf(path))
     for one in made:
         prefix = f"{one.metadata['general.architecture'].data}."
@@ -139,7 +152,8 @@ def _imatrix(work: Path) -> Mutant:
     sources = []
     for suffix in ("gguf", "dat"):
         path, model = work / f"seed-imatrix.{suffix}", str(work / "llama3.gguf")
-        _quantcli(["imatrix", model, "-f", _text(work), "-c", LENGTH, "--chunks", "1", "-o", str(path), "--force"])
+        if not path.exists():
+            _quantcli(["imatrix", model, "-f", _text(work), "-c", LENGTH, "--chunks", "1", "-o", str(path), "--force"])
         sources.append((suffix, path.read_bytes()))
 
     def mutant(rng: random.Random, folder: Path) -> list[list[str]]:
@@ -155,11 +169,12 @@ def _imatrix(work: Path) -> Mutant:
 
 def _checkpoint_file(work: Path, *, pattern: str, change: Callable[[bytes, random.Random], bytes]) -> Mutant:
     """Mutants of one file (a shell pattern) of a bundled checkpoint."""
-    names = sorted(path.name for path in ARCH.iterdir() if list(path.glob(pattern)))
+    checkpoints = unpack(work)
+    names = sorted(path.name for path in checkpoints.iterdir() if list(path.glob(pattern)))
 
     def mutant(rng: random.Random, folder: Path) -> list[list[str]]:
         name = rng.choice(names)
-        checkpoint = copied_checkpoint(name, folder / "checkpoint")
+        checkpoint = copied_checkpoint(checkpoints / name, folder / "checkpoint")
         victim = rng.choice(sorted(checkpoint.glob(pattern)))
         _replace(victim, change(victim.read_bytes(), rng))
         kind = rng.choice(("F16", "Q8_0"))
@@ -170,7 +185,7 @@ def _checkpoint_file(work: Path, *, pattern: str, change: Callable[[bytes, rando
 
 
 def targets(work: Path) -> Iterator[Target]:
-    """All targets; ``work`` keeps their seeds."""
+    """All targets; ``work`` keeps their seeds, for all processes and later runs."""
     of_file = partial(_checkpoint_file, work)
     yield Target("runner", 30, partial(_runner, work))
     yield Target("gguf", 20, partial(_gguf_bytes, work))

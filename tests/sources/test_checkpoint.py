@@ -11,7 +11,7 @@ import pytest
 from helpers import broken_files
 from quantcli.errors import MalformedFile, MissingFile
 from quantcli.sources import jsonfile
-from quantcli.sources.checkpoint import Checkpoint, front_matter, hub_name
+from quantcli.sources.checkpoint import Checkpoint, hub_name
 
 
 def cache_snapshot(root: Path, owner_and_name: str) -> Path:
@@ -101,12 +101,3 @@ def test_errors_of_json_have_a_place() -> None:
     with pytest.raises(MalformedFile) as caught:
         jsonfile.parse(b'{"a": 1,\n "b": }', "config.json")
     assert caught.value.where == "config.json: line 2, column 7"
-
-
-def test_front_matter() -> None:
-    card = (
-        "---\nlicense: apache-2.0\nbase_model:\n- org/one\n  - 'org/two'\ntags: [a, \"b\"]\n# remark\n"
-        "nested:\n  x: 1\nmodel-index:\n- name: y\n---\ntext: no\n"
-    )
-    assert front_matter(card) == {"license": "apache-2.0", "base_model": ["org/one", "org/two"], "tags": ["a", "b"]}
-    assert front_matter("no card") == {} and front_matter("---\na: b\n") == {}

@@ -273,7 +273,6 @@ BROKEN_JSON: dict[str, tuple[dict[str, Any], str]] = {
     "added tokens are texts": ({"added_tokens": ["x"]}, "expected an object"),
     "two added tokens with one id": ({"added_tokens": [token(258, "x"), token(258, "y")]}, "have the id 258"),
     "one added token with two ids": ({"added_tokens": [token(258, "xx"), token(259, "xx")]}, "has the ids 258 and 259"),
-    "added token in the way": ({"added_tokens": [token(258, "he")]}, "has the ids 256 and 258"),
     "padding in the way": ({"added_tokens": [token(258, "[PAD259]")]}, "are both '[PAD259]'"),
     "added token with a huge id": ({"added_tokens": [token(10**30, "x")]}, "no token id"),
     "kind": ({"type": "Magic"}, "'Magic'"),
