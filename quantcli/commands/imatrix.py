@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantcli.calibration.collect import bundled_text, check_resumable, collect
+from quantcli.calibration.collect import check_resumable, collect, importance_chunks
 from quantcli.errors import UsageError
 from quantcli.output import writer
 from quantcli.report import tables
 from quantcli.report.measurements import ImatrixResult, RunnerModel
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner.session import RunOptions, Session, open_session
-from quantcli.runner.text import chunks_of
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
 
@@ -83,9 +82,9 @@ def execute(request: ImatrixRequest, reporter: Reporter = SILENT) -> ImatrixResu
 def _collect(
     request: ImatrixRequest, session: Session, earlier: list[Importance], reporter: Reporter
 ) -> tuple[Importance, bool]:
-    chunks = chunks_of(
+    chunks = importance_chunks(
         session.tokenizer,
-        request.text or bundled_text(),
+        request.text,
         request.length,
         chunks=request.chunks,
         first=request.first,
