@@ -19,6 +19,7 @@ from quantcli.report.results import CompensatedTensor
 from quantcli.runner.arrays import Bytes, Floats
 from quantcli.runner.weights import Packed, PackedMatrix
 
+GROUP = 1  # columns that the encoders code together
 ENCODED_ROWS = 64  # rows of a matrix that one thread encodes at a time
 
 
@@ -48,12 +49,11 @@ class StageEncoder:
             tensor_type = self.types.get(weight.name)
             if tensor_type is None:
                 continue
-            group = compensation.columns_together(tensor_type) if compensation.takes(tensor_type) else 1
             blocks, verdicts, dampings = [], [], []
             for number in range(weight.matrices):
-                if (number, group) not in metrics:
-                    metrics[number, group] = evidence.metric(number, group)
-                metric = metrics[number, group]
+                if (number, GROUP) not in metrics:
+                    metrics[number, GROUP] = evidence.metric(number, GROUP)
+                metric = metrics[number, GROUP]
                 data, verdict = self._matrix(weight, tensor_type, number, metric, evidence)
                 blocks.append(data)
                 verdicts.append(verdict)
