@@ -1,7 +1,7 @@
 """`quantcli verify`: is this GGUF file whole and sound?
 
-Structure and offsets (by the header's parser), shards that belong together, every block's scale finite, and the
-sha256, optionally against a SHA256SUMS file. Reads each file once, front to back.
+Structure and offsets (by the header's parser), nothing behind the last tensor, shards that belong together, every
+block's scale finite, and the sha256, optionally against a SHA256SUMS file. Reads each file once, front to back.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def _verify_file(path: Path, listed: Checksums | None, report: Progress) -> Chec
         result["bytes"] = _size(path)
         header = container.read_header(path)
         result["tensors"] = len(header.tensors)
-        _check_shards(path, header)
+        for one in _shards(path, header):
+            _check_surplus(one)
         digest = _check_data(path, header, report)
         result["sha256"] = digest
         if listed is not None:
@@ -95,10 +96,19 @@ def _size(path: Path) -> int:
         raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
 
 
-def _check_shards(path: Path, header: container.Header) -> None:
+def _shards(path: Path, header: container.Header) -> list[container.Header]:
     """The first shard stands for the set: all others must be there and fit."""
-    if container.is_first_of_several(header):
-        container.read_split_headers(path)
+    return container.read_split_headers(path) if container.is_first_of_several(header) else [header]
+
+
+def _check_surplus(header: container.Header) -> None:
+    """Nothing may follow the last tensor: two files written into one, or what an unfinished writer left."""
+    if header.surplus:
+        start = header.file_size - header.surplus
+        raise MalformedFile(
+            f"{header.surplus:,} bytes behind the last tensor, which no reader looks at",
+            where=f"{header.path}: byte {start}",
+        )
 
 
 def _check_data(path: Path, header: container.Header, report: Progress) -> str:
