@@ -74,8 +74,8 @@ _KINDS = (
     Kind("a NumPy file", _with(b"\x93NUMPY"), _ORIGINAL),
     Kind("zeros: a download that was not finished", lambda head: len(head) > 64 and not any(head), _AGAIN),
     Kind("an answer of a server", _with(b'{"error', b'{"message', b'{"detail'), _AGAIN),
-    Kind("a text", _is_text, _AGAIN),
 )
+_TEXT = Kind("a text", _is_text, _AGAIN)
 
 
 def check_pointer(head: bytes, path: str | os.PathLike[str]) -> None:
@@ -94,13 +94,14 @@ def is_page(head: bytes) -> bool:
     return _is_page(head)
 
 
-def recognise(head: bytes, path: str | os.PathLike[str]) -> tuple[str, str] | None:
+def recognise(head: bytes, path: str | os.PathLike[str], *, words: bool = False) -> tuple[str, str] | None:
     """(what the file at ``path`` is, what to do) by its first bytes; None for anything unknown.
 
-    Raises GitLfsPointer.
+    ``words``: say so too where it is a plain text. Raises GitLfsPointer.
     """
     check_pointer(head, path)
-    kind = next((kind for kind in _KINDS if kind.begins(head)), None)
+    kinds = (*_KINDS, _TEXT) if words else _KINDS
+    kind = next((kind for kind in kinds if kind.begins(head)), None)
     if kind is None:
         return None
     whole = Path(os.path.abspath(path))

@@ -101,7 +101,10 @@ def _raw_header(file: SourceFile) -> tuple[bytes, int]:
     raw = bytes(file.read(8, length)) if fits else b""
     if raw.startswith(b"{"):
         return raw, length
-    what, hint = foreign.recognise(head, file.path) or (None, "the file is truncated, or no safetensors file")
+    what, hint = foreign.recognise(head, file.path, words=True) or (
+        None,
+        "the file is truncated, or no safetensors file",
+    )
     says = "the header is no JSON object" if fits else f"claims a header of {length} bytes; the file has {file.size}"
     raise MalformedFile(
         f"{what}, not a safetensors file: {says}" if what else says,
