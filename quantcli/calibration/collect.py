@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 
 import numpy
 
-from quantcli.errors import BadImportance, MissingFile, QuantcliError
+from quantcli.calibration.corpus import IMPORTANCE_CHARACTERS
+from quantcli.calibration.corpus import bundled_text as bundled_text
+from quantcli.errors import BadImportance, QuantcliError
 from quantcli.runner.arrays import Doubles, Floats
 from quantcli.runner.session import RunOptions, Session, open_session
-from quantcli.runner.text import BUNDLED, Chunks, chunks_of
+from quantcli.runner.text import Chunks, chunks_of
 from quantcli.runner.weights import PackedMatrix
 from quantcli.statistics.imatrix import Importance, merge
+from quantcli.vocab.tokenizer import Tokenizer
 
 ROWS = 256  # squared in float64 at a time
 OUTPUT = "output.weight"
@@ -187,7 +190,7 @@ def calibrate(
     """
     if isinstance(source, Session):
         size = length or usual_length(source)
-        cut = chunks_of(source.tokenizer, text or bundled_text(), size, chunks=chunks, parse_special=parse_special)
+        cut = importance_chunks(source.tokenizer, text, size, chunks=chunks, parse_special=parse_special)
         told = None if progress is None else lambda done, note: progress(done, len(cut))
         importance, interrupted = collect(source, cut, low_memory=low_memory, progress=told)
         if interrupted:
@@ -210,11 +213,25 @@ def usual_length(session: Session) -> int:
     return min(USUAL_LENGTH, session.network.settings.context)
 
 
-def bundled_text() -> str:
-    """The path of the calibration text that comes with the package. Raises MissingFile."""
-    if not os.path.isfile(BUNDLED):
-        raise MissingFile("the bundled calibration text is not there", where=BUNDLED, hint="give a text with -f")
-    return BUNDLED
+def importance_chunks(
+    tokenizer: Tokenizer,
+    text: str | os.PathLike[str] | None,
+    length: int,
+    *,
+    chunks: int | None = None,
+    parse_special: bool = False,
+    first: int = 0,
+) -> Chunks:
+    """Chunks of ``text``, or of the beginning of the bundled text that importance matrices are made from."""
+    return chunks_of(
+        tokenizer,
+        text or bundled_text(),
+        length,
+        chunks=chunks,
+        parse_special=parse_special,
+        first=first,
+        characters=None if text else IMPORTANCE_CHARACTERS,
+    )
 
 
 def check_resumable(earlier: Importance, chunks: Chunks) -> int:

@@ -52,14 +52,15 @@ def _usage_text(error: BaseException) -> str | None:
 
 
 def _what_is_left() -> str:
-    """What an interrupted command has to say of its files: none, or those that are complete."""
+    """What an interrupted command has to say of its files: none is new, or those that are complete."""
     from quantcli.output import transaction  # not for --help
 
-    complete = [str(path) for path in transaction.published()]
-    if not complete:
-        return "interrupted; nothing was left under a final name"
-    names = ", ".join(complete[:3]) + (f" and {len(complete) - 3} more" if len(complete) > 3 else "")
-    return f"interrupted; complete under their names: {names}"
+    complete = transaction.published()
+    return (
+        f"interrupted; complete under {transaction.names(complete)}"
+        if complete
+        else ("interrupted; no file was written or replaced")
+    )
 
 
 def _translate(error: BaseException) -> QuantcliError:

@@ -22,7 +22,7 @@ from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import plain
 from quantcli.methods.table import Choice
 from quantcli.model import Model
-from quantcli.output import checksums, transaction, writer
+from quantcli.output import transaction, writer
 from quantcli.plan import plan, shards
 from quantcli.plan.options import Options
 from quantcli.plan.overrides import Override, Setting
@@ -270,15 +270,14 @@ def execute(job: Job, advance: Advance | None = None) -> ConvertResult:
     try:
         for one, paths, made in zip(job.plans, job.files, outputs, strict=True):
             for path, shard in zip(paths, one.shards, strict=True):
-                with transaction.deferred_interrupts():  # so that no file exists that is not in the list
-                    made.append(writer.OutputFile(path, shard.file_bytes, force=job.request.force))
+                made.append(writer.OutputFile(path, shard.file_bytes, force=job.request.force))
         weights, reading = _fill(job, outputs, advance)
         for made in outputs:
             for file in made:
                 file.finish()
         for part in job.parts:
             part.model.check_unchanged()
-        transaction.publish(outputs, lambda: _list_checksums(job, outputs))
+        transaction.publish(outputs, job.request.checksums)
     finally:
         for made in outputs:
             for file in made:
@@ -292,11 +291,6 @@ def execute(job: Job, advance: Advance | None = None) -> ConvertResult:
     result["reading_seconds"] = round(reading, 3)
     result["weights_per_second"] = round(weights / max(seconds, 1e-9))
     return result
-
-
-def _list_checksums(job: Job, outputs: Sequence[Sequence[writer.OutputFile]]) -> None:
-    if job.request.checksums is not None:
-        checksums.add(job.request.checksums, {file.path: file.sha256 for made in outputs for file in made})
 
 
 def _fill(job: Job, outputs: Sequence[Sequence[writer.OutputFile]], advance: Advance | None) -> tuple[int, float]:

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantcli.calibration.collect import bundled_text, check_resumable, collect, usual_length
+from quantcli.calibration.collect import check_resumable, collect, importance_chunks, usual_length
 from quantcli.errors import UsageError
 from quantcli.output import writer
 from quantcli.report import tables
 from quantcli.report.measurements import ImatrixResult, RunnerModel
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner.session import RunOptions, Session, open_session
-from quantcli.runner.text import chunks_of
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
 
@@ -88,9 +87,9 @@ def execute(request: ImatrixRequest, reporter: Reporter = SILENT) -> ImatrixResu
 def _collect(
     request: ImatrixRequest, session: Session, earlier: list[Importance], reporter: Reporter
 ) -> tuple[Importance, bool]:
-    chunks = chunks_of(
+    chunks = importance_chunks(
         session.tokenizer,
-        request.text or bundled_text(),
+        request.text,
         request.length or usual_length(session),
         chunks=request.chunks,
         first=request.first,

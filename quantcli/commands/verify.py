@@ -44,13 +44,14 @@ def check(files: Sequence[Path], checksums: Path | None, advance: Progress) -> V
     """Check one file after the other, telling how far the whole is."""
     listed = Checksums(checksums) if checksums else None
     results: list[CheckedFile] = []
+    sets: dict[Path, QuantcliError | None] = {}
     done = 0
     for path in files:
 
         def report(count: int, base: int = done) -> None:
             advance(base + count)
 
-        result = _verify_file(path, listed, report)
+        result = _verify_file(path, listed, sets, report)
         results.append(result)
         done += result["bytes"] or 0
     return {"schema": 1, "ok": all(r["ok"] for r in results), "files": results}
@@ -64,7 +65,9 @@ def require(result: VerifyResult) -> None:
         raise VerificationFailed(f"{len(bad)} of {len(result['files'])} files failed", hint=hint)
 
 
-def _verify_file(path: Path, listed: Checksums | None, report: Progress) -> CheckedFile:
+def _verify_file(
+    path: Path, listed: Checksums | None, sets: dict[Path, QuantcliError | None], report: Progress
+) -> CheckedFile:
     result: CheckedFile = {
         "path": str(path),
         "ok": False,
@@ -77,8 +80,8 @@ def _verify_file(path: Path, listed: Checksums | None, report: Progress) -> Chec
         result["bytes"] = _size(path)
         header = container.read_header(path)
         result["tensors"] = len(header.tensors)
-        for one in _shards(path, header):
-            _check_surplus(one)
+        _check_shards(header, sets)
+        _check_surplus(header)
         digest = _check_data(path, header, report)
         result["sha256"] = digest
         if listed is not None:
@@ -96,11 +99,6 @@ def _size(path: Path) -> int:
         raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
 
 
-def _shards(path: Path, header: container.Header) -> list[container.Header]:
-    """The first shard stands for the set: all others must be there and fit."""
-    return container.read_split_headers(path) if container.is_first_of_several(header) else [header]
-
-
 def _check_surplus(header: container.Header) -> None:
     """Nothing may follow the last tensor: two files written into one, or what an unfinished writer left."""
     if header.surplus:
@@ -109,6 +107,24 @@ def _check_surplus(header: container.Header) -> None:
             f"{header.surplus:,} bytes behind the last tensor, which no reader looks at",
             where=f"{header.path}: byte {start}",
         )
+
+
+def _check_shards(header: container.Header, sets: dict[Path, QuantcliError | None]) -> None:
+    """A shard stands for its set: all others must be there and fit. ``sets`` keeps what is known, by first shards."""
+    first = container.first_of_set(header)
+    if first is None:
+        return
+    if first not in sets:
+        sets[first] = None
+        try:
+            container.check_set(header)
+            for one in container.read_split_headers(first):
+                _check_surplus(one)
+        except QuantcliError as error:
+            sets[first] = error
+    problem = sets[first]
+    if problem is not None:
+        raise problem
 
 
 def _check_data(path: Path, header: container.Header, report: Progress) -> str:

@@ -111,8 +111,9 @@ def chunks_of(
     chunks: int | None = None,
     parse_special: bool = False,
     first: int = 0,
+    characters: int | None = None,
 ) -> Chunks:
-    """Read, tokenize and cut the text at ``path``."""
-    ids = tokenize(tokenizer, read_text(path), parse_special=parse_special)
+    """Read, tokenize and cut the text at ``path``, or its beginning of that many ``characters``."""
+    ids = tokenize(tokenizer, read_text(path)[:characters], parse_special=parse_special)
     memory.give_back()
     return cut(os.fspath(path), ids, length, tokenizer.bos if tokenizer.add_bos else None, chunks=chunks, first=first)

@@ -129,7 +129,7 @@ def test_convert_collects_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from quantcli.cli.parse import convert_request
     from quantcli.commands import convert
 
-    monkeypatch.setattr("quantcli.commands.imatrix.bundled_text", lambda: str(text))
+    monkeypatch.setattr("quantcli.calibration.collect.bundled_text", lambda: str(text))
     request = convert_request(
         source=oracles.folder("llama-quirks"), types=["Q4_0"], output=tmp_path / "m.gguf", imatrix=Path("auto")
     )
