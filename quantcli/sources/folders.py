@@ -96,7 +96,7 @@ def instead_of_weights(folder: Path) -> QuantcliError | None:
 
 
 def instead_of_checkpoint(folder: Path) -> QuantcliError | None:
-    """The same for a folder without config.json, which says more: nothing at all, GGUF files, or a folder above one."""
+    """The same for a folder without config.json, which says more: GGUF files, or a folder above a checkpoint."""
     names = names_in(folder)
     inner = sorted(path.parent for path in folder.glob("*/config.json"))
     inner = sorted(path.parent for path in folder.glob("snapshots/*/config.json")) or inner
@@ -106,9 +106,6 @@ def instead_of_checkpoint(folder: Path) -> QuantcliError | None:
     if inner and not any(name.startswith("adapter_") for name in names) and "model_index.json" not in names:
         hint = f"there is one in {inner[-1]}: give that folder"
         return MissingFile("there is no config.json in this folder", where=where, hint=hint)
-    if not names:
-        hint = "a checkpoint folder holds config.json, *.safetensors and tokenizer files"
-        return MissingFile("an empty folder: there is no config.json", where=where, hint=hint)
     has_weights = any(
         name.endswith(".safetensors") and not name.startswith(("adapter_", "consolidated")) for name in names
     )

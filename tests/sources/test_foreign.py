@@ -194,7 +194,7 @@ def test_an_adapter_beside_its_base_converts(tmp_path: Path) -> None:
 
 
 FOLDERS: dict[str, tuple[list[str], type[QuantcliError], str, str]] = {
-    "empty": ([], MissingFile, "an empty folder", "config.json"),
+    "empty": ([], MissingFile, "there is no config.json in this folder", "config.json"),
     "pickle": (["pytorch_model.bin"], PickleCheckpoint, "pytorch_model.bin", "save_pretrained"),
     "sharded pickles": (["pytorch_model-00001-of-00002.bin"], PickleCheckpoint, "a pickle", "save_pretrained"),
     "original Llama": (["consolidated.00.pth", "params.json"], PickleCheckpoint, "consolidated.00.pth", "safetensors"),
