@@ -35,7 +35,7 @@ TYPES = (
 )
 WIDTHS = (256, 512, 768, 1024)
 #: rows of at most so many columns: no block of theirs ends above ggml's
-STRICT = {name: 1024 if tensor_types.by_name(name).block == 256 else 512 for name in TYPES} | {"IQ4_NL": 256}
+STRICT = {name: 1024 if tensor_types.by_name(name).block == 256 else 512 for name in TYPES}
 SIGMA = 0.02
 
 Floats = numpy.ndarray
