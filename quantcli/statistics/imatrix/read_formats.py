@@ -47,7 +47,8 @@ def read(path: str | os.PathLike[str]) -> Importance:
             return _read_gguf(path, file, sha256)
         found = foreign.recognise(foreign.beginning(path), path)
         if found is not None:
-            raise MalformedFile(f"{found[0]}, not an importance matrix", where=str(path), hint=found[1])
+            says = f"{found[0]}: neither a GGUF file nor an importance matrix"
+            raise MalformedFile(says, where=str(path), hint=found[1])
         return _Legacy(path, file).read(sha256)
 
 
