@@ -145,7 +145,7 @@ def test_formats_of_our_own_in_each_other_s_place(tmp_path: Path, tiny_files: di
     assert f"quantcli convert {tmp_path}" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "generation_config.json"])
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
 def test_a_page_in_place_of_json(tmp_path: Path, file: str) -> None:
     folder = copied(tmp_path / "a")
     (folder / file).write_text("<!doctype html>\n<title>404</title>")
