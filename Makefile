@@ -9,7 +9,7 @@ PYTHON_CODE := quantcli tests scripts setup.py
 C_CODE = $(shell find csrc -name "*.[ch]" -o -name "*.inc" | grep -v grids.h)
 NATIVE := $(wildcard csrc/*.c csrc/*.h csrc/*.inc csrc/*/* csrc/*.def) scripts/build_kernels.py setup.py
 
-.PHONY: demo lint format transcripts test test-all test-peers test-arm64 test-sanitize bench clean help
+.PHONY: demo lint format transcripts test test-all test-peers test-arm64 test-sanitize trust bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -66,6 +66,10 @@ $(SMOLLM2): | $(STAMP)
 test-peers: $(PEERS) $(SMOLLM2)  ## load our files in llama.cpp and compare (builds llama-cpp-python first)
 	@$(BIN)/python scripts/check_peers.py --smollm2 $(SMOLLM2) --output docs/peers.md
 	@$(BIN)/python scripts/check_recipes.py --output docs/recipes.md
+
+TRUST ?=
+trust: $(STAMP)  ## every bar of docs/security.md: broken files, mutants, kills, searches, sanitizers (an hour; TRUST=--quick)
+	@$(BIN)/python scripts/trust.py $(TRUST)
 
 bench: $(STAMP)  ## speed, error and memory against their bars; beside llama.cpp where it is installed (an hour, 30 GB of disk)
 	@$(BIN)/python scripts/bench_bars.py

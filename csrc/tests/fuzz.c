@@ -1,14 +1,19 @@
 /* fuzz.c - the C entry points of encoders, decoders and validator on arbitrary bytes.
  *
- * With clang's -fsanitize=fuzzer it is a libFuzzer target; with any other compiler (QC_FUZZ_MAIN) it makes its own
- * inputs: fuzz SECONDS SEED. Buffers have their exact size, so that a sanitizer sees every byte beyond them. The first
- * bytes of an input choose type, instruction set, search, shape and whether there is importance; the rest are the
- * blocks, and the floats. */
+ * With clang's -fsanitize=fuzzer it is a libFuzzer target. With any other compiler (QC_FUZZ_MAIN) it makes its own
+ * inputs: fuzz SECONDS SEED [FILE], where FILE is the input at work, and stays when that one ends the program; or it
+ * runs the inputs of files: fuzz FILE...
+ *
+ * Buffers have their exact size, so that a sanitizer sees every byte beyond them. The first bytes of an input choose
+ * type, instruction set, search, shape and whether there is importance; the rest are the blocks, and the floats. */
 #include "support.h"
+#include <fcntl.h>
 #include <math.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { HEAD = 8, MOST_ROWS = 20, MOST_BLOCKS = 3 };
+enum { HEAD = 8, MOST_ROWS = 20, MOST_BLOCKS = 3, MOST_BYTES = 4096 };
 
 typedef struct {
     int32_t isa, type, search, block, bytes;
@@ -99,18 +104,46 @@ static void make(uint8_t *data, size_t size) {
     }
 }
 
+/* Every input of some files, one after the other. */
+static int replay(int count, char **names) {
+    static uint8_t data[1 << 20];
+    for (int i = 0; i < count; ++i) {
+        FILE *file = fopen(names[i], "rb");
+        if (!file) return perror(names[i]), 2;
+        size_t size = fread(data, 1, sizeof data, file);
+        fclose(file);
+        LLVMFuzzerTestOneInput(data, size);
+    }
+    printf("%d inputs of files, %d failures\n", count, failures);
+    return failures != 0;
+}
+
+/* Memory for an input that is the content of the file, also after the program has died. */
+static uint8_t *kept(int file) {
+    if (file < 0 || ftruncate(file, MOST_BYTES)) return perror("the file for the input"), NULL;
+    void *data = mmap(NULL, MOST_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    return data == MAP_FAILED ? NULL : data;
+}
+
 int main(int argc, char **argv) {
-    static uint8_t data[4096];
-    double seconds = argc > 1 ? atof(argv[1]) : 10;
+    char *end_of_number = NULL;
+    double seconds = argc > 1 ? strtod(argv[1], &end_of_number) : 10;
+    if (argc > 1 && *end_of_number) return replay(argc - 1, argv + 1);
     state += argc > 2 ? strtoull(argv[2], NULL, 10) * 0x9e3779b97f4a7c15u : 0;
+    static uint8_t own[MOST_BYTES];
+    const int file = argc > 3 ? open(argv[3], O_RDWR | O_CREAT, 0666) : -1;
+    uint8_t *data = argc > 3 ? kept(file) : own;
+    if (!data) return 2;
     time_t end = time(NULL) + (time_t)seconds;
     uint64_t inputs = 0;
     while (time(NULL) < end)
         for (int i = 0; i < 100; ++i, ++inputs) {
-            size_t size = HEAD + random_bits() % (sizeof data - HEAD);
+            size_t size = HEAD + random_bits() % (MOST_BYTES - HEAD);
+            if (file >= 0 && ftruncate(file, (off_t)size)) return perror(argv[3]), 2;
             make(data, size);
             LLVMFuzzerTestOneInput(data, size);
         }
+    if (file >= 0 && !failures) unlink(argv[3]);
     printf("%" PRIu64 " inputs of the C entry points, %d failures\n", inputs, failures);
     return failures != 0;
 }

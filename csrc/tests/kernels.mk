@@ -11,6 +11,8 @@ CHECK := build/check
 CHECK_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc csrc/*/* csrc/*.def) scripts/build_kernels.py
 BUILD_CHECK = $(BIN)/python scripts/build_kernels.py --program csrc/tests/check.c --output
 BUILD_RUNNER = $(BIN)/python scripts/build_kernels.py --program csrc/tests/check_runner.c --output
+BUILD_FUZZ = $(BIN)/python scripts/build_kernels.py --program csrc/tests/fuzz.c --output
+FUZZ_SECONDS ?= 20
 # -w: under sanitizers gcc warns of what cannot happen; the ordinary builds of gcc and clang show the real warnings.
 # -Wno-pass-failed below: unrolling is only a wish.
 SANITIZE := -g1 -O1 -w -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
@@ -56,6 +58,9 @@ test-sanitize: $(CHECK)/golden.flat  ## the kernels under ASan, UBSan, TSan with
 	@$(CHECK)/sanitized $(CHECK)/golden.flat $(SANITIZE_ROUNDS)
 	@CC=gcc CFLAGS="$(SANITIZE)" $(BUILD_RUNNER) $(CHECK)/sanitized-runner
 	@$(CHECK)/sanitized-runner $(RUNNER_ROUNDS)
+	@CC=gcc CFLAGS="$(SANITIZE) -DQC_FUZZ_MAIN" $(BUILD_FUZZ) $(CHECK)/sanitized-fuzz
+	@$(CHECK)/sanitized-fuzz $(FUZZ_SECONDS) $(FUZZ_SEED)
+	@$(if $(wildcard tests/fuzz/kernels/*),$(CHECK)/sanitized-fuzz $(wildcard tests/fuzz/kernels/*))
 	@echo "gcc: no complaint of AddressSanitizer, UndefinedBehaviorSanitizer"
 	@CC=gcc CFLAGS="$(SANITIZE_THREADS)" $(BUILD_RUNNER) $(CHECK)/threads-runner
 	@$(CHECK)/threads-runner 1
@@ -69,17 +74,19 @@ test-sanitize: $(CHECK)/golden.flat  ## the kernels under ASan, UBSan, TSan with
 
 FUZZ_MINUTES ?= 10
 FUZZ_SEED ?= $(shell date +%s)
-# libFuzzer where clang brings it, else the driver's own inputs under gcc's sanitizers
+# Seven tenths of the time for files, three for the kernels: libFuzzer where clang brings it, else the driver's own
+# inputs under gcc's sanitizers.
 fuzz: $(STAMP)  ## mutants of files against commands and runner, arbitrary bytes against the C entry points
-	@$(BIN)/python scripts/fuzz.py --minutes $(FUZZ_MINUTES) --seed $(FUZZ_SEED)
+	@$(BIN)/python scripts/fuzz.py --minutes $$((7 * $(FUZZ_MINUTES)))e-1 --seed $(FUZZ_SEED)
 	@mkdir -p build/fuzz/kernels
 	@if command -v clang >/dev/null && CC=clang CFLAGS="-O1 -g1 -w -fsanitize=fuzzer,address,undefined" \
 	    $(BIN)/python scripts/build_kernels.py --program csrc/tests/fuzz.c --output $(CHECK)/fuzz 2>/dev/null; then \
-	  $(CHECK)/fuzz -max_total_time=$$((30 * $(FUZZ_MINUTES))) -artifact_prefix=build/fuzz/kernels/ -print_final_stats=1 \
+	  $(CHECK)/fuzz -max_total_time=$$((18 * $(FUZZ_MINUTES))) -artifact_prefix=build/fuzz/kernels/ -print_final_stats=1 \
 	    build/fuzz/kernels; \
 	else \
 	  CC=gcc CFLAGS="$(SANITIZE) -DQC_FUZZ_MAIN" $(BIN)/python scripts/build_kernels.py --program csrc/tests/fuzz.c \
-	    --output $(CHECK)/fuzz && $(CHECK)/fuzz $$((30 * $(FUZZ_MINUTES))) $(FUZZ_SEED); \
+	    --output $(CHECK)/fuzz && $(CHECK)/fuzz $$((18 * $(FUZZ_MINUTES))) $(FUZZ_SEED) \
+	    build/fuzz/kernels/crash; \
 	fi
 
 .PHONY: test-driver fuzz

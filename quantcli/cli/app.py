@@ -26,6 +26,7 @@ from quantcli.cli import (
 )
 from quantcli.cli.frame import frame
 from quantcli.errors import Interrupted
+from quantcli.output.interrupts import act_by_default
 
 app = typer.Typer(
     name="quantcli",
@@ -90,7 +91,15 @@ def run() -> None:
             signal.signal(number, _terminate)
     _standard_streams()
     frame.start(as_json="--json" in sys.argv, debug="--debug" in sys.argv)  # until the command itself says it
-    status = 0
+    try:
+        status = _run_command()
+    finally:
+        act_by_default()
+    sys.exit(status)
+
+
+def _run_command() -> int:
+    """The exit code of the command; whatever is wrong has been said."""
     try:
         status = app(standalone_mode=False)  # Exit arrives as its code, other values are results of commands
         if status == Interrupted.exit_status:  # Typer swallows the interrupt itself
@@ -98,7 +107,7 @@ def run() -> None:
     except BrokenPipeError:
         # The reader of our output went away (`| head`): that is its business, not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
     except BaseException as error:  # the one place where everything ends
-        sys.exit(frame.fail(error))
-    sys.exit(status if isinstance(status, int) else 0)
+        return frame.fail(error)
+    return status if isinstance(status, int) else 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from quantcli.errors import Interrupted, MissingFile, OutputFailed, QuantcliError, UsageError
-from quantcli.report.terminal import Reporter
+from quantcli.report.terminal import Reporter, printable, say
 
 
 class Frame:
@@ -17,10 +17,10 @@ class Frame:
         self.reporter = Reporter()
         self.debug = False
 
-    def start(self, *, quiet: bool = False, as_json: bool = False, debug: bool = False) -> Reporter:
+    def start(self, *, quiet: bool = False, as_json: bool = False, debug: bool = False, raw: bool = False) -> Reporter:
         """Called first by every command with its common options."""
         self.debug = debug
-        self.reporter = Reporter(quiet=quiet or as_json, as_json=as_json)
+        self.reporter = Reporter(quiet=quiet or as_json, as_json=as_json, raw=raw)
         return self.reporter
 
     def finish(self, result: Mapping[str, object], kept: str = "the figures are those of the complete chunks") -> None:
@@ -35,7 +35,7 @@ class Frame:
         if isinstance(error, SystemExit):
             return error.code if isinstance(error.code, int) else 1
         if self.debug:
-            traceback.print_exception(error)
+            say(printable("".join(traceback.format_exception(error)).rstrip("\n")))
         if type(error).__name__ == "NoArgsIsHelpError":  # the bare program name
             self.reporter.note(_usage_text(error) or "")
             return UsageError.exit_status
@@ -52,14 +52,15 @@ def _usage_text(error: BaseException) -> str | None:
 
 
 def _what_is_left() -> str:
-    """What an interrupted command has to say of its files: none, or those that are complete."""
+    """What an interrupted command has to say of its files: none is new, or those that are complete."""
     from quantcli.output import transaction  # not for --help
 
-    complete = [str(path) for path in transaction.published()]
-    if not complete:
-        return "interrupted; nothing was left under a final name"
-    names = ", ".join(complete[:3]) + (f" and {len(complete) - 3} more" if len(complete) > 3 else "")
-    return f"interrupted; complete under their names: {names}"
+    complete = transaction.published()
+    return (
+        f"interrupted; complete under {transaction.names(complete)}"
+        if complete
+        else ("interrupted; no file was written or replaced")
+    )
 
 
 def _translate(error: BaseException) -> QuantcliError:

@@ -22,7 +22,7 @@ from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import plain
 from quantcli.methods.table import Choice
 from quantcli.model import Model
-from quantcli.output import checksums, transaction, writer
+from quantcli.output import transaction, writer
 from quantcli.plan import plan, shards
 from quantcli.plan.options import Options
 from quantcli.plan.overrides import Override, Setting
@@ -65,6 +65,7 @@ class ConvertRequest:
     keep_split: bool = False
     metadata: tuple[Setting, ...] = ()
     chat_template: str | None = None
+    strict: bool = False  # warnings are errors
     allow_no_imatrix: bool = False
     architecture: str | None = None
     pre_tokenizer: str | None = None
@@ -208,6 +209,10 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
     job.notes = list(dict.fromkeys(notes))
     job.warnings = checks.importance_warnings(job.plans) + checks.method_warnings(job.plans, request.choice)
+    job.warnings += checks.template_warnings(job.plans)
+    if request.strict:
+        fallen = (tables.fallback_warning(output) for output in describe(job)["outputs"])
+        checks.refuse_warnings([*job.warnings, *filter(None, fallen)])
     if not request.dry_run:
         checks.check_kernels(job.plans, request.choice)
         _check_files(job)
@@ -270,15 +275,14 @@ def execute(job: Job, advance: Advance | None = None) -> ConvertResult:
     try:
         for one, paths, made in zip(job.plans, job.files, outputs, strict=True):
             for path, shard in zip(paths, one.shards, strict=True):
-                with transaction.deferred_interrupts():  # so that no file exists that is not in the list
-                    made.append(writer.OutputFile(path, shard.file_bytes, force=job.request.force))
+                made.append(writer.OutputFile(path, shard.file_bytes, force=job.request.force))
         weights, reading = _fill(job, outputs, advance)
         for made in outputs:
             for file in made:
                 file.finish()
         for part in job.parts:
             part.model.check_unchanged()
-        transaction.publish(outputs, lambda: _list_checksums(job, outputs))
+        transaction.publish(outputs, job.request.checksums)
     finally:
         for made in outputs:
             for file in made:
@@ -292,11 +296,6 @@ def execute(job: Job, advance: Advance | None = None) -> ConvertResult:
     result["reading_seconds"] = round(reading, 3)
     result["weights_per_second"] = round(weights / max(seconds, 1e-9))
     return result
-
-
-def _list_checksums(job: Job, outputs: Sequence[Sequence[writer.OutputFile]]) -> None:
-    if job.request.checksums is not None:
-        checksums.add(job.request.checksums, {file.path: file.sha256 for made in outputs for file in made})
 
 
 def _fill(job: Job, outputs: Sequence[Sequence[writer.OutputFile]], advance: Advance | None) -> tuple[int, float]:

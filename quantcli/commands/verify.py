@@ -44,13 +44,14 @@ def check(files: Sequence[Path], checksums: Path | None, advance: Progress) -> V
     """Check one file after the other, telling how far the whole is."""
     listed = Checksums(checksums) if checksums else None
     results: list[CheckedFile] = []
+    sets: dict[Path, QuantcliError | None] = {}
     done = 0
     for path in files:
 
         def report(count: int, base: int = done) -> None:
             advance(base + count)
 
-        result = _verify_file(path, listed, report)
+        result = _verify_file(path, listed, sets, report)
         results.append(result)
         done += result["bytes"] or 0
     return {"schema": 1, "ok": all(r["ok"] for r in results), "files": results}
@@ -64,7 +65,9 @@ def require(result: VerifyResult) -> None:
         raise VerificationFailed(f"{len(bad)} of {len(result['files'])} files failed", hint=hint)
 
 
-def _verify_file(path: Path, listed: Checksums | None, report: Progress) -> CheckedFile:
+def _verify_file(
+    path: Path, listed: Checksums | None, sets: dict[Path, QuantcliError | None], report: Progress
+) -> CheckedFile:
     result: CheckedFile = {
         "path": str(path),
         "ok": False,
@@ -77,7 +80,7 @@ def _verify_file(path: Path, listed: Checksums | None, report: Progress) -> Chec
         result["bytes"] = _size(path)
         header = container.read_header(path)
         result["tensors"] = len(header.tensors)
-        _check_shards(path, header)
+        _check_shards(header, sets)
         digest = _check_data(path, header, report)
         result["sha256"] = digest
         if listed is not None:
@@ -95,10 +98,20 @@ def _size(path: Path) -> int:
         raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
 
 
-def _check_shards(path: Path, header: container.Header) -> None:
-    """The first shard stands for the set: all others must be there and fit."""
-    if container.is_first_of_several(header):
-        container.read_split_headers(path)
+def _check_shards(header: container.Header, sets: dict[Path, QuantcliError | None]) -> None:
+    """A shard stands for its set: all others must be there and fit. ``sets`` keeps what is known, by first shards."""
+    first = container.first_of_set(header)
+    if first is None:
+        return
+    if first not in sets:
+        sets[first] = None
+        try:
+            container.check_set(header)
+        except QuantcliError as error:
+            sets[first] = error
+    problem = sets[first]
+    if problem is not None:
+        raise problem
 
 
 def _check_data(path: Path, header: container.Header, report: Progress) -> str:

@@ -48,16 +48,53 @@ def read_split_headers(first_path: str | os.PathLike[str]) -> list[Header]:
     for index in range(1, count):
         other = path.with_name(shard_name(prefix, index, count))
         if not os.path.lexists(other):
-            raise MissingFile(
-                f"shard {index + 1} of {count} is missing",
-                where=str(other),
-                hint="all shards have to lie in one folder",
-            )
+            raise _missing(other, index, count)
         headers.append(read_header(other))
         _check_place(headers[-1], index, count)
     _check_set(headers)
     _check_tensors(headers)
     return headers
+
+
+def check_set(header: Header) -> None:
+    """Whether a file that says it is a shard belongs to a whole set, all of one conversion. Raises MissingFile,
+    MalformedFile; any other file is fine."""
+    first = first_of_set(header)
+    if first is None:
+        return
+    if not os.path.lexists(first):
+        raise _missing(first, 0, _number(header, SPLIT_COUNT))
+    if header.path not in [other.path for other in read_split_headers(first)]:
+        raise MalformedFile(f"does not belong to {first.name}", where=str(header.path))
+
+
+def first_of_set(header: Header) -> Path | None:
+    """The first shard of the file's set (maybe the file itself), None for a file that is no shard. Raises
+    MalformedFile where the file says nonsense about shards, or its name says something else."""
+    count = _number(header, SPLIT_COUNT, 1)
+    if count <= 1:
+        return None
+    number, parts = _number(header, SPLIT_NO), split_name(header.path.name)
+    if number >= count or count > MOST_SHARDS:
+        raise MalformedFile(f"claims to be shard {number + 1} of {count}", where=str(header.path))
+    if parts is None or parts[1:] != (number, count):
+        raise _misnamed(header.path, number, count)
+    return header.path.with_name(shard_name(parts[0], 0, count))
+
+
+def _missing(path: Path, index: int, count: int) -> MissingFile:
+    return MissingFile(
+        f"shard {index + 1} of {count} is missing", where=str(path), hint="all shards have to lie in one folder"
+    )
+
+
+def _misnamed(path: Path, index: int, count: int) -> MalformedFile:
+    what = f"the first of {count} shards" if not index else f"shard {index + 1} of {count}"
+    return MalformedFile(
+        f"this is {what}, but its name does not say so",
+        where=str(path),
+        hint=f"name the shards like {shard_name(path.stem, index, count)}",
+    )
 
 
 def _check_set(headers: list[Header]) -> None:
@@ -102,11 +139,7 @@ def _prefix(first: Header, count: int) -> str:
             hint=f"give the first one: {first.path.with_name(name)}",
         )
     if parts is None or parts[1:] != (0, count):
-        raise MalformedFile(
-            f"this is the first of {count} shards, but its name does not say so",
-            where=str(first.path),
-            hint=f"name the shards like {shard_name(first.path.stem, 0, count)}",
-        )
+        raise _misnamed(first.path, 0, count)
     return parts[0]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from quantcli.errors import MalformedFile, MissingFile
 from quantcli.output import writer
+from quantcli.output.interrupts import deferred_interrupts
 
 LIMIT = 16 << 20  # bytes of a list
 _LINE = re.compile(
@@ -80,10 +81,16 @@ def add(path: Path, new: Mapping[Path, str]) -> None:
 
     The list is replaced in one step, and runs that end together wait for each other.
     """
+    with writer.failures(path), writer.locked_folders([path.parent]), deferred_interrupts():
+        prepare(path, new).publish()
+
+
+def prepare(path: Path, new: Mapping[Path, str]) -> writer.OutputFile:
+    """The list that `add` makes, on the disk but without its name: for who has locked its folder."""
     names = {os.path.relpath(file, path.parent): digest for file, digest in new.items()}
-    with writer.failures(path), writer.locked_folder(path.parent):
-        kept = [line for line, name, _ in (_entries(path) if path.exists() else []) if name not in names]
-        writer.write_text(path, "".join(f"{line}\n" for line in (*kept, *map(_line, names, names.values()))))
+    kept = [line for line, name, _ in (_entries(path) if path.exists() else []) if name not in names]
+    text = "".join(f"{line}\n" for line in (*kept, *map(_line, names, names.values())))
+    return writer.complete(path, text.encode(errors="surrogateescape"))
 
 
 def _line(name: str, digest: str) -> str:

@@ -2,77 +2,74 @@
 
 A file system renames one file at a time, so the order does the work. The first shard of a set is what a reader opens:
 an old one goes before anything else is touched, the new one comes last. A run that dies in between leaves no set that
-looks complete. Interrupts wait until all names are there (it takes milliseconds), so that they find nothing or all.
+looks complete. Interrupts and other runs wait until all names are there (it takes milliseconds), so that they find
+nothing or all; the list of checksums is on the disk before the first name is given, and gets its own last.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType
 
-from quantcli.output.writer import OutputFile, failures
-
-DEFERRED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-_published: list[Path] = []
-
-
-def published() -> list[Path]:
-    """The files that this process has given their final names, in that order: what an interrupted run has left."""
-    return list(_published)
+from quantcli.errors import QuantcliError
+from quantcli.output import checksums
+from quantcli.output.interrupts import deferred_interrupts
+from quantcli.output.writer import OutputFile, failures, locked_folders
+from quantcli.output.writer import published as published
 
 
-def publish(sets: Sequence[Sequence[OutputFile]], finish: Callable[[], None] | None = None) -> None:
+def publish(sets: Sequence[Sequence[OutputFile]], listed: Path | None = None) -> None:
     """Give finished files their final names: every set of ``sets`` (its files in the order of their numbers); then
-    ``finish``, which writes their checksums into a list. Raises OutputFailed, OutputExists; the caller discards what
-    was not published."""
-    with deferred_interrupts():
-        for files in sets:
-            if len(files) > 1 and files[0].force:
-                _remove(files[0].path)
-            for file in reversed(files):
-                _publish(file)
-        if finish is not None:
-            finish()
-
-
-def _publish(file: OutputFile) -> None:
-    file.publish()
-    _published.append(file.path)
-
-
-def _remove(path: Path) -> None:
-    with failures(path):
+    the list of checksums at ``listed``, with their lines. Raises OutputFailed, OutputExists, MalformedFile; of a set
+    that could not be completed nothing new stays, and the caller discards what was not published."""
+    files = [file for one in sets for file in one]
+    folders = [file.path.parent for file in files] + ([] if listed is None else [listed.parent])
+    with locked_folders(folders), deferred_interrupts(), ExitStack() as stack:
+        lines = None
+        if listed is not None:
+            lines = checksums.prepare(listed, {file.path: file.sha256 for file in files})
+            stack.callback(lines.discard)
+        complete: list[Path] = []
         try:
-            os.unlink(path)
-        except FileNotFoundError:
-            return
+            for one in sets:
+                _publish_set(one)
+                complete += [file.path for file in one]
+            if lines is not None:
+                lines.publish()
+        except QuantcliError as error:
+            if complete:
+                error.message += f"; complete under {names(complete)}"
+            raise
 
 
-@contextmanager
-def deferred_interrupts() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP wait until the block is done. Only the main thread can; elsewhere nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    arrived: list[int] = []
+def names(paths: Sequence[Path]) -> str:
+    """Some paths, for a message."""
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return "their names: " + ", ".join(map(str, paths[:3])) + more if len(paths) > 1 else f"its name: {paths[0]}"
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        arrived.append(number)
 
-    before = {number: signal.getsignal(number) for number in DEFERRED}
-    kept = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
-    for number in kept:
-        signal.signal(number, note)
+def _publish_set(files: Sequence[OutputFile]) -> None:
+    """The last shard first. Where one fails, those that have their names already lose them again: they are new, and
+    no reader can use them."""
+    replaced = len(files) > 1 and files[0].force and _remove(files[0].path)
+    done: list[OutputFile] = []
     try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-        for waiting in dict.fromkeys(arrived):
-            os.kill(os.getpid(), waiting)
+        for file in reversed(files):
+            file.publish()
+            done.append(file)
+    except QuantcliError as error:
+        for file in done:
+            file.withdraw()
+        if replaced:
+            error.message += f"; the old {files[0].path} is gone, its other shards are no model without it"
+        raise
+
+
+def _remove(path: Path) -> bool:
+    """Whether there was such a file."""
+    with failures(path), suppress(FileNotFoundError):
+        os.unlink(path)
+        return True
+    return False

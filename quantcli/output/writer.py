@@ -1,11 +1,13 @@
 """Finished files or none: bytes go in order into a hidden temporary file, are hashed on the way, and appear at once.
 
 A temporary file lies in the target's folder (so that the last step is a rename) and is locked while its process lives:
-what a killed run left behind is recognised by its free lock and removed by the next run into the same folder.
+what a killed run left behind is recognised by its free lock and removed by the next run into the same folder. What an
+interrupt leaves between two steps is removed when the process ends.
 """
 
 from __future__ import annotations
 
+import atexit
 import errno
 import fcntl
 import hashlib
@@ -14,7 +16,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,6 +24,7 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.errors import OutputExists, OutputFailed, OutputIsInput, UsageError
+from quantcli.output.interrupts import deferred_interrupts
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[numpy.generic]
 
@@ -38,6 +41,22 @@ HINTS = {
     errno.EROFS: "choose a folder that you may write to with -o",
     errno.ENOENT: "create the folder first, or choose another with -o",
 }
+
+_unfinished: dict[Path, OutputFile] = {}  # by the temporary name
+_published: list[Path] = []
+_locked = threading.local()  # its `folders`: what this thread has locked
+
+
+def published() -> list[Path]:
+    """The files that this process has given their final names, in that order: what an interrupted run has left."""
+    return list(_published)
+
+
+@atexit.register
+def discard_unfinished() -> None:
+    """Remove every temporary file of this process: an interrupt may have hidden it from who made it."""
+    for file in list(_unfinished.values()):
+        file.discard()
 
 
 @contextmanager
@@ -67,8 +86,9 @@ class OutputFile:
         self._flush: threading.Thread | None = None
         self._flush_error: OSError | None = None
         check_place(self.path, force=force)
-        with failures(self.path):
+        with failures(self.path), deferred_interrupts():
             self._descriptor, self._temporary = _create(self.path)
+            _unfinished[self._temporary] = self
             try:
                 _reserve(self._descriptor, size)
             except BaseException:
@@ -113,14 +133,22 @@ class OutputFile:
 
     def publish(self) -> None:
         """Give the file its final name, which nobody saw before it was complete."""
-        with failures(self.path):
+        with failures(self.path), deferred_interrupts():
             if self.force:
                 self._keep_mode()
                 os.replace(self._temporary, self.path)
             else:
                 _rename_new(self._temporary, self.path)
+            _published.append(self.path)
+            self._close()
             _sync_folder(self.path.parent)
-        self._close()
+
+    def withdraw(self) -> None:
+        """Take a published file away again."""
+        with suppress(OSError):
+            os.unlink(self.path)
+        with suppress(ValueError):
+            _published.remove(self.path)
 
     def _keep_mode(self) -> None:
         """A file that is replaced keeps who may read and write it."""
@@ -130,6 +158,7 @@ class OutputFile:
     def _close(self) -> None:
         """Once, also where a signal arrives in between: the number is forgotten before the system may give it anew."""
         descriptor, self._descriptor = self._descriptor, -1
+        _unfinished.pop(self._temporary, None)
         if descriptor >= 0:
             os.close(descriptor)
 
@@ -196,13 +225,12 @@ def _rename_new(temporary: Path, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # some file systems cannot; the file itself is on the disk
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):  # some file systems cannot; the file itself is on the disk
+        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def clean_stale(folder: Path) -> list[str]:
@@ -280,15 +308,22 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """One process at a time, among those that ask. No lock file is left; without locks on the disk, no waiting."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def locked_folders(folders: Iterable[Path]) -> Iterator[None]:
+    """One process (or thread) at a time, among those that ask. No lock file is left; without locks on the disk, no
+    waiting. Who has a folder may ask for it again, but not for others."""
+    held: dict[tuple[int, int], int] = getattr(_locked, "folders", {})
+    wanted = {identity: folder for folder in folders if (identity := _identity(folder)) not in (None, *held)}
+    with ExitStack() as stack:
+        for _, folder in sorted(wanted.items()):  # all in one order, so that nobody waits in a circle
+            with suppress(OSError):  # also a folder that may be written to, but not read
+                descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _locked.folders = {**held, **dict.fromkeys(wanted, 0)}
+        try:
+            yield
+        finally:
+            _locked.folders = held
 
 
 def write_text(path: Path, text: str) -> None:
@@ -297,13 +332,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes, *, force: bool = True) -> str:
-    """Write (or, with ``force``, replace) a file in one step; returns its sha256."""
+    """Write (or, with ``force``, replace) a file in one step; returns its sha256. Interrupts wait."""
+    with deferred_interrupts():
+        output = complete(path, data, force=force)
+        try:
+            output.publish()
+        finally:
+            output.discard()
+        return output.sha256
+
+
+def complete(path: Path, data: bytes, *, force: bool = True) -> OutputFile:
+    """A small file on the disk that has no name yet."""
     output = OutputFile(path, len(data), force=force)
     try:
         output.append(data)
-        digest = output.finish()
-        output.publish()
-        return digest
+        output.finish()
     except BaseException:
         output.discard()
         raise
+    return output

@@ -166,9 +166,10 @@ class SourceFile:
         return data
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Once, also where a signal arrives in between: the number is forgotten before the system may give it anew."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def __enter__(self) -> SourceFile:
         return self

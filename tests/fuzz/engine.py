@@ -23,7 +23,8 @@ from pathlib import Path
 
 from fuzz.targets import Target, clear
 
-SECONDS = 20.0  # the longest that the commands on one mutant may take
+SECONDS = 20.0  # of the processor: the longest that the commands on one mutant may take
+PATIENCE = 6  # times as much by the clock: the machine may be busy
 MEMORY = 1 << 30  # bytes beyond what the process has before its first mutant
 STATE = struct.Struct("<qd")  # number of the mutant at work, when it began
 POLL = 0.05
@@ -70,17 +71,30 @@ def run(target: Target, seed: int, numbers: range, work: Path, crashes: Path | N
 
 def _wait(child: int, state: mmap.mmap) -> str | None:
     """Until the child ends; None where it ended by itself, else what it died of."""
+    current, used = -1, 0.0
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             if os.WIFSIGNALED(status):
                 return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
             return None if os.WEXITSTATUS(status) == 0 else f"exit {os.WEXITSTATUS(status)}"
-        if time.monotonic() - STATE.unpack(state[:])[1] > SECONDS:
+        number, begun = STATE.unpack(state[:])
+        if number != current:
+            current, used = number, _processor_time(child)
+        waited = time.monotonic() - begun
+        if waited > SECONDS and (_processor_time(child) - used > SECONDS or waited > PATIENCE * SECONDS):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return f"more than {SECONDS:g} s"
         time.sleep(POLL)
+
+
+def _processor_time(process: int) -> float:
+    """Seconds of processor time of a process; where the system does not tell, those of the clock."""
+    try:
+        return time.clock_gettime((~process << 3) | 2)  # Linux: the clock of a process by its number
+    except OSError:
+        return time.monotonic()
 
 
 def _child(
