@@ -48,16 +48,18 @@ def run(count: int, seed: int, jobs: int = 0, first: int = 0) -> list[kills.Outc
         with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
             for outcomes in pool.map(part, works, [seed] * jobs, parts):
                 found += outcomes
-    for one in found:
-        for bar, what in one.problems:
-            print(f"  seed {seed}, {one.number}: {one.signal}, {one.aim}: {bar}: {what}", file=sys.stderr)
     return found
 
 
 def part(work: Path, seed: int, numbers: range) -> list[kills.Outcome]:
     """What one process does."""
     work.mkdir()
-    return list(kills.kills(work, seed, numbers))
+    found = []
+    for one in kills.kills(work, seed, numbers):
+        found.append(one)
+        for bar, what in one.problems:
+            print(f"  seed {seed}, {one.number}: {one.signal}, {one.aim}: {bar}: {what}", file=sys.stderr, flush=True)
+    return found
 
 
 def rows(outcomes: list[kills.Outcome]) -> list[Row]:
