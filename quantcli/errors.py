@@ -227,9 +227,15 @@ class BadReference(QuantcliError):
 
 
 class MissingPackage(QuantcliError):
-    """An optional package is needed for this option and is not installed."""
+    """A package that this option needs is not installed."""
 
     code = "missing-package"
+
+
+class WarningsRefused(QuantcliError):
+    """--strict: what would have been a warning."""
+
+    code = "warning"
 
 
 # ---- output ----------------------------------------------------------------------------------------------------

@@ -105,6 +105,16 @@ def run(
     chat_template: Annotated[
         Optional[Path], Option(metavar="FILE", readable=False, help="Chat template to store.")
     ] = None,
+    strict: Annotated[
+        bool,
+        Option(
+            "--strict",
+            help=(
+                "Make every warning of the conversion an error before any work: chat templates that do not compile, "
+                "tensors that the importance matrix lacks or their rows keep from their type or method."
+            ),
+        ),
+    ] = False,
     allow_no_imatrix: Annotated[
         bool, Option("--allow-no-imatrix", help="Quantize without importance what llama.cpp refuses to.")
     ] = False,
@@ -151,6 +161,7 @@ def run(
         keep_split=keep_split,
         metadata=metadata or (),
         chat_template=chat_template,
+        strict=strict,
         allow_no_imatrix=allow_no_imatrix,
         architecture=architecture,
         pre_tokenizer=pre_tokenizer,

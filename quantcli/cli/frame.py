@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from quantcli.errors import Interrupted, MissingFile, OutputFailed, QuantcliError, UsageError
-from quantcli.report.terminal import Reporter
+from quantcli.report.terminal import Reporter, printable, say
 
 
 class Frame:
@@ -17,10 +17,10 @@ class Frame:
         self.reporter = Reporter()
         self.debug = False
 
-    def start(self, *, quiet: bool = False, as_json: bool = False, debug: bool = False) -> Reporter:
+    def start(self, *, quiet: bool = False, as_json: bool = False, debug: bool = False, raw: bool = False) -> Reporter:
         """Called first by every command with its common options."""
         self.debug = debug
-        self.reporter = Reporter(quiet=quiet or as_json, as_json=as_json)
+        self.reporter = Reporter(quiet=quiet or as_json, as_json=as_json, raw=raw)
         return self.reporter
 
     def finish(self, result: Mapping[str, object], kept: str = "the figures are those of the complete chunks") -> None:
@@ -35,7 +35,7 @@ class Frame:
         if isinstance(error, SystemExit):
             return error.code if isinstance(error.code, int) else 1
         if self.debug:
-            traceback.print_exception(error)
+            say(printable("".join(traceback.format_exception(error)).rstrip("\n")))
         if type(error).__name__ == "NoArgsIsHelpError":  # the bare program name
             self.reporter.note(_usage_text(error) or "")
             return UsageError.exit_status

@@ -35,6 +35,16 @@ def run(
         Option("--ctx", "-c", metavar="N", min=4, help=("Most tokens of prompt and text. Default: what is needed.")),
     ] = None,
     ignore_eos: Annotated[bool, Option("--ignore-eos", help="Go on after the model ends its text.")] = False,
+    raw: Annotated[
+        bool,
+        Option(
+            "--raw",
+            help=(
+                "Write the text as it is, for files and pipes. Without it control characters (all but line ends and "
+                "tabs) and what turns the direction of writing are escaped, on terminals and in pipes."
+            ),
+        ),
+    ] = False,
     threads: Threads = None,
     activations: Activations = None,
     exact: Exact = False,
@@ -44,7 +54,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Continue a text, or answer a question."""
-    reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
+    reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug, raw=raw)
     use_threads(threads)
     from quantcli.commands import generate
     from quantcli.runner.sampling import Sampling

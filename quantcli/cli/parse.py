@@ -35,6 +35,7 @@ class PassedOn(TypedDict, total=False):
     dry_run: bool
     force: bool
     keep_split: bool
+    strict: bool
     allow_no_imatrix: bool
     architecture: str | None
     pre_tokenizer: str | None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from quantcli.errors import NoKernel
+from quantcli.chat import sandbox
+from quantcli.errors import MissingPackage, NoKernel, WarningsRefused
 from quantcli.ggml import kernels
 from quantcli.methods import plain
 from quantcli.methods.seam import Statistics
@@ -41,6 +42,27 @@ def method_warnings(plans: Sequence[Plan], choice: Choice) -> list[str]:
                 f"{one.file_type.name}: method {choice.name} does not take {tensors} of {type_name}: {used} does"
             )
     return found
+
+
+def template_warnings(plans: Sequence[Plan]) -> list[str]:
+    """Chat templates of the outputs that do not compile, wherever they came from."""
+    templates = {
+        key: value.data
+        for one in plans
+        for key, value in one.metadata.items()
+        if (key == sandbox.KEY or key.startswith(f"{sandbox.KEY}.")) and isinstance(value.data, str)
+    }
+    try:
+        found = sandbox.problems(templates) if templates else {}
+    except MissingPackage as error:
+        return [f"the chat template was not checked: {error.message}"]
+    return [f"{key[:100]}: the chat template {problem}" for key, problem in found.items()]
+
+
+def refuse_warnings(warnings: Sequence[str]) -> None:
+    """What --strict means. Raises WarningsRefused naming them all."""
+    if warnings:
+        raise WarningsRefused("; ".join(warnings), where="--strict", hint="leave out --strict to convert all the same")
 
 
 def method_fallbacks(one: Plan, choice: Choice) -> Counter[tuple[str, str]]:

@@ -65,6 +65,7 @@ class ConvertRequest:
     keep_split: bool = False
     metadata: tuple[Setting, ...] = ()
     chat_template: str | None = None
+    strict: bool = False  # warnings are errors
     allow_no_imatrix: bool = False
     architecture: str | None = None
     pre_tokenizer: str | None = None
@@ -208,6 +209,10 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
     job.notes = list(dict.fromkeys(notes))
     job.warnings = checks.importance_warnings(job.plans) + checks.method_warnings(job.plans, request.choice)
+    job.warnings += checks.template_warnings(job.plans)
+    if request.strict:
+        fallen = (tables.fallback_warning(output) for output in describe(job)["outputs"])
+        checks.refuse_warnings([*job.warnings, *filter(None, fallen)])
     if not request.dry_run:
         checks.check_kernels(job.plans, request.choice)
         _check_files(job)

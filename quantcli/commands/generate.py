@@ -33,6 +33,9 @@ class GenerateRequest:
     def __post_init__(self) -> None:
         if self.system is not None and not self.chat:
             raise UsageError("--system is for --chat")
+        for option, text in (("--prompt", self.prompt), ("--system", self.system)):
+            if text is not None and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                raise UsageError("not UTF-8 text", where=option, hint="a shell gives it in the encoding of its locale")
 
 
 def run(request: GenerateRequest, reporter: Reporter = SILENT) -> GenerateResult:

@@ -41,7 +41,8 @@ def show_conversion(reporter: Reporter, result: ConvertResult, *, tensors: bool)
         lines.append((output["path"], output["type"], f"{output['bytes']:,}", f"{output['bpw']:.3f}", mix))
     reporter.table(("file", "type", "bytes", "bpw", "tensors"), lines, right=(2, 3))
     for output in result["outputs"]:
-        _show_fallbacks(reporter, output)
+        if warning := fallback_warning(output):
+            reporter.warning(warning)
     if result.get("weights_per_second"):
         speed = result["weights_per_second"] / 1e6
         reporter.note(
@@ -49,18 +50,19 @@ def show_conversion(reporter: Reporter, result: ConvertResult, *, tensors: bool)
         )
 
 
-def _show_fallbacks(reporter: Reporter, output: OutputResult) -> None:
+def fallback_warning(output: OutputResult) -> str | None:
+    """What is said of tensors that are not of the type that the recipe gives them."""
     groups: dict[tuple[str, str], int] = {}
     for entry in output["fallback_tensors"]:
         key = entry["wanted"], entry["type"]
         groups[key] = groups.get(key, 0) + 1
-    if groups:
-        text = ", ".join(f"{count} {wanted} -> {got}" for (wanted, got), count in groups.items())
-        count = sum(groups.values())
-        reporter.warning(
-            f"{output['type']}: {count} of {len(output['tensors'])} tensors have rows that their type's block "
-            f"does not divide and fall back: {text}"
-        )
+    if not groups:
+        return None
+    text = ", ".join(f"{count} {wanted} -> {got}" for (wanted, got), count in groups.items())
+    return (
+        f"{output['type']}: {sum(groups.values())} of {len(output['tensors'])} tensors have rows that their type's "
+        f"block does not divide and fall back: {text}"
+    )
 
 
 def _shape(shape: list[int]) -> str:

@@ -42,11 +42,16 @@ Cells = Sequence[Sequence[str]]  # of a table, line by line
 
 
 class Reporter:
-    """Where a command's output goes. ``quiet`` silences talk and progress, ``as_json`` leaves stdout to one object."""
+    """Where a command's output goes. ``quiet`` silences talk and progress, ``as_json`` leaves stdout to one object.
 
-    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+    ``raw``: texts that come bit by bit are written as they are. All else is escaped, also off a terminal: what goes
+    through a pipe may end on one.
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False, raw: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
+        self.raw = raw
         self._consoles: dict[bool, Console] = {}
 
     # ---- results (stdout)
@@ -57,9 +62,10 @@ class Reporter:
             print(printable(text), flush=True)
 
     def text(self, piece: str) -> None:
-        """A piece of a text that comes bit by bit."""
+        """A piece of a text that comes bit by bit, of whole characters: an escape sequence that two pieces share is
+        harmless without its first one."""
         if not self.as_json:
-            sys.stdout.write(piece)
+            sys.stdout.write(piece if self.raw else printable(piece))
             sys.stdout.flush()
 
     def result(self, value: Mapping[str, object]) -> None:
@@ -71,7 +77,7 @@ class Reporter:
                 text = json.dumps(value, ensure_ascii=plain, indent=indent, allow_nan=False)
             except ValueError:
                 text = json.dumps(_finite(value), ensure_ascii=plain, indent=indent, allow_nan=False)
-            print(text, flush=True)
+            print(_STEERING.sub(_json_escape, text), flush=True)  # JSON itself escapes those below U+0020 only
 
     def table(
         self,
@@ -84,7 +90,8 @@ class Reporter:
         """A table of the result; ``right`` holds the indices of right-aligned columns."""
         if self.as_json:
             return
-        cells = [[printable(str(cell)) for cell in line] for line in lines]
+        cells = [[printable(str(cell)).replace("\n", "\\n") for cell in line] for line in lines]
+        title = None if title is None else printable(title)
         if sys.stdout.isatty():
             self._rich_table(columns, cells, title, right)
         else:
@@ -105,7 +112,13 @@ class Reporter:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table = Table(
+            title=None if title is None else Text(title),
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+        )
         for index, column in enumerate(columns):
             table.add_column(
                 column, justify="right" if index in right else "left", overflow="fold", no_wrap=index in right
@@ -158,6 +171,7 @@ class Reporter:
     @contextmanager
     def progress(self, label: str, total_bytes: int) -> Iterator[Advance]:
         """Yield a function that takes (bytes done, weights done); shows bytes, weights/s and the time left."""
+        label = printable(label)
         if self.quiet:
             yield lambda done_bytes, weights=0: None
         elif sys.stderr.isatty():
@@ -169,6 +183,7 @@ class Reporter:
     @contextmanager
     def steps(self, label: str, total: int) -> Iterator[Step]:
         """Yield a function that takes (steps done, what is known so far); shows both and the time left."""
+        label = printable(label)
         if self.quiet:
             yield lambda done, known="": None
         elif sys.stderr.isatty():
@@ -182,10 +197,10 @@ class Reporter:
         from rich import progress as widgets
 
         columns = (
-            widgets.TextColumn("{task.description}"),
+            widgets.TextColumn("{task.description}", markup=False),
             widgets.BarColumn(),
             widgets.MofNCompleteColumn(),
-            widgets.TextColumn("{task.fields[known]}"),
+            widgets.TextColumn("{task.fields[known]}", markup=False),
             widgets.TextColumn("{task.fields[left]}"),
         )
         start = time.monotonic()
@@ -204,7 +219,7 @@ class Reporter:
         from rich import progress as widgets
 
         columns = (
-            widgets.TextColumn("{task.description}"),
+            widgets.TextColumn("{task.description}", markup=False),
             widgets.BarColumn(),
             widgets.DownloadColumn(),
             widgets.TextColumn("{task.fields[speed]}"),
@@ -312,6 +327,10 @@ def say(text: str) -> None:
 def printable(text: str) -> str:
     """``text`` with control characters escaped, but for tabs and line ends."""
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _finite(value: object) -> object:

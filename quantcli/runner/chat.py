@@ -1,70 +1,43 @@
-"""Chat templates: what a conversation looks like as text.
-
-A template is a Jinja program from the model's file. Jinja is not small and templates use much of it, so it is not
-rewritten here: the jinja2 package is an optional dependency, and its sandbox runs the template.
-"""
+"""Chat templates: what a conversation looks like as text, and as token ids."""
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 
-from quantcli.errors import BadTokenizer, MissingPackage, UsageError
+from quantcli.chat import sandbox
+from quantcli.errors import UsageError
 from quantcli.vocab.tokenizer import Tokenizer
 
-LONGEST = 4 << 20  # characters that a template may produce
 
-
-class _Refused(Exception):
-    """The template itself said no (raise_exception)."""
-
-
-def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
+def render(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, object]],
+    *,
+    tools: Sequence[Mapping[str, object]] | None = None,
+    documents: Sequence[Mapping[str, object]] | None = None,
+    add_generation_prompt: bool = True,
+) -> str:
     """The conversation ``messages`` ({"role", "content"} each) as the model wants it, up to where its answer begins.
 
-    Raises UsageError (the model has no template), MissingPackage, BadTokenizer (the template fails).
+    The variables are those of transformers' `apply_chat_template`. Raises UsageError (the model has no template),
+    MissingPackage, BadTokenizer (the template fails, refuses the conversation, or takes too much).
     """
     template = tokenizer.chat_template
     if not template:
+        named = f"no default chat template, only {', '.join(tokenizer.named_templates)}"
         raise UsageError(
-            "the model has no chat template", where="--chat", hint="leave out --chat to continue a plain text"
+            f"the model has {named[:200] if tokenizer.named_templates else 'no chat template'}",
+            where="--chat",
+            hint="leave out --chat to continue a plain text",
         )
-    try:
-        from jinja2 import TemplateError
-        from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise MissingPackage(
-            "chat templates need the jinja2 package", where="--chat", hint="pip install jinja2 (or quantcli[chat])"
-        ) from error
-
-    def refuse(message: str) -> None:
-        raise _Refused(message)
-
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _to_json
-    environment.globals.update(raise_exception=refuse, strftime_now=lambda f: datetime.datetime.now().strftime(f))
-    try:
-        text: str = environment.from_string(template).render(
-            messages=[dict(message) for message in messages],
-            add_generation_prompt=True,
-            bos_token=_text(tokenizer, tokenizer.bos),
-            eos_token=_text(tokenizer, tokenizer.eos),
-        )
-    except (_Refused, TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-        raise BadTokenizer(f"the chat template fails: {error}", where="tokenizer.chat_template") from error
-    return text[:LONGEST]
-
-
-def _to_json(value: object, indent: int | None = None) -> str:
-    """As transformers does it: plain JSON, not escaped for HTML."""
-    import json
-
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _text(tokenizer: Tokenizer, token: int | None) -> str:
-    return "" if token is None else tokenizer.texts[token]
+    variables: dict[str, object] = {
+        "messages": [dict(message) for message in messages],
+        "tools": tools,
+        "documents": documents,
+        "add_generation_prompt": add_generation_prompt,
+        **tokenizer.special_texts,
+    }
+    return sandbox.render(template, variables)
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -91,8 +91,9 @@ def _build(
     if prefix is not None:
         metadata["add_space_prefix"] = boolean(prefix)
     result = {f"tokenizer.ggml.{key}": value for key, value in metadata.items()}
-    result |= _template_metadata(templates.find(checkpoint, request.files, chat_template))
-    return result, [*loaded.notes, *loaded.table.notes(), *specials.notes]
+    found, remarks = templates.find(checkpoint, request.files, chat_template)
+    result |= _template_metadata(found)
+    return result, [*loaded.notes, *loaded.table.notes(), *specials.notes, *remarks]
 
 
 def _model_file(checkpoint: Folder) -> tuple[bytes | None, str]:

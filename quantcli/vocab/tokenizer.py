@@ -22,7 +22,13 @@ from quantcli.vocab.token_table import TokenType, is_byte
 
 _BLANK = "\u2581"
 _SEARCHED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
+_NAMED = "tokenizer.chat_template."
 _KINDS = ("bos", "eos", "unknown", "seperator", "padding", "mask", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+# special token -> the variable that chat templates know it by
+_VARIABLES = {
+    "bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "seperator": "sep_token", "padding": "pad_token",
+    "mask": "mask_token",
+}  # fmt: skip
 # kind of vocabulary -> ids that hold where the file names none
 _DEFAULT_IDS = {"llama": {"bos": 1, "eos": 2, "unknown": 0}, "gpt2": {"bos": 11, "eos": 11}}
 
@@ -31,7 +37,8 @@ class Tokenizer:
     """A vocabulary that can be used. Not changed after it is built, so any thread may use it.
 
     ``bos``, ``eos``, ``eot``, ``unknown``, ``padding`` are ids or None; ``end_of_generation`` are all ids that end an
-    answer; ``chat_template`` is the text of the default template or None.
+    answer; ``chat_template`` is the text of the default template or None, ``named_templates`` are the names of others,
+    ``special_texts`` the texts of special tokens by the names that templates use.
     """
 
     def __init__(self, metadata: Mapping[str, Value]) -> None:
@@ -53,6 +60,7 @@ class Tokenizer:
         self._name_ids(metadata)
         self._name_flags(metadata)
         self.chat_template = _text(metadata, "tokenizer.chat_template")
+        self.named_templates = [key[len(_NAMED) :] for key in metadata if key.startswith(_NAMED)]
         name = (_text(metadata, "general.name") or "").lower()
         self.strips_right = "phi3" in name or "phi-3" in name  # llama.cpp goes by the model's name here
         self._searched = self._find_searched()
@@ -182,6 +190,9 @@ class Tokenizer:
             value = metadata.get(f"tokenizer.ggml.{kind}_token_id")
             index = value.data if value is not None and isinstance(value.data, int) else defaults.get(kind)
             special[kind] = index if index is not None and 0 <= index < len(self.texts) else None
+        # GPT-2's default ids are no words about this vocabulary; a template finds such a token undefined
+        stated = [k for k in _VARIABLES if self.kind == "llama" or f"tokenizer.ggml.{k}_token_id" in metadata]
+        self.special_texts = {_VARIABLES[k]: self.texts[i] for k in stated if (i := special[k]) is not None}
         endings.detect(special, self.ids)
         self.bos, self.eos, self.unknown = special["bos"], special["eos"], special["unknown"]
         self.eot, self.eom, self.padding = special["eot"], special["eom"], special["padding"]

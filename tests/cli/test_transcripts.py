@@ -66,12 +66,14 @@ def damaged(folder: Path) -> None:
 
 
 def prepared(folder: Path) -> None:
-    """tiny: the bundled checkpoint; tiny.gguf: in Q8_0; cut.gguf: its beginning; a text, a pickle, odd folders."""
+    """tiny: the bundled checkpoint; tiny.gguf: in Q8_0; cut.gguf: its beginning; texts, templates, odd folders."""
     (folder / "tiny").symlink_to(TINY)
     run(folder, "quantcli convert tiny -t Q8_0 -o tiny.gguf --quiet")
     (folder / "cut.gguf").write_bytes((folder / "tiny.gguf").read_bytes()[:200_000])
     (folder / "text.txt").write_text(TEXT)
     (folder / "short.txt").write_text("Once.")
+    (folder / "broken.jinja").write_text("{% for m in messages %}\n{{ m.content }}{% end %}")
+    (folder / "refusing.jinja").write_text("{{ raise_exception('Conversations must begin with a system message') }}")
     (folder / "model.bin").write_bytes(b"\x80\x02")
     (folder / "empty").mkdir()
     (folder / "unknown").mkdir()

@@ -13,6 +13,7 @@ FLOORS = {
     "errors": 0,
     "ggml": 1,
     "architectures": 1,
+    "chat": 1,
     "output": 1,
     "report": 1,
     "container": 2,

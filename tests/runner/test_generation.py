@@ -145,7 +145,6 @@ def test_chat_without_a_template_or_the_package(root: Path, monkeypatch: pytest.
 
 
 def test_chat_templates_are_rendered_in_a_sandbox(root: Path) -> None:
-    pytest.importorskip("jinja2")
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": " Hello "}]
     with open_session(root / "examples" / "tiny") as session:
         rendered = chat.render(with_template(session, TEMPLATE).tokenizer, messages)
