@@ -1,4 +1,5 @@
 /* dispatch.c - which instruction sets this CPU has, and what every call checks before a kernel runs. */
+#include "compensate.h"
 #include "table.h"
 #include <stddef.h>
 #include <string.h>
@@ -22,7 +23,7 @@ static int has_f16c(void) {
     }
     return known == YES;
 }
-static int has_avx2(void) { return __builtin_cpu_supports("avx2") && has_f16c(); }
+static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
 static int has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -33,15 +34,16 @@ static const struct {
     const char *name;
     int (*supported)(void);
     qc_backend *backend;
+    qc_compensators *compensators;
     int rank; /* the supported one of the highest rank is the default */
 } sets[] = {
-    {"scalar", yes, &qc_backend_scalar, 1},
-    {"emu16", yes, &qc_backend_emu16, 0},
+    {"scalar", yes, &qc_backend_scalar, &qc_compensators_scalar, 1},
+    {"emu16", yes, &qc_backend_emu16, &qc_compensators_emu16, 0},
 #if defined(__x86_64__)
-    {"avx2", has_avx2, &qc_backend_avx2, 2},
-    {"avx512", has_avx512, &qc_backend_avx512, 3},
+    {"avx2", has_avx2, &qc_backend_avx2, &qc_compensators_avx2, 2},
+    {"avx512", has_avx512, &qc_backend_avx512, &qc_compensators_avx512, 3},
 #elif defined(__aarch64__)
-    {"neon", yes, &qc_backend_neon, 2},
+    {"neon", yes, &qc_backend_neon, &qc_compensators_neon, 2},
 #endif
 };
 enum { SETS = sizeof sets / sizeof sets[0] };
@@ -283,4 +285,20 @@ int32_t qc_set_parameters(int32_t isa, int32_t type, const float *scale, const f
     }
     found->set_parameters(scale, minimum, rows * columns / found->block, blocks);
     return qc_validate(isa, type, blocks, rows, columns, place) == QC_OK ? QC_OK : QC_OVERFLOW;
+}
+
+int32_t qc_can_compensate(int32_t type) { return find_type(0, type) && (*sets[0].compensators)[type]; }
+
+int32_t qc_compensate(int32_t isa, int32_t type, const float *target, int64_t rows, int64_t columns,
+                      const qc_metric *metric, const qc_effort *effort, uint8_t *blocks, int64_t *kept,
+                      qc_place *place) {
+    const qc_type *found = find_type(isa, type);
+    *kept = 0;
+    if (!found || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
+    qc_compensator compensate = (*sets[isa].compensators)[type];
+    if (!compensate) return QC_NO_KERNEL;
+    if (rows == 0 || columns == 0) return QC_OK;
+    int32_t status = check_weights(target, rows, columns, 0, place);
+    if (status == QC_OK) status = qc_validate(isa, type, blocks, rows, columns, place);
+    return status == QC_OK ? compensate(target, rows, columns, metric, effort, blocks, kept) : status;
 }

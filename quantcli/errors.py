@@ -220,6 +220,12 @@ class VocabularyMismatch(QuantcliError):
     code = "vocabulary-mismatch"
 
 
+class NonFiniteResult(QuantcliError):
+    """A layer or a figure is NaN or infinite: weights or metadata are damaged, or activations overflow."""
+
+    code = "non-finite-result"
+
+
 class BadReference(QuantcliError):
     """A file of recorded probabilities is malformed or does not fit the model."""
 

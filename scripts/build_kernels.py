@@ -41,7 +41,7 @@ FLAGS = [
 ]
 # The emulation only has to be right; at -O3 it takes longer to compile than everything else together. The references of
 # the runner's driver gain nothing from it either, and gcc 12 for arm64 fails on them with an internal error.
-FILE_FLAGS = {"isa_emu16.c": ["-O1"], "check_runner.c": ["-O1"]}
+FILE_FLAGS = {"isa_emu16.c": ["-O1"], "compensate_emu16.c": ["-O1"], "check_runner.c": ["-O1"]}
 # Flags of single files on x86-64 (elsewhere these files compile to nothing).
 X86_FLAGS = {
     "isa_avx2.c": ["-mavx2", "-mf16c"],
@@ -65,6 +65,17 @@ X86_FLAGS = {
         "-mf16c",
         "-mfma",
         "-mbmi2",
+        "-mprefer-vector-width=512",
+    ],
+    "compensate_avx2.c": ["-mavx2", "-mf16c", "-mfma"],
+    "compensate_avx512.c": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mavx2",
+        "-mf16c",
+        "-mfma",
         "-mprefer-vector-width=512",
     ],
     "bf16_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx2", "-mfma"],

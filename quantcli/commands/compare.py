@@ -18,6 +18,7 @@ from quantcli.output import writer
 from quantcli.report import html, picture, tables
 from quantcli.report.measurements import ComparedModel, CompareResult, Reference
 from quantcli.report.terminal import SILENT, Reporter
+from quantcli.runner import finite
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import Chunks, chunks_of
 
@@ -229,6 +230,8 @@ def execute(job: Comparison, reporter: Reporter = SILENT) -> CompareResult:
             break
         if recorder is not None:
             recorder.finish()
+    for entry in entries:
+        finite.require_figures(entry, entry["name"])
     return {
         "schema": 1,
         "reference": job.described,

@@ -9,6 +9,7 @@ from quantcli.evaluate import likelihood
 from quantcli.report import tables
 from quantcli.report.measurements import PerplexityResult
 from quantcli.report.terminal import SILENT, Reporter
+from quantcli.runner import finite
 from quantcli.runner.session import RunOptions, open_session
 from quantcli.runner.text import chunks_of
 
@@ -34,5 +35,6 @@ def run(request: PerplexityRequest, reporter: Reporter = SILENT) -> PerplexityRe
         with reporter.steps(f"perplexity {session.name}", len(chunks)) as advance:
             measured = likelihood.measure(session, chunks, advance)
         result: PerplexityResult = {"schema": 1, "model": session.describe(), **measured}
+    finite.require_figures(result, session.name)
     tables.show_perplexity(reporter, result)
     return result

@@ -12,7 +12,7 @@ import numpy
 
 from quantcli.errors import ContextTooLong, VocabularyMismatch
 from quantcli.model import Model
-from quantcli.runner import settings
+from quantcli.runner import description, finite
 from quantcli.runner.arrays import Floats, Tokens
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine, flat
@@ -41,11 +41,13 @@ class Network:
     ) -> None:
         """``weights``: the model's, some of them already in memory, or others in their place.
 
-        Raises UnsupportedGraph, UnknownArchitecture, BadConfig, ContextTooLong.
+        Raises ContextTooLong and what `description.check` raises: what the file says is checked as a whole before a
+        tensor is read.
         """
         self.model = model
         self.operations = operations or Operations()
-        self.settings = settings.read(model)
+        tensors = {tensor.name: tensor.shape for tensor in model.tensors}
+        self.settings = description.check(model.architecture, model.metadata, tensors, model.name)
         self.kv_type = kv_type
         self.weights = weights or Weights(model)
         self.length = self._checked(length or self.settings.context)
@@ -175,12 +177,21 @@ class Network:
             known, places = numpy.unique(tokens, return_inverse=True)
             x = self.embeddings.take(known)[places.reshape(tokens.shape)]
         if self.settings.graph.learned_positions:
-            x += self.weights.vector("position_embd.weight")[start : start + tokens.shape[1]]
-        return x if self.settings.embedding_scale == 1 else x * numpy.float32(self.settings.embedding_scale)
+            table = self.weights.vector("position_embd.weight")
+            if start + tokens.shape[1] > len(table):
+                raise ContextTooLong(
+                    f"{start + tokens.shape[1]} positions, the model has {len(table)}", where=self.model.name
+                )
+            x += table[start : start + tokens.shape[1]]
+        if self.settings.embedding_scale != 1:
+            x *= numpy.float32(self.settings.embedding_scale)
+        return finite.check(x, "the table of embeddings", f"{self.model.name}: token_embd.weight")
 
     def layer(self, index: int, x: Floats, cache: Cache) -> Floats:
-        """One layer on the residual stream: [S, T, H] -> [S, T, H]."""
-        return self._layer(index).forward(x, cache)
+        """One layer on the residual stream: [S, T, H] -> [S, T, H]. Raises NonFiniteResult, as all of the pass does."""
+        with numpy.errstate(all="ignore"):  # whatever overflows is an error below
+            x = self._layer(index).forward(x, cache)
+        return finite.check(x, f"layer {index}", f"{self.model.name}: blk.{index}")
 
     def head(self, x: Floats) -> Floats:
         """Final norm, output matrix, scale and cap: [S, T, H] -> [S, T, V]."""
@@ -188,11 +199,17 @@ class Network:
 
     def capped(self, logits: Floats) -> Floats:
         """The family's scale and cap on what the output matrix gives, in place."""
+        self._checked_outputs(logits)
         return scale_and_cap(logits, self.settings.logit_scale, self.settings.final_cap)
 
     def log_probs(self, x: Floats) -> Floats:
         """The same as log-probabilities."""
-        return self.operations.log_softmax(self._outputs(x), self.settings.logit_scale, self.settings.final_cap)
+        found = self.operations.log_softmax(self._outputs(x), self.settings.logit_scale, self.settings.final_cap)
+        self._checked_outputs(found[..., :1])  # one that is not finite makes its whole row so
+        return found
+
+    def _checked_outputs(self, x: Floats) -> None:
+        finite.check(x, "the output matrix or its norm", f"{self.model.name}: output_norm.weight, output.weight")
 
     def _outputs(self, x: Floats) -> Floats:
         (logits,) = self.engine.multiply(flat(self.engine.norm("output_norm", x)), self.head_matrix())

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy
 
-from quantcli.errors import MissingTensors, NoKernel, ShapeMismatch
+from quantcli.errors import NoKernel, ShapeMismatch
 from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model, ModelTensor
 from quantcli.runner.arrays import Bytes, Floats, Tokens
+from quantcli.runner.shapes import missing
 
 READ_BYTES = 16 << 20  # rows are read in pieces of about this many bytes
 
@@ -141,6 +142,10 @@ class Weights:
             found = found.reshape(shape)
         return found
 
+    def columns(self, name: str) -> int:
+        """Columns of ``<name>.weight``. Raises MissingTensors."""
+        return self._find(f"{name}.weight").columns
+
     def release(self, prefix: str) -> None:
         """Forget the tensors whose names begin with ``prefix``; they are read again when needed."""
         for held in (self._matrices, self._vectors):
@@ -150,11 +155,7 @@ class Weights:
     def _find(self, name: str) -> ModelTensor:
         tensor = self.tensors.get(name)
         if tensor is None:
-            raise MissingTensors(
-                f"the model has no {name}",
-                where=self.model.name,
-                hint="the file is incomplete, or its architecture is not what it says",
-            )
+            raise missing(name, self.model.name)
         return tensor
 
 

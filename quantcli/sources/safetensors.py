@@ -22,6 +22,7 @@ _LARGEST_HEADER = 100_000_000  # bytes, the limit of the reference implementatio
 _LARGEST_NUMBER = (1 << 63) - 1
 _MOST_DIMENSIONS = 64  # torch allows no more
 _LONGEST_NAME = 1000  # characters
+_STEM = "model"
 _SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"(model)-(\d{5})-of-(\d{5})\.safetensors")
@@ -156,8 +157,11 @@ def _find_files(folder: Path) -> tuple[list[str], dict[str, str] | None]:
     names = _names(folder, ".safetensors")
     shard = next(filter(None, map(_SHARD.fullmatch, names)), None)
     if shard:
-        count = int(shard[3])
+        count = int(shard[3])  # all of them are asked for: what is missing is then told by its name
         return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, min(count, 9999) + 1)], None
+    own = [name for name in names if name.startswith(_STEM)]
+    if own:  # llama.cpp's converter reads all files of this name, whatever follows
+        return own, None
     _explain_absence(folder, names)
     return names, None
 

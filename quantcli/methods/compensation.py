@@ -1,0 +1,168 @@
+"""Compensation: codes and scales that lower the error of a matrix's outputs, tr(E H E^T), not that of its weights.
+
+H is the second moment of the matrix's inputs. An error in one column can be made up for in the columns whose inputs go
+with it, so blocks are searched with all of H: GPTQ (Frantar and others, 2022) in the order of the diagonal, on the
+scales of the plain search; then coordinate descent on the codes and least squares for scales and minima in turn
+(csrc/encode/compensate.inc). Rows are independent: slabs and threads do not change a byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy
+from numpy.typing import NDArray
+
+from quantcli.ggml import compensate, kernels
+from quantcli.ggml.compensate import Effort
+from quantcli.ggml.tensor_types import TensorType
+
+Floats: TypeAlias = NDArray[numpy.float32]
+Doubles: TypeAlias = NDArray[numpy.float64]
+Bytes: TypeAlias = NDArray[numpy.uint8]
+
+SEARCH = "ggml"  # for the first scales; the refit makes a better search superfluous
+LEAST_DIAGONAL = 1e-8  # of the mean
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A damped Hessian of one matrix's inputs as the encoders use it.
+
+    ``hessian`` float32 (n, n): symmetric, damped. ``order`` int32 (n,): the columns from the largest diagonal entry to
+    the smallest, stable. ``factor`` float32 (n, n): A, strictly upper, with H[order][:, order] = (I + A) D (I + A)^T.
+    ``damping``: the share of the diagonal that was really used.
+    """
+
+    hessian: Floats
+    order: NDArray[numpy.int32]
+    factor: Floats
+    damping: float
+
+    @classmethod
+    def of(cls, hessian: Doubles, *, damping: float = 0.01, group: int = 1) -> Metric:
+        """The metric of second moments ``hessian`` float64 (n, n): (1 - damping) H + damping diag(H).
+
+        Entries of the diagonal below 1e-8 of its mean are raised to that. Where the matrix is singular all the same,
+        the damping grows tenfold until it is not. ``group``: columns that are coded together (``columns_together``).
+        Raises ValueError for a matrix that is not square, not finite or that has a negative diagonal.
+        """
+        moments = _checked(hessian, group)
+        share = damping
+        while True:
+            damped = _damped(moments, share)
+            order = _order(damped, group)
+            triangle = _triangle(damped[order][:, order])
+            if triangle is not None:
+                break
+            share = min(max(share * 10, 1e-3), 1.0)
+        factor = triangle / triangle.diagonal()
+        numpy.fill_diagonal(factor, 0)
+        # by columns: the kernels read it so
+        return cls(damped.astype(numpy.float32), order, factor.astype(numpy.float32, order="F"), share)
+
+    @cached_property
+    def permuted(self) -> Floats:
+        """``hessian`` with rows and columns in ``order``."""
+        return numpy.ascontiguousarray(self.hessian[numpy.ix_(self.order, self.order)])
+
+    @cached_property
+    def importance(self) -> Floats:
+        """The diagonal of the Hessian: float32 (n,), for the search of the first scales."""
+        return numpy.ascontiguousarray(self.hessian.diagonal())
+
+    @cached_property
+    def native(self) -> compensate.Metric:
+        """The arrays as the kernels take them."""
+        return compensate.Metric(self.hessian, self.permuted, self.factor.T, self.order)
+
+
+def encode(
+    tensor_type: TensorType,
+    target: Floats,
+    metric: Metric,
+    *,
+    rounds: int = 3,
+    sweeps: int = 2,
+    gptq: bool = True,
+    isa: str | None = None,
+) -> Bytes:
+    """Blocks uint8 (m, bytes of a row) that lower tr((W - Q) H (W - Q)^T) for the rows W = ``target`` float32 (m, n).
+
+    The plain search with importance diag(H), GPTQ on its scales (unless ``gptq`` is false), one polish, then
+    ``rounds`` of a refit of the scales and ``sweeps`` polishes. A row whose loss does not fall keeps the plain blocks.
+    The bytes depend on nothing but rows and metric. Raises NonFiniteWeight and ScaleOverflow with ``row`` and
+    ``column``, NoKernel for a type that ``takes`` refuses, ValueError for a metric of other columns.
+    """
+    blocks = plain(tensor_type, target, metric, isa=isa)
+    improve(tensor_type, target, blocks, metric, Effort(gptq, True, rounds, sweeps), isa=isa)
+    return blocks
+
+
+def plain(tensor_type: TensorType, target: Floats, metric: Metric, *, isa: str | None = None) -> Bytes:
+    """The blocks with which ``encode`` begins: the plain search with the importance diag(H)."""
+    return kernels.encode(tensor_type.id, target, metric.importance, search=SEARCH, isa=isa)
+
+
+def improve(
+    tensor_type: TensorType,
+    target: Floats,
+    blocks: Bytes,
+    metric: Metric,
+    effort: Effort = Effort(),  # noqa: B008 (immutable)
+    *,
+    isa: str | None = None,
+) -> int:
+    """Replace the ``blocks`` of ``target`` by better ones; returns how many rows kept theirs. Raises as ``encode``."""
+    return compensate.compensate(tensor_type.id, target, blocks, metric.native, effort, isa=isa)
+
+
+def takes(tensor_type: TensorType) -> bool:
+    """Whether there is a compensating encoder for the type."""
+    return compensate.can_compensate(tensor_type.id)
+
+
+def loss(tensor_type: TensorType, target: Floats, blocks: Bytes, metric: Metric) -> Doubles:
+    """e H e^T of the error e of every row: float64 (m,)."""
+    errors = target.astype(numpy.float64) - kernels.decode(tensor_type.id, blocks, *target.shape)
+    found: Doubles = numpy.einsum("ij,ij->i", errors @ metric.hessian.astype(numpy.float64), errors)
+    return found
+
+
+# ---- the metric ------------------------------------------------------------------------------------------------
+
+
+def _checked(hessian: Doubles, group: int) -> Doubles:
+    moments = numpy.asarray(hessian, numpy.float64)
+    if moments.ndim != 2 or moments.shape[0] != moments.shape[1] or moments.shape[0] % group:
+        raise ValueError(f"a Hessian is square, its columns a multiple of {group}; this is {moments.shape}")
+    if not numpy.isfinite(moments).all() or (moments.diagonal() < 0).any():
+        raise ValueError("a Hessian is finite and has no negative diagonal")
+    return moments
+
+
+def _damped(moments: Doubles, share: float) -> Doubles:
+    damped = moments * (1 - share)
+    diagonal = moments.diagonal()
+    least = LEAST_DIAGONAL * float(diagonal.mean()) or 1.0  # all zero: every column alike
+    numpy.fill_diagonal(damped, numpy.maximum(diagonal, least))
+    return damped
+
+
+def _order(damped: Doubles, group: int) -> NDArray[numpy.int32]:
+    """Columns by falling diagonal; of groups, by the sum of theirs."""
+    size = damped.diagonal().reshape(-1, group).sum(axis=1)
+    groups = numpy.argsort(-size, kind="stable")
+    return (groups[:, None] * group + numpy.arange(group)).reshape(-1).astype(numpy.int32)
+
+
+def _triangle(matrix: Doubles) -> Doubles | None:
+    """U, upper, with U U^T = matrix; None where the matrix is not positive definite."""
+    try:
+        lower: Doubles = numpy.linalg.cholesky(matrix[::-1, ::-1]).astype(numpy.float64, copy=False)
+    except numpy.linalg.LinAlgError:
+        return None
+    upper = lower[::-1, ::-1]
+    return upper if (upper.diagonal() > 0).all() and numpy.isfinite(upper).all() else None
