@@ -61,6 +61,12 @@ class MalformedFile(QuantcliError):
     code = "malformed-file"
 
 
+class GitLfsPointer(MalformedFile):
+    """In place of a file there is the pointer that Git keeps where LFS did not fetch it."""
+
+    code = "git-lfs-pointer"
+
+
 class UnsupportedFile(QuantcliError):
     """The file is well-formed but of a kind, version or data type that quantcli does not read."""
 

@@ -141,7 +141,11 @@ def run(
     metadata: Annotated[
         Optional[list[str]],
         Option(
-            metavar="KEY=VALUE", help="Set a metadata entry; KEY=TYPE:VALUE names the type (u32, i32, f32, bool, str)."
+            metavar="KEY=VALUE",
+            help=(
+                "Set a metadata entry; KEY=TYPE:VALUE names the type (u32, i32, f32, bool, str). "
+                "Keys of lists (general.tags) take A,B."
+            ),
         ),
     ] = None,
     chat_template: Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from quantcli.errors import BadConfig, MalformedFile, MissingFile, QuantcliError, UnsupportedFile
-from quantcli.sources import card, safetensors
+from quantcli.sources import card, folders, safetensors
 from quantcli.sources.config import text_part
 from quantcli.sources.files import StoredTensor, inside, read_small
 from quantcli.sources.gguf import is_hash
@@ -93,15 +93,13 @@ class Checkpoint:
             self.notes += [] if note in self.notes else [note]
             return None
 
-    def _missing(self, name: str) -> MissingFile:
+    def _missing(self, name: str) -> QuantcliError:
         """The error for a small file that has to be there."""
-        inner = sorted(self.folder.glob(f"snapshots/*/{name}"))  # the Hugging Face cache's folder of a model
-        return MissingFile(
+        found = folders.instead_of_checkpoint(self.folder) if name == "config.json" else None
+        return found or MissingFile(
             f"there is no {name} in this folder",
             where=str(self.folder),
-            hint=f"there is one in {inner[-1].parent}: give that folder"
-            if inner
-            else "a checkpoint folder holds config.json, *.safetensors and tokenizer files",
+            hint="a checkpoint folder holds config.json, *.safetensors and tokenizer files",
         )
 
     @cached_property
