@@ -61,6 +61,12 @@ class MalformedFile(QuantcliError):
     code = "malformed-file"
 
 
+class GitLfsPointer(MalformedFile):
+    """In place of a file there is the pointer that Git keeps where LFS did not fetch it."""
+
+    code = "git-lfs-pointer"
+
+
 class UnsupportedFile(QuantcliError):
     """The file is well-formed but of a kind, version or data type that quantcli does not read."""
 
@@ -169,6 +175,24 @@ class BadImportance(QuantcliError):
     code = "bad-importance"
 
 
+class NonFiniteActivations(QuantcliError):
+    """A model's activations overflow or are NaN on the calibration text."""
+
+    code = "non-finite-activations"
+
+
+class BadStatistics(QuantcliError):
+    """A folder of statistics is damaged, or of another model, text or run."""
+
+    code = "bad-statistics"
+
+
+class UnsupportedTransform(QuantcliError):
+    """A rewrite of a model is not exact, or not possible, for its architecture."""
+
+    code = "unsupported-transform"
+
+
 class NonFiniteWeight(QuantcliError):
     """A weight is NaN or infinite."""
 
@@ -218,6 +242,12 @@ class VocabularyMismatch(QuantcliError):
     """Two models that are compared (or a model and recorded tokens) do not share their vocabulary."""
 
     code = "vocabulary-mismatch"
+
+
+class NonFiniteResult(QuantcliError):
+    """A layer or a figure is NaN or infinite: weights or metadata are damaged, or activations overflow."""
+
+    code = "non-finite-result"
 
 
 class BadReference(QuantcliError):

@@ -82,7 +82,7 @@ def _inside(graph: Graph, suffix: str) -> Through:
 
 # ---- what is read at all ---------------------------------------------------------------------------------------
 
-_HARMLESS = ("attn_rot_embd.weight",)  # tables of angles in old files: computed anew
+HARMLESS = ("attn_rot_embd.weight",)  # tables of angles in old files: computed anew
 
 
 @cache
@@ -95,7 +95,7 @@ def tensors_read(graph: Graph) -> frozenset[str]:
     norms += ["attn_norm", graph.second_norm] if graph.pre_norm else []
     norms += ["post_attention_norm", "post_ffw_norm"] if graph.post_norm else []
     norms += ["attn_q_norm", "attn_k_norm"] if graph.qk_norm else []
-    found = {"token_embd.weight", "exp_probs_b.bias", *_HARMLESS}
+    found = {"token_embd.weight", "exp_probs_b.bias", *HARMLESS}
     found |= {f"{name}.weight" for name in matrices + norms}
     found |= {f"{name}.bias" for name in (matrices if graph.norm == "rms" else matrices + norms)}
     tables = {

@@ -18,6 +18,7 @@ from quantcli.output import writer
 from quantcli.report import html, picture, tables
 from quantcli.report.measurements import ComparedModel, CompareResult, Reference
 from quantcli.report.terminal import SILENT, Reporter
+from quantcli.runner import finite
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import Chunks, chunks_of
 
@@ -101,6 +102,7 @@ def prepare(request: CompareRequest) -> Comparison:
             for session in sessions
             if divergence.calibrated_on(session, source.chunks.name)
         ]
+        warnings += [text for session in sessions for text in session.network.warnings]
         return Comparison(request, sessions, sources, sources[0].describe(), recorders, warnings, stack.pop_all())
 
 
@@ -229,6 +231,8 @@ def execute(job: Comparison, reporter: Reporter = SILENT) -> CompareResult:
             break
         if recorder is not None:
             recorder.finish()
+    for entry in entries:
+        finite.require_figures(entry, entry["name"])
     return {
         "schema": 1,
         "reference": job.described,

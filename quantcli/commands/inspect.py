@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy
 
 from quantcli import container
-from quantcli.errors import MalformedFile, MissingFile
+from quantcli.container import foreign
+from quantcli.errors import (
+    BadConfig,
+    BadTokenizer,
+    MalformedFile,
+    MissingFile,
+    MissingTensors,
+    QuantcliError,
+    ShapeMismatch,
+    UnknownArchitecture,
+    UnsupportedGraph,
+)
 from quantcli.ggml import tensor_types
 from quantcli.report import tables
 from quantcli.report.results import (
@@ -23,6 +34,8 @@ from quantcli.report.results import (
     summary,
 )
 from quantcli.report.terminal import SILENT, Reporter
+from quantcli.runner import description
+from quantcli.sources.gguf import check_general
 
 SHOWN_ELEMENTS = 6  # of a metadata array
 SHOWN_NUMBER = 100  # characters of a file type that is none
@@ -32,37 +45,65 @@ MAGIC = b"GGUF"
 def run(
     path: Path, reporter: Reporter = SILENT, *, tensors: bool = False
 ) -> GgufResult | CheckpointResult | MatrixResult:
-    """Describe ``path``, with ``tensors`` every single one. Raises QuantcliError."""
-    result = describe(path)
+    """Describe ``path``, with ``tensors`` every single one; an error behind it where the file contradicts itself.
+
+    Raises QuantcliError.
+    """
+    result, contradiction = _look(path)
     if result["kind"] == "imatrix":
         tables.show_matrix(reporter, result, tensors=tensors)
     else:
         tables.show_model(reporter, result, tensors=tensors)
+    if contradiction is not None:  # what the file says is shown all the same
+        raise contradiction
     return result
 
 
 def describe(path: Path) -> GgufResult | CheckpointResult | MatrixResult:
     """What is at ``path``. Raises QuantcliError."""
+    return _look(path)[0]
+
+
+def _look(path: Path) -> tuple[GgufResult | CheckpointResult | MatrixResult, QuantcliError | None]:
+    """What is at ``path``, and how the metadata of a model contradict its tensors."""
     if path.is_dir():
-        return _checkpoint(path)
+        return _checkpoint(path), None
     try:
         with open(path, "rb") as file:
             magic = file.read(4)
     except OSError as error:
         raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
     if magic != MAGIC:
-        return _legacy_imatrix(path)
+        return _legacy_imatrix(path), None
     header = container.read_header(path)
+    check_general(header)
     general_type = header.metadata.get("general.type")
     if general_type is not None and general_type.data == "imatrix":
-        return _imatrix(path)
-    return _gguf(path, header)
+        return _imatrix(path), None
+    headers = container.read_split_headers(path) if container.is_first_of_several(header) else [header]
+    return _gguf(path, headers), _contradiction(path, headers)
 
 
-def _gguf(path: Path, header: container.Header) -> GgufResult:
-    headers = [header]
-    if container.is_first_of_several(header):
-        headers = container.read_split_headers(path)
+def _contradiction(path: Path, headers: list[container.Header]) -> QuantcliError | None:
+    """What the runner would say of a whole model that it could compute otherwise."""
+    metadata, tensors = headers[0].metadata, {info.name: info.shape for one in headers for info in one.tensors}
+    kind, shards = (metadata.get(key) for key in ("general.type", container.SPLIT_KEYS[1]))
+    whole = shards is None or len(headers) == shards.data
+    architecture = _text(headers[0], "general.architecture") or ""
+    described = f"{architecture}.block_count" in metadata and (kind is None or kind.data == "model")
+    if not tensors or not whole or not described:  # a vocabulary, a part, an adapter
+        return None
+    try:
+        description.check(architecture, metadata, tensors, str(path))
+    except (BadConfig, BadTokenizer, MissingTensors, ShapeMismatch) as error:
+        return error
+    except (UnknownArchitecture, UnsupportedGraph):  # not the runner's: nothing is known against it
+        return None
+    return None
+
+
+def _gguf(path: Path, headers: list[container.Header]) -> GgufResult:
+    header = headers[0]
     tensors: list[TensorResult] = [
         {"name": t.name, "shape": list(t.shape), "type": tensor_types.BY_ID[t.type_id].name, "bytes": t.bytes}
         for one in headers
@@ -133,6 +174,9 @@ def _imatrix(path: Path) -> MatrixResult:
 
 
 def _legacy_imatrix(path: Path) -> MatrixResult:
+    found = foreign.recognise(foreign.beginning(path), path)
+    if found is not None:
+        raise MalformedFile(f"{found[0]}, neither a GGUF file nor an importance matrix", where=str(path), hint=found[1])
     try:
         return _imatrix(path)
     except MalformedFile as error:

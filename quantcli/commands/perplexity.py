@@ -9,6 +9,7 @@ from quantcli.evaluate import likelihood
 from quantcli.report import tables
 from quantcli.report.measurements import PerplexityResult
 from quantcli.report.terminal import SILENT, Reporter
+from quantcli.runner import finite
 from quantcli.runner.session import RunOptions, open_session
 from quantcli.runner.text import chunks_of
 
@@ -28,11 +29,13 @@ class PerplexityRequest:
 def run(request: PerplexityRequest, reporter: Reporter = SILENT) -> PerplexityResult:
     """Measure and show. After an interrupt the figures are those of the complete chunks. Raises QuantcliError."""
     with open_session(request.model, request.options) as session:
+        reporter.warnings(session.network.warnings)
         chunks = chunks_of(
             session.tokenizer, request.text, request.length, chunks=request.chunks, parse_special=request.parse_special
         )
         with reporter.steps(f"perplexity {session.name}", len(chunks)) as advance:
             measured = likelihood.measure(session, chunks, advance)
         result: PerplexityResult = {"schema": 1, "model": session.describe(), **measured}
+    finite.require_figures(result, session.name)
     tables.show_perplexity(reporter, result)
     return result

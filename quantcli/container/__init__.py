@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quantcli.container import known
 from quantcli.container.header import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
@@ -61,6 +62,7 @@ __all__ = [
     "header_size",
     "i32",
     "is_first_of_several",
+    "known",
     "padded",
     "place_tensors",
     "read_header",

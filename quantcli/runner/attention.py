@@ -9,6 +9,7 @@ from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine, flat
 from quantcli.runner.operations import split
+from quantcli.runner.shapes import attention_widths
 from quantcli.runner.weights import PackedMatrix
 
 
@@ -18,7 +19,7 @@ class Attention:
     def __init__(self, engine: Engine, index: int) -> None:
         self.engine, self.index, self.prefix = engine, index, f"blk.{index}."
         s, matrix = engine.settings, engine.weights.matrix
-        self.widths = (s.heads * s.key, s.kv_heads * s.key, s.kv_heads * s.value)  # of queries, keys, values
+        self.widths = attention_widths(s)
         self.inputs: tuple[PackedMatrix, ...]
         if s.graph.fused_qkv:
             self.inputs = (matrix(f"{self.prefix}attn_qkv", s.hidden, sum(self.widths)),)

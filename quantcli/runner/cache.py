@@ -7,8 +7,9 @@ from math import sqrt
 
 import numpy
 
-from quantcli.errors import UsageError
+from quantcli.errors import ContextTooLong, QuantcliError, UsageError
 from quantcli.ggml import kernels, tensor_types
+from quantcli.runner import finite
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Reals
 from quantcli.runner.operations import Operations
 
@@ -39,6 +40,7 @@ class Cache:
                     hint="use F16",
                 )
         self.length = [0] * layers
+        self.capacity = capacity
         self.shape = (sequences, heads, capacity)
         self.widths = widths
         self.stores: dict[int, list[Bytes]] = {}  # per layer keys and values, uint8 [*shape, bytes of a head]
@@ -61,17 +63,28 @@ class Cache:
     def extend(self, layer: int, keys: Floats, values: Floats, operations: Operations) -> tuple[Reals, Reals]:
         """Store ``keys``, ``values`` [sequences, positions, heads, width] behind the layer's positions.
 
+        Raises ContextTooLong for more than there is room for, NonFiniteResult for NaN and infinity.
         Returns all of the layer's keys and values so far, [sequences, heads, positions so far, width] each: a view of
         the store for float types, decoded for others; keys still rotated (see `rotate_queries`).
         """
         start = self.length[layer]
         stop = start + keys.shape[1]
+        sequences, heads, capacity = self.shape
+        if stop > capacity:
+            raise ContextTooLong(f"{stop} positions, the cache has room for {capacity}", where=f"layer {layer}")
+        for part, width in zip((keys, values), self.widths, strict=True):
+            if part.shape != (sequences, stop - start, heads, width):
+                raise ValueError(f"{part.shape} from {start} on does not fit a cache of {self.shape} x {width}")
         if layer not in self.stores:
             rows = (tensor_types.row_bytes(self.type, width) for width in self.widths)
             self.stores[layer] = [numpy.zeros((*self.shape, row), numpy.uint8) for row in rows]
         result = []
         for store, turn, new, width in zip(self.stores[layer], self.turns, (keys, values), self.widths, strict=True):
-            operations.store(turned(new, turn), self.type, store[:, :, start:stop])
+            try:
+                operations.store(turned(new, turn), self.type, store[:, :, start:stop])
+            except QuantcliError:
+                finite.check(new, f"layer {layer}", f"blk.{layer}")
+                raise
             result.append(self._seen(store[:, :, :stop], width))
         self.length[layer] = stop
         return result[0], result[1]

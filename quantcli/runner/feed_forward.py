@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy
 
+from quantcli.architectures.topology import mlp_inputs
 from quantcli.runner.arrays import Floats, Ints
 from quantcli.runner.engine import Engine, flat
 from quantcli.runner.operations import sigmoid, softmax, split, top_indices
@@ -19,9 +20,9 @@ class Mlp:
         """``suffix`` of the tensors' roles: of a shared expert."""
         self.engine = engine
         graph, hidden, matrix = engine.settings.graph, engine.settings.hidden, engine.weights.matrix
-        roles = ("gate", "up") if graph.mlp == "gated" else ("up",)
-        self.inputs = tuple(matrix(f"{prefix}ffn_{role}{suffix}", hidden) for role in roles)
-        width = self.inputs[0].rows // (2 if graph.mlp == "fused" else 1)
+        width = engine.weights.columns(f"{prefix}ffn_down{suffix}")  # shapes.py has checked that all agree
+        rows = width * (2 if graph.mlp == "fused" else 1)
+        self.inputs = tuple(matrix(prefix + role, hidden, rows) for role in mlp_inputs(graph, suffix))
         self.down = matrix(f"{prefix}ffn_down{suffix}", width, hidden)
 
     def forward(self, x: Floats) -> Floats:
@@ -42,8 +43,10 @@ class Experts:
         self.engine, self.prefix = engine, prefix
         s, matrix = engine.settings, engine.weights.matrix
         self.router = matrix(f"{prefix}ffn_gate_inp", s.hidden, s.experts)
-        self.inputs = tuple(matrix(f"{prefix}ffn_{role}_exps", s.hidden, None, s.experts) for role in ("gate", "up"))
-        self.down = matrix(f"{prefix}ffn_down_exps", self.inputs[0].rows, s.hidden, s.experts)
+        width = engine.weights.columns(f"{prefix}ffn_down_exps")
+        roles = mlp_inputs(s.graph, "_exps")
+        self.inputs = tuple(matrix(prefix + role, s.hidden, width, s.experts) for role in roles)
+        self.down = matrix(f"{prefix}ffn_down_exps", width, s.hidden, s.experts)
         self.shared = Mlp(engine, prefix, "_shexp") if f"{prefix}ffn_up_shexp.weight" in engine.weights else None
 
     def forward(self, x: Floats) -> Floats:
@@ -58,7 +61,7 @@ class Experts:
         """What all tokens go through beside their own experts: [tokens, H] -> [tokens, H]."""
         result = expert.forward(x)
         if self.engine.settings.graph.shared_expert_gate:
-            gate = self.engine.weights.vector(f"{self.prefix}ffn_gate_inp_shexp.weight")
+            gate = self.engine.weights.vector(f"{self.prefix}ffn_gate_inp_shexp.weight", (x.shape[1],))
             result *= sigmoid(x @ gate.reshape(-1, 1))
         return result
 
@@ -95,4 +98,5 @@ class Experts:
     def _biased(self, share: Floats) -> Floats:
         """The choice alone may be biased (to even out the experts' load), the weights are not."""
         name = f"{self.prefix}exp_probs_b.bias"
-        return share + self.engine.weights.vector(name) if name in self.engine.weights else share
+        weights = self.engine.weights
+        return share + weights.vector(name, (self.router.rows,)) if name in weights else share

@@ -5,14 +5,14 @@ Shapes in comments: S sequences of equal length, T new positions each, H hidden,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy
 
 from quantcli.errors import ContextTooLong, VocabularyMismatch
 from quantcli.model import Model
-from quantcli.runner import settings
+from quantcli.runner import description, finite
 from quantcli.runner.arrays import Floats, Tokens
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine, flat
@@ -21,6 +21,8 @@ from quantcli.runner.observe import Observer
 from quantcli.runner.operations import Operations, scale_and_cap
 from quantcli.runner.positions import Angles
 from quantcli.runner.weights import Packed, PackedMatrix, Weights
+
+MOST_POSITIONS = 1 << 20  # beyond what a model was trained with: bounds the table of angles
 
 
 class Network:
@@ -38,15 +40,19 @@ class Network:
         kv_type: str = "F16",
         observers: Sequence[Observer] = (),
         weights: Weights | None = None,
+        beyond: bool = False,
     ) -> None:
-        """``weights``: the model's, some of them already in memory, or others in their place.
+        """``weights``: the model's, some of them already in memory, or others in their place. ``beyond``: more
+        positions may be asked for than the model was trained with, where its positions go on.
 
-        Raises UnsupportedGraph, UnknownArchitecture, BadConfig, ContextTooLong.
+        Raises ContextTooLong and what `description.check` raises: what the file says is checked as a whole before a
+        tensor is read.
         """
         self.model = model
         self.operations = operations or Operations()
-        self.settings = settings.read(model)
-        self.kv_type = kv_type
+        tensors = {tensor.name: tensor.shape for tensor in model.tensors}
+        self.settings = description.check(model.architecture, model.metadata, tensors, model.name)
+        self.kv_type, self.beyond = kv_type, beyond
         self.weights = weights or Weights(model)
         self.length = self._checked(length or self.settings.context)
         self.engine = Engine(self.settings, self.weights, self.operations, self._angles(), observers)
@@ -59,13 +65,22 @@ class Network:
         self.engine.angles = self._angles()
 
     def _checked(self, length: int) -> int:
-        if length > self.settings.context:
+        context = self.settings.context
+        goes_on = self.beyond and not self.settings.graph.learned_positions
+        most = max(context, MOST_POSITIONS) if goes_on else context
+        if length > most:
             raise ContextTooLong(
-                f"{length} positions, the model knows {self.settings.context}",
-                where=self.model.name,
-                hint=f"at most -c {self.settings.context}",
+                f"{length} positions, the model knows {context}", where=self.model.name, hint=f"at most -c {most}"
             )
         return length
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to say before something is computed that the model was not trained for."""
+        if self.length <= self.settings.context:
+            return []
+        trained = f"the model was trained with {self.settings.context}"
+        return [f"{self.model.name}: {self.length} positions, {trained}: what comes behind them may be worse"]
 
     def _angles(self) -> Angles:
         return Angles(self.settings, self.weights, self.length)
@@ -105,6 +120,7 @@ class Network:
             kv_type=self.kv_type,
             observers=self.observers,
             weights=self.weights.replacing(contents),
+            beyond=self.beyond,
         )
 
     # ---- weights
@@ -175,12 +191,25 @@ class Network:
             known, places = numpy.unique(tokens, return_inverse=True)
             x = self.embeddings.take(known)[places.reshape(tokens.shape)]
         if self.settings.graph.learned_positions:
-            x += self.weights.vector("position_embd.weight")[start : start + tokens.shape[1]]
-        return x if self.settings.embedding_scale == 1 else x * numpy.float32(self.settings.embedding_scale)
+            table = self.weights.vector("position_embd.weight")
+            if start + tokens.shape[1] > len(table):
+                raise ContextTooLong(
+                    f"{start + tokens.shape[1]} positions, the model has {len(table)}", where=self.model.name
+                )
+            x += table[start : start + tokens.shape[1]]
+        if self.settings.embedding_scale != 1:
+            x *= numpy.float32(self.settings.embedding_scale)
+        return finite.check(x, "the table of embeddings", f"{self.model.name}: token_embd.weight")
 
     def layer(self, index: int, x: Floats, cache: Cache) -> Floats:
-        """One layer on the residual stream: [S, T, H] -> [S, T, H]."""
-        return self._layer(index).forward(x, cache)
+        """One layer on the residual stream: [S, T, H] -> [S, T, H]. Raises NonFiniteResult, as all of the pass does."""
+        with numpy.errstate(all="ignore"):  # whatever overflows is an error below
+            x = self._layer(index).forward(x, cache)
+        return finite.check(x, f"layer {index}", f"{self.model.name}: blk.{index}")
+
+    def layer_parts(self, index: int) -> tuple[Callable[[Floats, Cache], Floats], ...]:
+        """What `layer` does, part by part (see `Layer.parts`)."""
+        return self._layer(index).parts
 
     def head(self, x: Floats) -> Floats:
         """Final norm, output matrix, scale and cap: [S, T, H] -> [S, T, V]."""
@@ -188,11 +217,17 @@ class Network:
 
     def capped(self, logits: Floats) -> Floats:
         """The family's scale and cap on what the output matrix gives, in place."""
+        self._checked_outputs(logits)
         return scale_and_cap(logits, self.settings.logit_scale, self.settings.final_cap)
 
     def log_probs(self, x: Floats) -> Floats:
         """The same as log-probabilities."""
-        return self.operations.log_softmax(self._outputs(x), self.settings.logit_scale, self.settings.final_cap)
+        found = self.operations.log_softmax(self._outputs(x), self.settings.logit_scale, self.settings.final_cap)
+        self._checked_outputs(found[..., :1])  # one that is not finite makes its whole row so
+        return found
+
+    def _checked_outputs(self, x: Floats) -> None:
+        finite.check(x, "the output matrix or its norm", f"{self.model.name}: output_norm.weight, output.weight")
 
     def _outputs(self, x: Floats) -> Floats:
         (logits,) = self.engine.multiply(flat(self.engine.norm("output_norm", x)), self.head_matrix())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy
 
-from quantcli.errors import ContextTooLong
+from quantcli.errors import ContextTooLong, QuantcliError
 from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.network import Network
@@ -25,15 +25,21 @@ class Stepper:
 
     def __init__(self, network: Network, cache: Cache) -> None:
         self.network, self.cache = network, cache
+        self.limit = min(network.length, cache.capacity)  # what is recorded has angles and room for no more
         repeatable = cache.plain and not network.settings.experts
         self.recording: Recording | None = network.operations.recording() if repeatable else None
 
     def __call__(self, token: int) -> Floats:
         network, position = self.network, self.cache.length[0]
-        if position >= network.length:
-            raise ContextTooLong(f"{position + 1} positions, prepared for {network.length}", where=network.model.name)
+        if position >= self.limit:
+            raise ContextTooLong(f"{position + 1} positions, prepared for {self.limit}", where=network.model.name)
         x = network.embed(numpy.array([[token]]), position)
-        logits: Floats = network.capped(self._logits(x, position))[0, -1]
+        try:
+            logits: Floats = network.capped(self._logits(x, position))[0, -1]
+        except QuantcliError:
+            self.cache.length = [position] * len(self.cache.length)
+            network.logits(x, self.cache)  # again, layer by layer: the first bad one is named
+            raise
         return logits
 
     def _logits(self, x: Floats, position: int) -> Floats:
@@ -41,10 +47,13 @@ class Stepper:
         network, cache, recording = self.network, self.cache, self.recording
         if recording is None or network.observers:
             return network.logits(x, cache)
+        if recording.ready and position < recording.position:  # steps are only moved on
+            return network.logits(x, cache)
         if recording.ready:
             logits = recording.repeat(x, position)
             cache.length = [position + 1] * len(cache.length)
             return logits
+        self.limit = min(self.limit, network.length)
         with recording.of(x, position) as start:
             logits = network.logits(start, cache)
         if not recording.finish(logits):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
-import numpy
-
 from quantcli import architectures
-from quantcli.architectures import Architecture, Graph, keys
+from quantcli.architectures import Graph, keys
 from quantcli.architectures.topology import unread_tensors
-from quantcli.errors import BadConfig, UnknownArchitecture, UnsupportedGraph
+from quantcli.container import Value
+from quantcli.errors import UnknownArchitecture, UnsupportedGraph
 from quantcli.model import Model
+from quantcli.runner.schema import MISSING_KIND
+from quantcli.runner.schema import Reader as _Reader
 
 # Graph flags that name computations which the runner lacks.
 LACKING = {
@@ -20,7 +21,6 @@ LACKING = {
     "recurrent": "recurrent layers",
     "encoder_decoder": "an encoder beside the decoder",
 }
-MISSING_KIND = "{what}: not in this runner; convert, inspect and verify take the model"
 GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_chosen"}  # llama.cpp's numbers
 MOST_SHOWN = 10  # names in an error
 SCALINGS = ("none", "linear", "yarn", "longrope")
@@ -80,104 +80,64 @@ class NetworkSettings:
         return graph.rope != "none" and not skipped
 
 
-class _Reader:
-    """Typed access to ``<architecture>.<key>``; what has no value per layer may not differ between layers."""
-
-    def __init__(self, model: Model) -> None:
-        prefix = f"{model.architecture}."
-        self.architecture = model.architecture
-        self.entries: dict[str, object] = {
-            key.removeprefix(prefix): value.data for key, value in model.metadata.items() if key.startswith(prefix)
-        }
-
-    def number(self, key: str, default: float | None = None, least: float = 0.0, most: float = 2.0**31) -> float:
-        value = self.entries.get(key, default)
-        if isinstance(value, numpy.ndarray):
-            if len(set(value.tolist())) != 1:
-                raise self.unsupported(key, "differs between layers", "layers of different kinds")
-            value = value.tolist()[0]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-            problem = "is missing" if value is None else f"is {value!r}"
-            raise self.bad(key, problem)
-        return value
-
-    def count(self, key: str, default: int | None = None, least: int = 1) -> int:
-        return int(self.number(key, default, least))
-
-    def real(self, key: str, default: float | None = None) -> float:
-        return float(self.number(key, default, -1e30, 1e30))
-
-    def flag(self, key: str, default: bool) -> bool:
-        return bool(self.entries.get(key, default))
-
-    def bad(self, key: str, problem: str) -> BadConfig:
-        where = f"{self.architecture}.{key}"
-        return BadConfig(f"{key} {problem}", where=where, hint="the file does not describe its model")
-
-    def unsupported(self, key: str, problem: str, what: str) -> UnsupportedGraph:
-        where = f"{self.architecture}.{key}"
-        return UnsupportedGraph(f"{key} {problem}", where=where, hint=MISSING_KIND.format(what=what))
-
-
 def read(model: Model) -> NetworkSettings:
     """The settings of ``model``. Raises UnknownArchitecture, UnsupportedGraph, BadConfig."""
-    architecture, reader = architectures.find(model.architecture), _Reader(model)
-    graph = architecture.graph
+    return read_metadata(model.architecture, model.metadata, (tensor.name for tensor in model.tensors), model.name)
+
+
+def read_metadata(
+    architecture: str, metadata: Mapping[str, Value], tensors: Iterable[str], where: str
+) -> NetworkSettings:
+    """The settings that ``metadata`` say, of a model with the tensors named; ``where`` is for errors, see `read`."""
+    declared, reader = architectures.find(architecture), _Reader(architecture, metadata)
+    graph = declared.graph
     if graph is None:
         raise UnknownArchitecture(
-            f"the architecture {model.architecture!r} cannot be run",
-            where=model.name,
+            f"the architecture {architecture!r} cannot be run",
+            where=where,
             hint="`quantcli convert`, `inspect` and `verify` take it",
         )
-    for flag, what in LACKING.items():
-        if getattr(graph, flag):
-            raise UnsupportedGraph(
-                f"{model.architecture} needs {what}", where=model.name, hint=MISSING_KIND.format(what=what)
-            )
-    if not graph.causal:
-        raise UnsupportedGraph(
-            f"{model.architecture} is no causal language model",
-            where=model.name,
-            hint=MISSING_KIND.format(what="encoders"),
-        )
-    _refuse_unread(architecture, graph, reader, model)
-    return _read(reader, graph, model)
+    lacking = [what for flag, what in LACKING.items() if getattr(graph, flag)]
+    if lacking or not graph.causal:
+        problem = f"needs {lacking[0]}" if lacking else "is no causal language model"
+        hint = MISSING_KIND.format(what=lacking[0] if lacking else "encoders")
+        raise UnsupportedGraph(f"{architecture} {problem}", where=where, hint=hint)
+    reader.check_arrays()
+    unread = [f"{architecture}.{key}" for key in keys.unread(declared, reader.entries)]
+    refuse_unread(architecture, unread + unread_tensors(graph, tensors), where)
+    reader.check()
+    return _read(reader, graph)
 
 
-def _refuse_unread(architecture: Architecture, graph: Graph, reader: _Reader, model: Model) -> None:
+def refuse_unread(architecture: str, unread: Sequence[str], where: str) -> None:
     """Raises UnsupportedGraph where metadata or tensors say something about the computation that is not read here."""
-    unread = [f"{architecture.name}.{key}" for key in keys.unread(architecture, reader.entries)]
-    unread += unread_tensors(graph, (tensor.name for tensor in model.tensors))
     if unread:
         names = ", ".join(unread[:MOST_SHOWN]) + (f" and {len(unread) - MOST_SHOWN} more" * (len(unread) > MOST_SHOWN))
         raise UnsupportedGraph(
-            f"{names}: the forward pass of {architecture.name} does not read this, so its logits would be wrong",
-            where=model.name,
+            f"{names}: the forward pass of {architecture} does not read this, so its logits would be wrong",
+            where=where,
             hint="convert, inspect and verify take the model; llama.cpp may know how to run it",
         )
 
 
-def _read(reader: _Reader, graph: Graph, model: Model) -> NetworkSettings:
-    layers, hidden, heads = (reader.count(key) for key in ("block_count", "embedding_length", "attention.head_count"))
-    key = reader.count("attention.key_length", max(hidden // heads, 1))
+def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
+    layers, hidden, heads = (reader.whole(key) for key in ("block_count", "embedding_length", "attention.head_count"))
+    key = reader.whole("attention.key_length", max(hidden // heads, 1))
     scale = reader.real("logit_scale", 1.0)
-    window = reader.count("attention.sliding_window", 0, least=0) if graph.window_period else 0
-    experts = reader.count("expert_count", 0, least=0)
-    kv_heads = reader.count("attention.head_count_kv", heads)
-    if heads % kv_heads:
-        raise BadConfig(f"{heads} heads are no multiple of {kv_heads} key/value heads", where=model.name)
+    window = reader.whole("attention.sliding_window", 0) if graph.window_period else 0
+    experts = reader.whole("expert_count", 0)
     return NetworkSettings(
-        architecture=model.architecture,
+        architecture=reader.architecture,
         graph=graph,
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=kv_heads,
+        kv_heads=_kv_heads(reader, heads),
         key=key,
-        value=reader.count("attention.value_length", key),
-        eps=reader.real(f"attention.layer_norm_{'rms_' if graph.norm == 'rms' else ''}epsilon"),
-        context=reader.count("context_length"),
-        rope_dims=reader.count("rope.dimension_count", key),
+        value=reader.whole("attention.value_length", key),
+        eps=reader.real(keys.EPSILON[graph.norm]),
+        context=reader.whole("context_length"),
+        rope_dims=_rope_dims(reader, graph, key),
         rope=_rope(reader),
         window_rope=_window_rope(reader, graph),
         window=window,
@@ -189,12 +149,34 @@ def _read(reader: _Reader, graph: Graph, model: Model) -> NetworkSettings:
         residual_scale=reader.real("residual_scale", 1.0),
         logit_scale=1 / scale if graph.logit_scale == "divide" and scale else scale or 1.0,
         experts=experts,
-        experts_used=reader.count("expert_used_count") if experts else 0,
+        experts_used=_experts_used(reader, experts),
         expert_norm=reader.flag("expert_weights_norm", graph.expert_norm),
         expert_scale=reader.real("expert_weights_scale", 1.0) or 1.0,
         gating=_gating(reader, graph),
         parallel=reader.flag("use_parallel_residual", graph.parallel),
     )
+
+
+def _kv_heads(reader: _Reader, heads: int) -> int:
+    kv_heads = reader.whole("attention.head_count_kv", heads)
+    if heads % kv_heads:
+        raise reader.bad("attention.head_count_kv", f"is {kv_heads}: {heads} heads are no multiple of it")
+    return kv_heads
+
+
+def _rope_dims(reader: _Reader, graph: Graph, key: int) -> int:
+    """How many elements of a head rotate, in pairs."""
+    dims = reader.whole("rope.dimension_count", key)
+    if graph.rope != "none" and (dims % 2 or dims > key):
+        raise reader.bad("rope.dimension_count", f"is {dims}: no even part of a head's {key} elements")
+    return dims
+
+
+def _experts_used(reader: _Reader, experts: int) -> int:
+    used = reader.whole("expert_used_count") if experts else 0
+    if experts and not 1 <= used <= experts:
+        raise reader.bad("expert_used_count", f"is {used}: the model has {experts} experts")
+    return used
 
 
 def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, heads: int, key: int) -> float:
@@ -207,7 +189,7 @@ def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, he
 
 def _gating(reader: _Reader, graph: Graph) -> str:
     """How the scores of experts become weights; number 0 leaves it to the architecture."""
-    number = reader.count("expert_gating_func", 0, least=0)
+    number = reader.whole("expert_gating_func", 0)
     if number and number not in GATING:
         raise reader.unsupported("expert_gating_func", f"is {number}", "routing of this kind")
     return GATING.get(number, graph.expert_gating)
@@ -217,31 +199,25 @@ def _window_layers(reader: _Reader, graph: Graph, layers: int, window: int) -> t
     """Which layers see ``window`` positions only."""
     if not window:
         return (False,) * layers
-    pattern = reader.entries.get("attention.sliding_window_pattern", graph.window_period)
-    if isinstance(pattern, numpy.ndarray):
-        return _flags(reader, pattern.tolist(), layers)
-    period = reader.count("attention.sliding_window_pattern", graph.window_period, least=0) or 1
+    pattern = reader.value("attention.sliding_window_pattern", graph.window_period)
+    if isinstance(pattern, list):  # one for every layer
+        return tuple(map(bool, pattern))
+    period = reader.whole("attention.sliding_window_pattern", graph.window_period) or 1
     return tuple(period == 1 or i % period < period - 1 for i in range(layers))
 
 
-def _flags(reader: _Reader, pattern: Sequence[object], layers: int) -> tuple[bool, ...]:
-    if not pattern:
-        raise reader.bad("attention.sliding_window_pattern", "is empty")
-    return tuple(bool(pattern[i % len(pattern)]) for i in range(layers))
-
-
 def _rope(reader: _Reader) -> Rope:
-    kind = reader.entries.get("rope.scaling.type", "linear")
-    if not isinstance(kind, str) or kind not in SCALINGS:
-        raise reader.unsupported("rope.scaling.type", f"is {kind!r}", "rope scaling of this kind")
+    kind = reader.text("rope.scaling.type", "linear")
+    if kind not in SCALINGS:
+        raise reader.unsupported("rope.scaling.type", f"is {kind[:60]!r}", "rope scaling of this kind")
     factor = reader.real("rope.scaling.factor", 0.0) or 1.0
     base = reader.real("rope.freq_base", 10000.0)
     magnitude = reader.real("rope.scaling.attn_factor", 1.0)
-    original = reader.count("rope.scaling.original_context_length", 0, least=0) or reader.count("context_length")
+    original = reader.whole("rope.scaling.original_context_length", 0) or reader.whole("context_length")
     if kind != "yarn":
         return Rope(base, factor if kind == "linear" else 1.0, kind, original, magnitude)
     return Rope(
-        base,
+        _above_one(reader, "rope.freq_base", base),
         factor,
         kind,
         original,
@@ -252,8 +228,17 @@ def _rope(reader: _Reader) -> Rope:
     )
 
 
+def _above_one(reader: _Reader, key: str, base: float) -> float:
+    """A base that yarn can divide by the logarithm of."""
+    if base <= 1:
+        raise reader.bad(key, f"is {base:g}: yarn needs more than 1")
+    return base
+
+
 def _window_rope(reader: _Reader, graph: Graph) -> Rope:
     """The rotation of layers with a window: the same, unless the architecture has another base or no scaling there."""
     full = _rope(reader)
     base = reader.real("rope.freq_base_swa", graph.window_rope_base or full.base)
-    return replace(full, base=base) if graph.scaled_window_rope else Rope(base)
+    if not graph.scaled_window_rope:
+        return Rope(base)
+    return replace(full, base=_above_one(reader, "rope.freq_base_swa", base) if full.kind == "yarn" else base)

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy
 
-from quantcli.errors import MissingTensors, NoKernel, ShapeMismatch
+from quantcli.errors import NoKernel, ShapeMismatch
 from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model, ModelTensor
 from quantcli.runner.arrays import Bytes, Floats, Tokens
+from quantcli.runner.shapes import missing
 
 READ_BYTES = 16 << 20  # rows are read in pieces of about this many bytes
 
@@ -57,6 +58,17 @@ class Packed(NamedTuple):
         return cls(tensor_types.BY_NAME["F32"], flat.view(numpy.uint8))
 
 
+def holding(tensor: ModelTensor, contents: Packed) -> ModelTensor:
+    """The tensor with other contents of the same shape. Raises ShapeMismatch."""
+    expected = (tensor.rows, tensor_types.row_bytes(contents.type, tensor.columns))
+    if contents.data.shape != expected or contents.data.dtype != numpy.uint8:
+        raise ShapeMismatch(
+            f"contents of {contents.data.shape} bytes, {contents.type.name} needs {expected}", where=tensor.origin
+        )
+    reader = _Held(Packed(contents.type, numpy.ascontiguousarray(contents.data)), tensor.columns)
+    return replace(tensor, type=contents.type, stored=contents.type, raw=True, reader=reader)
+
+
 class _Held:
     """Reads the rows of contents in memory."""
 
@@ -89,22 +101,11 @@ class Weights:
         Raises MissingTensors, ShapeMismatch.
         """
         result = Weights(self.model)
-        result.tensors = {**self.tensors, **{name: self._replaced(name, one) for name, one in contents.items()}}
+        result.tensors = {**self.tensors, **{name: holding(self._find(name), one) for name, one in contents.items()}}
         prefixes = {name.rpartition(".")[0] for name in contents}  # a matrix is held with its bias
         result._matrices = {name: held for name, held in self._matrices.items() if name not in prefixes}
         result._vectors = {name: held for name, held in self._vectors.items() if name not in contents}
         return result
-
-    def _replaced(self, name: str, contents: Packed) -> ModelTensor:
-        tensor = self._find(name)
-        expected = (tensor.rows, tensor_types.row_bytes(contents.type, tensor.columns))
-        if contents.data.shape != expected or contents.data.dtype != numpy.uint8:
-            raise ShapeMismatch(
-                f"contents of {contents.data.shape} bytes, {contents.type.name} needs {expected}", where=tensor.origin
-            )
-        data = numpy.ascontiguousarray(contents.data)
-        reader = _Held(Packed(contents.type, data), tensor.columns)
-        return replace(tensor, type=contents.type, stored=contents.type, raw=True, reader=reader)
 
     @property
     def held_bytes(self) -> int:
@@ -141,6 +142,10 @@ class Weights:
             found = found.reshape(shape)
         return found
 
+    def columns(self, name: str) -> int:
+        """Columns of ``<name>.weight``. Raises MissingTensors."""
+        return self._find(f"{name}.weight").columns
+
     def release(self, prefix: str) -> None:
         """Forget the tensors whose names begin with ``prefix``; they are read again when needed."""
         for held in (self._matrices, self._vectors):
@@ -150,11 +155,7 @@ class Weights:
     def _find(self, name: str) -> ModelTensor:
         tensor = self.tensors.get(name)
         if tensor is None:
-            raise MissingTensors(
-                f"the model has no {name}",
-                where=self.model.name,
-                hint="the file is incomplete, or its architecture is not what it says",
-            )
+            raise missing(name, self.model.name)
         return tensor
 
 

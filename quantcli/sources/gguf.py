@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from quantcli import container
-from quantcli.container import Header, TensorInfo, Value
-from quantcli.errors import QuantcliError, UnsupportedFile
+from quantcli.container import Header, TensorInfo, Value, known
+from quantcli.errors import MalformedFile, QuantcliError, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_ID, BY_NAME, TensorType
 from quantcli.model import Model, ModelTensor
 from quantcli.sources.files import SourceFile, StoredTensor
@@ -58,7 +58,14 @@ def open_gguf(path: str | os.PathLike[str]) -> Model:
     )
 
 
+def check_general(header: Header) -> None:
+    """Raises MalformedFile where an entry that names the model is of the wrong kind."""
+    for key, problem in known.problems(header.metadata, known.GENERAL):
+        raise MalformedFile(f"{key} {problem}", where=str(header.path), hint="the file does not describe its model")
+
+
 def _architecture(header: Header) -> str:
+    check_general(header)
     architecture = _text(header.metadata, ARCHITECTURE)
     if _text(header.metadata, _TYPE) == "imatrix":
         raise UnsupportedFile(

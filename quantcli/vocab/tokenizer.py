@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy
 from numpy.typing import NDArray
 
-from quantcli.container import Value
+from quantcli.container import Value, known
 from quantcli.errors import BadTokenizer, UnsupportedFile
 from quantcli.vocab import bpe, endings, pretokenizers
 from quantcli.vocab.bytelevel import character_to_byte
@@ -43,6 +43,8 @@ class Tokenizer:
 
     def __init__(self, metadata: Mapping[str, Value]) -> None:
         """Use ``Tokenizer.from_metadata``."""
+        for key, problem in known.problems(metadata, known.TOKENIZER):
+            raise BadTokenizer(f"{key} {problem}", where=key, hint="the file does not describe its vocabulary")
         self.kind = _text(metadata, "tokenizer.ggml.model") or ""
         if self.kind not in _DEFAULT_IDS:
             named = f"a vocabulary of kind {self.kind[:60]!r} cannot be used"

@@ -28,6 +28,7 @@ PATIENCE = 6  # times as much by the clock: the machine may be busy
 MEMORY = 1 << 30  # bytes beyond what the process has before its first mutant
 STATE = struct.Struct("<qd")  # number of the mutant at work, when it began
 POLL = 0.05
+COMMANDS, FOLDER = "commands.json", "{folder}"  # beside a mutant: what runs on it, whatever its folder is called
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def _child(
             state[:] = STATE.pack(number, time.monotonic())
             clear(folder)
             commands = mutant(random.Random(f"{target.name} {seed} {number}"), folder)
+            (folder / COMMANDS).write_text(json.dumps(commands).replace(str(folder), FOLDER))
             for command in commands:
                 problem, detail = outcome(command)
                 if problem is not None:
@@ -163,6 +165,17 @@ def _keep(folder: Path, crashes: Path | None, failure: Failure) -> None:
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(folder, kept, ignore_dangling_symlinks=True)
     (kept / "failure.txt").write_text(f"{failure.problem}\n{failure.detail}\n")
+
+
+def commands_of(kept: Path, folder: Path) -> list[list[str]]:
+    """The command lines of a mutant that was kept, for a copy of it in ``folder``."""
+    commands: list[list[str]] = json.loads((kept / COMMANDS).read_text())
+    return [[part.replace(FOLDER, str(folder)) for part in command] for command in commands]
+
+
+def replay(name: str, commands: list[list[str]], work: Path) -> list[Failure]:
+    """Run these commands as those of one mutant, under the same limits."""
+    return run(Target(name, 1, lambda: lambda rng, folder: commands), 0, range(1), work)
 
 
 def summary(failures: list[Failure], mutants: int, seconds: float) -> str:

@@ -59,7 +59,7 @@ def _replace(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _plain_gguf(path: Path) -> Gguf:
+def plain_gguf(path: Path) -> Gguf:
     """A GGUF file taken apart."""
     from quantcli import container
     from quantcli.container import Strings
@@ -95,7 +95,7 @@ def seeds(work: Path, names: Sequence[str] = RUNNER_SEEDS) -> list[Gguf]:
         path = work / f"{name}.gguf"
         if not path.exists():
             _quantcli(["convert", str(unpack(work) / name), "-t", file_type, "-o", str(path), "--force"])
-        made.append(_plain_gguf(path))
+        made.append(plain_gguf(path))
     for one in made:
         prefix = f"{one.metadata['general.architecture'].data}."
         for other in made:
@@ -158,10 +158,11 @@ def _imatrix(work: Path) -> Mutant:
 
     def mutant(rng: random.Random, folder: Path) -> list[list[str]]:
         suffix, raw = rng.choice(sources)
-        path = folder / f"mutant.{suffix}"
+        path, model = folder / f"mutant.{suffix}", folder / "model.gguf"
         path.write_bytes(mutate_bytes(raw, rng))
+        model.symlink_to(work / "llama3.gguf")  # a mutant that is kept holds all that its commands need
         return [["inspect", str(path), "--json"],
-                ["convert", str(work / "llama3.gguf"), "-t", "Q4_0", "--imatrix", str(path), "--json", "--force",
+                ["convert", str(model), "-t", "Q4_0", "--imatrix", str(path), "--json", "--force",
                  "-o", str(folder / "made.gguf")]]  # fmt: skip
 
     return mutant

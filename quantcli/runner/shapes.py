@@ -1,0 +1,172 @@
+"""The tensors of a graph and their shapes, which follow from its settings; checked before anything is read.
+
+Shapes are in GGUF order, columns first, trailing ones left out. A width that the settings do not have (of an MLP) is
+that of the matrix which leads back to the residual stream, and all the others must agree with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, TypeAlias
+
+from quantcli.architectures.topology import HARMLESS, attention_inputs, mlp_inputs
+from quantcli.container import Strings, Value, without_trailing_ones
+from quantcli.errors import BadConfig, BadTokenizer, MissingTensors, ShapeMismatch
+from quantcli.runner.settings import NetworkSettings, refuse_unread
+
+Shape: TypeAlias = tuple[int, ...]
+Shapes: TypeAlias = Mapping[str, Shape]  # by tensor name
+
+TOKENS = "tokenizer.ggml.tokens"
+TORN = "the file contradicts itself: get it again"
+
+
+class Expected(NamedTuple):
+    """One tensor that the forward pass reads; not ``needed``: where the model has it."""
+
+    name: str
+    shape: Shape
+    needed: bool = True
+
+
+def check(settings: NetworkSettings, metadata: Mapping[str, Value], shapes: Shapes, where: str) -> None:
+    """Whether the tensors are those of the graph and have their shapes; ``where`` names the model in errors.
+
+    Raises MissingTensors, ShapeMismatch (naming the tensor), BadConfig, BadTokenizer (naming the key), and
+    UnsupportedGraph for tensors that the graph would pass over.
+    """
+    _check_layers(settings, shapes, where)
+    unread = set(shapes) - {name for name in shapes if name.endswith(HARMLESS)}
+    for name, shape, needed in expected(settings, shapes):
+        found = shapes.get(name)
+        unread.discard(name)
+        if found is None:
+            if needed:
+                raise missing(name, where)
+        elif without_trailing_ones(found) != without_trailing_ones(shape):
+            wanted = " x ".join(map(str, shape))
+            raise ShapeMismatch(
+                f"{' x '.join(map(str, found))}, the metadata wants {wanted}", where=f"{where}: {name}", hint=TORN
+            )
+    refuse_unread(settings.architecture, sorted(unread), where)
+    _check_vocabulary(metadata, shapes)
+
+
+def missing(name: str, where: str) -> MissingTensors:
+    """The error of a tensor that is not there."""
+    return MissingTensors(
+        f"the model has no {name}", where=where, hint="the file is incomplete, or its architecture is not what it says"
+    )
+
+
+def _check_layers(settings: NetworkSettings, shapes: Shapes, where: str) -> None:
+    """As many layers as tensors speak of: nothing is made for layers that a file only claims."""
+    there = {name.split(".", 2)[1] for name in shapes if name.startswith("blk.")}
+    if settings.layers > len(there):
+        raise BadConfig(
+            f"block_count is {settings.layers}, the tensors are those of {len(there)} layers",
+            where=f"{settings.architecture}.block_count",
+            hint=TORN,
+        )
+
+
+def _check_vocabulary(metadata: Mapping[str, Value], shapes: Shapes) -> None:
+    """Every row of the embeddings is a token, and every token has a row."""
+    tokens, rows = metadata.get(TOKENS), rows_of(shapes, "token_embd.weight")
+    if tokens is not None and isinstance(tokens.data, Strings) and len(tokens.data) != rows:
+        raise BadTokenizer(f"{len(tokens.data)} tokens, token_embd.weight has {rows} rows", where=TOKENS, hint=TORN)
+
+
+def rows_of(shapes: Shapes, name: str) -> int:
+    """Rows of (each) matrix; 0 where there is no such tensor."""
+    shape = shapes.get(name)
+    return 0 if shape is None else (*shape, 1)[1]
+
+
+# ---- what a graph reads
+
+
+def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
+    """All tensors that the forward pass may read, of a model with these tensors."""
+    s, vocabulary = settings, rows_of(shapes, "token_embd.weight")
+    yield Expected("token_embd.weight", (s.hidden, vocabulary))
+    yield from _norm(s, "output_norm", (s.hidden,))
+    yield from _matrix("output", s.hidden, vocabulary, needed=False)
+    if s.graph.learned_positions:
+        yield Expected("position_embd.weight", (s.hidden, s.context))
+    if s.graph.rope != "none":
+        for name in ("rope_freqs", "rope_factors_long", "rope_factors_short"):
+            yield Expected(f"{name}.weight", (s.rope_dims // 2,), needed=False)
+    for layer in range(s.layers):
+        prefix = f"blk.{layer}."
+        yield from _attention(s, prefix)
+        yield from _layer_norms(s, prefix)
+        routed = s.experts > 0 and f"{prefix}ffn_gate_inp.weight" in shapes
+        yield from (_experts if routed else _mlp)(s, prefix, shapes)
+
+
+def attention_widths(settings: NetworkSettings) -> tuple[int, int, int]:
+    """Rows of queries, keys and values."""
+    s = settings
+    return s.heads * s.key, s.kv_heads * s.key, s.kv_heads * s.value
+
+
+def _attention(s: NetworkSettings, prefix: str) -> Iterator[Expected]:
+    widths = attention_widths(s)
+    rows: tuple[int, ...] = (sum(widths),) if s.graph.fused_qkv else widths
+    for role, count in zip(attention_inputs(s.graph), rows, strict=True):
+        yield from _matrix(prefix + role, s.hidden, count)
+    yield from _matrix(f"{prefix}attn_output", s.heads * s.value, s.hidden)
+    if s.graph.sinks:
+        yield Expected(f"{prefix}attn_sinks.weight", (s.heads,))
+    if s.graph.qk_norm is not None:
+        for role, heads, width in (("attn_q_norm", s.heads, widths[0]), ("attn_k_norm", s.kv_heads, widths[1])):
+            shape = {"head": (s.key,), "full": (width,), "each": (s.key, heads)}[s.graph.qk_norm]
+            yield from _norm(s, prefix + role, shape, needed=False)
+
+
+def _layer_norms(s: NetworkSettings, prefix: str) -> Iterator[Expected]:
+    if s.graph.pre_norm:
+        yield from _norm(s, f"{prefix}attn_norm", (s.hidden,))
+        # side by side, the MLP may read what attention reads
+        name = "ffn_norm" if s.parallel else s.graph.second_norm
+        yield from _norm(s, prefix + name, (s.hidden,), needed=not s.parallel)
+    if s.graph.post_norm:
+        for role in ("post_attention_norm", "post_ffw_norm"):
+            yield from _norm(s, prefix + role, (s.hidden,))
+
+
+def _mlp(s: NetworkSettings, prefix: str, shapes: Shapes, suffix: str = "") -> Iterator[Expected]:
+    """``suffix`` of the tensors' roles: of a shared expert."""
+    down = f"{prefix}ffn_down{suffix}"
+    width = (shapes.get(f"{down}.weight") or (1,))[0]
+    for role in mlp_inputs(s.graph, suffix):
+        yield from _matrix(prefix + role, s.hidden, width * (2 if s.graph.mlp == "fused" else 1))
+    yield from _matrix(down, width, s.hidden)
+
+
+def _experts(s: NetworkSettings, prefix: str, shapes: Shapes) -> Iterator[Expected]:
+    down = f"{prefix}ffn_down_exps"
+    width = (shapes.get(f"{down}.weight") or (1,))[0]
+    yield from _matrix(f"{prefix}ffn_gate_inp", s.hidden, s.experts)
+    for role in mlp_inputs(s.graph, "_exps"):
+        yield from _matrix(prefix + role, s.hidden, width, s.experts)
+    yield from _matrix(down, width, s.hidden, s.experts)
+    if s.gating != "softmax_chosen":
+        yield Expected(f"{prefix}exp_probs_b.bias", (s.experts,), needed=False)
+    if f"{prefix}ffn_up_shexp.weight" in shapes:
+        yield from _mlp(s, prefix, shapes, "_shexp")
+        if s.graph.shared_expert_gate:
+            yield Expected(f"{prefix}ffn_gate_inp_shexp.weight", (s.hidden,))
+
+
+def _matrix(name: str, columns: int, rows: int, matrices: int = 1, *, needed: bool = True) -> Iterator[Expected]:
+    """A matrix, or ``matrices`` of them, and the bias of its rows."""
+    yield Expected(f"{name}.weight", (columns, rows, matrices) if matrices > 1 else (columns, rows), needed)
+    yield Expected(f"{name}.bias", (rows, matrices) if matrices > 1 else (rows,), needed=False)
+
+
+def _norm(s: NetworkSettings, name: str, shape: Shape, *, needed: bool = True) -> Iterator[Expected]:
+    yield Expected(f"{name}.weight", shape, needed)
+    if s.graph.norm == "layer":
+        yield Expected(f"{name}.bias", shape, needed=False)
