@@ -21,8 +21,9 @@ import numpy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from quantcli.ggml import compensate, kernels, tensor_types
+from quantcli.ggml.compensate import Effort
 from quantcli.methods import compensation
-from quantcli.methods.compensation import Effort, Metric
+from quantcli.methods.compensation import Metric
 
 EFFORTS = {
     "GPTQ": Effort(True, False, 0, 0, False),
@@ -78,7 +79,7 @@ def main() -> None:
     roof = peak()
     ideal = given.columns / roof * 1e9
     print(
-        f"{kernels.isa()}, {given.rows} x {given.columns}, peak {roof / 1e9:.0f} GFLOP/s: m n^2 is {ideal:.1f} ns/weight"
+        f"{kernels.isa()}, {len(rows)} x {given.columns}, peak {roof / 1e9:.0f} GFLOP/s: m n^2 = {ideal:.1f} ns/weight"
     )
     print()
     print(f"| type | {' | '.join(f'{label} ns/weight' for label in EFFORTS)} | GPTQ / (m n^2 / peak) |")

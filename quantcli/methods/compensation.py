@@ -33,16 +33,16 @@ class Metric:
 
     ``hessian`` float32 (n, n): symmetric, damped. ``order`` int32 (n,): the columns from the largest diagonal entry to
     the smallest, stable. ``factor`` float32 (n, n): A, strictly upper, with H[order][:, order] = (I + A) D (I + A)^T.
-    ``damping``: the share of the diagonal that was really used. ``pivots`` float32 (n / group, group, group): D. Where
-    columns are coded in groups, these follow each other in ``order`` by the sums of their diagonal entries, D has
-    blocks, and A is zero in them.
+    ``damping``: the share of the diagonal that was really used. Where columns are coded in groups, these follow each
+    other in ``order`` by the sums of their diagonal entries, D has blocks, ``pivots`` float32 (n / group, group,
+    group), and A is zero in them. Without groups there are no pivots: no encoder needs them.
     """
 
     hessian: Floats
     order: NDArray[numpy.int32]
     factor: Floats
     damping: float
-    pivots: Floats
+    pivots: Floats | None = None
 
     @classmethod
     def of(cls, hessian: Doubles, *, damping: float = 0.01, group: int = 1) -> Metric:
@@ -62,7 +62,7 @@ class Metric:
                 break
             share = min(max(share * 10, 1e-3), 1.0)
         factor, pivots = _factor(triangle, group)
-        return cls(damped.astype(numpy.float32), order, factor, share, pivots)
+        return cls(damped.astype(numpy.float32), order, factor, share, pivots if group > 1 else None)
 
     @cached_property
     def permuted(self) -> Floats:
@@ -77,7 +77,10 @@ class Metric:
     @cached_property
     def native(self) -> compensate.Metric:
         """The arrays as the kernels take them."""
-        return compensate.Metric(self.hessian, self.permuted, self.factor.T, self.pivots, self.order)
+        pivots = numpy.zeros((len(self.order), 1, 1), numpy.float32) if self.pivots is None else self.pivots
+        return compensate.Metric(
+            self.hessian, self.permuted, numpy.ascontiguousarray(self.factor.T), pivots, self.order
+        )
 
 
 def encode(

@@ -11,8 +11,9 @@ import pytest
 from helpers import compensation as reference
 from quantcli.errors import NoKernel, NonFiniteWeight
 from quantcli.ggml import kernels, tensor_types
+from quantcli.ggml.compensate import Effort
 from quantcli.methods import compensation
-from quantcli.methods.compensation import Effort, Metric
+from quantcli.methods.compensation import Metric
 
 TYPES = [t for t in tensor_types.BY_NAME.values() if compensation.takes(t)]
 ISAS = [name for name, supported in kernels.instruction_sets() if supported]
