@@ -61,6 +61,12 @@ class MalformedFile(QuantcliError):
     code = "malformed-file"
 
 
+class GitLfsPointer(MalformedFile):
+    """In place of a file there is the pointer that Git keeps where LFS did not fetch it."""
+
+    code = "git-lfs-pointer"
+
+
 class UnsupportedFile(QuantcliError):
     """The file is well-formed but of a kind, version or data type that quantcli does not read."""
 
@@ -167,6 +173,24 @@ class BadImportance(QuantcliError):
     """An importance file is malformed or does not fit the model."""
 
     code = "bad-importance"
+
+
+class NonFiniteActivations(QuantcliError):
+    """A model's activations overflow or are NaN on the calibration text."""
+
+    code = "non-finite-activations"
+
+
+class BadStatistics(QuantcliError):
+    """A folder of statistics is damaged, or of another model, text or run."""
+
+    code = "bad-statistics"
+
+
+class UnsupportedTransform(QuantcliError):
+    """A rewrite of a model is not exact, or not possible, for its architecture."""
+
+    code = "unsupported-transform"
 
 
 class NonFiniteWeight(QuantcliError):

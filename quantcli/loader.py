@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 
 from quantcli import container, families
+from quantcli.container import foreign
 from quantcli.errors import MissingFile, PickleCheckpoint, UnsupportedFile, UsageError
 from quantcli.model import Model
 from quantcli.sources.checkpoint import Checkpoint
@@ -95,6 +96,7 @@ def _explain_other_files(path: str | os.PathLike[str]) -> None:
             where=where,
             hint=f"to fetch it from the hub: hf download {where}" if looks_like_hub else None,
         )
+    foreign.check_pointer(foreign.beginning(path), path)
     suffix = os.path.splitext(where)[1].lower()
     if suffix in _PICKLE_SUFFIXES:
         raise PickleCheckpoint(

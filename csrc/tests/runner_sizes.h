@@ -158,10 +158,11 @@ static void make_step(int32_t kind, void *arguments) {
 
 static int64_t odd_size(int64_t value) {
     static const int64_t odd[] = {0, 1, -1, 3, 17, 255, INT32_MAX, INT64_C(1) << 31, INT64_C(1) << 62, INT64_MAX};
+    int64_t other;
     switch (random_bits() % 5) {
-    case 0: return value + 1;
-    case 1: return value - 1;
-    case 2: return value * 2;
+    case 0: return __builtin_add_overflow(value, 1, &other) ? 1 : other;
+    case 1: return __builtin_sub_overflow(value, 1, &other) ? 1 : other;
+    case 2: return __builtin_mul_overflow(value, 2, &other) ? 1 : other;
     case 3: return value / 2;
     default: return odd[random_bits() % 10];
     }

@@ -11,6 +11,7 @@ Rope = Literal["norm", "neox", "none"]
 Mlp = Literal["gated", "fused", "plain"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai"]
 Gating = Literal["softmax", "sigmoid", "softmax_chosen"]
+Head = Literal["optional", "required", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Architecture:
     graph: Graph | None = None  # None: this package does not know how it computes
     reads: tuple[str, ...] = ()
     harmless: tuple[str, ...] = ()
+    head: Head = "optional"  # output.weight in llama.cpp's loader; "none": a file that holds one does not load
     # What llama-quantize knows by the architecture's name
     kept: tuple[str, ...] = ()  # parts of names of tensors that keep their type (beyond those of every architecture)
     pinned: tuple[str, ...] = ()  # parts of names of matrices that every quantized file type keeps at Q8_0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from quantcli.architectures.architecture import Architecture, Graph
 
-COMMAND_R = Architecture("command-r", Graph(norm="layer", parallel=True, qk_norm="each"), reads=("logit_scale",))
+COMMAND_R = Architecture(
+    "command-r", Graph(norm="layer", parallel=True, qk_norm="each"), reads=("logit_scale",), head="none"
+)
 
 ARCHITECTURES = (COMMAND_R,)

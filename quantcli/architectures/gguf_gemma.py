@@ -19,8 +19,8 @@ GEMMA3_GRAPH = replace(
     wide_query_layers=62,
 )
 
-GEMMA = Architecture("gemma", GEMMA_GRAPH)
-GEMMA2 = Architecture("gemma2", GEMMA2_GRAPH, reads=keys.SOFT_CAPS)
+GEMMA = Architecture("gemma", GEMMA_GRAPH, head="none")
+GEMMA2 = Architecture("gemma2", GEMMA2_GRAPH, reads=keys.SOFT_CAPS, head="none")
 GEMMA3 = Architecture("gemma3", GEMMA3_GRAPH, reads=keys.SOFT_CAPS)
 
 ARCHITECTURES = (GEMMA, GEMMA2, GEMMA3)

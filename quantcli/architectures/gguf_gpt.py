@@ -13,6 +13,7 @@ GPT_NEOX = Architecture(
     "gptneox",
     Graph(norm="layer", rope="neox", fused_qkv=True, parallel=True, mlp="plain", activation="gelu"),
     reads=keys.PARALLEL_RESIDUAL,
+    head="required",
 )
 GPT_OSS = Architecture(
     "gpt-oss",
@@ -25,6 +26,7 @@ GPT_OSS = Architecture(
         expert_gating="softmax_chosen",
     ),
     reads=keys.EXPERTS,
+    head="required",
 )
 
 ARCHITECTURES = (GPT2, GPT_NEOX, GPT_OSS)

@@ -9,6 +9,7 @@ NEMOTRON = Architecture(
     "nemotron",
     Graph(norm="layer", rope="neox", mlp="plain", activation="relu2"),
     harmless=(keys.EPSILON["rms"],),
+    head="required",
 )
 
 ARCHITECTURES = (NEMOTRON,)

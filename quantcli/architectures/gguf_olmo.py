@@ -9,7 +9,10 @@ OLMO = Architecture("olmo", layers_of_70b=80)
 OLMO2 = Architecture(
     "olmo2",
     Graph(rope="neox", pre_norm=False, post_norm=True, qk_norm="full", window_period=4, scaled_window_rope=False),
+    head="required",
 )
-OLMOE = Architecture("olmoe", Graph(rope="neox", qk_norm="full", expert_norm=False), reads=keys.EXPERTS)
+OLMOE = Architecture(
+    "olmoe", Graph(rope="neox", qk_norm="full", expert_norm=False), reads=keys.EXPERTS, head="required"
+)
 
 ARCHITECTURES = (OLMO, OLMO2, OLMOE)

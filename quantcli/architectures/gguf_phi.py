@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from quantcli.architectures.architecture import Architecture, Graph
 
-PHI2 = Architecture("phi2", Graph(norm="layer", rope="neox", parallel=True, mlp="plain", activation="gelu_tanh"))
+PHI2 = Architecture(
+    "phi2", Graph(norm="layer", rope="neox", parallel=True, mlp="plain", activation="gelu_tanh"), head="required"
+)
 # llama.cpp reads the window of Phi-3 and does not use it.
 PHI3 = Architecture("phi3", Graph(rope="neox", fused_qkv=True, mlp="fused"), harmless=("attention.sliding_window",))
 

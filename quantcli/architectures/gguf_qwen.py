@@ -12,7 +12,7 @@ QWEN3_GRAPH = Graph(rope="neox", qk_norm="head")
 
 QWEN2 = Architecture("qwen2", QWEN2_GRAPH, layers_of_70b=80)
 QWEN2_MOE = Architecture(
-    "qwen2moe", replace(QWEN2_GRAPH, expert_norm=False, shared_expert_gate=True), reads=keys.EXPERTS
+    "qwen2moe", replace(QWEN2_GRAPH, expert_norm=False, shared_expert_gate=True), reads=keys.EXPERTS, head="required"
 )
 QWEN3 = Architecture("qwen3", QWEN3_GRAPH)
 QWEN3_MOE = Architecture("qwen3moe", QWEN3_GRAPH, reads=keys.EXPERTS)

@@ -5,4 +5,6 @@ from __future__ import annotations
 from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
-ARCHITECTURES = (Architecture("stablelm", Graph(norm="layer", rope="neox"), reads=keys.PARALLEL_RESIDUAL),)
+ARCHITECTURES = (
+    Architecture("stablelm", Graph(norm="layer", rope="neox"), reads=keys.PARALLEL_RESIDUAL, head="required"),
+)

@@ -24,6 +24,7 @@ from quantcli.vocab.tokenizer import Tokenizer
 
 ROWS = 256  # squared in float64 at a time
 OUTPUT = "output.weight"
+USUAL_LENGTH = 512
 Progress = Callable[[int, str], None]
 
 
@@ -175,7 +176,7 @@ def calibrate(
     source: str | os.PathLike[str] | Session,
     text: str | os.PathLike[str] | None = None,
     *,
-    length: int = 512,
+    length: int | None = None,
     chunks: int | None = None,
     threads: int | None = None,
     parse_special: bool = False,
@@ -184,10 +185,12 @@ def calibrate(
 ) -> Importance:
     """Open (or take) a model, run ``text`` (default: the bundled calibration text) through it, return the importance.
 
-    Activations are float. ``progress`` is told (chunks done, chunks). Raises what opening and running raise.
+    Chunks have ``length`` tokens (default: `usual_length`). Activations are float.
+    ``progress`` is told (chunks done, chunks). Raises what opening and running raise.
     """
     if isinstance(source, Session):
-        cut = importance_chunks(source.tokenizer, text, length, chunks=chunks, parse_special=parse_special)
+        size = length or usual_length(source)
+        cut = importance_chunks(source.tokenizer, text, size, chunks=chunks, parse_special=parse_special)
         told = None if progress is None else lambda done, note: progress(done, len(cut))
         importance, interrupted = collect(source, cut, low_memory=low_memory, progress=told)
         if interrupted:
@@ -203,6 +206,11 @@ def calibrate(
             low_memory=low_memory,
             progress=progress,
         )
+
+
+def usual_length(session: Session) -> int:
+    """Tokens of a chunk where nobody says how many: 512, or what the model was trained with where that is less."""
+    return min(USUAL_LENGTH, session.network.settings.context)
 
 
 def importance_chunks(

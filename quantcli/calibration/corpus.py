@@ -77,10 +77,11 @@ def rendered(render: Render | None = None) -> list[str]:
     A conversation that it refuses (a QuantcliError, or None) is tried without its system turn and is plain text
     otherwise, as all of them are without ``render``. What it writes is for a tokenizer that reads special tokens.
     """
-    return [_rendered(conversation, render) for conversation in dialogues()]
+    return [text_of(conversation, render) for conversation in dialogues()]
 
 
-def _rendered(conversation: Conversation, render: Render | None) -> str:
+def text_of(conversation: Conversation, render: Render | None) -> str:
+    """One conversation, see `rendered`."""
     if render is not None:
         for messages in (conversation.messages, conversation.without_system()):
             try:

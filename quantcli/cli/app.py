@@ -15,6 +15,7 @@ import typer
 
 from quantcli import __version__
 from quantcli.cli import (
+    calibrate_options,
     compare_options,
     convert_options,
     formats_options,
@@ -42,6 +43,7 @@ for command in (
     verify_options,
     formats_options,
     imatrix_options,
+    calibrate_options,
     perplexity_options,
     compare_options,
     generate_options,

@@ -84,9 +84,51 @@ def run(
             metavar="NAME",
             help=(
                 "How a matrix becomes blocks: `plain` or `weighted`, the search without and with importance; "
-                "`hqq`, small errors to the power of 3/4 (docs/methods.md). "
+                "`hqq`, small errors to the power of 3/4; `gptq`, `sequential`, calibrated (docs/methods.md). "
                 "Default: the search, weighted where there is importance."
             ),
+        ),
+    ] = None,
+    quality: Annotated[
+        Optional[str],
+        Option(
+            metavar="NAME",
+            help=(
+                "`fast`, the search alone; `good`, calibrated in one pass (AWQ, GPTQ); `best`, every matrix encoded "
+                "for the inputs that the encoded ones before it give: minutes for small models, hours for large ones "
+                "(docs/fidelity.md). Default: fast."
+            ),
+        ),
+    ] = None,
+    transform: Annotated[
+        Optional[list[str]],
+        Option(
+            metavar="NAME",
+            help=(
+                "Rewrite the model exactly: `awq`, `smoothquant`, `equalize` rescale channels; `pad` widens "
+                "feed-forward layers to a multiple of 256, which k- and IQ types need. Repeatable."
+            ),
+        ),
+    ] = None,
+    calibration: Annotated[
+        Optional[list[Path]],
+        Option(metavar="TEXT", readable=False, help="Calibrate with this text, then the bundled one; repeatable."),
+    ] = None,
+    sampled_tokens: Annotated[
+        Optional[int],
+        Option(metavar="N", min=0, help="Tokens that the model itself writes to be calibrated with."),
+    ] = None,
+    statistics: Annotated[
+        Optional[Path],
+        Option(metavar="DIR", readable=False, help="Use what `quantcli calibrate` or --keep-statistics left there."),
+    ] = None,
+    keep_statistics: Annotated[
+        Optional[Path],
+        Option(
+            metavar="DIR",
+            readable=False,
+            help="Keep what the encoders were given: from it the same bytes follow on any machine, and a stopped run "
+            "goes on.",
         ),
     ] = None,
     threads: Annotated[Optional[int], Option(metavar="N", min=1, help="Worker threads. Default: all cores.")] = None,
@@ -99,7 +141,11 @@ def run(
     metadata: Annotated[
         Optional[list[str]],
         Option(
-            metavar="KEY=VALUE", help="Set a metadata entry; KEY=TYPE:VALUE names the type (u32, i32, f32, bool, str)."
+            metavar="KEY=VALUE",
+            help=(
+                "Set a metadata entry; KEY=TYPE:VALUE names the type (u32, i32, f32, bool, str). "
+                "Keys of lists (general.tags) take A,B."
+            ),
         ),
     ] = None,
     chat_template: Annotated[
@@ -154,6 +200,12 @@ def run(
         allow_requantize=allow_requantize,
         search=search,
         method=method,
+        quality=quality,
+        transforms=transform or (),
+        calibration=calibration or (),
+        sampled_tokens=sampled_tokens,
+        statistics=statistics,
+        keep_statistics=keep_statistics,
         threads=threads,
         dry_run=dry_run,
         force=force,

@@ -53,14 +53,12 @@ def _usage_text(error: BaseException) -> str | None:
 
 def _what_is_left() -> str:
     """What an interrupted command has to say of its files: none is new, or those that are complete."""
-    from quantcli.output import transaction  # not for --help
+    from quantcli.output import named  # without numpy: the interrupt may have come while it was loaded
 
-    complete = transaction.published()
-    return (
-        f"interrupted; complete under {transaction.names(complete)}"
-        if complete
-        else ("interrupted; no file was written or replaced")
-    )
+    complete = named.published()
+    if not complete:
+        return "interrupted; no file was written or replaced"
+    return f"interrupted; complete under {named.listing(complete)}"
 
 
 def _translate(error: BaseException) -> QuantcliError:

@@ -9,7 +9,7 @@ import typer
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
-from quantcli.cli.running import Activations, ChunkLimit, Context, Exact, ParseSpecial, Threads, use_threads
+from quantcli.cli.running import Activations, ChunkLimit, Exact, ParseSpecial, Threads, use_threads
 
 NAME = "imatrix"
 Option = typer.Option
@@ -38,7 +38,12 @@ def run(
             help=("Where to write: GGUF, or the legacy format where the name ends in .dat."),
         ),
     ] = Path("imatrix.gguf"),
-    ctx: Context = 512,
+    ctx: Annotated[
+        Optional[int],
+        Option(
+            "--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk. Default: 512, or the model's context if less."
+        ),
+    ] = None,
     chunks: ChunkLimit = None,
     from_chunk: Annotated[int, Option(metavar="N", min=0, help="Skip the first N chunks.")] = 0,
     in_file: Annotated[Optional[list[Path]], Option(metavar="FILE", help="Add an earlier matrix; repeatable.")] = None,

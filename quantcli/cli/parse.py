@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, wish
 from quantcli.commands.convert import ConvertRequest
 from quantcli.errors import MissingFile, UsageError
 from quantcli.ggml import kernels
@@ -56,6 +57,12 @@ def convert_request(
     token_embedding_type: str | None = None,
     search: str | None = None,
     method: str | None = None,
+    quality: str | None = None,
+    transforms: Sequence[str] = (),
+    calibration: Sequence[Path] = (),
+    sampled_tokens: int | None = None,
+    statistics: Path | None = None,
+    keep_statistics: Path | None = None,
     split_max_size: str | None = None,
     metadata: Sequence[str] = (),
     chat_template: Path | None = None,
@@ -67,7 +74,9 @@ def convert_request(
         file_types=parse_file_types(types),
         output=None if output is None else Path(output),
         into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
-        choice=parse_method(method, search),
+        choice=parse_method(None if method in COMPENSATING else method, search),
+        pad=PAD in transforms,
+        wish=parse_quality(quality, method, transforms, calibration, sampled_tokens, statistics, keep_statistics),
         overrides=parse_rules(tensor_types, tensor_type_file),
         **parse_importance(imatrix, include_weights, exclude_weights),
         output_tensor_type=parse_tensor_type(output_tensor_type, "--output-tensor-type"),
@@ -119,6 +128,31 @@ def parse_method(method: str | None, search: str | None) -> Choice:
             f"there is no search {search!r}", where="--search", hint=f"known: {', '.join(kernels.SEARCHES)}"
         )
     return Choice(method, Settings(search))
+
+
+def parse_quality(
+    quality: str | None,
+    method: str | None,
+    transforms: Sequence[str],
+    texts: Sequence[Path],
+    sampled_tokens: int | None,
+    statistics: Path | None,
+    keep_statistics: Path | None,
+) -> Wish | None:
+    """How much work for quality; None for none beyond the search. Raises UsageError, MissingFile."""
+    known = (*TRANSFORMS, PAD)
+    unknown = [name for name in transforms if name not in known]
+    if unknown:
+        raise UsageError(
+            f"there is no transform {unknown[0]!r}", where="--transform", hint=f"known: {', '.join(known)}"
+        )
+    transforms = [name for name in transforms if name != PAD]
+    for path in texts:
+        if not path.is_file():
+            raise MissingFile("is not there", where=str(path), hint="give a text file with --calibration")
+    if statistics is not None and not statistics.is_dir():
+        raise MissingFile("is no folder", where=str(statistics), hint="make one: quantcli calibrate MODEL -o DIR")
+    return wish(quality, method, transforms, texts, sampled_tokens, statistics, keep_statistics)
 
 
 def parse_rules(texts: Sequence[str], file: Path | None) -> tuple[Override, ...]:

@@ -102,6 +102,7 @@ def prepare(request: CompareRequest) -> Comparison:
             for session in sessions
             if divergence.calibrated_on(session, source.chunks.name)
         ]
+        warnings += [text for session in sessions for text in session.network.warnings]
         return Comparison(request, sessions, sources, sources[0].describe(), recorders, warnings, stack.pop_all())
 
 

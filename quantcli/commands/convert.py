@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quantcli import __version__, loader
+from quantcli.calibration.quality import UNKNOWN, Used, Wish
 from quantcli.commands import checks, targets
-from quantcli.container import Value, string
+from quantcli.container import Value, string, u32
 from quantcli.encode import pipeline
 from quantcli.errors import OutputExists
 from quantcli.ggml import tensor_types
@@ -29,11 +30,12 @@ from quantcli.plan.overrides import Override, Setting
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
 from quantcli.report import tables
-from quantcli.report.results import ConvertResult, OutputResult, SourceResult
+from quantcli.report.results import CompensatedTensor, ConvertResult, OutputResult, SourceResult
 from quantcli.report.terminal import SILENT, Advance, Reporter
 from quantcli.sources.files import allow_open_files
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
+from quantcli.transforms import pad
 
 MOST_THREADS = 256  # each holds slabs in memory; beyond this it is a typing error
 COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, beside the output
@@ -58,6 +60,8 @@ class ConvertRequest:
     pure: bool = False
     allow_requantize: bool = False
     choice: Choice = field(default_factory=Choice)  # of the method and its search
+    wish: Wish | None = None  # calibrate and compensate
+    pad: bool = False  # feed-forward layers to a multiple of 256
     threads: int | None = None
     dry_run: bool = False
     force: bool = False
@@ -104,6 +108,7 @@ class Job:
     request: ConvertRequest
     parts: list[Part]
     threads: int
+    outcomes: dict[Path, list[CompensatedTensor]] = field(default_factory=dict)  # by an output's first file
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -141,6 +146,7 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
         if request.dry_run:
             result = describe(job)
         else:
+            _compensate(job, reporter)
             with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes) as advance:
                 result = execute(job, advance)
     finally:
@@ -201,6 +207,8 @@ def prepare(request: ConvertRequest) -> Job:
 
 def prepare_models(request: ConvertRequest, models: Sequence[Model], importance: Importance | None = None) -> Job:
     """The job that converts opened models, all with the options of ``request``. Raises QuantcliError."""
+    if request.pad:
+        models = [pad.apply(model) for model in models]
     plans = [[_plan(request, model, file_type, importance) for file_type in request.file_types] for model in models]
     names = [f"{model.name}-{one.file_type.name}.gguf" for model, own in zip(models, plans, strict=True) for one in own]
     paths = iter(targets.name_targets(names, request.output, into_folder=request.into_folder))
@@ -219,7 +227,13 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
     return job
 
 
-def _plan(request: ConvertRequest, model: Model, file_type: FileType, importance: Importance | None) -> Plan:
+def _plan(
+    request: ConvertRequest,
+    model: Model,
+    file_type: FileType,
+    importance: Importance | None,
+    used: Used = UNKNOWN,
+) -> Plan:
     options = Options(
         file_type,
         pure=request.pure,
@@ -227,30 +241,43 @@ def _plan(request: ConvertRequest, model: Model, file_type: FileType, importance
         output_tensor_type=request.output_tensor_type,
         token_embedding_type=request.token_embedding_type,
         leave_output_tensor=request.leave_output_tensor,
-        imatrix=request.collect,
+        imatrix=request.collect or request.wish is not None,
         importance=importance,
         keep_split=request.keep_split,
         split_max_size=request.split_max_size,
         metadata=request.metadata,
-        provenance=_provenance(request, file_type),
+        provenance=_provenance(request, file_type, used),
     )
     made = plan.make(model, options)
     made.check(
         writing=not request.dry_run,
-        allow_no_imatrix=request.allow_no_imatrix,
+        allow_no_imatrix=request.allow_no_imatrix or request.wish is not None,  # calibration finds importance itself
         allow_requantize=request.allow_requantize,
     )
     return made
 
 
-def _provenance(request: ConvertRequest, file_type: FileType) -> dict[str, Value]:
+def _provenance(request: ConvertRequest, file_type: FileType, used: Used) -> dict[str, Value]:
     """How the file was made: enough to make it again, nothing about the machine or the time."""
     made = {"quantcli.version": string(__version__)}
     if not file_type.is_float and not file_type.copies:
         made["quantcli.search"] = string(request.search)
         if request.choice.name is not None:
             made["quantcli.method"] = string(request.choice.name)
+        if request.wish is not None:
+            made |= _calibrated_with(request.wish, used)
     return made
+
+
+def _calibrated_with(wish: Wish, used: Used) -> dict[str, Value]:
+    return {
+        "quantcli.quality": string(wish.quality),
+        "quantcli.compensation": string(wish.method or "none"),
+        "quantcli.transforms": string(",".join(wish.transforms)),
+        "quantcli.calibration.tokens": u32(used.real),
+        "quantcli.calibration.sampled_tokens": u32(used.sampled),
+        "quantcli.calibration.corpus": string(used.corpus),
+    }
 
 
 def _check_files(job: Job) -> None:
@@ -264,6 +291,22 @@ def _check_files(job: Job) -> None:
 
 
 # ---- the work
+
+
+def _compensate(job: Job, reporter: Reporter) -> None:
+    """Give every plan tensors that are encoded already, where the request wants more than the search."""
+    wish = job.request.wish
+    if wish is None:
+        return
+    from quantcli.commands import compensating  # brings the runner, which most conversions do without
+
+    for part in job.parts:
+        made = compensating.run(part.model, list(part.plans), wish, job.threads, reporter)
+        for number, (used, tensors, outcomes) in enumerate(made):
+            one = part.plans[number]
+            again = _plan(job.request, part.model, one.file_type, one.options.importance, used)
+            part.plans[number] = again.holding(tensors)
+            job.outcomes[part.files[number][0]] = outcomes
 
 
 def execute(job: Job, advance: Advance | None = None) -> ConvertResult:
@@ -301,7 +344,10 @@ def execute(job: Job, advance: Advance | None = None) -> ConvertResult:
 def _fill(job: Job, outputs: Sequence[Sequence[writer.OutputFile]], advance: Advance | None) -> tuple[int, float]:
     """(weights encoded, seconds of reading): one group of outputs per model."""
     waiting = iter(outputs)
-    groups = [pipeline.Group(part.plans, [next(waiting) for _ in part.plans]) for part in job.parts]
+    if job.request.wish is None:
+        groups = [pipeline.Group(part.plans, [next(waiting) for _ in part.plans]) for part in job.parts]
+    else:  # every plan has tensors of its own
+        groups = [pipeline.Group([one], [next(waiting)]) for one in job.plans]
     choice = job.request.choice
     return pipeline.run(
         groups, threads=job.threads, search=choice.settings.search, method=choice.name, progress=advance
@@ -344,6 +390,9 @@ def _output(job: Job, one: Plan, files: Sequence[Path]) -> OutputResult:
         "fallback_tensors": made["fallback_tensors"],
         "needs_imatrix": made["needs_imatrix"],
     }
+    if job.request.wish is not None:
+        output["quality"] = job.request.wish.quality
+        output["compensated"] = job.outcomes.get(files[0], [])
     if choice.name is not None:
         output["method"] = choice.name
         output["method_fallbacks"] = [

@@ -41,6 +41,7 @@ class GenerateRequest:
 def run(request: GenerateRequest, reporter: Reporter = SILENT) -> GenerateResult:
     """Generate, showing the text while it comes; an interrupt ends it. Raises QuantcliError."""
     with open_session(request.model, request.options) as session:
+        reporter.warnings(session.network.warnings)
         made = Generation(_prompt(session, request))
         if request.options.length is None:
             session.network.require(min(session.network.settings.context, len(made.prompt) + request.count))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantcli.calibration.collect import check_resumable, collect, importance_chunks
+from quantcli.calibration.collect import check_resumable, collect, importance_chunks, usual_length
 from quantcli.errors import UsageError
 from quantcli.output import writer
 from quantcli.report import tables
@@ -22,12 +22,15 @@ from quantcli.statistics.imatrix import Importance
 
 @dataclass(frozen=True, kw_only=True)
 class ImatrixRequest:
-    """``model`` None merges ``earlier`` only. ``first`` chunks are skipped, at most ``chunks`` are run."""
+    """``model`` None merges ``earlier`` only. ``first`` chunks are skipped, at most ``chunks`` are run.
+
+    ``length`` of a chunk None: as many tokens as are usual, or as the model was trained with where these are fewer.
+    """
 
     model: Path | None
     output: Path
     text: Path | None = None
-    length: int = 512
+    length: int | None = None
     chunks: int | None = None
     first: int = 0
     earlier: Sequence[Path] = ()
@@ -60,6 +63,8 @@ def execute(request: ImatrixRequest, reporter: Reporter = SILENT) -> ImatrixResu
         importance, interrupted = imatrix.merge(earlier, request.output.name), False
     else:
         with open_session(request.model, request.options) as session:
+            session.network.require(request.length or usual_length(session))
+            reporter.warnings(session.network.warnings)
             inputs += session.model.files
             writer.check_targets([request.output], inputs, force=request.force or request.resume)
             importance, interrupted = _collect(request, session, earlier, reporter)
@@ -85,7 +90,7 @@ def _collect(
     chunks = importance_chunks(
         session.tokenizer,
         request.text,
-        request.length,
+        request.length or usual_length(session),
         chunks=request.chunks,
         first=request.first,
         parse_special=request.parse_special,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy
 
 from quantcli import container
+from quantcli.container import foreign
 from quantcli.errors import (
     BadConfig,
     BadTokenizer,
@@ -173,6 +174,9 @@ def _imatrix(path: Path) -> MatrixResult:
 
 
 def _legacy_imatrix(path: Path) -> MatrixResult:
+    found = foreign.recognise(foreign.beginning(path), path)
+    if found is not None:
+        raise MalformedFile(f"{found[0]}, neither a GGUF file nor an importance matrix", where=str(path), hint=found[1])
     try:
         return _imatrix(path)
     except MalformedFile as error:

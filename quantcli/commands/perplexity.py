@@ -29,6 +29,7 @@ class PerplexityRequest:
 def run(request: PerplexityRequest, reporter: Reporter = SILENT) -> PerplexityResult:
     """Measure and show. After an interrupt the figures are those of the complete chunks. Raises QuantcliError."""
     with open_session(request.model, request.options) as session:
+        reporter.warnings(session.network.warnings)
         chunks = chunks_of(
             session.tokenizer, request.text, request.length, chunks=request.chunks, parse_special=request.parse_special
         )

@@ -1,7 +1,7 @@
 """`quantcli verify`: is this GGUF file whole and sound?
 
-Structure and offsets (by the header's parser), shards that belong together, every block's scale finite, and the
-sha256, optionally against a SHA256SUMS file. Reads each file once, front to back.
+Structure and offsets (by the header's parser), nothing behind the last tensor, shards that belong together, every
+block's scale finite, and the sha256, optionally against a SHA256SUMS file. Reads each file once, front to back.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def _verify_file(
         header = container.read_header(path)
         result["tensors"] = len(header.tensors)
         _check_shards(header, sets)
+        _check_surplus(header)
         digest = _check_data(path, header, report)
         result["sha256"] = digest
         if listed is not None:
@@ -98,6 +99,16 @@ def _size(path: Path) -> int:
         raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
 
 
+def _check_surplus(header: container.Header) -> None:
+    """Nothing may follow the last tensor: two files written into one, or what an unfinished writer left."""
+    if header.surplus:
+        start = header.file_size - header.surplus
+        raise MalformedFile(
+            f"{header.surplus:,} bytes behind the last tensor, which no reader looks at",
+            where=f"{header.path}: byte {start}",
+        )
+
+
 def _check_shards(header: container.Header, sets: dict[Path, QuantcliError | None]) -> None:
     """A shard stands for its set: all others must be there and fit. ``sets`` keeps what is known, by first shards."""
     first = container.first_of_set(header)
@@ -107,6 +118,8 @@ def _check_shards(header: container.Header, sets: dict[Path, QuantcliError | Non
         sets[first] = None
         try:
             container.check_set(header)
+            for one in container.read_split_headers(first):
+                _check_surplus(one)
         except QuantcliError as error:
             sets[first] = error
     problem = sets[first]

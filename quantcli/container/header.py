@@ -60,6 +60,13 @@ class Header:
     path: Path
     by_name: dict[str, TensorInfo] = field(default_factory=dict)
 
+    @property
+    def surplus(self) -> int:
+        """Bytes of the file behind the last tensor and its padding: none in a sound file."""
+        last = self.tensors[-1] if self.tensors else None
+        end = self.data_start + (last.offset + last.bytes if last else 0)
+        return max(0, self.file_size - padded(end, self.alignment))
+
 
 def padded(size: int, alignment: int = DEFAULT_ALIGNMENT) -> int:
     """``size`` rounded up to a multiple of ``alignment``."""

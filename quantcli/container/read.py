@@ -14,6 +14,7 @@ from typing import BinaryIO, NoReturn
 
 import numpy
 
+from quantcli.container import foreign
 from quantcli.container.header import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
@@ -177,7 +178,9 @@ def _read_preamble(cursor: Cursor) -> tuple[int, int, int]:
             hint="convert the original checkpoint instead",
         )
     if magic != MAGIC:
-        cursor.fail(f"not a GGUF file: it starts with {magic!r}", at=0)
+        found = foreign.recognise(os.pread(cursor.file.fileno(), foreign.BEGINNING, 0), cursor.path)
+        what, hint = found or (f"it starts with {magic!r}", None)
+        cursor.fail(f"not a GGUF file: {what}", at=0, hint=hint)
     version = cursor.number(ValueType.UINT32, "the version")
     if version and not version & 0xFFFF:
         cursor.fail("a big-endian GGUF file", at=4, kind=UnsupportedFile, hint="convert it on the machine it is for")

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from quantcli.errors import MissingTensors, ShapeMismatch, UnknownTensors, UnsupportedFile
+from quantcli.families import names
+from quantcli.families.copies import is_copy
 from quantcli.families.declaration import Family, TensorRule
+from quantcli.families.experts import Stacks
 from quantcli.families.facts import Facts
 from quantcli.families.transforms import Node
 from quantcli.sources.tensor import SourceTensor
 
 _SHOWN = 10  # names in an error message
-_WRAPPER_PREFIXES = (
-    "model.language_model.model.", "model.language_model.", "language_model.model.", "language_model.",
-    "model.text_model.", "text_model.",
-)  # fmt: skip
-_OTHER_MODALITIES = ("*vision*", "*visual*", "*audio*", "*multi_modal*", "*multimodal*", "*mm_projector*", "*image*")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -52,20 +51,30 @@ class Bound:
     spec: Spec
     layer: int
     parts: dict[int, SourceTensor] = field(default_factory=dict)
-    order: int = 0  # position of the last source tensor that went into it
+    first: int = 0  # positions of the first and the last source tensor that went into it
+    order: int = 0
 
 
-def bind(
-    family: Family, facts: Facts, sources: Sequence[SourceTensor], wrapped: bool, where: str
-) -> tuple[list[Bound], int]:
-    """The GGUF tensors of a checkpoint, in the order of their sources, and how many of other modalities were left out.
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What the tensors of a checkpoint became: GGUF tensors in the order of their sources, and remarks."""
+
+    tensors: list[Bound]
+    notes: list[str]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a GGUF tensor of this name."""
+        return any(one.name == name for one in self.tensors)
+
+
+def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: str) -> Binding:
+    """The GGUF tensors of a checkpoint.
 
     ``sources`` in the order in which llama.cpp's converter meets them (files in order, names sorted).
     Raises UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile.
     """
-    matcher = _Matcher(family, facts, wrapped)
-    for position, tensor in enumerate(sources):
-        matcher.take(tensor, position)
+    matcher = _Matcher(family, facts)
+    matcher.take_all(sources)
     if matcher.unknown:
         raise UnknownTensors(
             f"{len(matcher.unknown)} tensors are unknown to the family {family.name}: {_list(matcher.unknown)}",
@@ -73,48 +82,89 @@ def bind(
             hint="the checkpoint is of another family or newer than quantcli; --architecture NAME reads it differently",
         )
     matcher.check_complete(where)
-    return matcher.in_order(), matcher.left_out
+    matcher.leave_out_copies()
+    if matcher.left_out:
+        matcher.notes.append(f"left out {matcher.left_out} vision tensors: only the language model is converted")
+    return Binding(matcher.in_order(), matcher.notes)
 
 
 class _Matcher:
-    def __init__(self, family: Family, facts: Facts, wrapped: bool) -> None:
-        self.family, self.facts, self.wrapped = family, facts, wrapped
-        self.specs = [spec for rule in family.tensors if not rule.when or facts[rule.when] for spec in _specs(rule)]
+    def __init__(self, family: Family, facts: Facts) -> None:
+        self.family, self.facts = family, facts
+        rules = [rule for rule in family.tensors if not rule.when or facts[rule.when]]
+        self.specs = [spec for rule in rules for spec in _specs(rule)]
         self.by_key: dict[str, list[Spec]] = {}
         for spec in self.specs:
             self.by_key.setdefault(_key(spec.source), []).append(spec)
         self.ignored = family.ignored + tuple(pattern for pattern, fact in family.ignored_if if facts[fact])
+        self.stacks = Stacks(rules, facts)
         self.bound: dict[str, Bound] = {}
         self.found: Counter[Spec] = Counter()
         self.prefixes: Counter[str] = Counter()
+        self.copies: dict[str, SourceTensor] = {}  # what may repeat another tensor, by its plain name
         self.unknown: list[str] = []
+        self.notes: list[str] = []
         self.left_out = 0
 
-    def take(self, tensor: SourceTensor, position: int) -> None:
-        """Give one source tensor its place."""
-        name, prefix = self._plain(tensor.name)
+    def take_all(self, sources: Sequence[SourceTensor]) -> None:
+        """Give every source tensor its place. Layouts are looked at first: some shapes can be read in two ways."""
+        plain = [names.plain(tensor.name, self.family.prefixes) for tensor in sources]
+        plain = [(names.respelled(name, self.family.spellings), prefix) for name, prefix in plain]
+        for (name, _), tensor in zip(plain, sources, strict=True):
+            self.stacks.look_at(name, tensor)
+        for position, ((name, prefix), tensor) in enumerate(zip(plain, sources, strict=True)):
+            if names.is_buffer(name) or self._is_ignored(name):
+                continue
+            if not self._take(name, prefix, tensor, position):
+                self._pass_over(tensor)
+
+    def _is_ignored(self, name: str) -> bool:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
-            return
-        alias = self.family.same.get(name)
-        if alias and self.bound.keys() & {spec.target for spec in self.by_key[alias]}:
-            return  # the same tensor again
-        match = self._match(alias or name)
+            return True
+        layer = re.match(r"layers\.(\d{1,7})\.", name)
+        return self.family.skip_layers_beyond and layer is not None and int(layer[1]) >= self.facts.layers
+
+    def _take(self, name: str, prefix: str, tensor: SourceTensor, position: int) -> bool:
+        """Give one source tensor its place; False for one that has none."""
+        stack = self.stacks.split(name, tensor)
+        if stack is not None:
+            return all(self._take_one(expert.name, prefix, expert, position) for expert in stack)
+        return self._take_one(self.stacks.expert_name(name), prefix, tensor, position)
+
+    def _take_one(self, name: str, prefix: str, tensor: SourceTensor, position: int) -> bool:
+        alias = self.family.same.get(name, name)
+        if alias in self.family.same.values() and (first := self._placed(alias)):
+            if not is_copy(tensor, first):
+                self.notes.append(f"{tensor.name} is left out: it is not the same as {first.name}")
+            return True
+        match = self._match(alias)
+        if name in self.family.copies:
+            self.copies[name] = tensor
+            if match is None:
+                return True  # it has no place of its own
         if match is None:
-            if self.wrapped and any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in _OTHER_MODALITIES):
-                self.left_out += 1
-            else:
-                self.unknown.append(tensor.name)
-            return
+            return False
         self.prefixes[prefix] += 1
         specs, layer, expert = match
-        if specs and not all(self._place(spec, layer, expert, tensor, position) for spec in specs):
+        return all(self._place(spec, layer, expert, tensor, position) for spec in specs)
+
+    def _pass_over(self, tensor: SourceTensor) -> None:
+        """A tensor without a place: of a tower beside the language model, or unknown."""
+        if names.is_of_other_modality(tensor.name):
+            self.left_out += 1
+        else:
             self.unknown.append(tensor.name)
+
+    def _placed(self, name: str) -> SourceTensor | None:
+        """The tensor that is bound under the plain ``name`` (one without layers)."""
+        bound = next((self.bound[spec.target] for spec in self.by_key.get(name, ()) if spec.target in self.bound), None)
+        return bound.parts[0] if bound else None
 
     def _place(self, spec: Spec, layer: int, expert: int, tensor: SourceTensor, position: int) -> bool:
         """False when the place is taken (two spellings of one name)."""
         _check(tensor, spec, self.facts)
         name = spec.target.replace("{layer}", str(layer))
-        bound = self.bound.setdefault(name, Bound(name, spec, layer))
+        bound = self.bound.setdefault(name, Bound(name, spec, layer, first=position))
         if bound.spec is not spec or expert in bound.parts:
             return False
         self.found[spec] += 1
@@ -122,14 +172,20 @@ class _Matcher:
         bound.order = position
         return True
 
-    def _plain(self, name: str) -> tuple[str, str]:
-        """The name without the prefix of the wrapper or the base model, and that prefix."""
-        prefixes = (*_WRAPPER_PREFIXES, *self.family.prefixes) if self.wrapped else self.family.prefixes
-        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
-        return name[len(prefix) :], prefix
+    def leave_out_copies(self) -> None:
+        """A tensor that repeats another is one tensor; one that differs and has no place of its own is told."""
+        for name, tensor in self.copies.items():
+            original = self._placed(self.family.copies[name])
+            own = self._match(name)
+            if original and is_copy(tensor, original):
+                for spec in own[0] if own else ():
+                    self.bound.pop(spec.target, None)
+            elif own is None:
+                place = f"{self.family.gguf_arch} has no place for it in llama.cpp, which uses the embeddings instead"
+                self.notes.append(f"{tensor.name} is left out although it is no copy of the embeddings: {place}")
 
     def _match(self, name: str) -> tuple[list[Spec], int, int] | None:
-        """The specs of this name with layer and expert; an empty list: known, but to be left out."""
+        """The specs of this name with layer and expert."""
         for key, numbers in _keys(name):
             specs = self.by_key.get(key)
             if not specs:
@@ -137,7 +193,7 @@ class _Matcher:
             slots = dict(zip(specs[0].slots, numbers, strict=True))
             layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
             if "{layer}" in slots and layer >= self.facts[specs[0].rule.depth]:
-                return ([], layer, expert) if self.family.skip_layers_beyond else None
+                return None
             if "{expert}" in slots and expert >= self.facts["experts"]:
                 return None
             specs = [spec for spec in specs if self._has(spec.rule, layer)]
@@ -197,12 +253,11 @@ class _Matcher:
         """As llama.cpp's converter emits them: a layer's stacked experts together, when the last one has come."""
         rank = {spec: number for number, spec in enumerate(self.specs)}
         last: Counter[int] = Counter()
-        for one in self.bound.values():
-            if "{expert}" in one.spec.source:
-                last[one.layer] = max(last[one.layer], one.order)
-        for one in self.bound.values():
-            if "{expert}" in one.spec.source:
-                one.order = last[one.layer]
+        spread = [one for one in self.bound.values() if one.first != one.order and "{expert}" in one.spec.source]
+        for one in spread:
+            last[one.layer] = max(last[one.layer], one.order)
+        for one in spread:
+            one.order = last[one.layer]
         return sorted(self.bound.values(), key=lambda one: (one.order, rank[one.spec]))
 
 

@@ -6,11 +6,19 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 
 from quantcli.errors import BadConfig, UnknownArchitecture
 from quantcli.families.declaration import Family
+from quantcli.sources.config import text_part
 
+# What the name of a class ends with beyond the model's own name: with a head, a wrapper around it, or neither.
+_BASE = ("TextModel", "Model")
+_ENDINGS = (
+    "ForCausalLM", "WithLMHeadModel", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration", "ForImageTextToText",
+    "ForVision2Seq", *_BASE,
+)  # fmt: skip
 _WRAPPERS = ("ForConditionalGeneration", "ForImageTextToText", "ForVision2Seq")
 
 
@@ -26,9 +34,24 @@ def registry() -> dict[str, Family]:
     return found
 
 
-def by_class(name: str) -> Family | None:
-    """The family of a transformers class name."""
-    return next((family for family in registry().values() if name in family.hf_architectures), None)
+def by_class(name: str | None) -> Family | None:
+    """The family of a transformers class name, or of another class of the same model (base class, wrapper)."""
+    exact = next((family for family in registry().values() if name in family.hf_architectures), None)
+    return exact or (_by_stem().get(_stem(name)) if name and _stem(name) != name else None)
+
+
+@cache
+def _by_stem() -> dict[str, Family]:
+    return {_stem(name): family for family in registry().values() for name in family.hf_architectures}
+
+
+def _stem(name: str) -> str:
+    """A class name without what it says about head and wrapper: "Qwen3ForCausalLM" and "Qwen3Model" are "Qwen3"."""
+    return name.removesuffix(_ending(name))
+
+
+def _ending(name: str) -> str:
+    return next((ending for ending in _ENDINGS if name.endswith(ending)), "")
 
 
 def named(name: str) -> Family:
@@ -58,31 +81,37 @@ def unknown(name: str) -> UnknownArchitecture:
     )
 
 
-def choose(config: Mapping[str, object], architecture: str | None) -> tuple[Family, Mapping[str, object], bool]:
-    """The family of a config.json, the part of it that describes the language model, and whether it was wrapped.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The family of a checkpoint, the settings of its language model, and whether its class has no output head."""
 
-    A multimodal class holds the language model's settings in ``text_config``; its own fields fill what that lacks.
-    Raises UnknownArchitecture, BadConfig.
+    family: Family
+    config: Mapping[str, object]
+    headless: bool
+
+
+def choose(config: Mapping[str, object], architecture: str | None) -> Choice:
+    """What a config.json describes.
+
+    A wrapper holds the language model's settings in a part of its own (`text_part`); what that lacks stands outside.
+    The part's own class decides, then the outer one, then the part's model_type. Raises UnknownArchitecture, BadConfig.
     """
-    stated = _stated(config)
-    inner = config.get("text_config")
-    known = by_class(stated) if stated else None
-    inner = inner if isinstance(inner, Mapping) and known is None else None
-    wrapped = inner is not None
-    text = {**config, **(inner or {})}
+    inner = text_part(config)
+    stated, own = _stated(config), _stated(inner)
+    text = {**config, **inner}
+    headless = _ending(own or stated or "") in _BASE
     if architecture:
-        return named(architecture), text, wrapped
-    if inner is not None and (stated is None or stated.endswith(_WRAPPERS)):
-        known = by_class(_stated(inner) or "") or _by_model_type(inner)
-    elif known is None:
-        known = _by_model_type(config) if stated is None else None
-    if known is None and not (stated or config.get("model_type")):
+        return Choice(named(architecture), text, headless)
+    known = by_class(own) or by_class(stated) or _by_model_type(inner)
+    if known is None and (stated is None or stated.endswith(_WRAPPERS)):
+        known = _by_model_type(config)
+    if known is not None:
+        return Choice(known, text, headless)
+    if not (stated or config.get("model_type")):
         raise BadConfig(
             "names neither architectures nor a model_type", where="config.json", hint="name it with --architecture"
         )
-    if known is None:
-        raise unknown(stated or str(config["model_type"]))
-    return known, text, wrapped
+    raise unknown(stated or str(config["model_type"]))
 
 
 def _stated(config: Mapping[str, object]) -> str | None:

@@ -66,6 +66,17 @@ class Extra:
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """A relative that config.json does not tell: only names do (the folder's, or a heading of README.md).
+
+    ``marks`` are beginnings of such names, in lower case; ``family`` is what the checkpoint is then read as.
+    """
+
+    family: str
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One model family. ``base.derive(...)`` makes a relative that differs in a few fields."""
 
@@ -80,11 +91,17 @@ class Family:
     extras: tuple[Extra, ...] = ()
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
     ignored_if: tuple[tuple[str, str], ...] = ()  # (pattern, fact): left out when the fact is true
-    prefixes: tuple[str, ...] = ("model.",)
+    prefixes: tuple[str, ...] = ()  # of the class that holds the layers, beyond "model."
     skip_layers_beyond: bool = False  # tensors of layers after the last one are left out (multi-token heads)
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None = None  # hints that depend on the config
+    variants: tuple[Variant, ...] = ()
+    templates: Mapping[str, str] = field(default_factory=dict)  # chat templates by name that belong to the family
+    # fact -> tokens, the first of which that the vocabulary has is the row that the fact numbers
+    rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cut_embeddings: bool = False  # token_embd rows beyond the tokenizer's size are cut
     same: Mapping[str, str] = field(default_factory=dict)  # names under which a tensor may be stored as well
+    copies: Mapping[str, str] = field(default_factory=dict)  # name -> the tensor that it may repeat: then left out
+    spellings: Mapping[str, str] = field(default_factory=dict)  # part of a name elsewhere -> as declared here
 
     def derive(self, name: str, **changes: Unpack[Changes]) -> Family:
         """A relative: ``facts`` are merged over the base's, the rest replaces."""
@@ -104,5 +121,11 @@ class Changes(TypedDict, total=False):
     tensors: tuple[TensorRule, ...]
     vocab: VocabHints
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
+    ignored: tuple[str, ...]
     prefixes: tuple[str, ...]
     cut_embeddings: bool
+    variants: tuple[Variant, ...]
+    templates: Mapping[str, str]
+    rows: Mapping[str, tuple[str, ...]]
+    copies: Mapping[str, str]
+    spellings: Mapping[str, str]

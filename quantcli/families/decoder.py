@@ -288,6 +288,3 @@ def router(source: str, layers: str | None = None) -> tuple[TensorRule, ...]:
 TOP = EMBEDDINGS + HEAD + FINAL_NORM
 TENSORS = TOP + PRE_NORMS + PROJECTIONS + OUT_PROJECTION + GATED_MLP
 PERMUTED_TENSORS = TOP + PRE_NORMS + PERMUTED_PROJECTIONS + OUT_PROJECTION + GATED_MLP
-
-# Buffers that old checkpoints carry; they are computed, not learned.
-IGNORED = ("*.rotary_emb.inv_freq", "*.attention.bias", "*.attention.masked_bias", "*.attn.masked_bias")

@@ -118,7 +118,6 @@ DEEPSEEK2 = Family(
     )
     + decoder.experts("mlp.experts", *decoder.EXPERT_KINDS, layers="sparse")
     + decoder.shared_experts("mlp.shared_experts", when="shared", layers="sparse"),
-    ignored=decoder.IGNORED,
     ignored_if=(("lm_head.weight", "tied"),),
     skip_layers_beyond=True,  # heads that predict further tokens
     vocab=VocabHints("deepseek2"),

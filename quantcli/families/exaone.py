@@ -28,7 +28,6 @@ EXAONE4 = Family(
     + decoder.GATED_MLP
     + decoder.POST_NORMS,
     extras=(Extra("rope_freqs.weight", lambda facts: rope_frequency_divisors(facts, default_factor=16.0)),),
-    ignored=decoder.IGNORED,
     vocab=VocabHints("exaone4"),
 )
 

@@ -103,9 +103,15 @@ def _shown(value: object) -> str:
     return shown if len(shown) <= 40 else shown[:37] + "..."
 
 
-def settle(declared: Mapping[str, object], config: Mapping[str, object], file: Callable[[str], object]) -> Facts:
-    """All facts that a family declares, in order: fields are read, functions called, constants taken."""
+def settle(
+    declared: Mapping[str, object], config: Mapping[str, object], file: Callable[[str], object], headless: bool = False
+) -> Facts:
+    """All facts that a family declares, in order: fields are read, functions called, constants taken.
+
+    ``headless``: the class has no output head, so that none is missed.
+    """
     facts = Facts(flatten(config), file)
+    facts["headless"] = headless
     for name, source in declared.items():
         if isinstance(source, Field):
             facts[name] = facts.read(source)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
-from quantcli.families.fields import count, real
+from quantcli.families.facts import Facts, bad
+from quantcli.families.fields import count, flag, real
 from quantcli.families.transforms import plus_one
 from quantcli.vocab import VocabHints
 
@@ -25,6 +26,7 @@ FOUR_NORMS = shifted(
     )
 )
 TOP = decoder.EMBEDDINGS + shifted(decoder.FINAL_NORM)
+HEAD = tuple(replace(rule, optional=True) for rule in decoder.HEAD)
 BODY = TOP + decoder.PROJECTIONS + decoder.OUT_PROJECTION + decoder.GATED_MLP
 SOFT_CAPS = (
     Entry("attn_logit_softcapping", "f32", "attention_cap"),
@@ -46,7 +48,7 @@ GEMMA = Family(
     },
     metadata=decoder.SIZES + decoder.RMS + decoder.LENGTHS,
     tensors=BODY + shifted(decoder.PRE_NORMS),
-    ignored=(*decoder.IGNORED, "lm_head.weight"),  # always tied
+    copies={"lm_head.weight": "embed_tokens.weight"},  # always tied
     vocab=VocabHints("gemma", space_prefix=False, ids={"eot": 107}),
 )
 
@@ -66,12 +68,25 @@ GEMMA2 = GEMMA.derive(
     vocab=replace(GEMMA.vocab, ids={}),
 )
 
+
+def causal(facts: Facts) -> bool:
+    """Embedding models of this shape see both directions: another GGUF architecture (gemma-embedding)."""
+    if facts.read(flag("use_bidirectional_attention", default=False)):
+        raise bad(
+            "use_bidirectional_attention",
+            "is true: an embedding model that sees both directions, which quantcli does not convert",
+            "take a Gemma 3 that generates text",
+        )
+    return True
+
+
 GEMMA3 = GEMMA2.derive(
     "gemma3",
     gguf_arch="gemma3",
     hf_architectures=("Gemma3ForCausalLM", "Gemma3TextModel"),
     model_types=("gemma3_text",),
     facts={
+        "causal": causal,
         # released files leave out what equals the config class's default
         "heads": count("num_attention_heads", default=8, most=decoder.MOST_HEADS),
         "vocab": count("vocab_size", default=262208, most=decoder.MOST_WIDTH),
@@ -88,7 +103,7 @@ GEMMA3 = GEMMA2.derive(
     + decoder.LENGTHS
     + SOFT_CAPS[1:]
     + decoder.WINDOW,
-    tensors=BODY + FOUR_NORMS + shifted(decoder.HEAD_NORMS),
+    tensors=BODY + HEAD + FOUR_NORMS + shifted(decoder.HEAD_NORMS),
     cut_embeddings=True,
 )
 

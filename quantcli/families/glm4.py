@@ -30,7 +30,6 @@ GLM4 = Family(
     + decoder.PROJECTIONS
     + decoder.OUT_PROJECTION
     + decoder.FUSED_MLP,
-    ignored=decoder.IGNORED,
     vocab=VocabHints("glm4", texts={"bos": END, "eos": END, "unknown": END, "eot": "<|user|>"}),
 )
 

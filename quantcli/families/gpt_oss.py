@@ -75,7 +75,6 @@ GPT_OSS = Family(
         *gate_or_up("gate", 0),
         *gate_or_up("up", 1),
     ),
-    ignored=decoder.IGNORED,
     vocab=VocabHints("gpt-oss"),
 )
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, TensorRule
+from quantcli.families.declaration import Entry
 from quantcli.families.fields import real
 from quantcli.families.llama import LLAMA
-from quantcli.families.transforms import Transform, regrouped, shaped
 
 MULTIPLIERS = (
     Entry("attention.scale", "f32", "attention_scale"),
@@ -31,14 +30,7 @@ GRANITE = LLAMA.derive(
 )
 
 
-def half(part: int) -> Transform:
-    """Of each expert's matrix: gate is the upper half of the rows, up the lower."""
-    return regrouped(("experts", 2, "expert_ff"), pick={1: (part, part + 1, 1)}) | shaped(*WIDE)
-
-
-WIDE = ("experts", "expert_ff", "hidden")
-MOE = "layers.{layer}.block_sparse_moe."
-
+# Stored as stacks, gate above up: ``input_linear`` and ``output_linear`` (experts.py).
 GRANITE_MOE = GRANITE.derive(
     "granite-moe",
     gguf_arch="granitemoe",
@@ -51,11 +43,8 @@ GRANITE_MOE = GRANITE.derive(
     + decoder.PERMUTED_PROJECTIONS
     + decoder.OUT_PROJECTION
     + decoder.router("block_sparse_moe.router.layer")
-    + (
-        TensorRule(MOE + "input_linear", "blk.{layer}.ffn_gate_exps", ("experts", "2*expert_ff", "hidden"), half(0)),
-        TensorRule(MOE + "input_linear", "blk.{layer}.ffn_up_exps", ("experts", "2*expert_ff", "hidden"), half(1)),
-        TensorRule(MOE + "output_linear", "blk.{layer}.ffn_down_exps", ("experts", "hidden", "expert_ff")),
-    ),
+    + decoder.experts("block_sparse_moe.experts", *decoder.EXPERT_KINDS),
+    spellings={".mlp.experts.": ".block_sparse_moe.experts."},
 )
 
 FAMILIES = (GRANITE, GRANITE_MOE)

@@ -28,7 +28,6 @@ STABLELM = Family(
     },
     metadata=decoder.SIZES + decoder.ROPE_DIMS + decoder.PARALLEL_RESIDUAL + decoder.LAYER_NORM,
     tensors=decoder.TOP + BODY + decoder.GATED_MLP,
-    ignored=decoder.IGNORED,
     vocab=VocabHints("stablelm"),
 )
 
@@ -57,7 +56,7 @@ PHI2 = STABLELM.derive(
     metadata=decoder.SIZES + decoder.LAYER_NORM + decoder.ROPE_DIMS,
     tensors=(
         *decoder.EMBEDDINGS,
-        TensorRule("lm_head", "output", ("vocab", "hidden")),
+        TensorRule("lm_head", "output", ("vocab", "hidden"), optional="headless"),
         TensorRule("final_layernorm", "output_norm", decoder.VECTOR),
         TensorRule("layers.{layer}.self_attn.dense", "blk.{layer}.attn_output", ("hidden", "q")),
         *decoder.plain_mlp("fc1", "fc2"),
@@ -82,7 +81,8 @@ COMMAND_R = STABLELM.derive(
     + decoder.LAYER_NORM
     + (Entry("logit_scale", "f32", "logit_scale"),)
     + ROPE_TYPE,
-    tensors=decoder.TOP
+    tensors=decoder.EMBEDDINGS
+    + decoder.FINAL_NORM
     + decoder.PRE_NORMS[:1]
     + decoder.PROJECTIONS
     + (
@@ -93,6 +93,7 @@ COMMAND_R = STABLELM.derive(
     )
     + decoder.OUT_PROJECTION
     + decoder.GATED_MLP,
+    copies={"lm_head.weight": "embed_tokens.weight"},
     vocab=VocabHints("command-r"),
 )
 

@@ -67,7 +67,6 @@ LLAMA = Family(
     metadata=decoder.METADATA + decoder.VOCAB_SIZE + decoder.ROPE_DIMS,
     tensors=decoder.PERMUTED_TENSORS,
     extras=(Extra("rope_freqs.weight", rope_frequency_divisors),),
-    ignored=decoder.IGNORED,
     vocab=VocabHints("llama", prefix_from_config=True),
     vocab_for=hints_by_size,
 )
@@ -101,6 +100,7 @@ MIXTRAL = LLAMA.derive(
     + decoder.OUT_PROJECTION
     + decoder.router("block_sparse_moe.gate")
     + decoder.experts("block_sparse_moe.experts", ("w1", "gate"), ("w2", "down"), ("w3", "up")),
+    spellings={".mlp.experts.": ".block_sparse_moe.experts.", ".mlp.gate.": ".block_sparse_moe.gate."},
 )
 
 FAMILIES = (LLAMA, MISTRAL, MIXTRAL)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from quantcli import vocab
+from quantcli import container, vocab
 from quantcli.architectures.fixed import stays_float32
-from quantcli.errors import QuantcliError
-from quantcli.families import bind, catalogue, metadata
+from quantcli.errors import BadTokenizer, QuantcliError
+from quantcli.families import bind, catalogue, metadata, pooling, variants
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
 from quantcli.families.transforms import Node
@@ -18,6 +18,7 @@ from quantcli.model import Model, ModelTensor
 from quantcli.sources.tensor import SourceTensor
 
 if TYPE_CHECKING:
+    from quantcli.container import Value
     from quantcli.ggml.tensor_types import TensorType
     from quantcli.sources.checkpoint import Checkpoint
 
@@ -36,9 +37,9 @@ def load_checkpoint(
     Raises UnknownArchitecture, BadConfig, UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile, and what
     ``vocab.load`` raises.
     """
-    family, facts, wrapped = read_config(checkpoint, architecture)
+    family, facts, remarks = read_config(checkpoint, architecture)
     sources = checkpoint.logical_tensors
-    bound, left_out = bind.bind(family, facts, sources, wrapped, str(checkpoint.folder))
+    binding = bind.bind(family, facts, sources, str(checkpoint.folder))
     hints = family.vocab_for(facts, family.vocab) if family.vocab_for else family.vocab
     tokens, notes = vocab.load(
         checkpoint,
@@ -47,9 +48,11 @@ def load_checkpoint(
         pre_tokenizer=pre_tokenizer,
         chat_template=chat_template,
     )
+    tokens |= templates(family, tokens)
+    remarks += [*binding.notes, *missing_head(facts, binding), *choose_rows(family, facts, tokens, checkpoint)]
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
         facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
-    tensors, default_float = make_tensors(checkpoint, family, facts, bound, sources)
+    tensors, default_float = make_tensors(checkpoint, family, facts, binding.tensors, sources)
     entries = {
         **metadata.general(family, checkpoint, tensors),
         **metadata.architecture(family, facts),
@@ -67,19 +70,61 @@ def load_checkpoint(
         files=checkpoint.files,
         weight_files=[path for path in checkpoint.files if path.endswith(".safetensors")],
         shards=len(checkpoint.tensor_files),
-        notes=[*remarks(facts, left_out), *notes, *checkpoint.notes],
+        notes=[*remarks, *notes, *checkpoint.notes],
     )
 
 
-def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Family, Facts, bool]:
-    """The family of a checkpoint, its facts, and whether the language model is a part of a larger one."""
+def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Family, Facts, list[str]]:
+    """The family of a checkpoint, its facts, and what the user should know of them."""
     try:
-        family, config, wrapped = catalogue.choose(checkpoint.config, architecture)
+        choice = catalogue.choose(checkpoint.config, architecture)
+        family, notes = (choice.family, []) if architecture else variants.choose(choice.family, checkpoint)
         checkpoint.check_packing()
-        return family, settle(family.facts, config, checkpoint.json), wrapped
+        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless)
+        if "pooling" not in facts:
+            facts["pooling"], found = pooling.read(checkpoint.json)
+            notes = [*notes, *found]
     except QuantcliError as error:
         error.where = str(checkpoint.folder / "config.json") if error.where == "config.json" else error.where
         raise
+    if choice.headless and "may_tie" in facts:
+        facts["may_tie"] = True
+    return family, facts, [*notes, *unknown_scaling(facts)]
+
+
+def templates(family: Family, tokens: Mapping[str, Value]) -> dict[str, Value]:
+    """The family's own chat templates, beside those of the checkpoint."""
+    if not family.templates:
+        return {}
+    there = tokens.get("tokenizer.chat_templates")
+    names = dict.fromkeys([*(there.data if there else ()), *family.templates])
+    own = {f"tokenizer.chat_template.{name}": container.string(text) for name, text in family.templates.items()}
+    return {"tokenizer.chat_templates": container.strings(list(names)), **own}
+
+
+def choose_rows(family: Family, facts: Facts, tokens: Mapping[str, Value], checkpoint: Checkpoint) -> list[str]:
+    """Number the rows of the head that the family takes by their tokens, and say where another one stands in."""
+    notes = []
+    vocabulary = tokens["tokenizer.ggml.tokens"].data if family.rows else ()
+    for fact, texts in family.rows.items():
+        text = next((text for text in texts if text in vocabulary), None)
+        if text is None:
+            raise BadTokenizer(
+                f"the vocabulary has no token {texts[0]!r}, whose row of the head {family.name} needs",
+                where=str(checkpoint.folder),
+                hint="--architecture NAME reads the checkpoint as another family",
+            )
+        facts[fact] = list(vocabulary).index(text)
+        if text != texts[0]:
+            notes.append(f"the vocabulary has no token {texts[0]!r}: the row of {text!r} stands in for it")
+    return notes
+
+
+def missing_head(facts: Facts, binding: bind.Binding) -> list[str]:
+    """What to expect of a base class without an output head."""
+    if not facts.headless or facts.find("tie_word_embeddings") is not False or binding.has("output.weight"):
+        return []
+    return ["no output head is stored: the file embeds texts; next tokens are guessed with the embeddings"]
 
 
 def guess_float(sources: Sequence[SourceTensor]) -> TensorType:
@@ -140,12 +185,9 @@ def converted_type(name: str, shape: tuple[int, ...], default: TensorType) -> Te
     return tensor_types.BY_NAME["F32"] if stays_float32(name, len(shape)) else default
 
 
-def remarks(facts: Facts, left_out: int) -> list[str]:
-    """What the user should know: left-out tensors, settings without a counterpart."""
-    notes = []
-    if left_out:
-        notes.append(f"left out {left_out} vision tensors: only the language model is converted")
+def unknown_scaling(facts: Facts) -> list[str]:
+    """A remark on a kind of rope scaling without a counterpart."""
     scaling = facts.get("scaling")
-    if scaling not in _KNOWN_SCALINGS:
-        notes.append(f"rope_scaling of type {scaling!r} has no counterpart in GGUF and is left out")
-    return notes
+    if scaling in _KNOWN_SCALINGS:
+        return []
+    return [f"rope_scaling of type {scaling!r} has no counterpart in GGUF and is left out"]

@@ -55,6 +55,7 @@ MAMBA = Family(
     ),
     tensors=(
         TensorRule("embeddings", "token_embd", ("vocab", "hidden"), bias="none"),
+        TensorRule("lm_head", "output", ("vocab", "hidden"), bias="none", optional=True),
         TensorRule("norm_f", "output_norm", decoder.VECTOR, bias="none"),
         TensorRule("layers.{layer}.norm", "blk.{layer}.attn_norm", decoder.VECTOR, bias="none"),
         TensorRule(MIXER + "A_log", "blk.{layer}.ssm_a", ("inner", "state"), negative_exp(), exact=True),
@@ -65,8 +66,8 @@ MAMBA = Family(
         TensorRule(MIXER + "out_proj", "blk.{layer}.ssm_out", ("hidden", "inner")),
         TensorRule(MIXER + "x_proj", "blk.{layer}.ssm_x", ("rank+2*state", "inner")),
     ),
-    ignored=("lm_head.weight",),  # tied
-    prefixes=("backbone.", "model."),
+    copies={"lm_head.weight": "embeddings.weight"},
+    prefixes=("backbone.",),
     vocab=VocabHints("mamba"),
 )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from quantcli import container
 from quantcli.families.card import HUB, card
-from quantcli.families.declaration import Family
+from quantcli.families.declaration import Entry, Family
 from quantcli.families.facts import Fact, Facts
 from quantcli.families.naming import name_parts, title
 
@@ -25,6 +25,8 @@ _SAMPLING = (
     ("temperature", "temp", "f32"),
     ("repetition_penalty", "penalty_repeat", "f32"),
 )
+# What sentence-transformers' files say, for every family.
+POOLING = Entry("pooling_type", "u32", "pooling")
 
 
 # How a fact becomes a GGUF value, by ``Entry.type``.
@@ -35,13 +37,14 @@ WRITERS: Mapping[str, Callable[[Fact], Value]] = {
     "boolean": container.boolean,
     "booleans": lambda flags: container.array(container.ValueType.BOOL, flags),
     "string": container.string,
+    "strings": container.strings,
 }
 
 
 def architecture(family: Family, facts: Facts) -> dict[str, Value]:
     """``<arch>.*`` as the family declares it; entries whose fact is None are left out."""
     found = {}
-    for entry in family.metadata:
+    for entry in (*family.metadata, POOLING):
         value = facts[entry.fact]
         if value is not None:
             key = entry.key if entry.key.startswith("tokenizer.") else f"{family.gguf_arch}.{entry.key}"

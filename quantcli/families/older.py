@@ -38,7 +38,7 @@ GPT2 = Family(
         TensorRule("h.{layer}.mlp.c_proj", "blk.{layer}.ffn_down", ("ff", "hidden"), transposed(), bias_axis=-1),
         *decoder.HEAD,
     ),
-    ignored=("h.*.attn.bias", *decoder.IGNORED),
+    ignored=("h.*.attn.bias",),
     prefixes=("transformer.",),
     vocab=VocabHints("gpt2"),
 )

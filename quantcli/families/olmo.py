@@ -19,7 +19,6 @@ OLMO2 = Family(
     + decoder.OUT_PROJECTION
     + decoder.GATED_MLP
     + decoder.POST_NORMS,
-    ignored=decoder.IGNORED,
     vocab=VocabHints("olmo2"),
 )
 

@@ -74,7 +74,6 @@ PHI3 = Family(
     + decoder.OUT_PROJECTION
     + decoder.FUSED_MLP,
     extras=(factors("long"), factors("short")),
-    ignored=decoder.IGNORED,
     vocab=VocabHints("phi3"),
 )
 

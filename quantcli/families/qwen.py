@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, TensorRule
-from quantcli.families.fields import count
+from quantcli.families.declaration import Entry, Family, TensorRule, Variant
+from quantcli.families.fields import count, flag
+from quantcli.families.transforms import joined, rows
 from quantcli.vocab import VocabHints
 
 QWEN2 = Family(
@@ -15,7 +18,6 @@ QWEN2 = Family(
     facts={**decoder.FACTS, "context": decoder.context(32768), "kv_heads": decoder.key_value_heads(32)},
     metadata=decoder.METADATA,
     tensors=decoder.TOP + decoder.PRE_NORMS + decoder.BIASED_PROJECTIONS + decoder.OUT_PROJECTION + decoder.GATED_MLP,
-    ignored=decoder.IGNORED,
     vocab=VocabHints("qwen2"),
 )
 
@@ -56,6 +58,38 @@ QWEN3 = QWEN2.derive(
         "key_length": lambda facts: facts.head_dim,
     },
     tensors=decoder.TENSORS + decoder.HEAD_NORMS,
+    variants=(Variant("qwen3-reranker", ("qwen3-reranker", "qwen3-vl-reranker")),),
+)
+
+# Answers "yes" or "no": these two rows of the head are all that is kept of it.
+ANSWERS = joined(rows("yes_row", "yes_row+1"), rows("no_row", "no_row+1"))
+UNKNOWN = "<|endoftext|>"  # of Qwen2's tokenizer
+RERANK = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
+    "<Query>: {query}\n<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
+
+QWEN3_RERANKER = QWEN3.derive(
+    "qwen3-reranker",
+    hf_architectures=(),
+    model_types=(),
+    facts={
+        "pooling": 4,  # ranks
+        "labels": ("yes", "no"),
+        "tied": flag("tie_word_embeddings", default=False),
+        "untied": lambda facts: not facts.tied,
+    },
+    metadata=(*QWEN3.metadata, Entry("classifier.output_labels", "strings", "labels")),
+    tensors=(
+        TensorRule("embed_tokens", "cls.output", ("vocab", "hidden"), ANSWERS, bias="none", when="tied"),
+        TensorRule("lm_head", "cls.output", ("vocab", "hidden"), ANSWERS, bias="none", when="untied"),
+        *(replace(rule, when="tied") if rule.target == "output" else rule for rule in QWEN3.tensors),
+    ),
+    variants=(),
+    templates={"rerank": RERANK},
+    rows={"yes_row": ("yes", UNKNOWN), "no_row": ("no", UNKNOWN)},
 )
 
 QWEN3_MOE = QWEN3.derive(
@@ -63,6 +97,7 @@ QWEN3_MOE = QWEN3.derive(
     gguf_arch="qwen3moe",
     hf_architectures=("Qwen3MoeForCausalLM",),
     model_types=("qwen3_moe",),
+    variants=(),
     facts={
         "kv_heads": decoder.key_value_heads(4),
         "head_dim": decoder.head_dim,
@@ -80,4 +115,4 @@ QWEN3_MOE = QWEN3.derive(
     + decoder.experts("mlp.experts", *decoder.EXPERT_KINDS),
 )
 
-FAMILIES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)
+FAMILIES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_RERANKER, QWEN3_MOE)

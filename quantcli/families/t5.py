@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
+from quantcli.families.facts import Facts
 from quantcli.families.fields import count, text
 from quantcli.vocab import VocabHints
 
@@ -42,6 +45,12 @@ def stack(side: str, short: str, depth: str) -> tuple[TensorRule, ...]:
     )  # fmt: skip
 
 
+def positioned(facts: Facts) -> Callable[[int], bool]:
+    """The blocks with a table of positions: the first one of each side; all of UMT5."""
+    every = facts.config.get("model_type") == "umt5"
+    return lambda layer: every or layer == 0
+
+
 ENCODER, DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
 
 T5 = Family(
@@ -64,7 +73,7 @@ T5 = Family(
         "start": count("decoder_start_token_id", default=0, least=0),
         "gated": lambda facts: facts.read(text("feed_forward_proj", default="relu")).startswith("gated-"),
         "plain": lambda facts: not facts.gated,
-        "first": lambda facts: lambda layer: layer == 0,
+        "first": positioned,
         "may_tie": decoder.CORE_FACTS["may_tie"],
     },
     metadata=(
@@ -86,6 +95,10 @@ T5 = Family(
         *stack("encoder", "enc", "layers"),
         *stack("decoder", "dec", "decoder_layers"),
         *attention(f"{DECODER}.1.EncDecAttention", "dec.blk.{layer}.cross_attn", "decoder_layers"),
+        TensorRule(  # in the first T5 checkpoints; llama.cpp keeps it and does not use it
+            f"{DECODER}.1.EncDecAttention.relative_attention_bias", "dec.blk.{layer}.cross_attn_rel_b",
+            ("buckets", "heads"), bias="none", depth="decoder_layers", layers="first", optional=True,
+        ),
         TensorRule(
             f"{DECODER}.1.layer_norm", "dec.blk.{layer}.cross_attn_norm", decoder.VECTOR,
             bias="none", depth="decoder_layers",
@@ -99,7 +112,6 @@ T5 = Family(
         ),
     ),
     same={"encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"},
-    prefixes=(),
     vocab=VocabHints("t5"),
 )  # fmt: skip
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from quantcli.errors import QuantcliError
 from quantcli.output import checksums
 from quantcli.output.interrupts import deferred_interrupts
+from quantcli.output.named import listing
+from quantcli.output.named import published as published
 from quantcli.output.writer import OutputFile, failures, locked_folders
-from quantcli.output.writer import published as published
 
 
 def publish(sets: Sequence[Sequence[OutputFile]], listed: Path | None = None) -> None:
@@ -40,14 +41,8 @@ def publish(sets: Sequence[Sequence[OutputFile]], listed: Path | None = None) ->
                 lines.publish()
         except QuantcliError as error:
             if complete:
-                error.message += f"; complete under {names(complete)}"
+                error.message += f"; complete under {listing(complete)}"
             raise
-
-
-def names(paths: Sequence[Path]) -> str:
-    """Some paths, for a message."""
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    return "their names: " + ", ".join(map(str, paths[:3])) + more if len(paths) > 1 else f"its name: {paths[0]}"
 
 
 def _publish_set(files: Sequence[OutputFile]) -> None:

@@ -24,6 +24,7 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.errors import OutputExists, OutputFailed, OutputIsInput, UsageError
+from quantcli.output import named
 from quantcli.output.interrupts import deferred_interrupts
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[numpy.generic]
@@ -43,13 +44,7 @@ HINTS = {
 }
 
 _unfinished: dict[Path, OutputFile] = {}  # by the temporary name
-_published: list[Path] = []
 _locked = threading.local()  # its `folders`: what this thread has locked
-
-
-def published() -> list[Path]:
-    """The files that this process has given their final names, in that order: what an interrupted run has left."""
-    return list(_published)
 
 
 @atexit.register
@@ -139,7 +134,7 @@ class OutputFile:
                 os.replace(self._temporary, self.path)
             else:
                 _rename_new(self._temporary, self.path)
-            _published.append(self.path)
+            named.note(self.path)
             self._close()
             _sync_folder(self.path.parent)
 
@@ -147,8 +142,7 @@ class OutputFile:
         """Take a published file away again."""
         with suppress(OSError):
             os.unlink(self.path)
-        with suppress(ValueError):
-            _published.remove(self.path)
+        named.forget(self.path)
 
     def _keep_mode(self) -> None:
         """A file that is replaced keeps who may read and write it."""

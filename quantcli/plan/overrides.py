@@ -207,6 +207,8 @@ _RANGES = {
 }
 _WIDENING = (ValueType.UINT32, ValueType.INT32, ValueType.UINT64, ValueType.INT64)
 _LITERAL = re.compile(r"[+-]?(\d+(?P<float>\.\d*)?|(?P<dot>\.\d+))(?P<power>[eE][+-]?\d+)?", re.ASCII)
+# Keys whose value is a list of texts, separated by commas on the command line.
+_LISTS = ("general.tags", "general.languages", "general.datasets", "tokenizer.chat_templates")
 # The writer's own business: layout and shards.
 _RESERVED = ("general.alignment", "split.no", "split.count", "split.tensors.count", "general.architecture")
 
@@ -222,6 +224,9 @@ class Setting:
     def value(self, present: Value | None) -> Value:
         """The value to store. Without a type: the type of what is ``present`` under the key where the text fits
         it (loaders insist on exact types), else the type that the text looks like."""
+        if self._is_list(present):
+            items = [item.strip() for item in self.text.split(",")]
+            return container.strings([item for item in items if item])
         kinds = [self.type] if self.type is not None else []
         if not kinds and present is not None and present.type is not ValueType.ARRAY:
             kinds = [present.type]
@@ -233,9 +238,15 @@ class Setting:
                 return _MAKERS[kind](data) if kind in _MAKERS else Value(kind, data)
         raise UsageError(f"{self.text!r} is no {kinds[0].name.lower()}", where=f"--metadata {self.key}")
 
+    def _is_list(self, present: Value | None) -> bool:
+        """Whether the text is a list of texts: the key is known to hold one, or holds one and there is a comma."""
+        if self.type is not None:
+            return False
+        return self.key in _LISTS or (present is not None and present.element is ValueType.STRING and "," in self.text)
+
 
 def parse_setting(text: str) -> Setting:
-    """``KEY=VALUE`` or ``KEY=type:value``. Raises UsageError."""
+    """``KEY=VALUE`` or ``KEY=type:value``; ``KEY=A,B`` for keys that hold lists. Raises UsageError."""
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not 0 < len(key.encode(errors="replace")) <= 65535 or not key.isprintable():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -48,6 +48,15 @@ class Plan:
     needs_imatrix: list[str]
     problems: list[QuantcliError]
     notes: list[str]
+
+    def holding(self, tensors: Mapping[str, ModelTensor]) -> Plan:
+        """The same plan with other tensors under the names given: of the same shapes, encoded already or changed."""
+
+        def held(entries: Sequence[PlannedTensor]) -> list[PlannedTensor]:
+            return [entry._replace(tensor=tensors.get(entry.tensor.name, entry.tensor)) for entry in entries]
+
+        shards = [replace(shard, entries=held(shard.entries)) for shard in self.shards]
+        return replace(self, entries=held(self.entries), shards=shards)
 
     @property
     def file_type(self) -> FileType:

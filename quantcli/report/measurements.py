@@ -40,6 +40,18 @@ class ImatrixResult(TypedDict):
     interrupted: bool
 
 
+class CalibrateResult(TypedDict):
+    """`quantcli calibrate`: real and sampled tokens, layers with moments, tensors with importance."""
+
+    schema: int
+    output: str
+    tokens: int
+    sampled_tokens: int
+    layers: int
+    entries: int
+    seconds: float
+
+
 class LikelihoodResult(TypedDict):
     """Perplexity of a text. ``tokens`` were run, ``scored`` of them predicted; ``per_chunk``: mean negative
     log-likelihoods."""

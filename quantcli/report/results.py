@@ -57,11 +57,30 @@ class ShardResult(TypedDict):
     sha256: str
 
 
+class CompensatedTensor(TypedDict):
+    """What calibration did to one tensor.
+
+    ``plain``, ``compensated``: what each encoding misses of the tensor's outputs on held-out text, relative to the
+    outputs' mean square; below 0 where the encoding makes up for errors before it. ``method``: the better one.
+    ``tokens``: the fewest that one of its matrices saw. ``damping``: what was taken from the Hessian off its diagonal.
+    """
+
+    name: str
+    type: str
+    method: str
+    plain: float
+    compensated: float
+    damping: float
+    tokens: int
+
+
 class OutputResult(PlanResult):
     """One output: its files, its plan, and when it is written the hashes (``sha256``: None for several shards)."""
 
     path: str
     files: list[str]
+    quality: NotRequired[str]  # where it was calibrated
+    compensated: NotRequired[list[CompensatedTensor]]
     method: NotRequired[str]  # where one was named
     method_fallbacks: NotRequired[list[TakenOver]]
     sha256: NotRequired[str | None]

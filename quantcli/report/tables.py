@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from quantcli.report.measurements import ComparedModel, CompareResult, GenerateResult, ImatrixResult, PerplexityResult
+from quantcli.report.measurements import (
+    CalibrateResult,
+    ComparedModel,
+    CompareResult,
+    GenerateResult,
+    ImatrixResult,
+    PerplexityResult,
+)
 from quantcli.report.results import (
     CheckpointResult,
     ConvertResult,
@@ -189,6 +196,15 @@ def show_collection(reporter: Reporter, result: ImatrixResult) -> None:
         f"{result['output']}: {result['entries']} entries, {result['chunks']} chunks of "
         f"{result['chunk_size']} tokens, from {', '.join(result['datasets'])}"
     )
+
+
+def show_calibration(reporter: Reporter, result: CalibrateResult) -> None:
+    """What was collected, and the command that uses it."""
+    reporter.line(
+        f"{result['output']}: moments of {result['layers']} layers, importance of {result['entries']} tensors, from "
+        f"{result['tokens']} tokens of text and {result['sampled_tokens']} that the model wrote"
+    )
+    reporter.note(f"use it with `quantcli convert MODEL -t TYPE --quality best --statistics {result['output']}`")
 
 
 def show_perplexity(reporter: Reporter, result: PerplexityResult) -> None:

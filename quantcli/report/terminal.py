@@ -138,6 +138,11 @@ class Reporter:
         """Something that may be a mistake. Shown even with --quiet."""
         self._talk(f"warning: {text}", "yellow")
 
+    def warnings(self, texts: Iterable[str]) -> None:
+        """One after the other."""
+        for text in texts:
+            self.warning(text)
+
     def error(self, error: QuantcliError) -> None:
         """What, where; then what to do. With --json also the object {"schema", "error"}."""
         self._talk(f"error: {error}", "bold red")

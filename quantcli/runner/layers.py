@@ -6,6 +6,8 @@ shapes follow from the settings.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from quantcli.runner.arrays import Floats
 from quantcli.runner.attention import Attention
 from quantcli.runner.cache import Cache
@@ -25,16 +27,35 @@ class Layer:
 
     def forward(self, x: Floats, cache: Cache) -> Floats:
         """[S, T, H] -> [S, T, H]; the positions' keys and values go into ``cache``."""
-        settings, add = self.engine.settings, self.engine.operations.add
+        for part in self.parts:
+            x = part(x, cache)
+        return x
+
+    @property
+    def parts(self) -> tuple[Callable[[Floats, Cache], Floats], ...]:
+        """What the stream goes through one after the other, [S, T, H] -> [S, T, H] each: every part adds to it once.
+
+        Attention and feed-forward, or both as one part in families where they read the same input.
+        """
+        return (self._both,) if self.engine.settings.parallel else (self._attend, self._feed)
+
+    def _attend(self, x: Floats, cache: Cache) -> Floats:
         normed = self._before("attn_norm", x)
         attended = self._after("post_attention_norm", self.attention.forward(normed, cache))
-        if settings.parallel:  # both read the layer's input
-            own_norm = f"{self.prefix}ffn_norm.weight" in self.engine.weights
-            other = self._before("ffn_norm", x) if own_norm else normed
-            return add(add(x, attended), self._after("post_ffw_norm", self.feed_forward.forward(other)))
-        x = add(x, attended, settings.residual_scale)
-        normed = self._before(settings.graph.second_norm, x)
-        return add(x, self._after("post_ffw_norm", self.feed_forward.forward(normed)), settings.residual_scale)
+        return self.engine.operations.add(x, attended, self.engine.settings.residual_scale)
+
+    def _feed(self, x: Floats, cache: Cache) -> Floats:
+        normed = self._before(self.engine.settings.graph.second_norm, x)
+        fed = self._after("post_ffw_norm", self.feed_forward.forward(normed))
+        return self.engine.operations.add(x, fed, self.engine.settings.residual_scale)
+
+    def _both(self, x: Floats, cache: Cache) -> Floats:
+        add = self.engine.operations.add
+        normed = self._before("attn_norm", x)
+        attended = self._after("post_attention_norm", self.attention.forward(normed, cache))
+        own_norm = f"{self.prefix}ffn_norm.weight" in self.engine.weights
+        other = self._before("ffn_norm", x) if own_norm else normed
+        return add(add(x, attended), self._after("post_ffw_norm", self.feed_forward.forward(other)))
 
     def _before(self, role: str, x: Floats) -> Floats:
         """The norm before attention or MLP; none in families that only norm afterwards."""

@@ -5,7 +5,7 @@ Shapes in comments: S sequences of equal length, T new positions each, H hidden,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy
@@ -21,6 +21,8 @@ from quantcli.runner.observe import Observer
 from quantcli.runner.operations import Operations, scale_and_cap
 from quantcli.runner.positions import Angles
 from quantcli.runner.weights import Packed, PackedMatrix, Weights
+
+MOST_POSITIONS = 1 << 20  # beyond what a model was trained with: bounds the table of angles
 
 
 class Network:
@@ -38,8 +40,10 @@ class Network:
         kv_type: str = "F16",
         observers: Sequence[Observer] = (),
         weights: Weights | None = None,
+        beyond: bool = False,
     ) -> None:
-        """``weights``: the model's, some of them already in memory, or others in their place.
+        """``weights``: the model's, some of them already in memory, or others in their place. ``beyond``: more
+        positions may be asked for than the model was trained with, where its positions go on.
 
         Raises ContextTooLong and what `description.check` raises: what the file says is checked as a whole before a
         tensor is read.
@@ -48,7 +52,7 @@ class Network:
         self.operations = operations or Operations()
         tensors = {tensor.name: tensor.shape for tensor in model.tensors}
         self.settings = description.check(model.architecture, model.metadata, tensors, model.name)
-        self.kv_type = kv_type
+        self.kv_type, self.beyond = kv_type, beyond
         self.weights = weights or Weights(model)
         self.length = self._checked(length or self.settings.context)
         self.engine = Engine(self.settings, self.weights, self.operations, self._angles(), observers)
@@ -61,13 +65,22 @@ class Network:
         self.engine.angles = self._angles()
 
     def _checked(self, length: int) -> int:
-        if length > self.settings.context:
+        context = self.settings.context
+        goes_on = self.beyond and not self.settings.graph.learned_positions
+        most = max(context, MOST_POSITIONS) if goes_on else context
+        if length > most:
             raise ContextTooLong(
-                f"{length} positions, the model knows {self.settings.context}",
-                where=self.model.name,
-                hint=f"at most -c {self.settings.context}",
+                f"{length} positions, the model knows {context}", where=self.model.name, hint=f"at most -c {most}"
             )
         return length
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to say before something is computed that the model was not trained for."""
+        if self.length <= self.settings.context:
+            return []
+        trained = f"the model was trained with {self.settings.context}"
+        return [f"{self.model.name}: {self.length} positions, {trained}: what comes behind them may be worse"]
 
     def _angles(self) -> Angles:
         return Angles(self.settings, self.weights, self.length)
@@ -107,6 +120,7 @@ class Network:
             kv_type=self.kv_type,
             observers=self.observers,
             weights=self.weights.replacing(contents),
+            beyond=self.beyond,
         )
 
     # ---- weights
@@ -192,6 +206,10 @@ class Network:
         with numpy.errstate(all="ignore"):  # whatever overflows is an error below
             x = self._layer(index).forward(x, cache)
         return finite.check(x, f"layer {index}", f"{self.model.name}: blk.{index}")
+
+    def layer_parts(self, index: int) -> tuple[Callable[[Floats, Cache], Floats], ...]:
+        """What `layer` does, part by part (see `Layer.parts`)."""
+        return self._layer(index).parts
 
     def head(self, x: Floats) -> Floats:
         """Final norm, output matrix, scale and cap: [S, T, H] -> [S, T, V]."""

@@ -210,28 +210,29 @@ class Products(Operations):
 
     def rotate(self, x: Floats, angles: AngleTable, kind: str) -> Floats:
         """As `positions.rotate`: ``x`` [sequences, positions, heads, width], ``angles`` [positions, pairs] each."""
-        _, length, heads, width = x.shape
+        sequences, length, heads, width = x.shape
         cosine, sine = (numpy.ascontiguousarray(part, numpy.float32) for part in angles)
         if cosine.shape != sine.shape or len(cosine) != length:
             raise ValueError(f"angles of shape {cosine.shape} and {sine.shape} for {length} positions")
-        angles_there = min(room(part) // part.itemsize for part in (cosine, sine))
+        if sequences > 1:  # one call for all: every sequence has the same positions
+            cosine, sine = (numpy.tile(part, (sequences, 1)) for part in (cosine, sine))
+        x = numpy.ascontiguousarray(x)
         out: Floats = numpy.empty(x.shape, numpy.float32)
-        for one, turned in zip(numpy.ascontiguousarray(x), out, strict=True):
-            fields = {
-                "x": self.pool.floats(one),
-                "positions": length,
-                "heads": heads,
-                "width": width,
-                "pairs": cosine.shape[1],
-                "neox": kind != "norm",
-                "cosines": self.pool.floats(cosine),
-                "sines": self.pool.floats(sine),
-                "out": self.pool.floats(turned),
-                "x_count": one.size,
-                "angle_count": angles_there,
-                "out_count": turned.size,
-            }
-            self.pool.run("rotate", fields, inputs=[one], outputs=[turned], held=(cosine, sine))
+        fields = {
+            "x": self.pool.floats(x),
+            "positions": sequences * length,
+            "heads": heads,
+            "width": width,
+            "pairs": cosine.shape[1],
+            "neox": kind != "norm",
+            "cosines": self.pool.floats(cosine),
+            "sines": self.pool.floats(sine),
+            "out": self.pool.floats(out),
+            "x_count": x.size,
+            "angle_count": min(room(part) // part.itemsize for part in (cosine, sine)),
+            "out_count": out.size,
+        }
+        self.pool.run("rotate", fields, inputs=[x], outputs=[out], held=(cosine, sine))
         return out
 
     # ---- attention
@@ -240,10 +241,13 @@ class Products(Operations):
         sequences, length, heads, width = x.shape
         if out.shape != (sequences, heads, length, tensor_types.row_bytes(tensor_type, width)) or out.strides[-1] != 1:
             raise ValueError(f"{x.shape} does not fit {out.shape} of {tensor_type.name}")
-        for one, place in zip(numpy.ascontiguousarray(x), out, strict=True):
+        x = numpy.ascontiguousarray(x)
+        if length == 1 and sequences > 1:  # side by side, they are like positions
+            x, out = x.reshape(1, sequences, heads, width), out.transpose(2, 1, 0, 3)
+        for one, place in zip(x, out, strict=True):
             fields = {
                 "x": self.pool.floats(one),
-                "positions": length,
+                "positions": len(one),
                 "heads": heads,
                 "width": width,
                 "type": tensor_type.id,

@@ -104,7 +104,8 @@ def open_session(path: str | os.PathLike[str], options: RunOptions | None = None
     try:
         activations = options.activations or ("q8" if is_quantized(model) and not options.exact else "float")
         kv_type = (options.kv_type or ("F32" if options.exact else "F16")).upper()
-        network = Network(model, make_operations(activations, options.threads), length=options.length, kv_type=kv_type)
+        operations = make_operations(activations, options.threads)
+        network = Network(model, operations, length=options.length, kv_type=kv_type, beyond=True)
         return Session(model, network, activations, Path(os.path.abspath(path)), options)
     except BaseException:
         model.close()

@@ -58,6 +58,17 @@ class Packed(NamedTuple):
         return cls(tensor_types.BY_NAME["F32"], flat.view(numpy.uint8))
 
 
+def holding(tensor: ModelTensor, contents: Packed) -> ModelTensor:
+    """The tensor with other contents of the same shape. Raises ShapeMismatch."""
+    expected = (tensor.rows, tensor_types.row_bytes(contents.type, tensor.columns))
+    if contents.data.shape != expected or contents.data.dtype != numpy.uint8:
+        raise ShapeMismatch(
+            f"contents of {contents.data.shape} bytes, {contents.type.name} needs {expected}", where=tensor.origin
+        )
+    reader = _Held(Packed(contents.type, numpy.ascontiguousarray(contents.data)), tensor.columns)
+    return replace(tensor, type=contents.type, stored=contents.type, raw=True, reader=reader)
+
+
 class _Held:
     """Reads the rows of contents in memory."""
 
@@ -90,22 +101,11 @@ class Weights:
         Raises MissingTensors, ShapeMismatch.
         """
         result = Weights(self.model)
-        result.tensors = {**self.tensors, **{name: self._replaced(name, one) for name, one in contents.items()}}
+        result.tensors = {**self.tensors, **{name: holding(self._find(name), one) for name, one in contents.items()}}
         prefixes = {name.rpartition(".")[0] for name in contents}  # a matrix is held with its bias
         result._matrices = {name: held for name, held in self._matrices.items() if name not in prefixes}
         result._vectors = {name: held for name, held in self._vectors.items() if name not in contents}
         return result
-
-    def _replaced(self, name: str, contents: Packed) -> ModelTensor:
-        tensor = self._find(name)
-        expected = (tensor.rows, tensor_types.row_bytes(contents.type, tensor.columns))
-        if contents.data.shape != expected or contents.data.dtype != numpy.uint8:
-            raise ShapeMismatch(
-                f"contents of {contents.data.shape} bytes, {contents.type.name} needs {expected}", where=tensor.origin
-            )
-        data = numpy.ascontiguousarray(contents.data)
-        reader = _Held(Packed(contents.type, data), tensor.columns)
-        return replace(tensor, type=contents.type, stored=contents.type, raw=True, reader=reader)
 
     @property
     def held_bytes(self) -> int:

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 
 from quantcli.errors import BadConfig, MalformedFile, MissingFile, QuantcliError, UnsupportedFile
-from quantcli.sources import card, safetensors
+from quantcli.sources import card, folders, safetensors
+from quantcli.sources.config import text_part
 from quantcli.sources.files import StoredTensor, inside, read_small
 from quantcli.sources.gguf import is_hash
-from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, object_in, parse, parse_object
+from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, parse, parse_object
 from quantcli.sources.packed import unpack
 from quantcli.sources.tensor import SourceTensor
 
@@ -31,6 +32,8 @@ _SMALL_FILES: dict[str, int] = {
     "chat_template.jinja": SMALL_JSON,
     "chat_template.json": SMALL_JSON,
 }
+# Files that only help: where one is broken the model is the same without it.
+_HELPFUL = ("generation_config.json", "special_tokens_map.json")
 _CARD = "README.md"
 _LARGEST_CARD = 4 << 20
 _HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
@@ -72,23 +75,31 @@ class Checkpoint:
             raise MalformedFile("not UTF-8", where=f"{self.folder / name}: byte {error.start}") from error
 
     def json(self, name: str, required: bool = False) -> object:
-        """The same as parsed JSON; None where it is missing and not ``required``. Raises MalformedFile, MissingFile."""
-        raw = self.bytes(name)
-        if raw is not None:
-            return parse(raw, str(self.folder / name))
-        if required:
-            raise self._missing(name)
-        return None
+        """The same as parsed JSON; None where it is missing and not ``required``. Raises MalformedFile, MissingFile.
 
-    def _missing(self, name: str) -> MissingFile:
+        A broken file that only helps is as one that is missing, and told in ``notes``.
+        """
+        raw, where = self.bytes(name), str(self.folder / name)
+        if raw is None:
+            if required:
+                raise self._missing(name)
+            return None
+        if name not in _HELPFUL:
+            return parse(raw, where)
+        try:
+            return parse_object(raw, where)
+        except MalformedFile as error:
+            note = f"{name} is left out: {error.message}"
+            self.notes += [] if note in self.notes else [note]
+            return None
+
+    def _missing(self, name: str) -> QuantcliError:
         """The error for a small file that has to be there."""
-        inner = sorted(self.folder.glob(f"snapshots/*/{name}"))  # the Hugging Face cache's folder of a model
-        return MissingFile(
+        found = folders.instead_of_checkpoint(self.folder) if name == "config.json" else None
+        return found or MissingFile(
             f"there is no {name} in this folder",
             where=str(self.folder),
-            hint=f"there is one in {inner[-1].parent}: give that folder"
-            if inner
-            else "a checkpoint folder holds config.json, *.safetensors and tokenizer files",
+            hint="a checkpoint folder holds config.json, *.safetensors and tokenizer files",
         )
 
     @cached_property
@@ -105,14 +116,23 @@ class Checkpoint:
 
         What is wrong with it is added to ``notes``: a card is no reason not to convert.
         """
-        path = self.folder / _CARD
-        if not path.is_file():
-            return {}
         try:
-            return card.front_matter(read_small(path, _LARGEST_CARD).decode("utf-8", "replace"))
+            return card.front_matter(self.readme)
         except QuantcliError as error:
             self.notes.append(f"{_CARD} is not used: {error.message}")
             return {}
+
+    @cached_property
+    def readme(self) -> str:
+        """The text of README.md; empty where there is none, or none of a usual size (told in ``notes``)."""
+        path = self.folder / _CARD
+        if not path.is_file():
+            return ""
+        try:
+            return read_small(path, _LARGEST_CARD).decode("utf-8", "replace")
+        except QuantcliError as error:
+            self.notes.append(f"{_CARD} is not used: {error.message}")
+            return ""
 
     def digests(self) -> dict[str, str]:
         """sha256 in hex of every small file that is there: what the output says about its origin."""
@@ -134,25 +154,28 @@ class Checkpoint:
     @cached_property
     def quantization(self) -> object:
         """quantization_config of config.json, also of the language model's part of it; None where there is none."""
-        found = object_in(self.config, "text_config").get("quantization_config")
+        found = text_part(self.config).get("quantization_config")
         return self.config.get("quantization_config") if found is None else found
 
     @cached_property
     def packing(self) -> unpack.Packing | None:
-        """How the weights are packed; None where config.json says nothing of it.
+        """How the weights are packed; None where no tensor is. The tensors decide, whatever config.json says.
 
-        Raises UnsupportedFile for a way that no format reads (also where nothing packed is there), BadConfig.
+        Raises UnsupportedFile for a way that no format reads, BadConfig.
         """
-        if self.quantization is None:
-            return None
         try:
-            return unpack.find(self.quantization, lambda: self.tensors)
+            found = unpack.find(self.quantization, self.tensors)
         except (UnsupportedFile, BadConfig) as error:
             error.where = str(self.folder / error.where) if error.where == "config.json" else error.where
             raise
+        if found is None and self.quantization is not None:
+            stated = unpack.method(self.quantization)
+            of = f" ({stated})" if stated else ""
+            self.notes.append(f"quantization_config{of} of config.json is ignored: no tensor is packed")
+        return found
 
     def check_packing(self) -> None:
-        """Raises what ``packing`` raises; an unknown way of packing is said before anything is read."""
+        """Raises what ``packing`` raises; an unknown way of packing is said before tensors are looked at one by one."""
         _ = self.packing
 
     @cached_property

@@ -20,6 +20,7 @@ from types import TracebackType
 import numpy
 from numpy.typing import NDArray
 
+from quantcli.container import foreign
 from quantcli.errors import MalformedFile, MissingFile, SourceChanged, UnsafePath, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_NAME, TensorType, row_bytes
 from quantcli.views import Stored
@@ -67,15 +68,20 @@ def check_regular(path: Path) -> int:
 
 
 def read_small(path: Path, limit: int) -> bytes:
-    """A whole file of at most ``limit`` bytes. Raises MissingFile, UnsupportedFile, MalformedFile (too large)."""
+    """A whole file of at most ``limit`` bytes.
+
+    Raises MissingFile, UnsupportedFile, MalformedFile (too large), GitLfsPointer.
+    """
     size = check_regular(path)
     if size > limit:
         raise MalformedFile(f"{size} bytes: more than the {limit} that such a file may have", where=str(path))
     try:
         with open(path, "rb") as file:
-            return file.read(size)
+            data = file.read(size)
     except OSError as error:
         raise MissingFile(error.strerror or "cannot be read", where=str(path)) from error
+    foreign.check_pointer(data[: foreign.BEGINNING], path)
+    return data
 
 
 def inside(folder: Path, name: str) -> Path:

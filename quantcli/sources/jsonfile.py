@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy
 
+from quantcli.container import foreign
 from quantcli.errors import MalformedFile
 from quantcli.sources.files import read_small, shown
 
@@ -30,6 +31,8 @@ def parse(raw: bytes, where: str, *, unique_keys: bool = False) -> object:
     unless ``unique_keys`` makes it an error. NaN and Infinity are taken, as Python writes them; whoever uses a number
     checks it. Raises MalformedFile.
     """
+    if foreign.is_page(raw[: foreign.BEGINNING]):
+        raise MalformedFile("a web page, not JSON", where=where, hint="get the file itself: the download went wrong")
     deep = _depth(raw)
     if deep > DEEPEST:
         raise MalformedFile(f"nested {deep} levels deep, {DEEPEST} are allowed", where=where)

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
-from quantcli.errors import MalformedFile, MissingFile, PickleCheckpoint, QuantcliError, UnsupportedFile
+from quantcli.container import foreign
+from quantcli.errors import MalformedFile, MissingFile, QuantcliError
 from quantcli.ggml.tensor_types import BY_NAME
+from quantcli.sources import folders
 from quantcli.sources.files import SourceFile, StoredTensor, inside, read_small, rows_and_columns, shown
 from quantcli.sources.jsonfile import SMALL_JSON, parse_object
 
@@ -22,6 +24,7 @@ _LARGEST_HEADER = 100_000_000  # bytes, the limit of the reference implementatio
 _LARGEST_NUMBER = (1 << 63) - 1
 _MOST_DIMENSIONS = 64  # torch allows no more
 _LONGEST_NAME = 1000  # characters
+_STEM = "model"
 _SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"(model)-(\d{5})-of-(\d{5})\.safetensors")
@@ -80,16 +83,7 @@ class SafetensorsFile:
                 where=where,
                 hint="an unfinished download, perhaps: get it again",
             )
-        length = int.from_bytes(file.read(0, 8), "little")
-        if length > _LARGEST_HEADER or length + 8 > file.size:
-            raise MalformedFile(
-                f"claims a header of {length} bytes; the file has {file.size}",
-                where=f"{where}: byte 0",
-                hint="the file is truncated, or no safetensors file",
-            )
-        raw = bytes(file.read(8, length))
-        if not raw.startswith(b"{"):
-            raise MalformedFile("the header is no JSON object", where=f"{where}: byte 8")
+        raw, length = _raw_header(file)
         header = parse_object(raw, f"{where}: header", unique_keys=True)
         metadata = header.pop("__metadata__", None)
         tensors = {name: _tensor(file, name, entry, 8 + length) for name, entry in header.items()}
@@ -98,6 +92,26 @@ class SafetensorsFile:
 
     def close(self) -> None:
         self.file.close()
+
+
+def _raw_header(file: SourceFile) -> tuple[bytes, int]:
+    """The header as it lies in the file, and its length. Raises MalformedFile, saying what else the file may be."""
+    head = bytes(file.read(0, min(foreign.BEGINNING, file.size)))
+    length = int.from_bytes(head[:8], "little")
+    fits = length <= _LARGEST_HEADER and length + 8 <= file.size
+    raw = bytes(file.read(8, length)) if fits else b""
+    if raw.startswith(b"{"):
+        return raw, length
+    what, hint = foreign.recognise(head, file.path, words=True) or (
+        None,
+        "the file is truncated, or no safetensors file",
+    )
+    says = "the header is no JSON object" if fits else f"claims a header of {length} bytes; the file has {file.size}"
+    raise MalformedFile(
+        f"{what}, not a safetensors file: {says}" if what else says,
+        where=f"{file.path}: byte {8 if fits else 0}",
+        hint=hint,
+    )
 
 
 def open_safetensors(folder: Path) -> dict[str, StoredTensor]:
@@ -156,8 +170,11 @@ def _find_files(folder: Path) -> tuple[list[str], dict[str, str] | None]:
     names = _names(folder, ".safetensors")
     shard = next(filter(None, map(_SHARD.fullmatch, names)), None)
     if shard:
-        count = int(shard[3])
+        count = int(shard[3])  # all of them are asked for: what is missing is then told by its name
         return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, min(count, 9999) + 1)], None
+    own = [name for name in names if name.startswith(_STEM)]
+    if own:  # llama.cpp's converter reads all files of this name, whatever follows
+        return own, None
     _explain_absence(folder, names)
     return names, None
 
@@ -172,32 +189,16 @@ def _names(folder: Path, *suffixes: str) -> list[str]:
 
 def _explain_absence(folder: Path, names: list[str]) -> None:
     """Nothing has a usual name: accept a single file of any name, or say what is there instead."""
-    where = str(folder)
-    if any(name.startswith("adapter_") for name in names):
-        raise UnsupportedFile("a LoRA adapter, not a model", where=where, hint="merge it into its base model first")
-    if any(name.startswith("consolidated") for name in names):
-        raise UnsupportedFile(
-            "only `consolidated` files are here, with tensor names of the vendor's own",
-            where=where,
-            hint="take the version in Hugging Face format (model*.safetensors and config.json)",
-        )
+    found = folders.instead_of_weights(folder)
+    if found is not None:
+        raise found
     if len(names) == 1:
         return
     if names:
         raise MissingFile(
-            f"neither {_SINGLE} nor {INDEX} is here, but {len(names)} other .safetensors files", where=where
+            f"neither {_SINGLE} nor {INDEX} is here, but {len(names)} other .safetensors files", where=str(folder)
         )
-    pickles = _names(folder, ".bin", ".pth", ".pt", ".ckpt")
-    if pickles:
-        raise PickleCheckpoint(
-            f"the weights are there only as {shown(pickles[0])}, a pickle: reading one runs whatever code it contains",
-            where=where,
-            hint="take the safetensors version, or save it as one with transformers: "
-            "`model.save_pretrained(folder, safe_serialization=True)`",
-        )
-    inner = _names(folder, ".gguf")
-    hint = f"to convert a GGUF file, give the file itself: {folder / inner[0]}" if inner else None
-    raise MissingFile(f"no {_SINGLE} and no {INDEX} in this folder", where=where, hint=hint)
+    raise MissingFile(f"no {_SINGLE} and no {INDEX} in this folder", where=str(folder), hint=folders.gguf_hint(folder))
 
 
 def _read_index(folder: Path) -> dict[str, str]:

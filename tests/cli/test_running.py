@@ -91,7 +91,7 @@ def test_generate(tiny_files: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     "arguments, code",
     [
-        (("-c", 1024), "context-too-long"),
+        (("-c", 1 << 21), "context-too-long"),
         (("-c", 512, "--chunks", 1), "short-text"),
         (("--activations", "x"), "usage"),
         (("--kv-type", "Q9"), "usage"),

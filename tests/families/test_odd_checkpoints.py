@@ -92,7 +92,6 @@ DISAGREEING: list[tuple[str, dict[str, Any], type[QuantcliError], str]] = [
     ("phi3", {"architectures": ["LlamaForCausalLM"]}, UnknownTensors, "qkv_proj"),
     ("llama-tied-bias", {"tie_word_embeddings": False}, MissingTensors, "lm_head.weight"),
     ("llama-quirks", {"architectures": ["LlammaForCausalLM"]}, UnknownArchitecture, "LlammaForCausalLM"),
-    ("llama-quirks", {"quantization_config": {"quant_method": "gptq"}}, UnsupportedFile, "gptq"),
 ]
 
 

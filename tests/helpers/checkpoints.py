@@ -26,7 +26,12 @@ def stored(tensor: ModelTensor, kind: str, step: int) -> bytes:
 
 
 def read_tensors(folder: Path) -> dict[str, tuple[str, list[int], bytes]]:
-    raw = (folder / "model.safetensors").read_bytes()
+    return read_file(folder / "model.safetensors")
+
+
+def read_file(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
+    """The tensors of a safetensors file: dtype, shape, bytes."""
+    raw = path.read_bytes()
     size = struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8 : 8 + size])
     header.pop("__metadata__", None)
@@ -35,13 +40,17 @@ def read_tensors(folder: Path) -> dict[str, tuple[str, list[int], bytes]]:
 
 
 def write_tensors(folder: Path, tensors: dict[str, tuple[str, list[int], bytes]]) -> None:
+    (folder / "model.safetensors").write_bytes(encode_tensors(tensors))
+
+
+def encode_tensors(tensors: dict[str, tuple[str, list[int], bytes]]) -> bytes:
+    """A safetensors file."""
     header, position = {}, 0
     for name, (dtype, shape, data) in tensors.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + len(data)]}
         position += len(data)
     text = json.dumps(header).encode()
-    data = b"".join(row[2] for row in tensors.values())
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return struct.pack("<Q", len(text)) + text + b"".join(row[2] for row in tensors.values())
 
 
 def changed(

@@ -25,6 +25,7 @@ FLOORS = {
     "methods": 5,
     "vocab": 6,
     "encode": 6,
+    "transforms": 6,
     "families": 7,
     "loader": 8,
     "runner": 9,

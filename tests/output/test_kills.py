@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ FEW = [  # of the thousand's sixteen
     kills.Scenario(("Q8_0", "Q4_0"), split=True, listed=True),
     kills.Scenario(("Q8_0", "Q4_0"), split=True, force=True, listed=True),
 ]
-pytestmark = pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forked copies of a process with threads")
 
 
 def test_killed_conversions_leave_whole_files_and_true_messages(tmp_path: Path) -> None:

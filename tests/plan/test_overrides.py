@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantcli.container import ValueType, boolean, f32, i32, strings, u16, u32
+from quantcli.container import ValueType, boolean, f32, i32, string, strings, u16, u32
 from quantcli.errors import BadOverride, MissingFile, QuantcliError, UnknownType, UsageError
 from quantcli.plan import overrides
 
@@ -133,3 +133,21 @@ def test_the_type_that_is_there_wins_where_the_text_fits() -> None:
         ("FLOAT32", 10000.0), ("UINT16", 4), ("BOOL", False), ("INT32", 5), ("UINT32", 6), ("UINT32", 7)]  # fmt: skip
     widened = overrides.apply_settings(present, [overrides.parse_setting("count=70000")])
     assert widened["count"] == u32(70000)
+
+
+@pytest.mark.parametrize("key", ["general.tags", "general.languages"])
+@pytest.mark.parametrize(
+    ("text", "items"), [("a,b", ["a", "b"]), ("a", ["a"]), (" a , b ,", ["a", "b"]), ("", []), ("1,2", ["1", "2"])]
+)
+@pytest.mark.parametrize("present", [None, ["x"], []])
+def test_keys_that_hold_lists(key: str, text: str, items: list[str], present: list[str] | None) -> None:
+    there = {} if present is None else {key: strings(present)}
+    found = overrides.apply_settings(there, [overrides.parse_setting(f"{key}={text}")])
+    assert found[key] == strings(items)
+
+
+def test_a_named_type_is_no_list_and_other_keys_take_the_comma() -> None:
+    found = overrides.apply_settings({}, [overrides.parse_setting(t) for t in ("general.tags=str:a,b", "my.key=a,b")])
+    assert found == {"general.tags": string("a,b"), "my.key": string("a,b")}
+    listed = {"my.key": strings(["x"])}
+    assert overrides.apply_settings(listed, [overrides.parse_setting("my.key=a,b")]) == {"my.key": strings(["a", "b"])}

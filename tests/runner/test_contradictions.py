@@ -203,20 +203,20 @@ def files_with_tensors(file: Gguf) -> Iterator[tuple[str, Gguf]]:
 
 
 COMMANDS = (
-    ["perplexity", "{model}", "-f", "{text}", "-c", "16", "--chunks", "1"],
-    ["compare", "{model}", "{model}", "-f", "{text}", "-c", "16", "--chunks", "1"],
-    ["generate", "{model}", "-p", "Once", "-n", "3"],
-    ["imatrix", "{model}", "-f", "{text}", "-c", "16", "--chunks", "1", "-o", "{output}", "--force"],
+    ["perplexity", "{model}", "-f", "{text}", "-c", "16", "--chunks", "1", "--threads", "1"],
+    ["compare", "{model}", "{model}", "-f", "{text}", "-c", "16", "--chunks", "1", "--threads", "1"],
+    ["generate", "{model}", "-p", "Once", "-n", "3", "--threads", "1"],
+    ["imatrix", "{model}", "-f", "{text}", "-c", "16", "--chunks", "1", "-o", "{output}", "--force", "--threads", "1"],
     ["inspect", "{model}"],
 )
 
 
 def test_all_commands_end_well(sound: Callable[[str], Gguf], tmp_path: Path) -> None:
-    """Every other variant through one of them, in turns."""
+    """Every seventh variant through one of them, in turns."""
     places = {"model": tmp_path / "variant.gguf", "text": tmp_path / "text.txt", "output": tmp_path / "made.gguf"}
     places["text"].write_text("It believed whatever its metadata said. " * 12)
     file = sound("llama-tied-bias")
-    for index, (what, variant) in enumerate([*files_with_entries(file), *files_with_tensors(file)][::2]):
+    for index, (what, variant) in enumerate([*files_with_entries(file), *files_with_tensors(file)][::7]):
         places["model"].write_bytes(encode_gguf(variant))
         command = COMMANDS[index % len(COMMANDS)]
         problem, detail = engine.outcome([part.format(**places) for part in command] + ["--json"])

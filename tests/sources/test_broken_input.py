@@ -146,7 +146,7 @@ GGUF_CASES: dict[str, tuple[bytes, type[QuantcliError], str]] = {
         "ends within|is empty",
     ),
     "no-architecture": (b.gguf([b.entry("k")]), UnsupportedFile, "no general.architecture"),
-    "architecture-number": (b.gguf([b.entry("general.architecture")]), UnsupportedFile, "no general.architecture"),
+    "architecture-number": (b.gguf([b.entry("general.architecture")]), MalformedFile, "has to be a text"),
     "imatrix": (b.gguf([b.entry("general.type", b.STRING, b.text("imatrix"))]), UnsupportedFile, "importance matrix"),
     "split-count-text": (
         b.gguf([b.ARCHITECTURE, b.entry("split.count", b.STRING, b.text("3"))]),

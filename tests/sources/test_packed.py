@@ -194,26 +194,55 @@ def test_broken_groups(
 PLAIN = {"a": numpy.zeros((2, 4), numpy.float16)}
 
 
-@pytest.mark.parametrize("method", ["gptq", "fp8", "mxfp4", "MXFP4", ""])
-def test_a_method_that_nothing_reads(method: str, tmp_path: Path) -> None:
-    """Also a known one without packed tensors: what config.json says is not what is there."""
-    with folder(tmp_path, PLAIN, {"quant_method": method}) as checkpoint:
+PACKED = [
+    {"a.weight": numpy.zeros((2, 4), numpy.uint8)},
+    {"a.qweight": numpy.zeros((2, 4), numpy.int32)},
+    PLAIN | {"a.weight_scale_inv": numpy.ones((1, 1), numpy.float32)},
+    PLAIN | {"a.scales": numpy.ones((1, 1), numpy.float16)},
+]
+METHODS = ["gptq", "fp8", "mxfp4", "MXFP4"]
+
+
+@pytest.mark.parametrize("tensors", PACKED)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_that_nothing_reads(method: str, tensors: dict[str, numpy.ndarray], tmp_path: Path) -> None:
+    """Also a known one without tensors of its kind."""
+    with folder(tmp_path, tensors, {"quant_method": method}) as checkpoint:
         with pytest.raises(UnsupportedFile) as caught:
             list(checkpoint.logical_tensors)
         assert caught.value.message == f"the weights are already quantized ({method})"
         assert caught.value.where == str(tmp_path / "config.json") and "BF16" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("settings", ["gptq", {}, {"quant_method": 4}, []])
-def test_settings_without_a_method(settings: object, tmp_path: Path) -> None:
-    with folder(tmp_path, PLAIN, settings) as checkpoint, pytest.raises(BadConfig, match="has no quant_method"):
+@pytest.mark.parametrize("method", [*METHODS, "", 4, None])
+@pytest.mark.parametrize("beside", [{}, {"h.0.attn.bias": numpy.ones((1, 1, 4, 4), numpy.uint8)}])
+def test_settings_that_were_left_over(method: object, beside: dict[str, numpy.ndarray], tmp_path: Path) -> None:
+    """Tensors decide: plain ones are read as they are, and what config.json says of packing is told."""
+    settings = {} if method is None else {"quant_method": method}
+    with folder(tmp_path, PLAIN | beside, settings) as checkpoint:
+        assert checkpoint.packing is None and [*checkpoint.tensors] == [t.name for t in checkpoint.logical_tensors]
+        (note,) = checkpoint.notes
+        assert "quantization_config" in note and "ignored" in note and (method in METHODS) == ("(" in note)
+
+
+@pytest.mark.parametrize("settings", ["gptq", []])
+def test_settings_that_are_none(settings: object, tmp_path: Path) -> None:
+    with folder(tmp_path, PLAIN, settings) as checkpoint, pytest.raises(BadConfig, match="is no object"):
         checkpoint.check_packing()
 
 
-def test_without_settings_nothing_is_packed(tmp_path: Path) -> None:
-    with folder(tmp_path, packed(), None) as checkpoint:
-        assert checkpoint.packing is None
-        assert [tensor.name for tensor in checkpoint.logical_tensors] == sorted(packed())
+@pytest.mark.parametrize("settings", [{}, {"quant_method": 4}])
+def test_packed_without_a_method(settings: object, tmp_path: Path) -> None:
+    with folder(tmp_path, PACKED[0], settings) as checkpoint, pytest.raises(BadConfig, match="has no quant_method"):
+        checkpoint.check_packing()
+
+
+@pytest.mark.parametrize("settings", [None, {}])
+def test_codes_and_scales_that_tell_themselves(settings: object, tmp_path: Path) -> None:
+    """MXFP4 is known by its tensors, whether or not config.json still speaks of it."""
+    with folder(tmp_path, packed(), settings) as checkpoint:
+        assert checkpoint.packing is not None and checkpoint.packing.format.method == "mxfp4"
+        assert [tensor.name for tensor in checkpoint.logical_tensors] == [f"{NAME}_bias", NAME]
 
 
 def test_settings_of_the_language_model(tmp_path: Path) -> None:
@@ -228,8 +257,10 @@ def test_an_unpacked_checkpoint_that_still_says_mxfp4(tmp_path: Path) -> None:
     shutil.copytree(oracles.folder("gpt-oss"), tmp_path / "gpt-oss")
     path = tmp_path / "gpt-oss" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "mxfp4"}}))
-    with Checkpoint(tmp_path / "gpt-oss") as checkpoint, pytest.raises(UnsupportedFile, match="already quantized"):
-        families.load_checkpoint(checkpoint)
+    with Checkpoint(tmp_path / "gpt-oss") as checkpoint, Checkpoint(oracles.folder("gpt-oss")) as plain:
+        found, wanted = families.load_checkpoint(checkpoint), families.load_checkpoint(plain)
+        assert [(t.name, t.type) for t in found.tensors] == [(t.name, t.type) for t in wanted.tensors]
+        assert "mxfp4" in " ".join(found.notes) and not wanted.notes
 
 
 def test_every_format_is_complete() -> None:

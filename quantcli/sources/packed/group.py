@@ -30,6 +30,7 @@ class Format:
     recognise: Callable[[Settings, Mapping[str, StoredTensor]], bool]
     logical: Callable[[Settings, Group], Iterable[LogicalTensor]]
     optional: frozenset[str] = frozenset()
+    evident: bool = False  # its tensors alone tell what they are, without settings
 
 
 def check(part: StoredTensor, dtypes: Sequence[str], shape: Sequence[int] | None = None) -> None:

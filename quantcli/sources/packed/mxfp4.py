@@ -66,4 +66,4 @@ def logical(settings: Settings, group: Group) -> Iterator[LogicalTensor]:
     yield LogicalTensor(group.name, (*lead, groups * _GROUP, rows), transpose(view, prod(lead)), codes)
 
 
-FORMAT = Format("mxfp4", (_CODES, _SCALES), (_CODES, _SCALES), recognise, logical)
+FORMAT = Format("mxfp4", (_CODES, _SCALES), (_CODES, _SCALES), recognise, logical, evident=True)

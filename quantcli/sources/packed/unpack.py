@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quantcli.errors import BadConfig, MalformedFile, MissingTensors, UnsupportedFile
 from quantcli.sources.files import StoredTensor, shown
+from quantcli.sources.jsonfile import text_in
 from quantcli.sources.packed import mxfp4
 from quantcli.sources.packed.group import Format, Group, Settings
 from quantcli.sources.tensor import LogicalTensor, SourceTensor
+
+# Dtypes of plain weights, and of what is beside them (positions, masks).
+_PLAIN = ("F64", "F32", "F16", "BF16", "I64", "BOOL")
+_BUFFERS = (".bias", ".masked_bias", "position_ids", "num_batches_tracked")
+_SCALES = (
+    ".weight_scale", ".weight_scale_inv", ".weight_scale_2", "_scales", ".scales", ".qzeros", ".weight_zero_point",
+    ".absmax", ".SCB",
+)  # fmt: skip
+_DAMAGED = "the checkpoint's config.json is damaged"
 
 FORMATS: tuple[Format, ...] = (mxfp4.FORMAT,)
 
@@ -67,23 +77,38 @@ class Packing:
         return found
 
 
-def find(settings: object, tensors: Callable[[], Mapping[str, StoredTensor]]) -> Packing:
-    """How a checkpoint with this quantization_config and these stored tensors is packed.
+def find(settings: object, tensors: Mapping[str, StoredTensor]) -> Packing | None:
+    """How a checkpoint with this quantization_config and these stored tensors is packed; None where it is not.
 
-    ``tensors`` is only called where a format is of the stated method. Raises UnsupportedFile, BadConfig.
+    What config.json says is believed where something is packed only: it outlives the packing. Raises UnsupportedFile,
+    BadConfig.
     """
-    method = settings.get("quant_method") if isinstance(settings, Mapping) else None
-    if not isinstance(settings, Mapping) or not isinstance(method, str):
-        raise BadConfig(
-            "quantization_config has no quant_method",
-            where="config.json",
-            hint="the checkpoint's config.json is damaged",
-        )
+    if settings is not None and not isinstance(settings, Mapping):
+        raise BadConfig("quantization_config is no object", where="config.json", hint=_DAMAGED)
+    stated = method(settings)
+    sign = next((tensor for tensor in tensors.values() if _is_packed(tensor)), None)
     for packing in FORMATS:
-        if packing.method == method and packing.recognise(settings, tensors()):
-            return Packing(packing, settings)
+        may_be = packing.method == stated or (stated is None and sign is not None and packing.evident)
+        if may_be and packing.recognise(settings or {}, tensors):
+            return Packing(packing, settings or {})
+    if sign is None or settings is None:  # what cannot be read is told where it is used
+        return None
+    if stated is None:
+        raise BadConfig("quantization_config has no quant_method", where="config.json", hint=_DAMAGED)
     raise UnsupportedFile(
-        f"the weights are already quantized ({method})",
+        f"the weights are already quantized ({stated})",
         where="config.json",
-        hint="convert the original checkpoint in BF16 or F16",
+        hint=f"{sign.name} is of type {sign.dtype}: convert the original checkpoint in BF16 or F16",
     )
+
+
+def method(settings: object) -> str | None:
+    """The way of packing that a quantization_config names."""
+    return text_in(settings, "quant_method") or None
+
+
+def _is_packed(tensor: StoredTensor) -> bool:
+    """Whether a tensor shows that weights are packed: codes by its dtype, scales by its name."""
+    if tensor.name.endswith(_SCALES):
+        return True
+    return tensor.dtype not in _PLAIN and not tensor.name.endswith(_BUFFERS)

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy
 
 from quantcli import container
-from quantcli.container import Header, Strings, TensorInfo
+from quantcli.container import Header, Strings, TensorInfo, foreign
 from quantcli.errors import BadImportance, MalformedFile, MissingFile, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_ID
 from quantcli.statistics.imatrix.importance import CHUNK, Doubles, Floats, Importance, Sums
@@ -45,6 +45,10 @@ def read(path: str | os.PathLike[str]) -> Importance:
         sha256 = _sha256(file)
         if magic == MAGIC:
             return _read_gguf(path, file, sha256)
+        found = foreign.recognise(foreign.beginning(path), path)
+        if found is not None:
+            says = f"{found[0]}: neither a GGUF file nor an importance matrix"
+            raise MalformedFile(says, where=str(path), hint=found[1])
         return _Legacy(path, file).read(sha256)
 
 

@@ -1,0 +1,201 @@
+"""A model and its planned types -> encoded tensors: transforms, then one stream or two, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy
+from numpy.typing import NDArray
+
+from quantcli.calibration import float_stream, merging
+from quantcli.calibration.capture import Stage
+from quantcli.calibration.encoding import Settings, StageEncoder
+from quantcli.calibration.evidence import Found, Pair, Recorded
+from quantcli.calibration.float_stream import LayerMoments
+from quantcli.calibration.folder import Folder
+from quantcli.calibration.gather import Gathering
+from quantcli.calibration.quality import COMPENSATING
+from quantcli.calibration.sequential import COMPLETE, EMBEDDINGS, Result, Sequential
+from quantcli.calibration.tokens import Calibration
+from quantcli.ggml.tensor_types import TensorType
+from quantcli.model import Model
+from quantcli.runner.network import Network
+from quantcli.runner.session import make_operations
+from quantcli.runner.text import Chunks
+from quantcli.runner.weights import Packed, Weights
+from quantcli.transforms import rescale
+from quantcli.transforms.rescale import Factors
+
+SEARCH_TOKENS = 32_768  # that transforms look at where they have a pass of their own
+
+Progress = Callable[[str, int, int], None]  # what, how much of it is done, of how much
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """``model`` after the transforms, ``result``: its encoded tensors by name, and what was done to each."""
+
+    model: Model
+    result: Result
+
+
+def context_of(model: Model, default: int) -> int:
+    """Positions that the model was trained for, as its metadata says."""
+    found = model.metadata.get(f"{model.architecture}.context_length")
+    return found.data if found is not None and isinstance(found.data, int) else default
+
+
+def calibration_network(model: Model, length: int, threads: int | None) -> Network:
+    """The model ready to be calibrated: float activations and a float cache. Raises UnsupportedGraph and its kind."""
+    return Network(model, make_operations("float", threads), length=length, kv_type="F32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compensation:
+    """One job for one assignment of types.
+
+    ``method``: "gptq", "sequential" (quality.py) or None; ``known``: what `quantcli calibrate` kept, ``store``: where
+    this run keeps what it encodes with, or has kept it before.
+    """
+
+    network: Network
+    types: Mapping[str, TensorType]
+    calibration: Calibration
+    method: str | None
+    transforms: Sequence[str] = ()
+    threads: int = 1
+    known: Folder | None = None
+    store: Folder | None = None
+    progress: Progress | None = None
+
+    def run(self) -> Compensated:
+        """Raises NonFiniteActivations, UnsupportedTransform, BadStatistics, and what running raises."""
+        merging.check(self.transforms, self.network.model, self.network.settings)
+        if self.method == "sequential":
+            return self._two_streams()
+        return self._one_stream()
+
+    def _settings(self) -> Settings:
+        return Settings(alpha=COMPENSATING[self.method] if self.method else None, threads=self.threads)
+
+    def _tell(self, what: str) -> Callable[[int, int], None] | None:
+        progress = self.progress
+        return None if progress is None else lambda done, total: progress(what, done, total)
+
+    # ---- transforms
+
+    def _layers(self, tokens: Chunks, held_out: Chunks | None, what: str) -> Iterator[LayerMoments]:
+        """The moments of every layer: kept ones, or those of a pass over ``tokens``."""
+        if self.known is None:
+            yield from float_stream.layers(self.network, tokens, held_out, self._tell(what))
+            return
+        probe = float_stream.probe_of(self.network, self.calibration.fit)
+        for index in range(self.network.settings.layers):
+            kept = float_stream.read(self.known, self.network, index, probe)
+            if kept is None:
+                raise self.known.lacks(index)
+            yield kept
+
+    def _merged(self, model: Model, layer: LayerMoments) -> tuple[Model, LayerMoments]:
+        """With the transforms of one layer, kept in the store."""
+        moved = layer
+        for number, transform in enumerate(self.transforms):
+            name = f"factors-{layer.index:04}-{number}"
+            stored = self.store.read(name) if self.store is not None else None
+            if stored is not None:
+                factors = _factors(stored)
+            else:
+                factors = merging.Merging(model, self.network.settings, self.types).layer(transform, moved)
+                if self.store is not None:
+                    self.store.write(name, _arrays(factors))
+            model, moved = rescale.apply(model, factors), moved.rescaled(factors)
+        return model, moved
+
+    def _transformed(self) -> Model:
+        """The model with all transforms, found in a pass over some of the text."""
+        model = self.network.model
+        if not self.transforms:
+            return model
+        if self.store is not None and self.store.read(COMPLETE) is not None:
+            for index in range(self.network.settings.layers):  # all is known: nothing has to be gathered
+                model, _ = self._merged(model, LayerMoments(index, [], Gathering(), Gathering()))
+            return model
+        for layer in self._layers(_first(self.calibration.fit, SEARCH_TOKENS), None, "+".join(self.transforms)):
+            model, _ = self._merged(model, layer)
+        return model
+
+    # ---- encoding
+
+    def _two_streams(self) -> Compensated:
+        model, told = self._transformed(), self._tell("sequential")
+        network = Network(model, self.network.operations, length=self.network.length, kv_type=self.network.kv_type)
+        watch = None if told is None else lambda done, total, what: told(done, total)
+        made = Sequential(network, self.types, self._settings(), watch, self.store)
+        return Compensated(model, made.run(self.calibration.fit, self.calibration.held_out))
+
+    def _one_stream(self) -> Compensated:
+        """Transforms and GPTQ from the same moments."""
+        model, result = self.network.model, Result()
+        encoder = StageEncoder(self.types, self._settings())
+        if self.method is None:
+            return Compensated(self._transformed(), result)
+        for layer in self._layers(self.calibration.fit, self.calibration.held_out, "gptq"):
+            model, moved = self._merged(model, layer)
+            weights = Weights(model)
+            for stage in moved.stages:
+                if any(name in self.types for name in stage.names):
+                    self._stage(encoder, _refreshed(stage, weights), moved, result)
+        if EMBEDDINGS in self.types:
+            values = self.network.embeddings.decode()
+            data = encoder.search(values, self.types[EMBEDDINGS], None)
+            result.contents[EMBEDDINGS] = Packed(self.types[EMBEDDINGS], data)
+        return Compensated(model, result)
+
+    def _stage(self, encoder: StageEncoder, stage: Stage, layer: LayerMoments, result: Result) -> None:
+        name = stage.names[0].removesuffix(".weight")
+        stored = self.store.read(name) if self.store is not None else None
+        found = Found.of(_pairs(stage, layer), routed=stage.routed, damping=encoder.settings.damping)
+        contents, outcomes = encoder.encode(stage, found if stored is None else Recorded(stored, name))
+        if self.store is not None and stored is None:
+            self.store.write(name, found.record)
+        result.contents.update(contents)
+        result.outcomes += outcomes
+
+
+def _pairs(stage: Stage, layer: LayerMoments) -> list[Pair]:
+    """What was gathered of a stage's matrices: of the tokens to fit, and of those held out."""
+    first = stage.weights[0]
+    return [Pair(layer.fit.of(first, number), layer.held_out.of(first, number)) for number in range(first.matrices)]
+
+
+def _refreshed(stage: Stage, weights: Weights) -> Stage:
+    """The same stage of a model with other contents."""
+    found = [
+        weights.matrix(one.name.removesuffix(".weight"), one.columns, one.rows, one.matrices) for one in stage.weights
+    ]
+    return replace(stage, weights=tuple(found))
+
+
+def _first(chunks: Chunks, tokens: int) -> Chunks:
+    """Chunks of about this many tokens, spread over all of them."""
+    step = max(1, len(chunks) * chunks.length // tokens)
+    return Chunks(chunks.name, chunks.tokens[::step], chunks.bos)
+
+
+def _arrays(factors: Mapping[str, Factors]) -> dict[str, NDArray[numpy.generic]]:
+    found: dict[str, NDArray[numpy.generic]] = {}
+    for name, one in factors.items():
+        for kind, values in (("rows", one.rows), ("columns", one.columns)):
+            if values is not None:
+                found[f"{name}/{kind}"] = values
+    return found
+
+
+def _factors(arrays: Mapping[str, NDArray[numpy.generic]]) -> dict[str, Factors]:
+    found: dict[str, Factors] = {}
+    for key, values in arrays.items():
+        name, _, kind = key.rpartition("/")
+        own = values.astype(numpy.float32)
+        found[name] = found.get(name, Factors()).times(Factors(rows=own) if kind == "rows" else Factors(columns=own))
+    return found

@@ -1,0 +1,117 @@
+"""The matrices of one stage become blocks: compensated, or plain where that is better on held-out text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy
+
+from quantcli.calibration.capture import Stage
+from quantcli.calibration.evidence import Evidence, Verdict
+from quantcli.ggml import kernels
+from quantcli.ggml.tensor_types import TensorType
+from quantcli.methods import compensation
+from quantcli.methods.compensation import Metric
+from quantcli.methods.plain import search_for
+from quantcli.report.results import CompensatedTensor
+from quantcli.runner.arrays import Bytes, Floats
+from quantcli.runner.weights import Packed, PackedMatrix
+
+GROUP = 1  # columns that the encoders code together
+ENCODED_ROWS = 64  # rows of a matrix that one thread encodes at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """``alpha``: how far a matrix makes up for what went wrong before it; None: one stream, nothing is known of it."""
+
+    alpha: float | None = 0.5
+    damping: float = 0.01
+    rounds: int = 3
+    sweeps: int = 2
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class StageEncoder:
+    """Encodes stages to the ``types`` given by tensor name."""
+
+    types: Mapping[str, TensorType]
+    settings: Settings
+
+    def encode(self, stage: Stage, evidence: Evidence) -> tuple[dict[str, Packed], list[CompensatedTensor]]:
+        """The stage's tensors that have a type, encoded, and what was done to each."""
+        contents, outcomes = {}, []
+        metrics: dict[tuple[int, int], Metric] = {}
+        for weight in stage.weights:
+            tensor_type = self.types.get(weight.name)
+            if tensor_type is None:
+                continue
+            blocks, verdicts, dampings = [], [], []
+            for number in range(weight.matrices):
+                if (number, GROUP) not in metrics:
+                    metrics[number, GROUP] = evidence.metric(number, GROUP)
+                metric = metrics[number, GROUP]
+                data, verdict = self._matrix(weight, tensor_type, number, metric, evidence)
+                blocks.append(data)
+                verdicts.append(verdict)
+                dampings.append(metric.damping)
+            contents[weight.name] = Packed(tensor_type, numpy.concatenate(blocks))
+            outcomes.append(_outcome(weight.name, tensor_type, verdicts, max(dampings)))
+        return contents, outcomes
+
+    def _matrix(
+        self, weight: PackedMatrix, tensor_type: TensorType, number: int, metric: Metric, evidence: Evidence
+    ) -> tuple[Bytes, Verdict]:
+        values = weight.decode(matrix=number)
+        plain = self.search(values, tensor_type, metric.importance)
+        if not compensation.takes(tensor_type):
+            return plain, Verdict(0.0, 0.0, False, 0)
+        target = values
+        if self.settings.alpha:
+            shift = evidence.shift(weight.name, number, values, metric)
+            if shift is not None:
+                target = values + numpy.float32(self.settings.alpha) * shift
+        compensated = self._in_slabs(
+            lambda start, stop: compensation.encode(
+                tensor_type, target[start:stop], metric, rounds=self.settings.rounds, sweeps=self.settings.sweeps
+            ),
+            len(target),
+        )
+        verdict = evidence.verdict(
+            weight.name,
+            number,
+            values,
+            kernels.decode(tensor_type.id, plain, *values.shape),
+            kernels.decode(tensor_type.id, compensated, *values.shape),
+        )
+        return compensated if verdict.keep else plain, verdict
+
+    def search(self, values: Floats, tensor_type: TensorType, importance: Floats | None) -> Bytes:
+        """The plain search."""
+        search = search_for(tensor_type, None)
+        return self._in_slabs(
+            lambda start, stop: kernels.encode(tensor_type.id, values[start:stop], importance, search=search),
+            len(values),
+        )
+
+    def _in_slabs(self, encode: Callable[[int, int], Bytes], rows: int) -> Bytes:
+        """Rows encoded by several threads; they are independent."""
+        bounds = [(start, min(start + ENCODED_ROWS, rows)) for start in range(0, rows, ENCODED_ROWS)]
+        with ThreadPoolExecutor(self.settings.threads) as pool:
+            return numpy.concatenate(list(pool.map(lambda one: encode(*one), bounds)))
+
+
+def _outcome(name: str, tensor_type: TensorType, verdicts: Sequence[Verdict], damping: float) -> CompensatedTensor:
+    kept = sum(verdict.keep for verdict in verdicts)
+    return {
+        "name": name,
+        "type": tensor_type.name,
+        "method": "compensated" if kept == len(verdicts) else "mixed" if kept else "plain",
+        "plain": sum(verdict.plain for verdict in verdicts) / len(verdicts),
+        "compensated": sum(verdict.compensated for verdict in verdicts) / len(verdicts),
+        "damping": damping,
+        "tokens": min(verdict.tokens for verdict in verdicts),
+    }

@@ -1,0 +1,143 @@
+"""What a stage of matrices is encoded with: found from sums of moments, or recorded by an earlier run.
+
+Sums, factorisations and solutions differ in their last bits from machine to machine; the encoders do not. So a record
+holds the results of all of them, and from one record the same bytes follow everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy
+from numpy.typing import NDArray
+
+from quantcli.calibration.moments import Moments, excess
+from quantcli.errors import BadStatistics
+from quantcli.methods.compensation import Metric
+from quantcli.runner.arrays import Doubles, Floats
+
+Arrays = dict[str, NDArray[numpy.generic]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of two encodings on held-out tokens: what each misses, relative to the outputs' mean square; the better one."""
+
+    plain: float
+    compensated: float
+    keep: bool  # the compensated one
+    tokens: int  # to fit with
+
+
+class Evidence(Protocol):
+    """Of all matrices of a stage; ``number`` counts a tensor's matrices (experts), 0 where there is one."""
+
+    def metric(self, number: int, group: int) -> Metric:
+        """For encoders that code ``group`` columns together."""
+        ...
+
+    def shift(self, name: str, number: int, values: Floats, metric: Metric) -> Floats | None:
+        """(W C + R) H~^-1 of a matrix ``values`` [m, n], float32: how far it can make up for what was before it."""
+        ...
+
+    def verdict(self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats) -> Verdict:
+        """Which of two encodings of ``values`` [m, n] is better, all decoded."""
+        ...
+
+
+@dataclass
+class Pair:
+    """The sums of one matrix's inputs over the tokens to fit and the tokens to check with."""
+
+    fit: Moments
+    held_out: Moments
+
+
+@dataclass
+class Found:
+    """From sums. ``record`` fills with everything that was answered."""
+
+    pairs: Sequence[Pair]
+    hessians: Sequence[Doubles]
+    damping: float
+    record: Arrays = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], *, routed: bool, damping: float) -> Found:
+        """``routed``: every matrix has inputs of its own, some of them few."""
+        hessians = _shrunk(pairs) if routed else [pairs[0].fit.mean_hessian()]
+        found = cls(pairs, hessians, damping)
+        for number, pair in enumerate(pairs):
+            for name, sums in (("cross", pair.fit.cross), ("residual", pair.fit.residual)):
+                if sums is not None and pair.fit.tokens:
+                    found.record[f"{name}/{number}"] = (sums / pair.fit.tokens).astype(numpy.float32)
+        return found
+
+    def metric(self, number: int, group: int) -> Metric:
+        metric = Metric.of(self.hessians[number], damping=self.damping, group=group)
+        prefix = f"metric/{number}/{group}"
+        self.record[f"{prefix}/hessian"] = metric.hessian
+        self.record[f"{prefix}/order"] = metric.order
+        self.record[f"{prefix}/factor"] = metric.factor.T  # by columns in memory
+        self.record[f"{prefix}/damping"] = numpy.array([metric.damping])
+        return metric
+
+    def shift(self, name: str, number: int, values: Floats, metric: Metric) -> Floats | None:
+        moments = self.pairs[number].fit
+        if not moments.tokens or (moments.cross is None and moments.residual is None):
+            return None
+        pull = moments.pull(values)
+        solved = numpy.linalg.solve(metric.hessian.astype(numpy.float64), pull.T)
+        shift: Floats = numpy.ascontiguousarray(solved.T, numpy.float32)
+        self.record[f"shift/{name}/{number}"] = shift
+        return shift
+
+    def verdict(self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats) -> Verdict:
+        pair = self.pairs[number]
+        hessian, pull = pair.held_out.mean_hessian(), pair.held_out.pull(values)
+        whole = excess(values, hessian, numpy.zeros(values.shape)) or 1.0
+        missed = [excess(one - values, hessian, pull) / whole for one in (plain, compensated)]
+        keep = pair.held_out.tokens == 0 or missed[1] <= missed[0]
+        self.record[f"verdict/{name}/{number}"] = numpy.array([*missed, keep, pair.fit.tokens], numpy.float64)
+        return Verdict(missed[0], missed[1], keep, pair.fit.tokens)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """From an earlier run. Raises BadStatistics where something is missing."""
+
+    arrays: Mapping[str, NDArray[numpy.generic]]
+    where: str
+
+    def _array(self, name: str) -> NDArray[numpy.generic]:
+        found = self.arrays.get(name)
+        if found is None:
+            raise BadStatistics(f"lacks {name}", where=self.where, hint="delete the file: it is made again")
+        return found
+
+    def metric(self, number: int, group: int) -> Metric:
+        prefix = f"metric/{number}/{group}"
+        return Metric(
+            self._array(f"{prefix}/hessian").astype(numpy.float32),
+            self._array(f"{prefix}/order").astype(numpy.int32),
+            numpy.ascontiguousarray(self._array(f"{prefix}/factor"), numpy.float32).T,
+            float(self._array(f"{prefix}/damping")[0]),
+        )
+
+    def shift(self, name: str, number: int, values: Floats, metric: Metric) -> Floats | None:
+        found = self.arrays.get(f"shift/{name}/{number}")
+        return None if found is None else found.astype(numpy.float32)
+
+    def verdict(self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats) -> Verdict:
+        first, second, keep, tokens = self._array(f"verdict/{name}/{number}").astype(numpy.float64).tolist()
+        return Verdict(first, second, bool(keep), int(tokens))
+
+
+def _shrunk(pairs: Sequence[Pair]) -> list[Doubles]:
+    """Hessians of experts, each drawn towards that of all as if it had seen as many tokens more as it has columns."""
+    total = sum((pair.fit.hessian for pair in pairs), numpy.zeros_like(pairs[0].fit.hessian))
+    common = total / max(sum(pair.fit.tokens for pair in pairs), 1)
+    added = len(common)
+    return [(pair.fit.hessian + added * common) / (pair.fit.tokens + added) for pair in pairs]

@@ -1,0 +1,120 @@
+"""How much work a conversion does for its quality: named sets of a method, transforms and calibration text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantcli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A row of the table.
+
+    ``tokens``: of text, real and sampled, to calibrate with; ``sampled``: whether the model writes what the real text
+    lacks of it.
+    """
+
+    name: str
+    method: str | None  # of those that compensate; None: the search alone
+    transforms: tuple[str, ...]
+    tokens: int
+    sampled: bool
+    purpose: str
+
+
+# fmt: off
+_ROWS = [
+    #       name    method        transforms  tokens   sampled  purpose
+    Quality("fast", None,         (),         0,       False,   "the search alone"),
+    Quality("good", "gptq",       ("awq",),   65_536,  False,   "AWQ and GPTQ on the bundled text, one pass"),
+    Quality("best", "sequential", ("awq",),   262_144, True,    "AWQ; every matrix for its encoded inputs"),
+]
+# fmt: on
+
+DEFAULT = "fast"
+QUALITIES = {row.name: row for row in _ROWS}
+PAD = "pad"  # changes shapes before anything is planned: no part of a pass
+TRANSFORMS = ("awq", "smoothquant", "equalize")  # see merging.py
+COMPENSATING = {"gptq": None, "sequential": 0.5}  # method -> alpha: how far a matrix makes up for those before it
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a conversion shall do beside the search. ``method`` None: only the transforms.
+
+    ``texts``: the user's; ``tokens``: of real text at most; ``sampled``: tokens that the model writes, None: as many as
+    ``tokens`` still lacks.
+    """
+
+    quality: str
+    method: str | None
+    transforms: tuple[str, ...]
+    texts: tuple[Path, ...]
+    tokens: int
+    sampled: int | None
+    statistics: Path | None = None  # a folder of an earlier run
+    keep: Path | None = None  # the folder that keeps what this run finds
+
+
+@dataclass(frozen=True)
+class Used:
+    """What was calibrated with: real and sampled tokens, and the sha256 of the real ones' ids."""
+
+    real: int
+    sampled: int
+    corpus: str
+
+
+UNKNOWN = Used(0, 0, "0" * 64)  # before the work: takes as many bytes in a file
+
+
+def wish(
+    quality: str | None,
+    method: str | None,
+    transforms: Sequence[str],
+    texts: Sequence[Path],
+    sampled: int | None,
+    statistics: Path | None = None,
+    keep: Path | None = None,
+) -> Wish | None:
+    """A quality with what is named instead of its parts; None for the search alone.
+
+    ``method``: a compensating one, any other ("" here), or None where none was named. Raises UsageError.
+    """
+    row = parse(quality or DEFAULT)
+    used = row.method if method is None else (method if method in COMPENSATING else None)
+    if used is None and not transforms and not row.transforms:
+        given = {
+            "--calibration": texts,
+            "--sampled-tokens": sampled,
+            "--statistics": statistics,
+            "--keep-statistics": keep,
+        }
+        for option, value in given.items():
+            if value:
+                raise UsageError(
+                    f"{option} is for methods that calibrate",
+                    hint="add --quality good or best; `quantcli imatrix` collects importance from a text",
+                )
+        return None
+    tokens = row.tokens or QUALITIES["best" if used == "sequential" else "good"].tokens
+    return Wish(
+        row.name,
+        used,
+        tuple(transforms) or row.transforms,
+        tuple(texts),
+        tokens,
+        sampled if sampled is not None or row.sampled else 0,
+        statistics,
+        keep,
+    )
+
+
+def parse(name: str) -> Quality:
+    """The row of this name. Raises UsageError."""
+    if name not in QUALITIES:
+        raise UsageError(f"there is no quality {name!r}", where="--quality", hint=f"known: {', '.join(QUALITIES)}")
+    return QUALITIES[name]

@@ -1,0 +1,157 @@
+"""The part of `quantcli convert` that runs the model: calibrate, transform, encode layer by layer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantcli.calibration import folder, tokens
+from quantcli.calibration.compensate import Compensation, calibration_network, context_of
+from quantcli.calibration.folder import CALIBRATION, PASSES, Facts, Folder
+from quantcli.calibration.quality import Used, Wish
+from quantcli.calibration.tokens import Calibration
+from quantcli.errors import UnknownArchitecture, UnsupportedGraph
+from quantcli.ggml.tensor_types import TensorType
+from quantcli.model import Model, ModelTensor
+from quantcli.plan.plan import Plan
+from quantcli.report.results import CompensatedTensor
+from quantcli.report.terminal import Reporter
+from quantcli.runner.network import Network
+from quantcli.runner.weights import holding
+from quantcli.vocab.tokenizer import Tokenizer
+
+LENGTH = 512  # positions of a chunk
+FEW = 131_072  # tokens: below, two streams gain less than they could
+
+Made = tuple[Used, dict[str, ModelTensor], list[CompensatedTensor]]
+
+
+def run(model: Model, plans: Sequence[Plan], wish: Wish, threads: int, reporter: Reporter) -> Iterator[Made]:
+    """Per plan: what it was calibrated with, the model's tensors (encoded or changed), and what was done to them.
+
+    Raises UnsupportedGraph, ShortText, NonFiniteActivations, BadStatistics, ...
+    """
+    try:
+        network = calibration_network(model, min(LENGTH, context_of(model, LENGTH)), threads)
+    except (UnsupportedGraph, UnknownArchitecture) as error:
+        hint = "--quality fast converts it without running it"
+        raise type(error)(error.message, where=error.where, hint=hint) from None
+    calibration = _gather(wish, network, model, reporter)
+    _tell(wish, calibration, reporter)
+    kept = _Kept.of(wish, model, network.length, calibration)
+    for one in plans:
+        tensors, outcomes = _compensated(one, wish, network, calibration, kept, threads, reporter)
+        yield calibration.used, tensors, outcomes
+
+
+def _gather(wish: Wish, network: Network, model: Model, reporter: Reporter) -> Calibration:
+    tokenizer = Tokenizer.from_metadata(model.metadata)
+    wanted = wish.tokens
+    if wish.statistics is not None:  # as many as it was made with
+        wanted = int(folder.read_manifest(wish.statistics / folder.MANIFEST).get("tokens", wanted))
+    earlier = (folder.written_text(path) for path in (wish.statistics, wish.keep) if path is not None)
+    with reporter.steps("sampling", wish.tokens // network.length) as step:
+
+        def told(done: int, total: int) -> None:
+            step(done, f"of {total} sequences")
+
+        return tokens.gather(
+            network,
+            tokenizer,
+            length=network.length,
+            wanted=wanted,
+            texts=wish.texts,
+            sampled=wish.sampled,
+            written=next((found for found in earlier if found is not None), None),
+            progress=told,
+        )
+
+
+def _tell(wish: Wish, calibration: Calibration, reporter: Reporter) -> None:
+    used = calibration.used
+    reporter.note(f"note: calibrates with {used.real} tokens of text and {used.sampled} that the model wrote")
+    if wish.method == "sequential" and used.real + used.sampled < FEW:
+        reporter.warning(f"{used.real + used.sampled} tokens to calibrate with are few: {2 * FEW} give a better result")
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is known of the model already, and where passes over its encodings are kept."""
+
+    facts: Facts
+    known: Folder | None
+    passes: Path | None
+
+    @classmethod
+    def of(cls, wish: Wish, model: Model, length: int, calibration: Calibration) -> _Kept:
+        """Open the folders of the wish. Raises BadStatistics for those of another model or text."""
+        if wish.statistics is None and wish.keep is None:
+            return cls({}, None, None)
+        print_of_model, known, passes = folder.fingerprint(model), None, wish.keep
+        if wish.statistics is not None:
+            kind = folder.read_manifest(wish.statistics / folder.MANIFEST).get("kind")
+            if kind == PASSES:
+                passes = wish.statistics
+            else:
+                known = Folder(
+                    wish.statistics, folder.facts_of(CALIBRATION, print_of_model, length, calibration), must_exist=True
+                )
+        facts = folder.facts_of(PASSES, print_of_model, length, calibration)
+        if passes is not None:
+            Folder(passes, facts).keep_text(calibration.written)
+        return cls(facts, known, passes)
+
+    def store(self, wish: Wish, one: Plan, types: dict[str, TensorType]) -> Folder | None:
+        """The folder of one output."""
+        if self.passes is None:
+            return None
+        listed = "\n".join(f"{name} {types[name].name}" for name in sorted(types))
+        facts: Facts = {
+            **self.facts,
+            "method": wish.method or "none",
+            "transforms": ",".join(wish.transforms),
+            "types": hashlib.sha256(listed.encode()).hexdigest(),
+        }
+        return Folder(self.passes / one.file_type.name, facts)
+
+
+def _compensated(
+    one: Plan,
+    wish: Wish,
+    network: Network,
+    calibration: Calibration,
+    kept: _Kept,
+    threads: int,
+    reporter: Reporter,
+) -> tuple[dict[str, ModelTensor], list[CompensatedTensor]]:
+    types = _types(one)
+    with reporter.steps(f"{one.file_type.name}: layers", network.settings.layers) as step:
+
+        def told(what: str, done: int, total: int) -> None:
+            step(min(done, total), what)
+
+        made = Compensation(
+            network=network,
+            types=types,
+            calibration=calibration,
+            method=wish.method,
+            transforms=wish.transforms,
+            threads=threads,
+            known=kept.known,
+            store=kept.store(wish, one, types),
+            progress=told,
+        ).run()
+    tensors = {tensor.name: tensor for tensor in made.model.tensors}
+    tensors |= {name: holding(tensors[name], contents) for name, contents in made.result.contents.items()}
+    return tensors, made.result.outcomes
+
+
+def _types(one: Plan) -> dict[str, TensorType]:
+    """Of the tensors that are quantized and not merely copied."""
+    return {
+        entry.tensor.name: entry.type
+        for entry in one.entries
+        if entry.type.quantized and not (entry.tensor.raw and entry.type is entry.tensor.stored)
+    }

@@ -1,0 +1,52 @@
+"""Names of checkpoint tensors as people have them -> the names that families declare.
+
+Wrappers and base classes differ by prefixes alone, so any of them may stand in front, in any order. Historic endings,
+buffers and tensors of other modalities are known for every family.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+
+# What a wrapper, a class with a head or a training tool puts before the names of the language model; a family adds
+# its own.
+_PREFIXES = ("model.", "language_model.", "text_model.", "thinker.", "base_model.", "module.", "_orig_mod.")
+# LayerNorm's parameters as TensorFlow called them.
+_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
+# Computed, not learned: old and new checkpoints carry them at different levels.
+_BUFFERS = (
+    "*rotary_emb.*inv_freq", "*rotary_pos_emb.inv_freq", "*rotary_emb.*_cached", "*.attention.bias",
+    "*.attention.masked_bias", "*.attn.masked_bias", "*position_ids",
+)  # fmt: skip
+_OTHER_MODALITIES = (
+    "*vision*", "*visual*", "*audio*", "*multi_modal*", "*multimodal*", "*projector*", "*image*", "*patch_embed*",
+    "*patch_merger*", "*connector.*", "*speech_embeddings*", "talker.*", "token2wav.*", "code2wav.*", "mlp[0-9].*",
+    "vit.*", "vpm.*", "merger.*", "resampler.*", "conformer.*",
+)  # fmt: skip
+
+
+def plain(name: str, prefixes: Sequence[str]) -> tuple[str, str]:
+    """The name of a tensor below all prefixes (the family's ``prefixes`` and the wrappers'), and what stood before."""
+    known = (*prefixes, *_PREFIXES)
+    rest = name
+    while prefix := next((prefix for prefix in known if rest.startswith(prefix)), ""):
+        rest = rest[len(prefix) :]
+    for historic, ending in _ENDINGS.items():
+        rest = rest.removesuffix(historic) + ending if rest.endswith(historic) else rest
+    return rest, name[: len(name) - len(rest)] if name.endswith(rest) else ""
+
+
+def respelled(name: str, spellings: Mapping[str, str]) -> str:
+    """``name`` with the first part that a family spells otherwise replaced."""
+    return next((name.replace(part, own) for part, own in spellings.items() if part in name), name)
+
+
+def is_buffer(name: str) -> bool:
+    """Whether a tensor is a buffer that the model computes itself."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _BUFFERS)
+
+
+def is_of_other_modality(name: str) -> bool:
+    """Whether a tensor belongs to a tower or a projector beside the language model."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _OTHER_MODALITIES)

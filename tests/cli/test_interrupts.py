@@ -1,0 +1,31 @@
+"""An interrupt while the program is still being loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+START = """
+import builtins, sys
+original, name = builtins.__import__, {name!r}
+
+def interrupted(module, *arguments, **named):
+    if module == name or module.startswith(name + "."):
+        sys.modules[name] = None  # as a library behaves whose loading was cut off: it cannot be loaded again
+        raise KeyboardInterrupt
+    return original(module, *arguments, **named)
+
+builtins.__import__ = interrupted
+sys.argv = ["quantcli", "convert", "missing", "-t", "Q8_0"]
+from quantcli.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["typer", "numpy", "quantcli.cli.app", "quantcli.commands"])
+def test_an_interrupt_while_loading_is_no_traceback(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", START.format(name=name)], capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.strip() in ("", "error: interrupted; no file was written or replaced")
