@@ -8,7 +8,10 @@
 /* Better codes and scales by a metric, into blocks that hold some; counts the rows whose blocks stay. */
 typedef int32_t (*qc_compensator)(const float *target, int64_t rows, int64_t columns, const qc_metric *metric,
                                   const qc_effort *effort, uint8_t *blocks, int64_t *kept);
-typedef const qc_compensator qc_compensators[QC_TYPES];
+typedef const struct {
+    int32_t together; /* columns that are coded together, as the metric must have them */
+    qc_compensator compensate;
+} qc_compensators[QC_TYPES];
 
 extern qc_compensators qc_compensators_scalar, qc_compensators_emu16;
 #if defined(__x86_64__)

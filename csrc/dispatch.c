@@ -287,7 +287,7 @@ int32_t qc_set_parameters(int32_t isa, int32_t type, const float *scale, const f
     return qc_validate(isa, type, blocks, rows, columns, place) == QC_OK ? QC_OK : QC_OVERFLOW;
 }
 
-int32_t qc_can_compensate(int32_t type) { return find_type(0, type) && (*sets[0].compensators)[type]; }
+int32_t qc_columns_together(int32_t type) { return find_type(0, type) ? (*sets[0].compensators)[type].together : 0; }
 
 int32_t qc_compensate(int32_t isa, int32_t type, const float *target, int64_t rows, int64_t columns,
                       const qc_metric *metric, const qc_effort *effort, uint8_t *blocks, int64_t *kept,
@@ -295,8 +295,8 @@ int32_t qc_compensate(int32_t isa, int32_t type, const float *target, int64_t ro
     const qc_type *found = find_type(isa, type);
     *kept = 0;
     if (!found || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
-    qc_compensator compensate = (*sets[isa].compensators)[type];
-    if (!compensate) return QC_NO_KERNEL;
+    qc_compensator compensate = (*sets[isa].compensators)[type].compensate;
+    if (!compensate || metric->together != (*sets[isa].compensators)[type].together) return QC_NO_KERNEL;
     if (rows == 0 || columns == 0) return QC_OK;
     int32_t status = check_weights(target, rows, columns, 0, place);
     if (status == QC_OK) status = qc_validate(isa, type, blocks, rows, columns, place);

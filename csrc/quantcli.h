@@ -90,11 +90,13 @@ QC_API int32_t qc_set_parameters(int32_t isa, int32_t type, const float *scale, 
                                  int64_t columns, uint8_t *blocks, qc_place *place);
 
 /* A metric of a matrix's inputs, all floats finite, matrices [columns][columns] in row order: an error e of a row costs
- * e H e^T. order: the columns from the one that is coded first. permuted: H with rows and columns in that order
- * = (I + A) D (I + A)^T with A strictly upper; factor: A transposed. */
+ * e H e^T. order: the columns from the one that is coded first, in runs of `together`. permuted: H with rows and
+ * columns in that order = (I + A) D (I + A)^T, D of blocks [together][together] on the diagonal (pivots), A above them;
+ * factor: A transposed. */
 typedef struct {
-    const float *hessian, *permuted, *factor;
+    const float *hessian, *permuted, *factor, *pivots;
     const int32_t *order;
+    int32_t together;
 } qc_metric;
 
 /* What is done: GPTQ first (0: polish the given codes); one polish; rounds of a refit of the scales and some polishes.
@@ -103,10 +105,11 @@ typedef struct {
     int32_t gptq, polish, rounds, sweeps, guard;
 } qc_effort;
 
-QC_API int32_t qc_can_compensate(int32_t type);
+QC_API int32_t qc_columns_together(int32_t type); /* that are coded together: 1 or 8; 0: cannot be compensated */
 
 /* Better codes and parameters of `rows` x `columns` weights for the metric into blocks that hold some (encoded from the
- * same weights, best with the importance diag(H)). kept: how many rows keep the given blocks. Rows are independent. */
+ * same weights, best with the importance diag(H)). The metric must be of the columns that the type codes together.
+ * kept: how many rows keep the given blocks. Rows are independent. */
 QC_API int32_t qc_compensate(int32_t isa, int32_t type, const float *target, int64_t rows, int64_t columns,
                              const qc_metric *metric, const qc_effort *effort, uint8_t *blocks, int64_t *kept,
                              qc_place *place);

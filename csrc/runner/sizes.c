@@ -5,9 +5,11 @@
 
 enum { NOWHERE = -1 };
 
+/* Also nowhere: nothing, too often (a loop over it would not end). */
 static int64_t times(int64_t a, int64_t b) {
     int64_t product;
-    return a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product) ? NOWHERE : product;
+    if (a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product)) return NOWHERE;
+    return product == 0 && (a > INT32_MAX || b > INT32_MAX) ? NOWHERE : product;
 }
 
 static int64_t plus(int64_t a, int64_t b) {

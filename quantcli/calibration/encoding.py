@@ -19,7 +19,6 @@ from quantcli.report.results import CompensatedTensor
 from quantcli.runner.arrays import Bytes, Floats
 from quantcli.runner.weights import Packed, PackedMatrix
 
-GROUP = 1  # columns that the encoders code together
 ENCODED_ROWS = 64  # rows of a matrix that one thread encodes at a time
 
 
@@ -49,11 +48,12 @@ class StageEncoder:
             tensor_type = self.types.get(weight.name)
             if tensor_type is None:
                 continue
+            group = compensation.columns_together(tensor_type) or 1
             blocks, verdicts, dampings = [], [], []
             for number in range(weight.matrices):
-                if (number, GROUP) not in metrics:
-                    metrics[number, GROUP] = evidence.metric(number, GROUP)
-                metric = metrics[number, GROUP]
+                if (number, group) not in metrics:
+                    metrics[number, group] = evidence.metric(number, group)
+                metric = metrics[number, group]
                 data, verdict = self._matrix(weight, tensor_type, number, metric, evidence)
                 blocks.append(data)
                 verdicts.append(verdict)

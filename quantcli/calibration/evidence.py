@@ -82,6 +82,8 @@ class Found:
         self.record[f"{prefix}/order"] = metric.order
         self.record[f"{prefix}/factor"] = metric.factor.T  # by columns in memory
         self.record[f"{prefix}/damping"] = numpy.array([metric.damping])
+        if metric.pivots is not None:
+            self.record[f"{prefix}/pivots"] = metric.pivots
         return metric
 
     def shift(self, name: str, number: int, values: Floats, metric: Metric) -> Floats | None:
@@ -124,6 +126,7 @@ class Recorded:
             self._array(f"{prefix}/order").astype(numpy.int32),
             numpy.ascontiguousarray(self._array(f"{prefix}/factor"), numpy.float32).T,
             float(self._array(f"{prefix}/damping")[0]),
+            self._array(f"{prefix}/pivots").astype(numpy.float32) if group > 1 else None,
         )
 
     def shift(self, name: str, number: int, values: Floats, metric: Metric) -> Floats | None:

@@ -33,13 +33,16 @@ class Metric:
 
     ``hessian`` float32 (n, n): symmetric, damped. ``order`` int32 (n,): the columns from the largest diagonal entry to
     the smallest, stable. ``factor`` float32 (n, n): A, strictly upper, with H[order][:, order] = (I + A) D (I + A)^T.
-    ``damping``: the share of the diagonal that was really used.
+    ``damping``: the share of the diagonal that was really used. Where columns are coded in groups, these follow each
+    other in ``order`` by the sums of their diagonal entries, D has blocks, ``pivots`` float32 (n / group, group,
+    group), and A is zero in them. Without groups there are no pivots: no encoder needs them.
     """
 
     hessian: Floats
     order: NDArray[numpy.int32]
     factor: Floats
     damping: float
+    pivots: Floats | None = None
 
     @classmethod
     def of(cls, hessian: Doubles, *, damping: float = 0.01, group: int = 1) -> Metric:
@@ -58,10 +61,8 @@ class Metric:
             if triangle is not None:
                 break
             share = min(max(share * 10, 1e-3), 1.0)
-        factor = triangle / triangle.diagonal()
-        numpy.fill_diagonal(factor, 0)
-        # by columns: the kernels read it so
-        return cls(damped.astype(numpy.float32), order, factor.astype(numpy.float32, order="F"), share)
+        factor, pivots = _factor(triangle, group)
+        return cls(damped.astype(numpy.float32), order, factor, share, pivots if group > 1 else None)
 
     @cached_property
     def permuted(self) -> Floats:
@@ -76,7 +77,10 @@ class Metric:
     @cached_property
     def native(self) -> compensate.Metric:
         """The arrays as the kernels take them."""
-        return compensate.Metric(self.hessian, self.permuted, self.factor.T, self.order)
+        pivots = numpy.zeros((len(self.order), 1, 1), numpy.float32) if self.pivots is None else self.pivots
+        return compensate.Metric(
+            self.hessian, self.permuted, numpy.ascontiguousarray(self.factor.T), pivots, self.order
+        )
 
 
 def encode(
@@ -94,7 +98,7 @@ def encode(
     The plain search with importance diag(H), GPTQ on its scales (unless ``gptq`` is false), one polish, then
     ``rounds`` of a refit of the scales and ``sweeps`` polishes. A row whose loss does not fall keeps the plain blocks.
     The bytes depend on nothing but rows and metric. Raises NonFiniteWeight and ScaleOverflow with ``row`` and
-    ``column``, NoKernel for a type that ``takes`` refuses, ValueError for a metric of other columns.
+    ``column``, NoKernel for a type that ``takes`` refuses, ValueError for a metric of other columns or groups.
     """
     blocks = plain(tensor_type, target, metric, isa=isa)
     improve(tensor_type, target, blocks, metric, Effort(gptq, True, rounds, sweeps), isa=isa)
@@ -119,9 +123,14 @@ def improve(
     return compensate.compensate(tensor_type.id, target, blocks, metric.native, effort, isa=isa)
 
 
+def columns_together(tensor_type: TensorType) -> int:
+    """``group`` of the metric that the type needs: 1, or 8 for codebook types; 0: it has no compensating encoder."""
+    return compensate.columns_together(tensor_type.id)
+
+
 def takes(tensor_type: TensorType) -> bool:
     """Whether there is a compensating encoder for the type."""
-    return compensate.can_compensate(tensor_type.id)
+    return columns_together(tensor_type) > 0
 
 
 def loss(tensor_type: TensorType, target: Floats, blocks: Bytes, metric: Metric) -> Doubles:
@@ -166,3 +175,15 @@ def _triangle(matrix: Doubles) -> Doubles | None:
         return None
     upper = lower[::-1, ::-1]
     return upper if (upper.diagonal() > 0).all() and numpy.isfinite(upper).all() else None
+
+
+def _factor(triangle: Doubles, group: int) -> tuple[Floats, Floats]:
+    """A and D of U = A + I times the roots of D, in blocks; A in Fortran order, for the kernels read its columns."""
+    count = len(triangle) // group
+    blocks = triangle.reshape(count, group, count, group)
+    roots = blocks[numpy.arange(count), :, numpy.arange(count)]  # (count, group, group): upper triangles
+    columns = blocks.transpose(2, 0, 1, 3).reshape(count, -1, group) @ numpy.linalg.inv(roots)
+    factor = columns.transpose(0, 2, 1).reshape(len(triangle), len(triangle)).astype(numpy.float32)  # transposed
+    diagonal = factor.reshape(count, group, count, group)
+    diagonal[numpy.arange(count), :, numpy.arange(count)] = 0
+    return factor.T, (roots @ roots.transpose(0, 2, 1)).astype(numpy.float32)

@@ -242,7 +242,7 @@ class Products(Operations):
         if out.shape != (sequences, heads, length, tensor_types.row_bytes(tensor_type, width)) or out.strides[-1] != 1:
             raise ValueError(f"{x.shape} does not fit {out.shape} of {tensor_type.name}")
         x = numpy.ascontiguousarray(x)
-        if length == 1 and sequences > 1:  # side by side, they are like positions
+        if length == 1 and sequences > 1:  # sequences side by side are like positions; one alone may be recorded
             x, out = x.reshape(1, sequences, heads, width), out.transpose(2, 1, 0, 3)
         for one, place in zip(x, out, strict=True):
             fields = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy
 
@@ -197,3 +198,28 @@ def encode(name, target, blocks, metric, effort):
             polish(state, hessian, metric.order)
     error = state.target - state.value
     return numpy.einsum("ij,ij->i", error @ hessian, error)
+
+
+def block_ldlq(tensor_type, target, blocks, metric):
+    """IQ2_XS: the losses of rows after GPTQ by groups of eight, over all 512 points and all 128 choices of signs."""
+    scale = kernels.parameters(tensor_type.id, blocks, *target.shape)[0].astype(float)
+    points, signs = _points(tensor_type), numpy.array(list(product((1, -1), repeat=8)))
+    choices = (points[:, None] * signs[signs.prod(axis=1) > 0]).reshape(-1, 8)
+    moved, errors, factor = target.astype(float), numpy.zeros(target.shape), metric.factor.astype(float)
+    for p in range(0, len(metric.order), 8):
+        columns, later = metric.order[p : p + 8], metric.order[p + 8 :]
+        for row in range(len(target)):
+            s = scale[row, columns[0] // 16]
+            error = moved[row, columns] - s * choices
+            best = choices[numpy.einsum("ci,ij,cj->c", error, metric.pivots[p // 8].astype(float), error).argmin()]
+            errors[row, columns] = target[row, columns] - s * best
+        moved[:, later] += errors[:, columns] @ factor[p : p + 8, p + 8 :]
+    return numpy.einsum("ij,ij->i", errors @ metric.hessian.astype(float), errors)
+
+
+def _points(tensor_type):
+    """The 512 points of IQ2_XS, decoded from blocks that hold each once: scale 1, no signs."""
+    block = numpy.zeros((16, tensor_type.bytes), numpy.uint8)
+    block[:, :2] = numpy.array([8.0], numpy.float16).view(numpy.uint8)  # d (c + 1/2) / 4 = 1 with c = 0
+    block[:, 2:66] = numpy.arange(512, dtype=numpy.uint16).view(numpy.uint8).reshape(16, 64)
+    return kernels.decode(tensor_type.id, block, 16, 256).astype(float).reshape(512, 8)

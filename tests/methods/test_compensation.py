@@ -11,8 +11,9 @@ import pytest
 from helpers import compensation as reference
 from quantcli.errors import NoKernel, NonFiniteWeight
 from quantcli.ggml import kernels, tensor_types
+from quantcli.ggml.compensate import Effort
 from quantcli.methods import compensation
-from quantcli.methods.compensation import Effort, Metric
+from quantcli.methods.compensation import Metric
 
 TYPES = [t for t in tensor_types.BY_NAME.values() if compensation.takes(t)]
 ISAS = [name for name, supported in kernels.instruction_sets() if supported]
@@ -40,6 +41,10 @@ def moments(columns, seed=0):
 
 def weights(rows, columns, seed=1):
     return (numpy.random.default_rng(seed).standard_normal((rows, columns)) * 0.02).astype(numpy.float32)
+
+
+def metric_for(tensor_type, hessian):
+    return Metric.of(hessian, group=compensation.columns_together(tensor_type))
 
 
 def hard_moments(columns):
@@ -94,9 +99,20 @@ def test_the_loss_is_that_of_the_reference(name, effort):
     assert compensation.loss(tensor_type, rows, blocks, metric).sum() == pytest.approx(expected.sum(), rel=1e-3)
 
 
+def test_points_of_eight_are_nearly_the_best_ones():
+    """IQ2_XS: block LDLQ with every point and every even choice of signs, in float64."""
+    tensor_type, rows = tensor_types.BY_NAME["IQ2_XS"], weights(2, 256)
+    metric = metric_for(tensor_type, moments(256))
+    blocks = compensation.plain(tensor_type, rows, metric)
+    expected = reference.block_ldlq(tensor_type, rows, blocks, metric)
+    compensation.improve(tensor_type, rows, blocks, metric, EFFORTS[0])
+    found = compensation.loss(tensor_type, rows, blocks, metric)
+    assert found.sum() < 1.05 * expected.sum()
+
+
 @names(TYPES)
 def test_every_part_lowers_the_loss(tensor_type):
-    metric, rows = Metric.of(moments(512)), weights(24, 512)
+    metric, rows = metric_for(tensor_type, moments(512)), weights(24, 512)
     losses = [compensation.loss(tensor_type, rows, compensation.plain(tensor_type, rows, metric), metric).sum()]
     for effort in EFFORTS:
         blocks = compensation.plain(tensor_type, rows, metric)
@@ -109,7 +125,7 @@ def test_every_part_lowers_the_loss(tensor_type):
 @names(TYPES)
 @pytest.mark.parametrize("name", hard_moments(256))
 def test_no_row_is_worse_than_the_plain_search(tensor_type, name):
-    metric, rows = Metric.of(hard_moments(256)[name]), hard_rows(256)
+    metric, rows = metric_for(tensor_type, hard_moments(256)[name]), hard_rows(256)
     blocks = compensation.encode(tensor_type, rows, metric)
     plain = compensation.plain(tensor_type, rows, metric)
     assert kernels.validate(tensor_type.id, blocks, *rows.shape) is None
@@ -136,14 +152,17 @@ def test_rows_that_cannot_be_better_are_counted():
 @names(TYPES)
 @pytest.mark.parametrize("columns", [256, 768])
 def test_every_instruction_set_gives_the_same_bytes(tensor_type, columns):
-    metric, rows = Metric.of(moments(columns)), numpy.concatenate([weights(3, columns), hard_rows(columns)])
+    metric, rows = (
+        metric_for(tensor_type, moments(columns)),
+        numpy.concatenate([weights(3, columns), hard_rows(columns)]),
+    )
     found = [compensation.encode(tensor_type, rows, metric, rounds=2, isa=isa) for isa in ISAS]
     assert all(numpy.array_equal(blocks, found[0]) for blocks in found)
 
 
 @names(TYPES)
 def test_slabs_and_threads_do_not_change_a_byte(tensor_type):
-    metric, rows = Metric.of(moments(256)), weights(83, 256)
+    metric, rows = metric_for(tensor_type, moments(256)), weights(83, 256)
     whole = compensation.encode(tensor_type, rows, metric)
     cuts = [0, 1, 8, 41, 83]
     with ThreadPoolExecutor(3) as pool:
@@ -157,7 +176,7 @@ def test_slabs_and_threads_do_not_change_a_byte(tensor_type):
 @names([t for t in TYPES if t.block == 32])
 @pytest.mark.parametrize("columns", [32, 96, 288])
 def test_rows_of_any_number_of_blocks(tensor_type, columns):
-    metric, rows = Metric.of(moments(columns)), weights(5, columns)
+    metric, rows = metric_for(tensor_type, moments(columns)), weights(5, columns)
     before = compensation.loss(tensor_type, rows, compensation.plain(tensor_type, rows, metric), metric)
     after = compensation.loss(tensor_type, rows, compensation.encode(tensor_type, rows, metric), metric)
     assert (after <= before).all()
@@ -197,6 +216,15 @@ def test_a_singular_hessian_is_damped_until_it_is_not():
     assert Metric.of(wrong).damping > 0.5
 
 
+def test_the_metric_of_groups_factors_its_hessian():
+    metric = Metric.of(moments(96), group=8)
+    permuted = metric.hessian[numpy.ix_(metric.order, metric.order)].astype(float)
+    unit, middle = metric.factor.astype(float) + numpy.eye(96), numpy.zeros((96, 96))
+    for i, block in enumerate(metric.pivots):
+        middle[8 * i : 8 * i + 8, 8 * i : 8 * i + 8] = block
+    assert numpy.abs(unit @ middle @ unit.T - permuted).max() < 1e-5 * numpy.abs(permuted).max()
+
+
 def test_groups_are_ordered_by_their_sums():
     hessian = numpy.diag(numpy.arange(32.0) + 1)
     assert Metric.of(hessian, group=8).order.tolist() == [*range(24, 32), *range(16, 24), *range(8, 16), *range(8)]
@@ -226,6 +254,8 @@ def test_types_without_an_encoder_and_other_metrics_are_refused():
         compensation.encode(tensor_types.BY_NAME["F16"], rows, metric)
     with pytest.raises(ValueError, match="columns"):
         compensation.encode(tensor_types.BY_NAME["Q4_0"], weights(2, 128), metric)
+    with pytest.raises(ValueError, match="together"):
+        compensation.encode(tensor_types.BY_NAME["IQ2_XS"], rows, metric)
 
 
 def test_no_rows():
