@@ -225,6 +225,60 @@ static void check_steps(int32_t type, int32_t block, int32_t bytes, uint32_t rou
     free(x), free(q), free(parameters), free(first_parameters), free(asked), free(in), free(first), free(out);
 }
 
+/* A metric of n columns as good as random: a positive definite Hessian, an order of runs, a factor that need not fit.
+ */
+static qc_metric random_metric(int64_t n, int32_t together) {
+    float *hessian = allocate(n * n * 4), *permuted = allocate(n * n * 4), *factor = allocate(n * n * 4);
+    float *pivots = allocate(n * together * 4), *way = allocate(n * 4);
+    int32_t *order = allocate(n * 4);
+    memset(hessian, 0, (size_t)(n * n * 4));
+    for (int k = 0; k < 4; ++k) {
+        for (int64_t i = 0; i < n; ++i) way[i] = bell();
+        for (int64_t i = 0; i < n * n; ++i) hessian[i] += way[i / n] * way[i % n];
+    }
+    for (int64_t i = 0; i < n; ++i) hessian[i * (n + 1)] += 0x1p-4f, order[i] = (int32_t)i;
+    for (int64_t i = n / together - 1; i > 0; --i) { /* shuffle the runs */
+        int64_t j = random_bits() % (i + 1);
+        int32_t swapped = order[i * together];
+        order[i * together] = order[j * together], order[j * together] = swapped;
+    }
+    for (int64_t i = 0; i < n; ++i) order[i] = order[i / together * together] + (int32_t)(i % together);
+    for (int64_t i = 0; i < n * n; ++i) {
+        int64_t row = i / n, column = i % n;
+        permuted[i] = hessian[order[row] * n + order[column]];
+        factor[i] = column / together < row / together ? bell() * 0x1p-4f : 0.0f;
+        if (row / together == column / together) pivots[row * together + column % together] = permuted[i];
+    }
+    free(way);
+    return (qc_metric){hessian, permuted, factor, pivots, order, together};
+}
+
+/* Better blocks for a random metric, on every instruction set. */
+static void check_compensation(int32_t type, int32_t block, int32_t bytes, uint32_t round) {
+    int64_t rows = 1 + random_bits() % 70, columns = block * (1 + random_bits() % (block == 256 ? 2 : 9)), kept;
+    int64_t size = rows * columns / block * bytes;
+    qc_metric metric = random_metric(columns, qc_columns_together(type));
+    const qc_effort effort = {round % 4 > 0, round % 3 > 0, round % 2, 1 + round % 2, round % 5 > 0};
+    float *x = allocate(rows * columns * 4);
+    uint8_t *in = allocate(size), *first = allocate(size), *out = allocate(size);
+    qc_place place;
+    for (int64_t i = 0; i < rows * columns; ++i) x[i] = random_bits() % 90 ? bell() : bell() * 16;
+    if (qc_encode(0, type, QC_SEARCH_GGML, x, rows, columns, 0, in, &place) != QC_OK &&
+        qc_encode(0, type, QC_SEARCH_BEST, x, rows, columns, 0, in, &place) != QC_OK)
+        fail("status", "blocks to begin with", 0);
+    for (int isa = 0; isa < qc_isa_count(); ++isa) {
+        if (!qc_isa_supported(isa)) continue;
+        uint8_t *to = memcpy(isa ? out : first, in, (size_t)size);
+        if (qc_compensate(isa, type, x, rows, columns, &metric, &effort, to, &kept, &place) != QC_OK)
+            fail("status", "compensate", isa);
+        compare_steps(to, first, size, "compensate", type, isa);
+        add_to_digest(&kept, isa ? 0 : 8);
+    }
+    add_to_digest(first, size);
+    free((void *)metric.hessian), free((void *)metric.permuted), free((void *)metric.factor);
+    free((void *)metric.pivots), free((void *)metric.order), free(x), free(in), free(first), free(out);
+}
+
 /* Random bytes through every decoder; NaN differ in sign between machines, so they count as one value. */
 static void check_decoder(int32_t type, int32_t block, int32_t bytes) {
     int64_t blocks = 1 + random_bits() % 33;
@@ -279,6 +333,8 @@ int main(int count, char **arguments) {
         for (int round = 0; round < rounds; ++round) check_decoder(type, block, bytes);
         for (int round = 0; qc_can_fit(type) && round < rounds; ++round)
             check_steps(type, block, bytes, (uint32_t)round);
+        for (int round = 0; qc_columns_together(type) && round < (rounds + 9) / 10; ++round)
+            check_compensation(type, block, bytes, (uint32_t)round);
     }
     printf("%d random slabs, digest %016" PRIx64 "\n", slabs, digest);
     if (failures) printf("%d failures\n", failures);
