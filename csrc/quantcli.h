@@ -8,7 +8,7 @@
 #define QUANTCLI_H
 #include <stdint.h>
 
-#define QC_ABI 6
+#define QC_ABI 7
 #ifndef QC_API
 #define QC_API /* the build makes these symbols visible */
 #endif

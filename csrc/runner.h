@@ -30,6 +30,10 @@ QC_API int32_t qc_pool_threads(const qc_pool *pool);
  * exact. */
 enum { QC_ACTIVATIONS_FLOAT = 0, QC_ACTIVATIONS_Q8 = 1, QC_ACTIVATIONS_INT16 = 2 };
 
+/* What lies at a pointer is counted beside it (in elements, `_bytes` in bytes): qc_run refuses a step
+ * that would go beyond, with this status, and touches nothing. The functions themselves do not look at the counts. */
+enum { QC_BAD_SIZE = 8 };
+
 /* out[t * out_stride + r] = sum over c of x[t * x_stride + c] * weight[r][c] + bias[r]; weights packed row by row. */
 typedef struct {
     int32_t type;
@@ -40,6 +44,7 @@ typedef struct {
     float *out;
     int64_t out_stride;
     const float *bias; /* or NULL */
+    int64_t weight_bytes, x_count, out_count, bias_count;
 } qc_product;
 
 /* 1 if weights of this type can be multiplied. (A product has at least one column.) */
@@ -67,6 +72,7 @@ typedef struct {
     const float *sinks; /* NULL, or per head one more logit that takes its share and gives nothing */
     float *out;         /* out[token * out_token + head * out_head + i], i < value_width */
     int64_t out_token, out_head;
+    int64_t q_count, k_count, v_count, sinks_count, out_count;
 } qc_attention;
 
 /* All sequences in one go. Sums over width and positions in float32, in order; exp with 2^-22 relative error. */
@@ -107,6 +113,7 @@ typedef struct {
     int32_t type;
     uint8_t *out;
     int64_t out_head, out_position;
+    int64_t x_count, out_bytes;
 } qc_storage;
 QC_API int32_t qc_store(qc_pool *pool, int32_t isa, const qc_storage *storage);
 
@@ -117,6 +124,7 @@ typedef struct {
     const float *weight, *bias; /* bias: of layer norms, or NULL */
     float eps;
     float *out;
+    int64_t x_count, weight_count, bias_count, out_count;
 } qc_norm;
 typedef struct {
     int32_t kind;
@@ -125,6 +133,7 @@ typedef struct {
     const float *up;
     int64_t up_stride, rows, columns;
     float *out;
+    int64_t gate_count, up_count, out_count;
 } qc_activation;
 typedef struct {
     const float *x;
@@ -132,6 +141,7 @@ typedef struct {
     int32_t neox;
     const float *cosines, *sines;
     float *out;
+    int64_t x_count, angle_count, out_count; /* angle_count: of each table */
 } qc_rotation;
 
 enum {
@@ -150,7 +160,8 @@ typedef struct {
 } qc_step;
 
 /* The steps one after another, as if everything had happened `shift` positions later than it says: angles, places in
- * the cache and the start of attention move on. Stops at the first failure and returns its status. */
+ * the cache and the start of attention move on (shift >= 0). Stops at the first failure and returns its status;
+ * QC_BAD_SIZE where a step reads or writes beyond what its counts say is there. */
 QC_API int32_t qc_run(qc_pool *pool, int32_t isa, int32_t mode, const qc_step *steps, int32_t count, int64_t shift);
 
 /* Rows of logits, in place, to log-probabilities: maximum and exp in float32, sum and logarithm in float64.

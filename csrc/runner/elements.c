@@ -160,6 +160,7 @@ static void store_position(void *argument, int64_t position, qc_pool *pool, int3
 }
 
 int32_t qc_store(qc_pool *pool, int32_t isa, const qc_storage *storage) {
+    if (!qc_type_layout(storage->type)) return QC_NO_KERNEL;
     /* every set of the encoders writes the same bytes */
     store_job job = {storage, isa < QC_RUNNER_BACKEND ? isa : qc_isa_best(), QC_OK};
     qc_pool_enter(pool);

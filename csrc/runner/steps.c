@@ -1,6 +1,7 @@
 /* steps.c - a list of calls in one go. The cost of a call from Python is that of a small layer's product, so whoever
  * computes the same thing for token after token records the calls once and repeats them here. */
 #include "backends.h"
+#include "sizes.h"
 
 static int32_t norm(qc_pool *pool, int32_t isa, int32_t kind, const qc_norm *a) {
     if (kind == QC_STEP_RMS_NORM) return qc_rms_norm(pool, isa, a->x, a->rows, a->columns, a->weight, a->eps, a->out);
@@ -36,6 +37,7 @@ static int32_t attend(qc_pool *pool, int32_t isa, const qc_attention *sequences,
 
 static int32_t run(qc_pool *pool, int32_t isa, int32_t mode, const qc_step *step, int64_t shift) {
     const void *a = step->arguments;
+    if (!qc_step_fits(step, shift)) return QC_BAD_SIZE;
     switch (step->kind) {
     case QC_STEP_MATMUL: return qc_matmul(pool, isa, mode, a, step->count);
     case QC_STEP_RMS_NORM:

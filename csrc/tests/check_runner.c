@@ -8,6 +8,7 @@
 #include "runner_frame.h"
 #include "runner_products.h"
 #include "runner_elements.h"
+#include "runner_sizes.h"
 #include <pthread.h>
 
 static void check_refusals(void) {
@@ -59,7 +60,7 @@ static void check_refusals(void) {
 
 /* ---- several callers of one pool */
 
-enum { CALLERS = 3, TURNS = 20 };
+enum { CALLERS = 3, TURNS = 20, SIZE_ROUNDS = 2000 };
 
 typedef struct {
     product_call *call;
@@ -119,6 +120,7 @@ int main(int count, char **arguments) {
     check_refusals();
     check_callers();
     check_elements();
+    check_sizes(SIZE_ROUNDS * rounds);
     check_products(rounds);
     for (int p = 0; p < POOLS; ++p) qc_pool_free(pools[p]);
     printf("%" PRId64 " cases of the runner\n", cases);

@@ -52,7 +52,7 @@ test-arm64: $(CHECK)/native $(CHECK)/golden.flat  ## the kernels on arm64, under
 	@$(ARM64_RUN) $(ARM64_PLAIN) $(CHECK)/arm64-runner $(RUNNER_ROUNDS)
 	@echo "arm64: the runner within its tolerances, with and without dot product instructions"
 
-test-sanitize: $(CHECK)/golden.flat  ## the kernels under ASan, UBSan, TSan with gcc, and a clang build
+test-sanitize: $(CHECK)/golden.flat  ## the kernels under ASan, UBSan, TSan with gcc; a clang build where clang is installed
 	$(call need,gcc,gcc libc6-dev)
 	@CC=gcc CFLAGS="$(SANITIZE)" $(BUILD_CHECK) $(CHECK)/sanitized
 	@$(CHECK)/sanitized $(CHECK)/golden.flat $(SANITIZE_ROUNDS)
@@ -65,6 +65,10 @@ test-sanitize: $(CHECK)/golden.flat  ## the kernels under ASan, UBSan, TSan with
 	@CC=gcc CFLAGS="$(SANITIZE_THREADS)" $(BUILD_RUNNER) $(CHECK)/threads-runner
 	@$(CHECK)/threads-runner 1
 	@echo "gcc: no complaint of ThreadSanitizer"
+	@if command -v clang >/dev/null; then $(MAKE) --no-print-directory test-clang; \
+	  else echo "clang: skipped, it is not installed; on Debian: apt-get install clang"; fi
+
+test-clang: $(CHECK)/golden.flat  ## the kernels built by clang: the same bytes, no warning
 	$(call need,clang,clang)
 	@CC=clang CFLAGS="-O1 -Werror -Wno-pass-failed" $(BUILD_CHECK) $(CHECK)/clang
 	@$(CHECK)/clang $(CHECK)/golden.flat $(SANITIZE_ROUNDS)
@@ -89,4 +93,4 @@ fuzz: $(STAMP)  ## mutants of files against commands and runner, arbitrary bytes
 	    build/fuzz/kernels/crash; \
 	fi
 
-.PHONY: test-driver fuzz
+.PHONY: test-driver test-clang fuzz

@@ -1,13 +1,13 @@
-"""The statuses that the kernels return (csrc/quantcli.h), and the error that each is."""
+"""The statuses that the kernels return (csrc/quantcli.h, runner.h), and the error that each is."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from quantcli.errors import BadImportance, NoKernel, NonFiniteWeight, QuantcliError, ScaleOverflow
+from quantcli.errors import BadImportance, NoKernel, NonFiniteWeight, QuantcliError, ScaleOverflow, ShapeMismatch
 from quantcli.ggml import tensor_types
 
-OK, NON_FINITE, OVERFLOW, NO_KERNEL, NO_MEMORY, BAD_IMPORTANCE, BAD_ROUNDING, BAD_BLOCK = range(8)
+OK, NON_FINITE, OVERFLOW, NO_KERNEL, NO_MEMORY, BAD_IMPORTANCE, BAD_ROUNDING, BAD_BLOCK, BAD_SIZE = range(9)
 
 # class, message, hint by status; {0} is the type, {1} what is too large, {2} its limit, {3} types without that limit
 _FAILURES: dict[int, tuple[type[QuantcliError], str, str]] = {
@@ -37,6 +37,7 @@ _FAILURES: dict[int, tuple[type[QuantcliError], str, str]] = {
         "the floating-point unit is not in its standard mode (rounding, denormals)",
         "some library in this process changed it, often one built with -ffast-math",
     ),
+    BAD_SIZE: (ShapeMismatch, "a kernel of the runner was given less memory than it needs", "please report this"),
     BAD_BLOCK: (NonFiniteWeight, "a scale of the given {0} blocks is NaN or infinite", "fit the blocks again"),
 }
 

@@ -25,7 +25,7 @@ from quantcli.errors import BrokenInstall, UnsupportedInstructionSet
 from quantcli.ggml import tensor_types
 from quantcli.ggml.failures import BAD_BLOCK, NO_KERNEL, OK, failure
 
-ABI = 6
+ABI = 7
 SEARCHES = {"ggml": 0, "best": 1}
 ENVIRONMENT = "QUANTCLI_SIMD"
 

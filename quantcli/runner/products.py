@@ -17,7 +17,7 @@ from quantcli.runner import memory
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.operations import Operations
 from quantcli.runner.positions import AngleTable
-from quantcli.runner.steps import Fields, Pool, Recording, check
+from quantcli.runner.steps import Fields, Pool, Recording, check, room
 from quantcli.runner.weights import PackedMatrix
 
 
@@ -119,6 +119,10 @@ class Products(Operations):
             "out": self.pool.floats(out),
             "out_stride": rows,
             "bias": self.pool.optional(bias, rows),
+            "weight_bytes": len(data),
+            "x_count": x.size,
+            "out_count": out.size,
+            "bias_count": 0 if bias is None else bias.size,
         }
         return _Product(type_id, fields, x, out, (raw, bias))
 
@@ -136,12 +140,18 @@ class Products(Operations):
     # ---- elements
 
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
+        if weight.ndim > 1:
+            return super().rms_norm(x, weight, eps)
         return self._norm("rms_norm", x, weight, None, eps)
 
     def layer_norm(self, x: Floats, weight: Floats, bias: Floats | None, eps: float) -> Floats:
+        if weight.ndim > 1:  # every head has weights of its own
+            return super().layer_norm(x, weight, bias, eps)
         return self._norm("layer_norm", x, weight, bias, eps)
 
     def _norm(self, name: str, x: Floats, weight: Floats, bias: Floats | None, eps: float) -> Floats:
+        if weight.size != x.shape[-1] or (bias is not None and bias.size != x.shape[-1]):
+            raise ValueError(f"a norm of {x.shape[-1]} elements with weights {weight.shape}")
         out: Floats = numpy.empty(x.shape, numpy.float32)
         x = numpy.ascontiguousarray(x)
         columns = x.shape[-1]
@@ -153,6 +163,10 @@ class Products(Operations):
             "bias": self.pool.optional(bias, columns),
             "eps": eps,
             "out": self.pool.floats(out),
+            "x_count": x.size,
+            "weight_count": weight.size,
+            "bias_count": 0 if bias is None else bias.size,
+            "out_count": out.size,
         }
         self.pool.run(name, fields, inputs=[x], outputs=[out], held=(weight, bias))
         return out
@@ -187,6 +201,9 @@ class Products(Operations):
             "rows": out.size // columns,
             "columns": columns,
             "out": self.pool.floats(out),
+            "gate_count": room(gate) // gate.itemsize,
+            "up_count": 0 if up is None else room(up) // up.itemsize,
+            "out_count": out.size,
         }
         self.pool.run("activate", fields, inputs=[gate] if up is None else [gate, up], outputs=[out])
         return out
@@ -211,6 +228,9 @@ class Products(Operations):
             "cosines": self.pool.floats(cosine),
             "sines": self.pool.floats(sine),
             "out": self.pool.floats(out),
+            "x_count": x.size,
+            "angle_count": min(room(part) // part.itemsize for part in (cosine, sine)),
+            "out_count": out.size,
         }
         self.pool.run("rotate", fields, inputs=[x], outputs=[out], held=(cosine, sine))
         return out
@@ -234,6 +254,8 @@ class Products(Operations):
                 "out": self.pool.address(place),
                 "out_head": place.strides[0],
                 "out_position": place.strides[1],
+                "x_count": one.size,
+                "out_bytes": room(place),
             }
             self.pool.run("store", fields, inputs=[one], outputs=[], held=[place])
 
@@ -271,6 +293,7 @@ class Products(Operations):
         out: Floats = numpy.empty((sequences, positions, heads, v.shape[-1]), numpy.float32)
         share = self.pool.optional(sinks, heads)
         common = {"start": start, "window": window, "scale": scale, "cap": cap, "sinks": share}
+        common["sinks_count"] = 0 if sinks is None else sinks.size
         queries = [numpy.ascontiguousarray(one) for one in q]
         entries: list[Fields] = []
         held: list[object] = [sinks]
@@ -305,6 +328,10 @@ class Products(Operations):
             "out": self.pool.floats(out),
             "out_token": heads * value_width,
             "out_head": value_width,
+            "q_count": q.size,
+            "k_count": room(k) // size,
+            "v_count": room(v) // size,
+            "out_count": out.size,
         }
 
     # ---- logits

@@ -176,6 +176,14 @@ def _root(array: AnyArray) -> AnyArray:
     return array
 
 
+def room(array: AnyArray) -> int:
+    """Bytes from the array's first element to the end of the memory that it is a part of: steps of a recording move on
+    there."""
+    root = _root(array)
+    first, start = (one.__array_interface__["data"][0] for one in (array, root))
+    return int(start + root.nbytes - first)
+
+
 def _owner(array: AnyArray) -> int:
     return id(_root(array))
 
@@ -184,6 +192,8 @@ def check(status: int, type_id: int = 0) -> None:
     """Raises QuantcliError or NoKernel for a status that is not OK."""
     if status in (failures.OVERFLOW, failures.NON_FINITE):
         raise QuantcliError("keys or values of attention exceed the cache's type", hint="try --kv-type F32")
+    if status == failures.BAD_SIZE:
+        raise failures.failure(status, type_id, None)
     if status == failures.NO_MEMORY:
         raise QuantcliError("out of memory in a kernel of the runner", hint="use a smaller context or batch")
     if status != failures.OK:

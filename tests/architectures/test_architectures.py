@@ -139,8 +139,9 @@ def test_values_that_nobody_computes(root: Path) -> None:
         ("llama", "rope.scaling.type", container.string("dynamic")),
         ("deepseek2", "expert_gating_func", container.u32(4)),
     ):
-        reader = settings._Reader(sizes(name))
-        reader.entries[key] = value.data
+        model = sizes(name)
+        model.metadata[f"{model.architecture}.{key}"] = value
+        reader = settings._Reader(model.architecture, model.metadata)
         with pytest.raises(UnsupportedGraph, match=key):
             settings._rope(reader) if key.startswith("rope") else settings._gating(reader, ALL[name].graph)
 

@@ -1,0 +1,103 @@
+/* sizes.c - how far a step reaches from each of its pointers, against the counts beside them. Sizes that are negative
+ * or too large for an int64 fit nowhere. */
+#include "sizes.h"
+#include "backends.h"
+
+enum { NOWHERE = -1 };
+
+/* Also nowhere: nothing, too often (a loop over it would not end). */
+static int64_t times(int64_t a, int64_t b) {
+    int64_t product;
+    if (a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product)) return NOWHERE;
+    return product == 0 && (a > INT32_MAX || b > INT32_MAX) ? NOWHERE : product;
+}
+
+static int64_t plus(int64_t a, int64_t b) {
+    int64_t sum;
+    return a < 0 || b < 0 || __builtin_add_overflow(a, b, &sum) ? NOWHERE : sum;
+}
+
+/* To the end of the last of `count` runs of `width` that begin `stride` apart. */
+static int64_t reach(int64_t count, int64_t stride, int64_t width) {
+    return count == 0 ? 0 : plus(times(count - 1, stride), width);
+}
+
+/* The same of `outer` times `count` runs. */
+static int64_t reach2(int64_t outer, int64_t outer_stride, int64_t count, int64_t stride, int64_t width) {
+    return outer == 0 || count == 0 ? 0 : reach(outer, outer_stride, reach(count, stride, width));
+}
+
+static int within(int64_t need, int64_t there) { return need >= 0 && need <= there; }
+
+static int product_fits(const qc_product *p) {
+    if (!qc_can_multiply(p->type) || p->columns < 1) return 1;
+    const code_type *type = &qc_runner_scalar.codes[p->type];
+    return within(times(p->rows, times(p->columns / type->block, type->bytes)), p->weight_bytes) &&
+           within(reach(p->tokens, p->x_stride, p->columns), p->x_count) &&
+           within(reach(p->tokens, p->out_stride, p->rows), p->out_count) &&
+           (p->tokens < 2 || (p->x_stride >= p->columns && p->out_stride >= p->rows)) &&
+           (!p->bias || p->rows <= p->bias_count);
+}
+
+static int norm_fits(const qc_norm *n) {
+    const int64_t all = times(n->rows, n->columns);
+    return within(all, n->x_count) && within(all, n->out_count) && within(n->columns, n->weight_count) &&
+           (!n->bias || n->columns <= n->bias_count);
+}
+
+static int activation_fits(const qc_activation *a) {
+    return within(reach(a->rows, a->gate_stride, a->columns), a->gate_count) &&
+           (!a->up || within(reach(a->rows, a->up_stride, a->columns), a->up_count)) &&
+           within(times(a->rows, a->columns), a->out_count);
+}
+
+static int rotation_fits(const qc_rotation *r, int64_t shift) {
+    const int64_t all = times(r->positions, times(r->heads, r->width));
+    return within(all, r->x_count) && within(all, r->out_count) &&
+           within(times(plus(r->positions, shift), r->pairs), r->angle_count);
+}
+
+static int addition_fits(const qc_addition *a) { return a->count >= 0; }
+
+static int storage_fits(const qc_storage *s, int64_t shift) {
+    const qc_layout *type = qc_type_layout(s->type);
+    if (!type) return 1;
+    const int64_t row = times(s->width / type->block, type->bytes);
+    return s->width > 0 && within(times(s->positions, times(s->heads, s->width)), s->x_count) &&
+           within(
+               plus(times(shift, s->out_position), reach2(s->heads, s->out_head, s->positions, s->out_position, row)),
+               s->out_bytes);
+}
+
+static int attention_fits(const qc_attention *a, int64_t shift) {
+    const int64_t positions = plus(plus(a->start, a->tokens), shift);
+    if (a->tokens == 0) return 1;
+    if (a->heads < a->kv_heads || a->out_head < a->value_width || a->out_token < a->value_width) return 0;
+    if (positions > 1 && (a->k_position < a->width || a->v_position < a->value_width)) return 0;
+    return within(reach2(a->heads, a->q_head, a->tokens, a->q_token, a->width), a->q_count) &&
+           within(reach2(a->kv_heads, a->k_head, positions, a->k_position, a->width), a->k_count) &&
+           within(reach2(a->kv_heads, a->v_head, positions, a->v_position, a->value_width), a->v_count) &&
+           within(reach2(a->heads, a->out_head, a->tokens, a->out_token, a->value_width), a->out_count) &&
+           (!a->sinks || a->heads <= a->sinks_count);
+}
+
+int qc_step_fits(const qc_step *step, int64_t shift) {
+    const void *a = step->arguments;
+    if (shift < 0 || step->count < 0) return 0;
+    int fits = 1;
+    switch (step->kind) {
+    case QC_STEP_MATMUL:
+        for (int32_t i = 0; i < step->count; ++i) fits &= product_fits((const qc_product *)a + i);
+        return fits;
+    case QC_STEP_RMS_NORM:
+    case QC_STEP_LAYER_NORM: return norm_fits(a);
+    case QC_STEP_ACTIVATE: return activation_fits(a);
+    case QC_STEP_ROTATE: return rotation_fits(a, shift);
+    case QC_STEP_ADD: return addition_fits(a);
+    case QC_STEP_STORE: return storage_fits(a, shift);
+    case QC_STEP_ATTEND:
+        for (int32_t i = 0; i < step->count; ++i) fits &= attention_fits((const qc_attention *)a + i, shift);
+        return fits;
+    }
+    return 1;
+}
