@@ -169,7 +169,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("generate evil.gguf -p Once -n 24", 0),
         ("generate evil.gguf -p Once -n 24 --json", 0),
         ("generate evil.gguf -p Once -n 24 --chat --temperature 1.5 --seed 1 --top-k 0 --min-p 0", 0),
-        ("generate NAME -p Once -n 4 -c 3000", 1),
+        ("generate NAME -p Once -n 4 -c 3000", 0),
         ("generate refusing.gguf -p Once --chat", 1),
         ("generate undefined.gguf -p Once --chat --json", 1),
         ("generate vocabulary.gguf -p Once --debug", 1),
