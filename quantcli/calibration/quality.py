@@ -13,24 +13,23 @@ from quantcli.errors import UsageError
 class Quality:
     """A row of the table.
 
-    ``tokens``: of text, real and sampled, to calibrate with; ``sampled``: whether the model writes what the real text
-    lacks of it.
+    ``tokens``: of real text at most, ``sampled``: those that the model writes.
     """
 
     name: str
     method: str | None  # of those that compensate; None: the search alone
     transforms: tuple[str, ...]
     tokens: int
-    sampled: bool
+    sampled: int
     purpose: str
 
 
 # fmt: off
 _ROWS = [
     #       name    method        transforms  tokens   sampled  purpose
-    Quality("fast", None,         (),         0,       False,   "the search alone"),
-    Quality("good", "gptq",       ("awq",),   65_536,  False,   "AWQ and GPTQ on the bundled text, one pass"),
-    Quality("best", "sequential", ("awq",),   262_144, True,    "AWQ; every matrix for its encoded inputs"),
+    Quality("fast", None,         (),         0,       0,       "the search alone"),
+    Quality("good", "gptq",       ("awq",),   65_536,  0,       "AWQ and GPTQ on the bundled text, one pass"),
+    Quality("best", "sequential", ("awq",),   98_304,  196_608,  "AWQ; every matrix for its encoded inputs"),
 ]
 # fmt: on
 
@@ -45,8 +44,7 @@ COMPENSATING = {"gptq": None, "sequential": 0.5}  # method -> alpha: how far a m
 class Wish:
     """What a conversion shall do beside the search. ``method`` None: only the transforms.
 
-    ``texts``: the user's; ``tokens``: of real text at most; ``sampled``: tokens that the model writes, None: as many as
-    ``tokens`` still lacks.
+    ``texts``: the user's; ``tokens``: of real text at most; ``sampled``: tokens that the model writes.
     """
 
     quality: str
@@ -54,7 +52,7 @@ class Wish:
     transforms: tuple[str, ...]
     texts: tuple[Path, ...]
     tokens: int
-    sampled: int | None
+    sampled: int
     statistics: Path | None = None  # a folder of an earlier run
     keep: Path | None = None  # the folder that keeps what this run finds
 
@@ -107,7 +105,7 @@ def wish(
         tuple(transforms) or row.transforms,
         tuple(texts),
         tokens,
-        sampled if sampled is not None or row.sampled else 0,
+        row.sampled if sampled is None else sampled,
         statistics,
         keep,
     )

@@ -45,19 +45,19 @@ def gather(
     length: int,
     wanted: int,
     texts: Sequence[Path] = (),
-    sampled: int | None = 0,
+    sampled: int = 0,
     written: Ids | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Chunks of ``length``: of ``texts`` and the bundled one at most ``wanted`` tokens, and ``sampled`` of the model's.
 
-    ``sampled`` None: as many as real text lacks of ``wanted``. ``written``: chunks that the model wrote earlier, used
+    ``written``: chunks that the model wrote earlier, used
     instead of new ones. The user's texts come first. Raises ShortText, MissingFile.
     """
     bos = tokenizer.bos if tokenizer.add_bos else None
     real = _real(tokenizer, [*texts, Path(bundled_text())], length, wanted)
     corpus = hashlib.sha256(numpy.ascontiguousarray(real, "<i4").tobytes()).hexdigest()
-    count = (max(wanted - real.size, 0) if sampled is None else sampled) // length
+    count = sampled // length
     if written is None and count:
         random = numpy.random.default_rng(SEED)
         starts = real.reshape(-1)[random.integers(real.size, size=count)]

@@ -22,11 +22,8 @@ def run(
         Optional[list[Path]],
         Option(metavar="TEXT", readable=False, help="A text to use before the bundled one; repeatable."),
     ] = None,
-    tokens: Annotated[int, Option(metavar="N", min=8192, help="Tokens of text at most.")] = 262_144,
-    sampled_tokens: Annotated[
-        Optional[int],
-        Option(metavar="N", min=0, help="Tokens that the model writes. Default: what the text lacks of --tokens."),
-    ] = None,
+    tokens: Annotated[int, Option(metavar="N", min=8192, help="Tokens of text at most.")] = 98_304,
+    sampled_tokens: Annotated[int, Option(metavar="N", min=0, help="Tokens that the model itself writes.")] = 196_608,
     resume: Annotated[bool, Option("--resume", help="Continue in a folder that an interrupted run left.")] = False,
     threads: Threads = None,
     as_json: AsJson = False,

@@ -14,6 +14,7 @@ from quantcli.calibration import float_stream
 from quantcli.calibration.compensate import calibration_network, context_of
 from quantcli.calibration.float_stream import LayerMoments
 from quantcli.calibration.folder import CALIBRATION, MANIFEST, Folder, facts_of, fingerprint, written_text
+from quantcli.calibration.quality import QUALITIES
 from quantcli.calibration.tokens import Calibration, gather
 from quantcli.errors import OutputExists
 from quantcli.loader import open_model
@@ -34,14 +35,13 @@ IMPORTANCE = "imatrix.gguf"
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateRequest:
-    """``tokens`` of real text at most, from ``texts`` and the bundled one; ``sampled``: tokens that the model writes,
-    None: as many as real text lacks of ``tokens``."""
+    """``tokens`` of real text at most, of ``texts`` and the bundled one; ``sampled``: tokens that the model writes."""
 
     model: Path
     output: Path
     texts: tuple[Path, ...] = ()
-    tokens: int = 262_144
-    sampled: int | None = None
+    tokens: int = QUALITIES["best"].tokens
+    sampled: int = QUALITIES["best"].sampled
     resume: bool = False
     threads: int | None = None
 

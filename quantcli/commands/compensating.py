@@ -73,7 +73,9 @@ def _tell(wish: Wish, calibration: Calibration, reporter: Reporter) -> None:
     used = calibration.used
     reporter.note(f"note: calibrates with {used.real} tokens of text and {used.sampled} that the model wrote")
     if wish.method == "sequential" and used.real + used.sampled < FEW:
-        reporter.warning(f"{used.real + used.sampled} tokens to calibrate with are few: {2 * FEW} give a better result")
+        reporter.warning(
+            f"{used.real + used.sampled} tokens to calibrate with are few: {2 * FEW} and more give a better result"
+        )
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ class Metric:
             if triangle is not None:
                 break
             share = min(max(share * 10, 1e-3), 1.0)
-        factor, pivots = _factor(triangle, group)
-        return cls(damped.astype(numpy.float32), order, factor, share, pivots if group > 1 else None)
+        factor, pivots = _factor(triangle) if group == 1 else _factor_of_groups(triangle, group)
+        return cls(damped.astype(numpy.float32), order, factor, share, pivots)
 
     @cached_property
     def permuted(self) -> Floats:
@@ -177,8 +177,15 @@ def _triangle(matrix: Doubles) -> Doubles | None:
     return upper if (upper.diagonal() > 0).all() and numpy.isfinite(upper).all() else None
 
 
-def _factor(triangle: Doubles, group: int) -> tuple[Floats, Floats]:
-    """A and D of U = A + I times the roots of D, in blocks; A in Fortran order, for the kernels read its columns."""
+def _factor(triangle: Doubles) -> tuple[Floats, None]:
+    """A of U = (A + I) sqrt(D), in Fortran order, for the kernels read its columns."""
+    factor = (triangle / triangle.diagonal()).astype(numpy.float32, order="F")
+    numpy.fill_diagonal(factor, 0)
+    return factor, None
+
+
+def _factor_of_groups(triangle: Doubles, group: int) -> tuple[Floats, Floats]:
+    """A and D, both of blocks; A in Fortran order."""
     count = len(triangle) // group
     blocks = triangle.reshape(count, group, count, group)
     roots = blocks[numpy.arange(count), :, numpy.arange(count)]  # (count, group, group): upper triangles

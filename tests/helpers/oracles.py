@@ -12,10 +12,13 @@ folder as they are, but the weights, which were drawn from a seed per tensor: in
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import io
 import json
 import lzma
+import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterable
@@ -79,15 +82,17 @@ def names(pack: str = "*") -> list[str]:
 
 
 @cache
-def place() -> tempfile.TemporaryDirectory[str]:
-    """Where this process unpacks; removed at its end."""
-    return tempfile.TemporaryDirectory(prefix="quantcli-oracles-")
+def place() -> Path:
+    """Where this process unpacks; removed at its end, not at that of a child that it forks."""
+    made, owner = Path(tempfile.mkdtemp(prefix="quantcli-oracles-")), os.getpid()
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(made, ignore_errors=True))
+    return made
 
 
 @cache
 def folder(name: str) -> Path:
     """The folder of an oracle, unpacked on first use. Nobody writes there."""
-    return unpack(name, Path(place().name))
+    return unpack(name, place())
 
 
 def unpack(name: str, target: Path) -> Path:
