@@ -18,7 +18,9 @@ import signal
 import struct
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from fuzz.targets import Target, clear
@@ -135,9 +137,18 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
 
 
+@cache
+def program() -> Callable[..., object]:
+    """The command line; Typer would build it anew for every call, which takes longer than the commands on a mutant."""
+    import typer
+
+    from quantcli.cli.app import app
+
+    return typer.main.get_command(app)
+
+
 def outcome(command: list[str]) -> tuple[str | None, str]:
     """(what went wrong or None, details) of one command line, run in this process."""
-    from quantcli.cli.app import app
     from quantcli.cli.frame import frame
     from quantcli.errors import QuantcliError
 
@@ -145,7 +156,7 @@ def outcome(command: list[str]) -> tuple[str | None, str]:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-            status = app(command, standalone_mode=False)
+            status = program()(command, standalone_mode=False)
     except QuantcliError:
         return None, ""
     except BaseException as error:  # whatever it is, it is the finding
