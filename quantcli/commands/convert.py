@@ -146,9 +146,12 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
         if request.dry_run:
             result = describe(job)
         else:
+            start = time.monotonic()
             _compensate(job, reporter)
+            calibrating = time.monotonic() - start
             with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes) as advance:
                 result = execute(job, advance)
+            _count(result, calibrating)
     finally:
         job.close()
     tables.show_conversion(reporter, result, tensors=request.dry_run)
@@ -291,6 +294,14 @@ def _check_files(job: Job) -> None:
 
 
 # ---- the work
+
+
+def _count(result: ConvertResult, calibrating: float) -> None:
+    """Seconds that went before the writing belong to the conversion."""
+    whole = result["seconds"] + calibrating
+    if calibrating > 0.1:
+        result["weights_per_second"] = round(result["weights_per_second"] * result["seconds"] / whole)
+        result["seconds"] = round(whole, 3)
 
 
 def _compensate(job: Job, reporter: Reporter) -> None:
