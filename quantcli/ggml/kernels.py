@@ -46,7 +46,7 @@ def library() -> tuple[Native, Native]:
     hint = "install quantcli again (`pip install .`), or run scripts/build_kernels.py in a checkout"
     try:
         ffi = _binding(folder / "binding.py")
-        lib = ffi.dlopen(str(path))
+        lib = ffi.dlopen(str(path), os.RTLD_NOW | os.RTLD_NODELETE)  # threads may outlive all references
     except OSError as error:
         raise BrokenInstall("the kernel library cannot be loaded", where=str(path), hint=hint) from error
     if lib.qc_abi() != ABI:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -48,6 +49,12 @@ class _Mode(threading.local):
     recording: Recording | None = None
 
 
+def _free(lib: kernels.Native, pool: object, owner: int) -> None:
+    """Stop a pool's threads; a forked child has none of them."""
+    if os.getpid() == owner:
+        lib.qc_pool_free(pool)
+
+
 class Pool:
     """Threads of the C library, the instruction set they use and how they round activations.
 
@@ -61,7 +68,9 @@ class Pool:
         pool = self.lib.qc_pool_new(self.threads)
         if pool == self.ffi.NULL:
             raise QuantcliError(f"{self.threads} threads cannot be started", hint="use fewer --threads")
-        self.handle = self.ffi.gc(pool, self.lib.qc_pool_free)
+        self.handle = pool
+        # Not ffi.gc: at the end of the process the library may be gone before its threads are.
+        weakref.finalize(self, _free, self.lib, pool, os.getpid())
         self.isa = kernels.isa_index(isa)
         self.activations = getattr(self.lib, f"QC_ACTIVATIONS_{activations.upper()}")
         self._mode = _Mode()
