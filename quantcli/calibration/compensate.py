@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy
 from numpy.typing import NDArray
@@ -11,19 +12,19 @@ from numpy.typing import NDArray
 from quantcli.calibration import float_stream, merging
 from quantcli.calibration.capture import Stage
 from quantcli.calibration.encoding import Settings, StageEncoder
-from quantcli.calibration.evidence import Found, Pair, Recorded
+from quantcli.calibration.evidence import Pair
 from quantcli.calibration.float_stream import LayerMoments
 from quantcli.calibration.folder import Folder
 from quantcli.calibration.gather import Gathering
 from quantcli.calibration.quality import COMPENSATING
-from quantcli.calibration.sequential import COMPLETE, EMBEDDINGS, Result, Sequential
+from quantcli.calibration.sequential import COMPLETE, Result, Sequential
 from quantcli.calibration.tokens import Calibration
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model
 from quantcli.runner.network import Network
 from quantcli.runner.session import make_operations
 from quantcli.runner.text import Chunks
-from quantcli.runner.weights import Packed, Weights
+from quantcli.runner.weights import Weights
 from quantcli.transforms import rescale
 from quantcli.transforms.rescale import Factors
 
@@ -86,16 +87,26 @@ class Compensation:
     # ---- transforms
 
     def _layers(self, tokens: Chunks, held_out: Chunks | None, what: str) -> Iterator[LayerMoments]:
-        """The moments of every layer: kept ones, or those of a pass over ``tokens``."""
-        if self.known is None:
+        """The moments of every layer: kept ones, those of a pass over ``tokens``, or none where the store knows all."""
+        if self.known is None and not self._is_kept():
             yield from float_stream.layers(self.network, tokens, held_out, self._tell(what))
             return
         probe = float_stream.probe_of(self.network, self.calibration.fit)
         for index in range(self.network.settings.layers):
+            if self._is_kept():
+                stages = float_stream.layer_stages(self.network, index, probe)
+                self.network.release(index)
+                yield LayerMoments(index, stages, Gathering(), Gathering())
+                continue
+            assert self.known is not None
             kept = float_stream.read(self.known, self.network, index, probe)
             if kept is None:
                 raise self.known.lacks(index)
             yield kept
+
+    def _is_kept(self) -> bool:
+        """Whether the store has all that an earlier run encoded with."""
+        return self.store is not None and self.store.has(COMPLETE)
 
     def _merged(self, model: Model, layer: LayerMoments) -> tuple[Model, LayerMoments]:
         """With the transforms of one layer, kept in the store."""
@@ -116,10 +127,6 @@ class Compensation:
         """The model with all transforms, found in a pass over some of the text."""
         model = self.network.model
         if not self.transforms:
-            return model
-        if self.store is not None and self.store.read(COMPLETE) is not None:
-            for index in range(self.network.settings.layers):  # all is known: nothing has to be gathered
-                model, _ = self._merged(model, LayerMoments(index, [], Gathering(), Gathering()))
             return model
         for layer in self._layers(_first(self.calibration.fit, SEARCH_TOKENS), None, "+".join(self.transforms)):
             model, _ = self._merged(model, layer)
@@ -144,23 +151,15 @@ class Compensation:
             model, moved = self._merged(model, layer)
             weights = Weights(model)
             for stage in moved.stages:
-                if any(name in self.types for name in stage.names):
-                    self._stage(encoder, _refreshed(stage, weights), moved, result)
-        if EMBEDDINGS in self.types:
-            values = self.network.embeddings.decode()
-            data = encoder.search(values, self.types[EMBEDDINGS], None)
-            result.contents[EMBEDDINGS] = Packed(self.types[EMBEDDINGS], data)
+                contents, outcomes = encoder.encode_kept(
+                    _refreshed(stage, weights), self.store, partial(_pairs, stage, moved)
+                )
+                result.contents.update(contents)
+                result.outcomes += outcomes
+        if self.store is not None and not self._is_kept():
+            self.store.write(COMPLETE, {"layers": numpy.array([self.network.settings.layers])})
+        result.contents.update(encoder.embeddings(self.network.embeddings))
         return Compensated(model, result)
-
-    def _stage(self, encoder: StageEncoder, stage: Stage, layer: LayerMoments, result: Result) -> None:
-        name = stage.names[0].removesuffix(".weight")
-        stored = self.store.read(name) if self.store is not None else None
-        found = Found.of(_pairs(stage, layer), routed=stage.routed, damping=encoder.settings.damping)
-        contents, outcomes = encoder.encode(stage, found if stored is None else Recorded(stored, name))
-        if self.store is not None and stored is None:
-            self.store.write(name, found.record)
-        result.contents.update(contents)
-        result.outcomes += outcomes
 
 
 def _pairs(stage: Stage, layer: LayerMoments) -> list[Pair]:

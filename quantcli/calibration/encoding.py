@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy
 
 from quantcli.calibration.capture import Stage
-from quantcli.calibration.evidence import Evidence, Verdict
+from quantcli.calibration.evidence import Evidence, Found, Pair, Recorded, Verdict
+from quantcli.calibration.folder import Folder
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import compensation
@@ -39,6 +40,29 @@ class StageEncoder:
 
     types: Mapping[str, TensorType]
     settings: Settings
+
+    def encode_kept(
+        self, stage: Stage, store: Folder | None, sums: Callable[[], Sequence[Pair]]
+    ) -> tuple[dict[str, Packed], list[CompensatedTensor]]:
+        """`encode` with what ``store`` knows of the stage, or with what ``sums`` finds, which is then kept there."""
+        if not any(name in self.types for name in stage.names):
+            return {}, []
+        name = stage.names[0].removesuffix(".weight")
+        stored = store.read(name) if store is not None else None
+        if stored is not None:
+            return self.encode(stage, Recorded(stored, name))
+        found = Found.of(sums(), routed=stage.routed, damping=self.settings.damping)
+        made = self.encode(stage, found)
+        if store is not None:
+            store.write(name, found.record)
+        return made
+
+    def embeddings(self, matrix: PackedMatrix) -> dict[str, Packed]:
+        """The token embeddings by the plain search, where they have a type."""
+        tensor_type = self.types.get(matrix.name)
+        if tensor_type is None:
+            return {}
+        return {matrix.name: Packed(tensor_type, self.search(matrix.decode(), tensor_type, None))}
 
     def encode(self, stage: Stage, evidence: Evidence) -> tuple[dict[str, Packed], list[CompensatedTensor]]:
         """The stage's tensors that have a type, encoded, and what was done to each."""

@@ -23,7 +23,7 @@ import numpy
 
 from quantcli.calibration.capture import PartOf, Stage, inputs_of, stages_of
 from quantcli.calibration.encoding import Settings, StageEncoder
-from quantcli.calibration.evidence import Evidence, Found, Pair, Recorded
+from quantcli.calibration.evidence import Pair
 from quantcli.calibration.float_stream import batches_of, check_finite, probe_of
 from quantcli.calibration.folder import Folder
 from quantcli.calibration.moments import Moments
@@ -36,7 +36,6 @@ from quantcli.runner.text import Chunks
 from quantcli.runner.weights import Packed
 
 COMPLETE = "complete"  # the record that says that all others are there
-EMBEDDINGS = "token_embd.weight"
 
 Progress = Callable[[int, int, str], None]  # layers done, of how many, what
 
@@ -83,12 +82,9 @@ class Sequential:
 
         Raises NonFiniteActivations, BadStatistics.
         """
-        embeddings, types = self.network.embeddings, self.encoder.types
-        if EMBEDDINGS in types:
-            data = self.encoder.search(embeddings.decode(), types[EMBEDDINGS], None)
-            self._put({EMBEDDINGS: Packed(types[EMBEDDINGS], data)})
+        self._put(self.encoder.embeddings(self.network.embeddings))
         batches: list[_Batch] = []
-        if self.store is None or self.store.read(COMPLETE) is None:
+        if self.store is None or not self.store.has(COMPLETE):
             batches = [*self._batches(chunks, held_out=False), *self._batches(held_out, held_out=True)]
         probe = probe_of(self.network, chunks)
         for index in range(self.network.settings.layers):
@@ -115,7 +111,10 @@ class Sequential:
         """Two streams: every stage sees what the stages before it left of the second."""
         for stage in stages:
             parts, last = self._parts(index, number), stage is stages[-1]
-            self._stage(stage, partial(self._sums, stage, parts, batches, last))
+            sums = partial(self._sums, stage, parts, batches, last)
+            contents, outcomes = self.encoder.encode_kept(stage, self.store, sums)
+            self.result.outcomes += outcomes
+            self._put(contents)
             self._tell(index, stage)
         own, other = self._parts(index, number)
         for batch in batches:
@@ -155,25 +154,6 @@ class Sequential:
             difference = (batch.x - batch.other).reshape(-1, batch.x.shape[-1]) * scale if rows is not None else None
             into[0].add(found[0][1], a, difference)
         return pairs
-
-    # ---- one stage
-
-    def _stage(self, stage: Stage, sums: Callable[[], list[Pair]]) -> None:
-        """Encode it, with what the store knows of it or with what ``sums`` finds."""
-        if not any(name in self.encoder.types for name in stage.names):
-            return
-        name = stage.names[0].removesuffix(".weight")
-        stored = self.store.read(name) if self.store is not None else None
-        evidence: Evidence
-        if stored is not None:
-            evidence = Recorded(stored, name)
-        else:
-            evidence = Found.of(sums(), routed=stage.routed, damping=self.settings.damping)
-        contents, outcomes = self.encoder.encode(stage, evidence)
-        if self.store is not None and isinstance(evidence, Found):
-            self.store.write(name, evidence.record)
-        self.result.outcomes += outcomes
-        self._put(contents)
 
     def _put(self, contents: Mapping[str, Packed]) -> None:
         """From now on the second stream goes through these."""

@@ -117,13 +117,16 @@ def test_threads_change_nothing(method: str) -> None:
 
 
 @pytest.mark.parametrize("transforms", [(), ("awq",), ("smoothquant", "equalize")])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["llama3", "qwen3-moe"])
 def test_a_record_gives_the_same_bytes_without_a_pass(
-    name: str, transforms: tuple[str, ...], tmp_path: Path, monkeypatch
+    name: str, method: str, transforms: tuple[str, ...], tmp_path: Path, monkeypatch
 ) -> None:
     with open_model(oracles.folder(name)) as model:
         network, types = network_of(model), types_of(model)
-        first = encoded(network, types, Folder(tmp_path / "stats", {"run": "one"}), transforms=transforms)
+        first = encoded(
+            network, types, Folder(tmp_path / "stats", {"run": "one"}), method=method, transforms=transforms
+        )
 
         def never(*unused: object) -> None:
             raise AssertionError("no streams are needed")
@@ -131,7 +134,9 @@ def test_a_record_gives_the_same_bytes_without_a_pass(
         monkeypatch.setattr(Sequential, "_batches", never)
         monkeypatch.setattr(float_stream, "layers", never)
         monkeypatch.setattr(numpy.linalg, "cholesky", never)
-        again = encoded(network, types, Folder(tmp_path / "stats", {"run": "one"}), transforms=transforms)
+        again = encoded(
+            network, types, Folder(tmp_path / "stats", {"run": "one"}), method=method, transforms=transforms
+        )
         assert again.outcomes == first.outcomes
         assert all(numpy.array_equal(again.contents[key].data, one.data) for key, one in first.contents.items())
 
