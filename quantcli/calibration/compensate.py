@@ -14,10 +14,10 @@ from quantcli.calibration.capture import Stage
 from quantcli.calibration.encoding import Settings, StageEncoder
 from quantcli.calibration.evidence import Pair
 from quantcli.calibration.float_stream import LayerMoments
-from quantcli.calibration.folder import Folder
+from quantcli.calibration.folder import COMPLETE, Folder
 from quantcli.calibration.gather import Gathering
 from quantcli.calibration.quality import COMPENSATING
-from quantcli.calibration.sequential import COMPLETE, Result, Sequential
+from quantcli.calibration.sequential import Result, Sequential
 from quantcli.calibration.tokens import Calibration
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model

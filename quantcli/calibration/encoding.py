@@ -10,7 +10,8 @@ import numpy
 
 from quantcli.calibration.capture import Stage
 from quantcli.calibration.evidence import Evidence, Found, Pair, Recorded, Verdict
-from quantcli.calibration.folder import Folder
+from quantcli.calibration.folder import COMPLETE, Folder
+from quantcli.errors import BadStatistics
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import compensation
@@ -51,6 +52,8 @@ class StageEncoder:
         stored = store.read(name) if store is not None else None
         if stored is not None:
             return self.encode(stage, Recorded(stored, name))
+        if store is not None and store.has(COMPLETE):  # nothing was summed
+            raise BadStatistics(f"lacks {name}", where=str(store.path), hint="delete the folder: it is made again")
         found = Found.of(sums(), routed=stage.routed, damping=self.settings.damping)
         made = self.encode(stage, found)
         if store is not None:

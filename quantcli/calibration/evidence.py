@@ -116,7 +116,7 @@ class Recorded:
     def _array(self, name: str) -> NDArray[numpy.generic]:
         found = self.arrays.get(name)
         if found is None:
-            raise BadStatistics(f"lacks {name}", where=self.where, hint="delete the file: it is made again")
+            raise BadStatistics(f"lacks {name}", where=self.where, hint="delete the folder: it is made again")
         return found
 
     def metric(self, number: int, group: int) -> Metric:

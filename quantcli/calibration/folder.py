@@ -24,6 +24,7 @@ from quantcli.sources.files import read_small
 
 MANIFEST = "manifest.json"
 WRITTEN = "written"  # the file with what the model wrote
+COMPLETE = "complete"  # the record of a pass that says that all others are there
 CALIBRATION, PASSES = "calibration", "passes"  # what a folder holds: moments of the model, or of encodings of it
 SCHEMA = 1
 SAMPLED_ROWS = 2  # of each tensor, read for the fingerprint
@@ -107,7 +108,7 @@ def arrays_of(path: Path) -> dict[str, NDArray[numpy.generic]] | None:
     try:
         loaded: dict[str, NDArray[numpy.generic]] = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
-        raise BadStatistics(str(error), where=str(path), hint="delete the file: it is made again") from error
+        raise BadStatistics(str(error), where=str(path), hint="delete the folder: it is made again") from error
     return loaded
 
 

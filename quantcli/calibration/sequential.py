@@ -25,7 +25,7 @@ from quantcli.calibration.capture import PartOf, Stage, inputs_of, stages_of
 from quantcli.calibration.encoding import Settings, StageEncoder
 from quantcli.calibration.evidence import Pair
 from quantcli.calibration.float_stream import batches_of, check_finite, probe_of
-from quantcli.calibration.folder import Folder
+from quantcli.calibration.folder import COMPLETE, Folder
 from quantcli.calibration.moments import Moments
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.report.results import CompensatedTensor
@@ -34,8 +34,6 @@ from quantcli.runner.cache import Cache
 from quantcli.runner.network import Network
 from quantcli.runner.text import Chunks
 from quantcli.runner.weights import Packed
-
-COMPLETE = "complete"  # the record that says that all others are there
 
 Progress = Callable[[int, int, str], None]  # layers done, of how many, what
 

@@ -124,9 +124,8 @@ def test_a_record_gives_the_same_bytes_without_a_pass(
 ) -> None:
     with open_model(oracles.folder(name)) as model:
         network, types = network_of(model), types_of(model)
-        first = encoded(
-            network, types, Folder(tmp_path / "stats", {"run": "one"}), method=method, transforms=transforms
-        )
+        asked = {"method": method, "transforms": transforms}
+        first = encoded(network, types, Folder(tmp_path / "stats", {"run": "one"}), **asked)
 
         def never(*unused: object) -> None:
             raise AssertionError("no streams are needed")
@@ -134,11 +133,13 @@ def test_a_record_gives_the_same_bytes_without_a_pass(
         monkeypatch.setattr(Sequential, "_batches", never)
         monkeypatch.setattr(float_stream, "layers", never)
         monkeypatch.setattr(numpy.linalg, "cholesky", never)
-        again = encoded(
-            network, types, Folder(tmp_path / "stats", {"run": "one"}), method=method, transforms=transforms
-        )
+        again = encoded(network, types, Folder(tmp_path / "stats", {"run": "one"}), **asked)
         assert again.outcomes == first.outcomes
         assert all(numpy.array_equal(again.contents[key].data, one.data) for key, one in first.contents.items())
+
+        (tmp_path / "stats" / "blk.1.attn_output.safetensors").unlink()
+        with pytest.raises(BadStatistics, match=r"lacks blk\.1\.attn_output"):  # never from sums of nothing
+            encoded(network, types, Folder(tmp_path / "stats", {"run": "one"}), **asked)
 
 
 def test_an_interrupted_record_is_continued(tmp_path: Path) -> None:
