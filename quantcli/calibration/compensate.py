@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quantcli.calibration import float_stream, merging
 from quantcli.calibration.capture import Stage
+from quantcli.calibration.collect import USUAL_LENGTH
 from quantcli.calibration.encoding import Settings, StageEncoder
 from quantcli.calibration.evidence import Pair
 from quantcli.calibration.float_stream import LayerMoments
@@ -21,6 +22,7 @@ from quantcli.calibration.sequential import Result, Sequential
 from quantcli.calibration.tokens import Calibration
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model
+from quantcli.runner import settings
 from quantcli.runner.network import Network
 from quantcli.runner.session import make_operations
 from quantcli.runner.text import Chunks
@@ -41,14 +43,12 @@ class Compensated:
     result: Result
 
 
-def context_of(model: Model, default: int) -> int:
-    """Positions that the model was trained for, as its metadata says."""
-    found = model.metadata.get(f"{model.architecture}.context_length")
-    return found.data if found is not None and isinstance(found.data, int) else default
+def calibration_network(model: Model, threads: int | None) -> Network:
+    """The model ready for chunks of the usual length: float activations and a float cache.
 
-
-def calibration_network(model: Model, length: int, threads: int | None) -> Network:
-    """The model ready to be calibrated: float activations and a float cache. Raises UnsupportedGraph and its kind."""
+    Raises UnsupportedGraph and its kind.
+    """
+    length = min(USUAL_LENGTH, settings.read(model).context)
     return Network(model, make_operations("float", threads), length=length, kv_type="F32")
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from quantcli.calibration.tokens import Calibration
 from quantcli.errors import BadStatistics
 from quantcli.model import Model
+from quantcli.output import writer
 from quantcli.runner.arrays import Ids
 from quantcli.sources import jsonfile
 from quantcli.sources.files import read_small
@@ -45,12 +46,9 @@ class Folder:
             return
         if must_exist:
             raise BadStatistics("is no folder of statistics", where=str(path), hint="make one: quantcli calibrate")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise BadStatistics(
-                "holds something else", where=str(path), hint="give a new folder, or one that quantcli made"
-            )
+        check_place(path)
         path.mkdir(parents=True, exist_ok=True)
-        write_json(manifest, self.facts)
+        writer.write_bytes(manifest, json.dumps(self.facts, indent=1).encode() + b"\n")
 
     def _check(self, manifest: Path) -> None:
         found = read_manifest(manifest)
@@ -86,6 +84,7 @@ class Folder:
 
     def write(self, name: str, arrays: Arrays) -> None:
         """Put arrays into file ``name``.safetensors, complete or not at all."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         target = self.path / f"{name}.safetensors"
@@ -93,9 +92,10 @@ class Folder:
         try:
             save_file({key: numpy.ascontiguousarray(value) for key, value in arrays.items()}, part)
             part.replace(target)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
+            raise BadStatistics(str(error), where=str(target)) from error
+        finally:
             part.unlink(missing_ok=True)
-            raise BadStatistics(error.strerror or "cannot be written", where=str(target)) from error
 
 
 def arrays_of(path: Path) -> dict[str, NDArray[numpy.generic]] | None:
@@ -141,11 +141,14 @@ def read_manifest(path: Path) -> Facts:
     return {key: value for key, value in found.items() if isinstance(value, str | int | float)}
 
 
-def write_json(path: Path, facts: Facts) -> None:
-    """One JSON object, written whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+def check_place(path: Path) -> None:
+    """Whether a folder of statistics may be made at ``path``, or is there. Raises BadStatistics."""
+    if (path / MANIFEST).is_file() or not path.exists():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        raise BadStatistics(
+            "holds something else", where=str(path), hint="give a new folder, or one that quantcli made"
+        )
 
 
 def fingerprint(model: Model) -> str:

@@ -47,7 +47,7 @@ def gather(
     texts: Sequence[Path] = (),
     sampled: int = 0,
     written: Ids | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Calibration:
     """Chunks of ``length``: of ``texts`` and the bundled one at most ``wanted`` tokens, and ``sampled`` of the model's.
 
@@ -61,8 +61,7 @@ def gather(
     if written is None and count:
         random = numpy.random.default_rng(SEED)
         starts = real.reshape(-1)[random.integers(real.size, size=count)]
-        told = None if progress is None else lambda done: progress(done, count)
-        written = sample(network, starts, length, bos=bos, seed=SEED, progress=told)
+        written = sample(network, starts, length, bos=bos, seed=SEED, progress=progress)
     if written is None:
         written = numpy.empty((0, length), numpy.int32)
     everything = numpy.concatenate([real, written])

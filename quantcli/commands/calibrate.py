@@ -11,14 +11,14 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.calibration import float_stream
-from quantcli.calibration.compensate import calibration_network, context_of
+from quantcli.calibration.compensate import calibration_network
 from quantcli.calibration.float_stream import LayerMoments
-from quantcli.calibration.folder import CALIBRATION, MANIFEST, Folder, facts_of, fingerprint, written_text
+from quantcli.calibration.folder import CALIBRATION, MANIFEST, Folder, check_place, facts_of, fingerprint
 from quantcli.calibration.quality import QUALITIES
-from quantcli.calibration.tokens import Calibration, gather
+from quantcli.calibration.tokens import Calibration
+from quantcli.commands.calibrating import gathered
 from quantcli.errors import OutputExists
 from quantcli.loader import open_model
-from quantcli.model import Model
 from quantcli.output import writer
 from quantcli.report import tables
 from quantcli.report.measurements import CalibrateResult
@@ -27,9 +27,7 @@ from quantcli.runner.network import Network
 from quantcli.runner.weights import PackedMatrix
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
-from quantcli.vocab.tokenizer import Tokenizer
 
-LENGTH = 512  # positions of a chunk
 IMPORTANCE = "imatrix.gguf"
 
 
@@ -56,13 +54,22 @@ def run(request: CalibrateRequest, reporter: Reporter = SILENT) -> CalibrateResu
 def execute(request: CalibrateRequest, reporter: Reporter = SILENT) -> CalibrateResult:
     """Fill the folder. Raises QuantcliError; what is complete by then stays, for --resume."""
     start = time.perf_counter()
+    check_place(request.output)
     if (request.output / MANIFEST).exists() and not request.resume:
         raise OutputExists(
             "is there already", where=str(request.output), hint="continue it with --resume, or give another folder"
         )
     with open_model(request.model) as model:
-        network = calibration_network(model, min(LENGTH, context_of(model, LENGTH)), request.threads)
-        calibration = _text(request, model, network, reporter)
+        network = calibration_network(model, request.threads)
+        calibration = gathered(
+            network,
+            model,
+            reporter,
+            wanted=request.tokens,
+            texts=request.texts,
+            sampled=request.sampled,
+            folders=[request.output],
+        )
         folder = Folder(request.output, facts_of(CALIBRATION, fingerprint(model), network.length, calibration))
         folder.keep_text(calibration.written)
         importance = _collect(folder, network, calibration, reporter)
@@ -76,20 +83,6 @@ def execute(request: CalibrateRequest, reporter: Reporter = SILENT) -> Calibrate
         "entries": len(importance.entries),
         "seconds": time.perf_counter() - start,
     }
-
-
-def _text(request: CalibrateRequest, model: Model, network: Network, reporter: Reporter) -> Calibration:
-    with reporter.steps("sampling", request.tokens // network.length) as step:
-        return gather(
-            network,
-            Tokenizer.from_metadata(model.metadata),
-            length=network.length,
-            wanted=request.tokens,
-            texts=request.texts,
-            sampled=request.sampled,
-            written=written_text(request.output),
-            progress=lambda done, total: step(done, f"of {total} sequences"),
-        )
 
 
 def _collect(folder: Folder, network: Network, calibration: Calibration, reporter: Reporter) -> Importance:

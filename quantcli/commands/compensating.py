@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantcli.calibration import folder, tokens
-from quantcli.calibration.compensate import Compensation, calibration_network, context_of
+from quantcli.calibration import folder
+from quantcli.calibration.compensate import Compensation, calibration_network
 from quantcli.calibration.folder import CALIBRATION, PASSES, Facts, Folder
 from quantcli.calibration.quality import Used, Wish
 from quantcli.calibration.tokens import Calibration
+from quantcli.commands.calibrating import gathered
 from quantcli.errors import UnknownArchitecture, UnsupportedGraph
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model, ModelTensor
@@ -20,9 +21,7 @@ from quantcli.report.results import CompensatedTensor
 from quantcli.report.terminal import Reporter
 from quantcli.runner.network import Network
 from quantcli.runner.weights import holding
-from quantcli.vocab.tokenizer import Tokenizer
 
-LENGTH = 512  # positions of a chunk
 FEW = 131_072  # tokens: below, two streams gain less than they could
 
 Made = tuple[Used, dict[str, ModelTensor], list[CompensatedTensor]]
@@ -33,12 +32,14 @@ def run(model: Model, plans: Sequence[Plan], wish: Wish, threads: int, reporter:
 
     Raises UnsupportedGraph, ShortText, NonFiniteActivations, BadStatistics, ...
     """
+    if wish.keep is not None:
+        folder.check_place(wish.keep)
     try:
-        network = calibration_network(model, min(LENGTH, context_of(model, LENGTH)), threads)
+        network = calibration_network(model, threads)
     except (UnsupportedGraph, UnknownArchitecture) as error:
         hint = "--quality fast converts it without running it"
         raise type(error)(error.message, where=error.where, hint=hint) from None
-    calibration = _gather(wish, network, model, reporter)
+    calibration = _gathered(wish, network, model, reporter)
     _tell(wish, calibration, reporter)
     kept = _Kept.of(wish, model, network.length, calibration)
     for one in plans:
@@ -46,27 +47,12 @@ def run(model: Model, plans: Sequence[Plan], wish: Wish, threads: int, reporter:
         yield calibration.used, tensors, outcomes
 
 
-def _gather(wish: Wish, network: Network, model: Model, reporter: Reporter) -> Calibration:
-    tokenizer = Tokenizer.from_metadata(model.metadata)
+def _gathered(wish: Wish, network: Network, model: Model, reporter: Reporter) -> Calibration:
     wanted = wish.tokens
     if wish.statistics is not None:  # as many as it was made with
         wanted = int(folder.read_manifest(wish.statistics / folder.MANIFEST).get("tokens", wanted))
-    earlier = (folder.written_text(path) for path in (wish.statistics, wish.keep) if path is not None)
-    with reporter.steps("sampling", wish.tokens // network.length) as step:
-
-        def told(done: int, total: int) -> None:
-            step(done, f"of {total} sequences")
-
-        return tokens.gather(
-            network,
-            tokenizer,
-            length=network.length,
-            wanted=wanted,
-            texts=wish.texts,
-            sampled=wish.sampled,
-            written=next((found for found in earlier if found is not None), None),
-            progress=told,
-        )
+    folders = [path for path in (wish.statistics, wish.keep) if path is not None]
+    return gathered(network, model, reporter, wanted=wanted, texts=wish.texts, sampled=wish.sampled, folders=folders)
 
 
 def _tell(wish: Wish, calibration: Calibration, reporter: Reporter) -> None:

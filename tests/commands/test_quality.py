@@ -131,6 +131,16 @@ def test_a_folder_of_another_text_is_refused(root: Path, made: dict[str, Path], 
     assert not (tmp_path / "x.gguf").exists()
 
 
+def test_a_place_that_is_taken_is_found_before_the_work(root: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("quantcli.calibration.tokens.gather", None)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    with pytest.raises(BadStatistics, match="something else"):
+        convert.run(request(root, tmp_path / "x.gguf", keep_statistics=tmp_path / "mine"))
+    with pytest.raises(BadStatistics, match="something else"):
+        calibrate.run(calibrate.CalibrateRequest(model=root / "examples" / "tiny", output=tmp_path / "mine"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
