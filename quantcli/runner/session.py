@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quantcli import loader
 from quantcli.errors import UsageError
-from quantcli.ggml import tensor_types
+from quantcli.ggml import kernels, tensor_types
 from quantcli.model import Model
 from quantcli.report.measurements import RunnerModel
 from quantcli.runner.network import Network
@@ -112,9 +112,14 @@ def open_session(path: str | os.PathLike[str], options: RunOptions | None = None
         raise
 
 
-@cache
 def make_operations(activations: str, threads: int | None) -> Operations:
     """The operations in C; models that run side by side share one pool of threads."""
+    return _shared_operations(activations, threads, kernels.isa())
+
+
+@cache
+def _shared_operations(activations: str, threads: int | None, isa: str) -> Operations:
+    """One for each instruction set: their sums differ in the last bits."""
     from quantcli.runner.products import Products
 
-    return Products(activations, threads)
+    return Products(activations, threads, isa)
