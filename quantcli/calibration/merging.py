@@ -11,6 +11,7 @@ from quantcli.calibration.float_stream import LayerMoments
 from quantcli.calibration.gather import Gathering
 from quantcli.errors import UnsupportedTransform
 from quantcli.ggml.tensor_types import TensorType
+from quantcli.methods.seam import Matrix, matrix_count
 from quantcli.model import Model
 from quantcli.runner.arrays import Doubles, Floats
 from quantcli.runner.settings import NetworkSettings
@@ -54,14 +55,8 @@ class Merging:
 
     def values(self, name: str, expert: int = 0) -> Floats:
         """One matrix, float32 [rows, columns]."""
-        tensor = self.tensors[name]
-        rows = tensor.shape[1] if len(tensor.shape) > 1 else 1
-        return tensor.reader.read_rows(expert * rows, (expert + 1) * rows)
-
-    def experts(self, name: str) -> int:
-        """How many matrices a tensor holds."""
-        shape = self.tensors[name].shape
-        return shape[2] if len(shape) > 2 else 1
+        matrix = Matrix.of(self.tensors[name], expert)
+        return matrix.read(0, matrix.rows)
 
     def encoded(self, names: Sequence[str]) -> list[str]:
         """Those of the tensors that are to be encoded to a type with blocks."""
@@ -74,14 +69,14 @@ Finder = Callable[[Merging, Feed, Sequence[str], Gathering], Floats]
 def _by_error(merging: Merging, feed: Feed, names: Sequence[str], gathering: Gathering) -> Floats:
     """AWQ, per expert where the experts' inputs are their own."""
     scales = []
-    for expert in range(merging.experts(names[0]) if feed.through == "product" else 1):
+    for expert in range(matrix_count(merging.tensors[names[0]]) if feed.through == "product" else 1):
         moments = gathering.moments.get((names[0], expert))
         hessian = moments.mean_hessian() if moments else numpy.eye(merging.tensors[names[0]].columns)
         sizes = rescale.shared(awq.magnitudes(hessian), feed, merging.heads)
         readers = [
             awq.Reader(merging.values(name, number), merging.types[name])
             for name in merging.encoded(names)
-            for number in ([expert] if feed.through == "product" else _some(merging.experts(name)))
+            for number in ([expert] if feed.through == "product" else _some(matrix_count(merging.tensors[name])))
         ]
         scales.append(awq.best_scale(readers, hessian, sizes)[0])
     return numpy.stack(scales)
@@ -125,14 +120,14 @@ def _by_maxima(
     formula: Callable[[Sequence[Floats], Doubles], Doubles],
 ) -> Floats:
     scales = []
-    for expert in range(merging.experts(names[0]) if feed.through == "product" else 1):
+    for expert in range(matrix_count(merging.tensors[names[0]]) if feed.through == "product" else 1):
         found = ranges(expert)
         if found is None:
             found = numpy.ones(merging.tensors[names[0]].columns, numpy.float32)
         readers = [
             merging.values(name, number)
             for name in merging.encoded(names)
-            for number in ([expert] if feed.through == "product" else _some(merging.experts(name)))
+            for number in ([expert] if feed.through == "product" else _some(matrix_count(merging.tensors[name])))
         ]
         scale = rescale.shared(formula(readers, found.astype(numpy.float64)), feed, merging.heads)
         scales.append(scale.astype(numpy.float32))

@@ -148,10 +148,8 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
         else:
             start = time.monotonic()
             _compensate(job, reporter)
-            calibrating = time.monotonic() - start
             with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes) as advance:
-                result = execute(job, advance)
-            _count(result, calibrating)
+                result = execute(job, advance, start)
     finally:
         job.close()
     tables.show_conversion(reporter, result, tensors=request.dry_run)
@@ -296,14 +294,6 @@ def _check_files(job: Job) -> None:
 # ---- the work
 
 
-def _count(result: ConvertResult, calibrating: float) -> None:
-    """Seconds that went before the writing belong to the conversion."""
-    whole = result["seconds"] + calibrating
-    if calibrating > 0.1:
-        result["weights_per_second"] = round(result["weights_per_second"] * result["seconds"] / whole)
-        result["seconds"] = round(whole, 3)
-
-
 def _compensate(job: Job, reporter: Reporter) -> None:
     """Give every plan tensors that are encoded already, where the request wants more than the search."""
     wish = job.request.wish
@@ -320,9 +310,12 @@ def _compensate(job: Job, reporter: Reporter) -> None:
             job.outcomes[part.files[number][0]] = outcomes
 
 
-def execute(job: Job, advance: Advance | None = None) -> ConvertResult:
-    """Write every file of the job; returns the result with hashes. Files appear together, when all are complete."""
-    start = time.monotonic()
+def execute(job: Job, advance: Advance | None = None, start: float | None = None) -> ConvertResult:
+    """Write every file of the job; returns the result with hashes. Files appear together, when all are complete.
+
+    ``start``: when the work began, on the monotonic clock; None: now.
+    """
+    start = time.monotonic() if start is None else start
     for folder in {path.parent for files in job.files for path in files}:
         writer.clean_stale(folder)
     outputs: list[list[writer.OutputFile]] = [[] for _ in job.plans]

@@ -44,6 +44,11 @@ class Matrix:
         return self.reader.read_rows(base + start, base + stop)
 
 
+def matrix_count(tensor: ModelTensor) -> int:
+    """Matrices of a tensor: one, or one per expert."""
+    return tensor.shape[2] if len(tensor.shape) > 2 else 1
+
+
 def matrix_rows(tensor: ModelTensor) -> int:
     """Rows of each matrix of a tensor."""
     return tensor.shape[1] if len(tensor.shape) > 2 else tensor.rows

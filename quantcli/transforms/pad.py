@@ -15,6 +15,7 @@ from quantcli.architectures import find
 from quantcli.container import Value, array
 from quantcli.errors import UnsupportedTransform
 from quantcli.ggml.tensor_types import BY_NAME
+from quantcli.methods.seam import matrix_count
 from quantcli.model import Model, ModelTensor, RowReader
 
 BLOCK = 256
@@ -88,7 +89,7 @@ def apply(model: Model) -> Model:
 def _pad_layer(tensors: dict[str, ModelTensor], down: str, suffix: str, width: int, halves: int) -> None:
     """Replace the matrices (and biases) of one layer. ``halves``: of the rows of ffn_up, gate and up in one."""
     prefix = down[: -len(f"ffn_down{suffix}.weight")]
-    matrices = _matrices(tensors[down])
+    matrices = matrix_count(tensors[down])
     tensors[down] = _padded(tensors[down], width, matrices, tensors[down].rows // matrices)
     for role in ("gate", "up"):
         weight = tensors.get(f"{prefix}ffn_{role}{suffix}.weight")
@@ -104,13 +105,9 @@ def _padded(tensor: ModelTensor, columns: int, groups: int, rows: int) -> ModelT
     shape = list(tensor.shape)
     shape[0] = columns
     if len(shape) > 1:
-        shape[1] = rows * groups // _matrices(tensor)
+        shape[1] = rows * groups // matrix_count(tensor)
     reader: RowReader = _Padded(tensor, columns, groups, rows)
     return replace(tensor, shape=tuple(shape), stored=BY_NAME["F32"], raw=False, reader=reader)
-
-
-def _matrices(tensor: ModelTensor) -> int:
-    return tensor.shape[2] if len(tensor.shape) > 2 else 1
 
 
 def _wider(entry: Value) -> Value:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from quantcli.architectures.topology import Feed
 from quantcli.ggml.tensor_types import BY_NAME
+from quantcli.methods.seam import matrix_count
 from quantcli.model import Model, ModelTensor, RowReader
 
 Floats = NDArray[numpy.float32]
@@ -99,8 +100,7 @@ def factors_of(
     found = {}
     for role in feed.matrices:
         name = f"{prefix}{role}.weight"
-        matrices = tensors[name].shape[2] if len(tensors[name].shape) > 2 else 1
-        found[name] = Factors(columns=numpy.broadcast_to(scale, (matrices, scale.shape[1])))
+        found[name] = Factors(columns=numpy.broadcast_to(scale, (matrix_count(tensors[name]), scale.shape[1])))
     inverse = _inverse(feed, scale, heads)
     for suffix in ("weight", "bias"):
         tensor = tensors.get(f"{prefix}{feed.source}.{suffix}")
