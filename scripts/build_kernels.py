@@ -43,41 +43,15 @@ FLAGS = [
 # the runner's driver gain nothing from it either, and gcc 12 for arm64 fails on them with an internal error.
 FILE_FLAGS = {"isa_emu16.c": ["-O1"], "compensate_emu16.c": ["-O1"], "check_runner.c": ["-O1"]}
 # Flags of single files on x86-64 (elsewhere these files compile to nothing).
+AVX2 = ["-mavx2", "-mf16c"]
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2, "-mprefer-vector-width=512"]
 X86_FLAGS = {
-    "isa_avx2.c": ["-mavx2", "-mf16c"],
-    "isa_avx512.c": [
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mavx2",
-        "-mf16c",
-        "-mprefer-vector-width=512",
-    ],
-    "backend_avx2.c": ["-mavx2", "-mf16c", "-mfma"],
-    "backend_avx512.c": [
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mavx512vnni",
-        "-mavx2",
-        "-mf16c",
-        "-mfma",
-        "-mbmi2",
-        "-mprefer-vector-width=512",
-    ],
-    "compensate_avx2.c": ["-mavx2", "-mf16c", "-mfma"],
-    "compensate_avx512.c": [
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mavx2",
-        "-mf16c",
-        "-mfma",
-        "-mprefer-vector-width=512",
-    ],
+    "isa_avx2.c": AVX2,
+    "isa_avx512.c": AVX512,
+    "backend_avx2.c": [*AVX2, "-mfma"],
+    "backend_avx512.c": [*AVX512, "-mavx512vnni", "-mfma", "-mbmi2"],
+    "compensate_avx2.c": [*AVX2, "-mfma"],
+    "compensate_avx512.c": [*AVX512, "-mfma"],
     "bf16_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx2", "-mfma"],
 }
 ARM64_FLAGS = {"backend_dotprod.c": ["-march=armv8.2-a+dotprod"]}
