@@ -28,9 +28,7 @@ class Facts(dict[str, Fact]):
     (None where it is missing); ``stored`` are the names of the checkpoint's tensors.
     """
 
-    def __init__(
-        self, config: Mapping[str, object], file: Callable[[str], object], stored: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, config: Mapping[str, object], file: Callable[[str], object], stored: Sequence[str] = ()) -> None:
         super().__init__()
         self.config, self.file, self.stored = config, file, stored
 
