@@ -66,6 +66,8 @@ class Used:
     corpus: str
 
 
+PLANNING_TOKENS = 49_152  # of text, where nothing but a plan asks for it
+
 UNKNOWN = Used(0, 0, "0" * 64)  # before the work: takes as many bytes in a file
 
 
@@ -109,6 +111,13 @@ def wish(
         statistics,
         keep,
     )
+
+
+def planning(
+    texts: Sequence[Path], sampled: int | None, statistics: Path | None = None, keep: Path | None = None
+) -> Wish:
+    """What a plan alone needs of a calibration."""
+    return Wish(DEFAULT, None, (), tuple(texts), PLANNING_TOKENS, sampled or 0, statistics, keep)
 
 
 def parse(name: str) -> Quality:
