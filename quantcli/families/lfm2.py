@@ -60,7 +60,9 @@ COMMON = (
     *decoder.only_in(
         "convolves",
         (
-            TensorRule(CONV + "conv", "blk.{layer}.shortconv.conv", ("hidden", 1, "kernel"), shaped("hidden", "kernel")),
+            TensorRule(
+                CONV + "conv", "blk.{layer}.shortconv.conv", ("hidden", 1, "kernel"), shaped("hidden", "kernel")
+            ),
             TensorRule(CONV + "in_proj", "blk.{layer}.shortconv.in_proj", ("3*hidden", "hidden")),
             TensorRule(CONV + "out_proj", "blk.{layer}.shortconv.out_proj", ("hidden", "hidden")),
         ),
