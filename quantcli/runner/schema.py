@@ -57,6 +57,8 @@ SETTINGS: Mapping[str, Setting] = {
     "attention.layer_norm_rms_epsilon": _FACTOR,
     "attention.layer_norm_epsilon": _FACTOR,
     "attention.scale": _DIVISOR,
+    "attention.clamp_kqv": _FACTOR,
+    "attention.max_alibi_bias": _FACTOR,
     "attention.sliding_window": _COUNT,
     "attention.sliding_window_pattern": Setting("pattern", each_layer=True),
     "rope.dimension_count": Setting("whole", 2),

@@ -61,6 +61,8 @@ class NetworkSettings:
     window_layers: tuple[bool, ...]
     attention_scale: float
     attention_cap: float
+    alibi: float  # the largest linear bias; 0: none
+    clamp: float  # queries, keys and values are cut off there; 0: nowhere
     final_cap: float
     embedding_scale: float
     residual_scale: float
@@ -77,7 +79,7 @@ class NetworkSettings:
         graph = self.graph
         skipped = graph.rope_skip_period and (layer + 1) % graph.rope_skip_period == 0
         skipped = skipped or (graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer])
-        return graph.rope != "none" and not skipped
+        return graph.rope != "none" and graph.rope_layers in (0, self.layers) and not skipped
 
 
 def read(model: Model) -> NetworkSettings:
@@ -144,6 +146,8 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         window_layers=_window_layers(reader, graph, layers, window),
         attention_scale=_attention_scale(reader, graph, layers, hidden, heads, key),
         attention_cap=reader.real("attn_logit_softcapping", 0.0),
+        alibi=_alibi(reader, graph, layers),
+        clamp=reader.real("attention.clamp_kqv", 0.0),
         final_cap=reader.real("final_logit_softcapping", 0.0),
         embedding_scale=sqrt(hidden) if graph.embedding_scale == "sqrt_hidden" else reader.real("embedding_scale", 1.0),
         residual_scale=reader.real("residual_scale", 1.0),
@@ -183,8 +187,17 @@ def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, he
     """What the products of queries and keys are multiplied by."""
     if graph.attention_scale == "one":
         return 1.0
+    if graph.attention_scale == "inverse":
+        return reader.real("attention.scale", 0.0) or 1 / key
     width = hidden / heads if graph.wide_query_layers and layers == graph.wide_query_layers else key
     return reader.real("attention.scale", 0.0) or 1 / sqrt(width)
+
+
+def _alibi(reader: _Reader, graph: Graph, layers: int) -> float:
+    """The largest linear bias."""
+    if graph.alibi is None or (graph.alibi_layers and layers != graph.alibi_layers):
+        return 0.0
+    return reader.real("attention.max_alibi_bias", graph.alibi)
 
 
 def _gating(reader: _Reader, graph: Graph) -> str:
