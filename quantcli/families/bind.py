@@ -163,7 +163,7 @@ class _Matcher:
     def _place(self, spec: Spec, layer: int, expert: int, tensor: SourceTensor, position: int) -> bool:
         """False when the place is taken (two spellings of one name)."""
         _check(tensor, spec, self.facts)
-        name = spec.target.replace("{layer}", str(layer))
+        name = self._target(spec, layer)
         bound = self.bound.setdefault(name, Bound(name, spec, layer, first=position))
         if bound.spec is not spec or expert in bound.parts:
             return False
@@ -171,6 +171,11 @@ class _Matcher:
         bound.parts[expert] = tensor
         bound.order = position
         return True
+
+    def _target(self, spec: Spec, layer: int) -> str:
+        """The GGUF name of a layer's tensor."""
+        block = layer + (self.facts[spec.rule.first] if spec.rule.first else 0)
+        return spec.target.replace("{layer}", str(block))
 
     def leave_out_copies(self) -> None:
         """A tensor that repeats another is one tensor; one that differs and has no place of its own is told."""
@@ -242,7 +247,7 @@ class _Matcher:
         prefix = self.prefixes.most_common(1)[0][0] if self.prefixes and spec.rule.target != "output" else ""
         experts = range(self.facts["experts"]) if "{expert}" in spec.source else (0,)
         for layer in self._layers(spec):
-            bound = self.bound.get(spec.target.replace("{layer}", str(layer)))
+            bound = self.bound.get(self._target(spec, layer))
             for expert in experts:
                 if not (bound and expert in bound.parts):
                     yield prefix + spec.name(layer, expert)

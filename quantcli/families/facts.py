@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from quantcli.errors import BadConfig
@@ -25,12 +25,12 @@ class Facts(dict[str, Fact]):
     """What a family knows about one checkpoint: fact name -> value (None where absent); also as attributes.
 
     ``config`` is the flattened config.json (see ``flatten``); ``file(name)`` reads another JSON file of the folder
-    (None where it is missing).
+    (None where it is missing); ``stored`` are the names of the checkpoint's tensors.
     """
 
-    def __init__(self, config: Mapping[str, object], file: Callable[[str], object]) -> None:
+    def __init__(self, config: Mapping[str, object], file: Callable[[str], object], stored: Sequence[str] = ()) -> None:
         super().__init__()
-        self.config, self.file = config, file
+        self.config, self.file, self.stored = config, file, stored
 
     def __getattr__(self, name: str) -> Fact:
         try:
@@ -104,13 +104,17 @@ def _shown(value: object) -> str:
 
 
 def settle(
-    declared: Mapping[str, object], config: Mapping[str, object], file: Callable[[str], object], headless: bool = False
+    declared: Mapping[str, object],
+    config: Mapping[str, object],
+    file: Callable[[str], object],
+    headless: bool = False,
+    stored: Sequence[str] = (),
 ) -> Facts:
     """All facts that a family declares, in order: fields are read, functions called, constants taken.
 
-    ``headless``: the class has no output head, so that none is missed.
+    ``headless``: the class has no output head, so that none is missed. ``stored``: names of the tensors.
     """
-    facts = Facts(flatten(config), file)
+    facts = Facts(flatten(config), file, stored)
     facts["headless"] = headless
     for name, source in declared.items():
         if isinstance(source, Field):

@@ -34,6 +34,7 @@ WRITERS: Mapping[str, Callable[[Fact], Value]] = {
     "u32": container.u32,
     "f32": container.f32,
     "i32": container.i32,
+    "i32s": lambda numbers: container.array(container.ValueType.INT32, numbers),
     "boolean": container.boolean,
     "booleans": lambda flags: container.array(container.ValueType.BOOL, flags),
     "string": container.string,
