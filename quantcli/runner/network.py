@@ -66,9 +66,7 @@ class Network:
 
     def _checked(self, length: int) -> int:
         context = self.settings.context
-        goes_on = self.beyond and not (
-            self.settings.graph.learned_positions and "position_embd.weight" in self.weights
-        )
+        goes_on = self.beyond and not (self.settings.graph.learned_positions and "position_embd.weight" in self.weights)
         most = max(context, MOST_POSITIONS) if goes_on else context
         if length > most:
             raise ContextTooLong(

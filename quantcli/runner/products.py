@@ -294,7 +294,7 @@ class Products(Operations):
         """`attend` of several sequences at once, in one call; keys and values without gaps in the last dimension."""
         sequences, positions, heads, _ = q.shape
         out: Floats = numpy.empty((sequences, positions, heads, v.shape[-1]), numpy.float32)
-        common = {"start": start, "window": window, "scale": scale, "cap": cap}
+        common: dict[str, object] = {"start": start, "window": window, "scale": scale, "cap": cap}
         common |= {"sinks": self.pool.optional(sinks, heads), "sinks_count": 0 if sinks is None else sinks.size}
         common |= self._distances(distances, heads)
         queries = [numpy.ascontiguousarray(one) for one in q]
@@ -311,7 +311,7 @@ class Products(Operations):
     def _distances(self, distances: Distances | None, heads: int) -> dict[str, object]:
         """Fields of a qc_attention."""
         if distances is None:
-            return {"distances": self.pool.ffi.NULL}
+            return {"distances": self.pool.ffi.NULL, "distance_head": 0, "distance_zero": 0, "distance_count": 0}
         table = distances.table
         if len(table) != heads:
             raise ValueError(f"distances of {len(table)} heads, there are {heads}")

@@ -61,6 +61,7 @@ SETTINGS: Mapping[str, Setting] = {
     "attention.max_alibi_bias": _FACTOR,
     "attention.sliding_window": _COUNT,
     "attention.sliding_window_pattern": Setting("pattern", each_layer=True),
+    "attention.rope_pattern": Setting("pattern", each_layer=True),
     "rope.dimension_count": Setting("whole", 2),
     "rope.freq_base": _BASE,
     "rope.freq_base_swa": _BASE,

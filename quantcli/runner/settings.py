@@ -73,12 +73,14 @@ class NetworkSettings:
     expert_scale: float
     gating: str
     parallel: bool
+    rotating: tuple[bool, ...]  # per layer, where the metadata lists it
 
     def rotates(self, layer: int) -> bool:
         """Whether the layer has rotary positions."""
         graph = self.graph
-        skipped = graph.rope_skip_period and (layer + 1) % graph.rope_skip_period == 0
-        skipped = skipped or (graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer])
+        skipped = bool(self.rotating) and not self.rotating[layer]
+        skipped |= graph.rope_skip_period > 0 and (layer + 1) % graph.rope_skip_period == 0
+        skipped |= graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer]
         return graph.rope != "none" and graph.rope_layers in (0, self.layers) and not skipped
 
 
@@ -157,6 +159,7 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         expert_norm=reader.flag("expert_weights_norm", graph.expert_norm),
         expert_scale=reader.real("expert_weights_scale", 1.0) or 1.0,
         gating=_gating(reader, graph),
+        rotating=_rotating(reader),
         parallel=reader.flag("use_parallel_residual", graph.parallel),
     )
 
@@ -191,6 +194,12 @@ def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, he
         return reader.real("attention.scale", 0.0) or 1 / key
     width = hidden / heads if graph.wide_query_layers and layers == graph.wide_query_layers else key
     return reader.real("attention.scale", 0.0) or 1 / sqrt(width)
+
+
+def _rotating(reader: _Reader) -> tuple[bool, ...]:
+    """Which layers rotate, where the file lists them."""
+    pattern = reader.value("attention.rope_pattern", None)
+    return tuple(map(bool, pattern)) if isinstance(pattern, list) else ()
 
 
 def _alibi(reader: _Reader, graph: Graph, layers: int) -> float:
