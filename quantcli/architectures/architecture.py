@@ -12,6 +12,8 @@ Mlp = Literal["gated", "fused", "plain"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai"]
 Gating = Literal["softmax", "sigmoid", "softmax_chosen"]
 Head = Literal["optional", "required", "none"]
+Recurrent = Literal["mamba", "mamba2", "plamo2", "short_convolution", "delta", "kimi_delta", "rwkv6", "rwkv7"]
+RecurrentLayers = Literal["all", "beside", "without_key_values", "listed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Graph:
 
     # normalisation
     norm: Norm = "rms"  # epsilon: attention.layer_norm_rms_epsilon or layer_norm_epsilon; "layer" has a bias or none
+    norm_weights: bool = True  # False: norms have neither weights nor bias
+    embedding_norm: bool = False  # token_embd_norm after the embeddings
     pre_norm: bool = True  # attn_norm / ffn_norm before attention and MLP
     post_norm: bool = False  # post_attention_norm / post_ffw_norm on their outputs, before the residual sum
     parallel: bool = False  # attention and MLP both read the layer's input, normed by attn_norm, or each by its own
@@ -36,7 +40,10 @@ class Graph:
     rope: Rope = "norm"  # "norm": pairs (2i, 2i+1); "neox": pairs (i, i + n/2)
     rope_skip_period: int = 0  # p > 0: layers with (i + 1) % p == 0 have no rotation (SmolLM3: 4)
     rope_in_windows: bool = False  # in a model with windows, only the layers that have one rotate
-    learned_positions: bool = False  # position_embd is added to the embeddings
+    rope_layers: int = 0  # only a model of this many layers rotates, one of another depth has no rotation
+    learned_positions: bool = False  # position_embd is added to the embeddings (beside linear biases where it is there)
+    alibi: float | None = None  # linear biases: the largest one where metadata has no attention.max_alibi_bias; 0: none
+    alibi_layers: int = 0  # only a model of this many layers has them
     # attention
     fused_qkv: bool = False  # attn_qkv holds q, k and v rows in this order
     latent: bool = False  # multi-head latent attention (attn_kv_a_mqa, attn_k_b, attn_v_b)
@@ -44,7 +51,8 @@ class Graph:
     #                         Metadata sliding_window_pattern goes first
     window_rope_base: float | None = None  # rope base of window layers where metadata has no rope.freq_base_swa
     scaled_window_rope: bool = True  # False: rope scaling applies to layers without window only (gemma3)
-    attention_scale: Literal["head_dim", "one"] = "head_dim"  # 1/sqrt(head_dim), if not metadata attention.scale
+    # 1/sqrt(head_dim), 1, or "inverse": 1/head_dim; if not metadata attention.scale
+    attention_scale: Literal["head_dim", "one", "inverse"] = "head_dim"
     wide_query_layers: int = 0  # a model of this many layers scales by 1/sqrt(hidden/heads) instead (Gemma 27B)
     sinks: bool = False  # attn_sinks: one extra logit per head in the softmax
     causal: bool = True
@@ -58,7 +66,17 @@ class Graph:
     # scales
     embedding_scale: Literal["sqrt_hidden"] | None = None  # embeddings times sqrt(embedding_length), in float32
     logit_scale: Literal["multiply", "divide"] = "multiply"  # how metadata logit_scale is used
-    recurrent: Literal["mamba"] | None = None  # no attention at all
+    # layers with a state instead of attention, or beside it
+    recurrent: Recurrent | None = None
+    # "all": no attention at all; "beside": both in every layer, summed; "without_key_values": layers whose
+    # attention.head_count_kv is 0; "listed": attention.recurrent_layers or full_attention_interval
+    recurrent_layers: RecurrentLayers = "all"
+    single_part: bool = False  # a layer is one thing: a state, attention, or (feed_forward_length not 0) an MLP
+    gated_attention: bool = False  # attn_q holds for every head its queries, then a gate: sigmoid(gate) * output
+    tiled_heads: bool = False  # value head h of a delta rule reads key head h % groups, else h / (heads / groups)
+    rope_switch: bool = False  # metadata rope.scaling.finetuned false: nothing rotates
+    final_norm: str = "output_norm"
+    bare_norms: tuple[str, ...] = ()  # norms whose tensors have no ".weight"
     encoder_decoder: bool = False
 
 
