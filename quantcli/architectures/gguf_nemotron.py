@@ -23,8 +23,6 @@ NEMOTRON_H_GRAPH = Graph(
 )
 WORDS = (keys.EPSILON["layer"], "rope.dimension_count", "rope.freq_base", "rope.scaling.finetuned")
 NEMOTRON_H = Architecture("nemotron_h", NEMOTRON_H_GRAPH, harmless=WORDS)
-NEMOTRON_H_MOE = Architecture(
-    "nemotron_h_moe", NEMOTRON_H_GRAPH, reads=keys.EXPERTS + keys.ROUTING, harmless=WORDS
-)
+NEMOTRON_H_MOE = Architecture("nemotron_h_moe", NEMOTRON_H_GRAPH, reads=keys.EXPERTS + keys.ROUTING, harmless=WORDS)
 
 ARCHITECTURES = (NEMOTRON, NEMOTRON_H, NEMOTRON_H_MOE)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry, Family, TensorRule
+from quantcli.families.declaration import Family, TensorRule
 from quantcli.families.facts import Facts
 from quantcli.families.fields import count
 from quantcli.families.mamba import MAMBA, MIXER

@@ -1,4 +1,4 @@
-"""Plamo 2: every second layer is Mamba 2 with the projections of Mamba 1, the others have attention; four norms each."""
+"""Plamo 2: every second layer is Mamba 2 with the projections of Mamba 1, the others have attention; four norms."""
 
 from __future__ import annotations
 

@@ -12,16 +12,7 @@ from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count, real
 from quantcli.families.qwen import QWEN2_MOE
-from quantcli.families.transforms import (
-    Transform,
-    joined,
-    negative_exp,
-    on_columns,
-    plus_one,
-    regrouped,
-    rows,
-    shaped,
-)
+from quantcli.families.transforms import Transform, joined, negative_exp, on_columns, plus_one, regrouped, rows, shaped
 from quantcli.vocab import VocabHints
 
 LINEAR = "layers.{layer}.linear_attn."
@@ -203,7 +194,7 @@ QWEN35 = QWEN3_NEXT.derive(
         "shared_ff": None,
         "sections": sections,
     },
-    metadata=METADATA + (Entry("rope.dimension_sections", "i32s", "sections"),),
+    metadata=(*METADATA, Entry("rope.dimension_sections", "i32s", "sections")),
     tensors=layers(APART, decoder.GATED_MLP),
 )
 QWEN35_MOE = QWEN35.derive(

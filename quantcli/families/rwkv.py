@@ -71,8 +71,8 @@ RWKV6 = Family(
         "extra": lambda facts: 64 if facts.hidden == 4096 else 32,
         "decay": lambda facts: 128 if facts.hidden == 4096 else 64,
     },
-    metadata=METADATA
-    + (
+    metadata=(
+        *METADATA,
         Entry("rescale_every_n_layers", "u32", "rescale"),
         Entry("time_mix_extra_dim", "u32", "extra"),
         Entry("time_decay_extra_dim", "u32", "decay"),
@@ -90,7 +90,8 @@ RWKV6 = Family(
         TensorRule(SIX + "decay_w2", TIME + "decay_w2.weight", ("decay", "hidden"), transposed(), exact=True),
         TensorRule(SIX + "faaaa", TIME + "first.weight", ("heads", "head_size"), exact=True),
         TensorRule(SIX + "maa_x", TIME + "lerp_x.weight", ROW, shaped("hidden"), exact=True),
-        TensorRule(SIX + "maa_{part}", TIME + "lerp_fused.weight", ROW, shaped(1, 1, "hidden"), exact=True, parts=tuple("wkvrg")),
+        TensorRule(SIX + "maa_{part}", TIME + "lerp_fused.weight", ROW, shaped(1, 1, "hidden"), exact=True,
+                   parts=tuple("wkvrg")),
         TensorRule(SIX + "maa_w1", TIME + "w1.weight", ("hidden", "5*extra"), transposed(), exact=True),
         TensorRule(SIX + "maa_w2", TIME + "w2.weight", (5, "extra", "hidden"), transposed(), exact=True),
         TensorRule(CHANNEL + "key", "blk.{layer}.channel_mix_key", ("ff", "hidden")),
@@ -154,8 +155,8 @@ RWKV7 = Family(
         "first_layer": lambda facts: lambda layer: layer == 0,
         "later_layers": lambda facts: lambda layer: layer > 0,
     },
-    metadata=METADATA
-    + (
+    metadata=(
+        *METADATA,
         Entry("attention.decay_lora_rank", "u32", "decay"),
         Entry("attention.iclr_lora_rank", "u32", "rate"),
         Entry("attention.value_residual_mix_lora_rank", "u32", "values"),
