@@ -160,7 +160,8 @@ class Reader:
         value = self.value(key, default)
         if value is None:
             raise self.bad(key, "is missing")
-        return [int(number) for number in (value if isinstance(value, list) else [value] * layers)]
+        numbers = value if isinstance(value, list) else [value] * layers
+        return [number for number in numbers if isinstance(number, int)]
 
     def whole(self, key: str, default: int | None = None) -> int:
         return int(self.number(key, default))
