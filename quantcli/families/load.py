@@ -93,7 +93,7 @@ def vocabulary(
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
 ) -> tuple[dict[str, Value], list[str]]:
-    """The ``tokenizer.*`` entries that come from the tokenizer's files, and notes. Raises what ``vocab.load`` raises."""
+    """The ``tokenizer.*`` entries from the tokenizer's files, and notes. Raises what ``vocab.load`` raises."""
     tokens, notes = vocab.load(
         checkpoint,
         vocab_size=facts.get("tokens", facts["vocab"]),

@@ -67,7 +67,7 @@ def entry(value: Value) -> dict[str, Any]:
 
 
 def differences(metadata: dict[str, Value], entries: dict[str, dict[str, Any]], *, families: bool = False) -> list[str]:
-    """Keys of tokenizer.* that are missing, extra or other than recorded; with what the family writes if ``families``."""
+    """Keys of tokenizer.* that are missing, extra or other than recorded; ``families``: also those that they write."""
     left_out = set() if families else OF_FAMILIES
     wanted = {key: value for key, value in entries.items() if key.startswith("tokenizer.") and key not in left_out}
     wrong = [f"{key} is missing" for key in wanted if key not in metadata]

@@ -1,5 +1,7 @@
-"""The vocabularies of all oracle checkpoints: entries as llama.cpp's converter wrote them, ids as Hugging Face's library
-gives them. The files come from the pack in ``tests/oracles``; that it is the oracle folder's is a test of its own."""
+"""The vocabularies of all oracle checkpoints: entries as llama.cpp's converter wrote them, ids as Hugging Face's.
+
+The files come from the pack in ``tests/oracles``; that it is the oracle folder's is a test of its own.
+"""
 
 from __future__ import annotations
 
