@@ -12,6 +12,8 @@ Mlp = Literal["gated", "fused", "plain"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai"]
 Gating = Literal["softmax", "sigmoid", "softmax_chosen"]
 Head = Literal["optional", "required", "none"]
+Recurrent = Literal["mamba", "mamba2", "plamo2", "short_convolution", "delta", "kimi_delta", "rwkv6", "rwkv7"]
+RecurrentLayers = Literal["all", "beside", "without_key_values", "listed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,17 @@ class Graph:
     # scales
     embedding_scale: Literal["sqrt_hidden"] | None = None  # embeddings times sqrt(embedding_length), in float32
     logit_scale: Literal["multiply", "divide"] = "multiply"  # how metadata logit_scale is used
-    recurrent: Literal["mamba"] | None = None  # no attention at all
+    # layers with a state instead of attention, or beside it
+    recurrent: Recurrent | None = None
+    # "all": no attention at all; "beside": both in every layer, summed; "without_key_values": layers whose
+    # attention.head_count_kv is 0; "listed": attention.recurrent_layers or full_attention_interval
+    recurrent_layers: RecurrentLayers = "all"
+    single_part: bool = False  # a layer is one thing: a state, attention, or (feed_forward_length not 0) an MLP
+    gated_attention: bool = False  # attn_q holds for every head its queries, then a gate: sigmoid(gate) * output
+    tiled_heads: bool = False  # value head h of a delta rule reads key head h % groups, else h / (heads / groups)
+    rope_switch: bool = False  # metadata rope.scaling.finetuned false: nothing rotates
+    final_norm: str = "output_norm"
+    bare_norms: tuple[str, ...] = ()  # norms whose tensors have no ".weight"
     encoder_decoder: bool = False
 
 
