@@ -15,7 +15,7 @@ from quantcli.architectures.architecture import Architecture, Graph
 
 SIZES = (
     "block_count", "context_length", "embedding_length", "attention.head_count", "attention.head_count_kv",
-    "attention.key_length", "attention.value_length", "nextn_predict_layers",
+    "attention.key_length", "attention.value_length", "feed_forward_length", "nextn_predict_layers",
 )  # fmt: skip
 EPSILON = {"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}
 ROPE = (
@@ -51,7 +51,7 @@ ALIBI = ("attention.max_alibi_bias",)
 # ---- what changes no logit: sizes that the tensors have too, and words about how the file was made.
 
 HARMLESS = (
-    "vocab_size", "feed_forward_length", "expert_feed_forward_length", "expert_shared_feed_forward_length",
+    "vocab_size", "expert_feed_forward_length", "expert_shared_feed_forward_length",
     "expert_shared_count", "leading_dense_block_count", "tensor_data_layout",
 )  # fmt: skip
 

@@ -65,6 +65,7 @@ class NetworkSettings:
     architecture: str
     graph: Graph
     layers: int
+    blocks: int  # with the layers behind them that predict further tokens
     hidden: int
     heads: int
     kv_heads: int
@@ -130,8 +131,9 @@ def read_metadata(
         raise UnsupportedGraph(f"{architecture} {problem}", where=where, hint=hint)
     reader.check_arrays()
     unread = [f"{architecture}.{key}" for key in keys.unread(declared, reader.entries)]
-    layers = layers_run(reader)
-    refuse_unread(architecture, unread + unread_tensors(graph, (one for one in tensors if runs(one, layers))), where)
+    layers, blocks = layers_run(reader), reader.whole("block_count")
+    read = (name for name in tensors if runs(name, layers, blocks))
+    refuse_unread(architecture, unread + unread_tensors(graph, read), where)
     reader.check()
     return _read(reader, graph)
 
@@ -144,10 +146,10 @@ def layers_run(reader: _Reader) -> int:
     return blocks - further
 
 
-def runs(tensor: str, layers: int) -> bool:
-    """Whether a tensor belongs to the first ``layers`` layers, or to none."""
+def runs(tensor: str, layers: int, blocks: int) -> bool:
+    """Whether the forward pass has a use for a tensor: it is in none of the blocks from ``layers`` to ``blocks``."""
     number = tensor.split(".", 2)[1] if tensor.startswith("blk.") else ""
-    return not (number.isascii() and number.isdigit() and len(number) < 8) or int(number) < layers
+    return not (number.isascii() and number.isdigit() and len(number) < 8 and layers <= int(number) < blocks)
 
 
 def refuse_unread(architecture: str, unread: Sequence[str], where: str) -> None:
@@ -173,6 +175,7 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         architecture=reader.architecture,
         graph=graph,
         layers=layers,
+        blocks=reader.whole("block_count"),
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,
@@ -217,7 +220,7 @@ def _recurs(reader: _Reader, graph: Graph, layers: int) -> tuple[bool, ...]:
         listed = reader.value("attention.recurrent_layers", None)
         period = reader.whole("full_attention_interval", 4)
         return tuple(map(bool, listed))[:layers] if isinstance(listed, list) else _all_but_last(period, layers)
-    heads = reader.each("attention.head_count_kv", layers)
+    heads = reader.each("attention.head_count_kv", layers, reader.each("attention.head_count", layers))
     feeds = reader.each("feed_forward_length", layers, [0] * layers) if graph.gaps else [0] * layers
     return tuple(not count and not width for count, width in zip(heads, feeds, strict=True))
 

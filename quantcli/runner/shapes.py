@@ -41,7 +41,7 @@ def check(settings: NetworkSettings, metadata: Mapping[str, Value], shapes: Shap
             raise ShapeMismatch(
                 f"{' x '.join(map(str, found))}, the metadata wants {wanted}", where=f"{where}: {name}", hint=TORN
             )
-    unread = {name for name in unread if runs(name, settings.layers)}
+    unread = {name for name in unread if runs(name, settings.layers, settings.blocks)}
     refuse_unread(settings.architecture, sorted(unread), where)
     _check_vocabulary(metadata, shapes)
 
@@ -100,7 +100,9 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
         feeds = _feeds(s, prefix, shapes, mixes)
         yield from _attention(s, prefix, s.attention[layer])
         if s.state is not None and s.recurs[layer]:
-            yield from (Expected(prefix + one.name, one.shape, one.needed) for one in state_shapes.of(s, layer))
+            channels = (shapes.get(f"{prefix}channel_mix_value.weight") or (1,))[0]
+            found = state_shapes.of(s, layer, channels)
+            yield from (Expected(prefix + one.name, one.shape, one.needed) for one in found)
         yield from _layer_norms(s, prefix, mixes, feeds)
         if feeds and not state_shapes.mixes_channels(s):
             yield from (_experts if routed else _mlp)(s, prefix, shapes)

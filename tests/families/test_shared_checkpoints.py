@@ -35,6 +35,8 @@ CONVERTED_OTHERWISE: Mapping[str, str] = {}
 #: logits that differ from the record: there the file runs as llama.cpp runs it, the record is of transformers
 COMPUTED_OTHERWISE: Mapping[str, str] = {
     "arch-new/exaone4": "llama.cpp uses windows with 64 layers only",
+    "arch-more/bamba": "the converter turns the rows of whole heads, of which a part rotates",
+    "arch-new/rwkv7": "recorded by a kernel of llama.cpp that reads 64 elements of these heads of 32",
 }
 #: declared, and not right yet
 PENDING: Mapping[str, str] = {
