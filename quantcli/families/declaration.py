@@ -94,6 +94,7 @@ class Family:
     model_types: tuple[str, ...] = ()  # config.json model_type, for the text part of multimodal checkpoints
     extras: tuple[Extra, ...] = ()
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
+    harmless: tuple[str, ...] = ()  # keys of config.json (patterns) that change nothing, beyond those of unread.py
     ignored_if: tuple[tuple[str, str], ...] = ()  # (pattern, fact): left out when the fact is true
     prefixes: tuple[str, ...] = ()  # of the class that holds the layers, beyond "model."
     skip_layers_beyond: bool = False  # tensors of layers after the last one are left out (multi-token heads)
@@ -128,6 +129,7 @@ class Changes(TypedDict, total=False):
     vocab: VocabHints
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
     ignored: tuple[str, ...]
+    harmless: tuple[str, ...]
     prefixes: tuple[str, ...]
     cut_embeddings: bool
     variants: tuple[Variant, ...]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quantcli import container, vocab
 from quantcli.architectures.fixed import stays_float32
 from quantcli.errors import BadTokenizer, QuantcliError
-from quantcli.families import bind, catalogue, metadata, pooling, variants
+from quantcli.families import bind, catalogue, metadata, pooling, unread, variants
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
 from quantcli.families.transforms import Node
@@ -44,6 +44,7 @@ def load_checkpoint(
     remarks += [*binding.notes, *missing_head(facts, binding), *choose_rows(family, facts, tokens, checkpoint)]
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
         facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
+    remarks += unread.check(family, facts)
     tensors, default_float = make_tensors(checkpoint, family, facts, binding.tensors, sources)
     entries = {
         **metadata.general(family, checkpoint, tensors),
