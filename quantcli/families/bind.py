@@ -85,6 +85,11 @@ def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: s
     matcher.leave_out_copies()
     if matcher.left_out:
         matcher.notes.append(f"left out {matcher.left_out} vision tensors: only the language model is converted")
+    if matcher.beyond:
+        matcher.notes.append(
+            f"left out {matcher.beyond} tensors of layers that predict further tokens: {family.gguf_arch} has no place "
+            "for them in llama.cpp"
+        )
     return Binding(matcher.in_order(), matcher.notes)
 
 
@@ -103,8 +108,9 @@ class _Matcher:
         self.prefixes: Counter[str] = Counter()
         self.copies: dict[str, SourceTensor] = {}  # what may repeat another tensor, by its plain name
         self.unknown: list[str] = []
+        self.absent: set[int] = set()
         self.notes: list[str] = []
-        self.left_out = 0
+        self.left_out, self.beyond = 0, 0  # tensors of other modalities, and of layers that predict further tokens
 
     def take_all(self, sources: Sequence[SourceTensor]) -> None:
         """Give every source tensor its place. Layouts are looked at first: some shapes can be read in two ways."""
@@ -121,8 +127,10 @@ class _Matcher:
     def _is_ignored(self, name: str) -> bool:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
             return True
-        layer = re.match(r"layers\.(\d{1,7})\.", name)
-        return self.family.skip_layers_beyond and layer is not None and int(layer[1]) >= self.facts.layers
+        layer = re.match(r"layers\.(\d{1,7})\.", name) if self.family.skip_layers_beyond else None
+        beyond = layer is not None and int(layer[1]) >= self.facts.layers
+        self.beyond += beyond
+        return beyond
 
     def _take(self, name: str, prefix: str, tensor: SourceTensor, position: int) -> bool:
         """Give one source tensor its place; False for one that has none."""
@@ -162,7 +170,7 @@ class _Matcher:
 
     def _place(self, spec: Spec, layer: int, expert: int, tensor: SourceTensor, position: int) -> bool:
         """False when the place is taken (two spellings of one name)."""
-        _check(tensor, spec, self.facts)
+        _check(tensor, spec, self.facts.at(layer))
         name = spec.target.replace("{layer}", str(layer))
         bound = self.bound.setdefault(name, Bound(name, spec, layer, first=position))
         if bound.spec is not spec or expert in bound.parts:
@@ -201,7 +209,7 @@ class _Matcher:
         return None
 
     def _has(self, rule: TensorRule, layer: int) -> bool:
-        return rule.layers is None or self.facts[rule.layers](layer)
+        return layer not in self.absent and (rule.layers is None or self.facts[rule.layers](layer))
 
     # ---- completeness
 
@@ -209,6 +217,7 @@ class _Matcher:
         """Raises MissingTensors. Only as many absent names are looked for as the message shows."""
         missing: list[str] = []
         count = 0
+        self._leave_out_absent_layers()
         for spec in self.specs:
             expected = self._expected(spec)
             short = expected - self.found[spec]
@@ -221,6 +230,18 @@ class _Matcher:
                 f"{count} tensors are missing: {_list(missing, count)}",
                 where=where,
                 hint="a shard may be missing, or config.json does not belong to these weights",
+            )
+
+    def _leave_out_absent_layers(self) -> None:
+        """Layers that a checkpoint may lack as a whole (`Family.may_lack`) and does."""
+        if not self.family.may_lack:
+            return
+        may_lack, there = self.facts[self.family.may_lack], {one.layer for one in self.bound.values()}
+        self.absent = {layer for layer in range(self.facts.layers) if may_lack(layer) and layer not in there}
+        if self.absent:
+            self.notes.append(
+                f"config.json counts {len(self.absent)} layers that predict further tokens, the checkpoint has none: "
+                "the file counts them too, and lacks their tensors"
             )
 
     def _may_lack(self, spec: Spec) -> bool:
@@ -273,7 +294,7 @@ def build(bound: Bound, facts: Facts) -> Node:
     for _, tensor in sorted(bound.parts.items()):
         node = Node(tensor.shape, tensor.reader())
         try:
-            nodes.append(transform.apply(node, facts) if transform else node)
+            nodes.append(transform.apply(node, facts.at(bound.layer)) if transform else node)
         except ShapeMismatch as error:
             error.where = tensor.where
             raise

@@ -99,15 +99,28 @@ def window_pattern(default: int) -> Callable[[Facts], list[bool] | None]:
         if facts.window is None:
             return None
         if kinds is not None:
-            if not isinstance(kinds, list) or len(kinds) != facts.layers:
-                raise bad("layer_types", f"is no list of {facts.layers} kinds of layers")
-            return [kind == "sliding_attention" for kind in kinds]
+            return [kind == "sliding_attention" for kind in layer_list(facts, "layer_types", "kinds of layers")]
+        own = range(own_layers(facts))
         if isinstance(pattern, str) and pattern:
-            return [pattern[layer % len(pattern)] == "L" for layer in range(facts.layers)]
+            return [pattern[layer % len(pattern)] == "L" for layer in own]
         period = facts.read(count("sliding_window_pattern", default=default))
-        return [(layer + 1) % period != 0 for layer in range(facts.layers)]
+        return [(layer + 1) % period != 0 for layer in own]
 
     return layers
+
+
+def own_layers(facts: Facts) -> int:
+    """The layers of the model itself, without those that predict further tokens (nextn.py)."""
+    own: int = facts.get("main_layers", facts.get("layers"))
+    return own
+
+
+def layer_list(facts: Facts, name: str, what: str) -> list[object]:
+    """The list of config.json that has one entry for every layer of the model itself; ``what`` for the error."""
+    found, own = facts.find(name), own_layers(facts)
+    if not isinstance(found, list) or len(found) != own:
+        raise bad(name, f"is no list of {own} {what}")
+    return found
 
 
 def scaling(facts: Facts) -> str | None:

@@ -21,6 +21,10 @@ def bad(field: str, problem: str, hint: str | None = None) -> BadConfig:
 Fact: TypeAlias = Any
 
 
+class EachLayer(tuple[Fact, ...]):
+    """A fact that differs between layers: one value for each of them."""
+
+
 class Facts(dict[str, Fact]):
     """What a family knows about one checkpoint: fact name -> value (None where absent); also as attributes.
 
@@ -31,6 +35,7 @@ class Facts(dict[str, Fact]):
     def __init__(self, config: Mapping[str, object], file: Callable[[str], object]) -> None:
         super().__init__()
         self.config, self.file = config, file
+        self._layers: dict[int, Facts] = {}
 
     def __getattr__(self, name: str) -> Fact:
         try:
@@ -63,6 +68,19 @@ class Facts(dict[str, Fact]):
         if isinstance(dimension, int):
             return dimension
         return sum(math.prod(self._factor(name) for name in term.split("*")) for term in dimension.split("+"))
+
+    def at(self, layer: int) -> Facts:
+        """The facts of one layer: what differs between layers has this one's value."""
+        found = self._layers.get(layer)
+        if found is None:
+            own = {name: value[layer] for name, value in self.items() if isinstance(value, EachLayer)}
+            found = self
+            if own:
+                found = Facts(self.config, self.file)
+                found.update(self)
+                found.update(own)
+            self._layers[layer] = found
+        return found
 
     def _factor(self, name: str) -> int:
         factor: int = int(name) if name.isdigit() else self[name]
