@@ -175,12 +175,6 @@ class BadImportance(QuantcliError):
     code = "bad-importance"
 
 
-class NonFiniteActivations(QuantcliError):
-    """A model's activations overflow or are NaN on the calibration text."""
-
-    code = "non-finite-activations"
-
-
 class BadStatistics(QuantcliError):
     """A folder of statistics is damaged, or of another model, text or run."""
 

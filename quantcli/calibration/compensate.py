@@ -71,7 +71,7 @@ class Compensation:
     progress: Progress | None = None
 
     def run(self) -> Compensated:
-        """Raises NonFiniteActivations, UnsupportedTransform, BadStatistics, and what running raises."""
+        """Raises NonFiniteResult, UnsupportedTransform, BadStatistics, and what running raises."""
         merging.check(self.transforms, self.network.model, self.network.settings)
         if self.method == "sequential":
             return self._two_streams()

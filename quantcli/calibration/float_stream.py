@@ -15,7 +15,6 @@ from quantcli.calibration.capture import Stage, stages_of
 from quantcli.calibration.folder import Folder
 from quantcli.calibration.gather import Gathering
 from quantcli.calibration.moments import Moments
-from quantcli.errors import NonFiniteActivations
 from quantcli.runner.arrays import Floats
 from quantcli.runner.network import Network
 from quantcli.runner.text import Chunks
@@ -71,7 +70,7 @@ def layers(
 ) -> Iterator[LayerMoments]:
     """The moments of every layer, one after the other; each layer's weights are forgotten after it.
 
-    Raises NonFiniteActivations.
+    Raises NonFiniteResult, as running does.
     """
     count = network.settings.layers
     streams = [
@@ -86,19 +85,10 @@ def layers(
         for place, (number, x) in enumerate(streams):
             with network.observed_by(gathered[number]):
                 streams[place] = number, network.layer(index, x, network.new_cache(*x.shape[:2]))
-            check_finite(streams[place][1], index)
         yield LayerMoments(index, layer_stages(network, index, probe), *gathered)
         network.release(index)
         if progress is not None:
             progress(index + 1, count)
-
-
-def check_finite(x: Floats, index: int) -> None:
-    """Raises NonFiniteActivations, naming the layer that made them."""
-    if not numpy.isfinite(x).all():
-        raise NonFiniteActivations(
-            "the activations overflow or are NaN", where=f"layer {index}", hint="the model is damaged"
-        )
 
 
 def _rescaled(gathering: Gathering, stages: Sequence[Stage], factors: Mapping[str, Factors]) -> Gathering:

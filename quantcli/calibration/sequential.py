@@ -24,11 +24,12 @@ import numpy
 from quantcli.calibration.capture import PartOf, Stage, inputs_of, stages_of
 from quantcli.calibration.encoding import Settings, StageEncoder
 from quantcli.calibration.evidence import Pair
-from quantcli.calibration.float_stream import batches_of, check_finite, probe_of
+from quantcli.calibration.float_stream import batches_of, probe_of
 from quantcli.calibration.folder import COMPLETE, Folder
 from quantcli.calibration.moments import Moments
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.report.results import CompensatedTensor
+from quantcli.runner import finite
 from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.network import Network
@@ -78,7 +79,7 @@ class Sequential:
     def run(self, chunks: Chunks, held_out: Chunks) -> Result:
         """Encode all layers. ``chunks``, ``held_out``: tokens to fit and to check with.
 
-        Raises NonFiniteActivations, BadStatistics.
+        Raises NonFiniteResult, BadStatistics.
         """
         self._put(self.encoder.embeddings(self.network.embeddings))
         batches: list[_Batch] = []
@@ -117,8 +118,8 @@ class Sequential:
         own, other = self._parts(index, number)
         for batch in batches:
             batch.x, batch.other = own(batch.x, self._cache(batch.x)), other(batch.other, self._cache(batch.other))
-            check_finite(batch.x, index)
-            check_finite(batch.other, index)
+            for stream in (batch.x, batch.other):
+                finite.check(stream, f"layer {index}", f"{self.network.model.name}: blk.{index}")
 
     def _parts(self, index: int, number: int) -> tuple[PartOf, PartOf]:
         """The part in the model, and in what is encoded so far."""

@@ -30,7 +30,7 @@ Made = tuple[Used, dict[str, ModelTensor], list[CompensatedTensor]]
 def run(model: Model, plans: Sequence[Plan], wish: Wish, threads: int, reporter: Reporter) -> Iterator[Made]:
     """Per plan: what it was calibrated with, the model's tensors (encoded or changed), and what was done to them.
 
-    Raises UnsupportedGraph, ShortText, NonFiniteActivations, BadStatistics, ...
+    Raises UnsupportedGraph, ShortText, NonFiniteResult, BadStatistics, ...
     """
     if wish.keep is not None:
         folder.check_place(wish.keep)

@@ -170,15 +170,21 @@ class _Matcher:
 
     def _place(self, spec: Spec, layer: int, expert: int, tensor: SourceTensor, position: int) -> bool:
         """False when the place is taken (two spellings of one name)."""
-        _check(tensor, spec, self.facts.at(layer))
-        name = spec.target.replace("{layer}", str(layer))
-        bound = self.bound.setdefault(name, Bound(name, spec, layer, first=position))
+        block = self._block(spec, layer)
+        _check(tensor, spec, self.facts.at(block))
+        name = spec.target.replace("{layer}", str(block))
+        bound = self.bound.setdefault(name, Bound(name, spec, block, first=position))
         if bound.spec is not spec or expert in bound.parts:
             return False
         self.found[spec] += 1
         bound.parts[expert] = tensor
         bound.order = position
         return True
+
+    def _block(self, spec: Spec, layer: int) -> int:
+        """The block of the file that a layer becomes."""
+        first: int = self.facts[spec.rule.first] if spec.rule.first else 0
+        return layer + first
 
     def leave_out_copies(self) -> None:
         """A tensor that repeats another is one tensor; one that differs and has no place of its own is told."""
@@ -202,14 +208,15 @@ class _Matcher:
             layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
             if "{layer}" in slots and layer >= self.facts[specs[0].rule.depth]:
                 return None
-            if "{expert}" in slots and expert >= self.facts["experts"]:
+            if "{expert}" in slots and expert >= (self.facts["experts"] or 0):
                 return None
             specs = [spec for spec in specs if self._has(spec.rule, layer)]
             return (specs, layer, expert) if specs else None
         return None
 
     def _has(self, rule: TensorRule, layer: int) -> bool:
-        return layer not in self.absent and (rule.layers is None or self.facts[rule.layers](layer))
+        block = layer + (self.facts[rule.first] if rule.first else 0)
+        return block not in self.absent and (rule.layers is None or self.facts[rule.layers](layer))
 
     # ---- completeness
 
@@ -252,7 +259,7 @@ class _Matcher:
 
     def _expected(self, spec: Spec) -> int:
         layers = sum(1 for _ in self._layers(spec))
-        return layers * (self.facts["experts"] if "{expert}" in spec.source else 1)
+        return layers * (self.facts["experts"] or 0 if "{expert}" in spec.source else 1)
 
     def _layers(self, spec: Spec) -> Iterator[int]:
         if "{layer}" not in spec.source:
@@ -263,7 +270,7 @@ class _Matcher:
         prefix = self.prefixes.most_common(1)[0][0] if self.prefixes and spec.rule.target != "output" else ""
         experts = range(self.facts["experts"]) if "{expert}" in spec.source else (0,)
         for layer in self._layers(spec):
-            bound = self.bound.get(spec.target.replace("{layer}", str(layer)))
+            bound = self.bound.get(spec.target.replace("{layer}", str(self._block(spec, layer))))
             for expert in experts:
                 if not (bound and expert in bound.parts):
                     yield prefix + spec.name(layer, expert)

@@ -40,8 +40,9 @@ class TensorRule:
     checkpoint's (torch order). Where ``exact`` is false both names get ".weight", and a ".bias" beside it is taken
     along (``bias``: "optional", "required" or "none"; it passes through those transforms that move rows).
     ``layers`` names a fact, a function (layer) -> bool: the layers that have this rule. ``depth`` names the fact
-    that counts the layers of this rule (an encoder-decoder has two). ``optional`` may name a fact: absence is fine when
-    it is true. A rule with ``when`` only exists when that fact is true. A bias has ``shape[bias_axis]`` elements.
+    that counts the layers of this rule (an encoder-decoder has two), ``first`` the one that numbers the block of its
+    layer 0 (layers that predict further tokens come behind the others). ``optional`` may name a fact: absence is fine
+    when it is true. A rule with ``when`` only exists when that fact is true. A bias has ``shape[bias_axis]`` elements.
     """
 
     source: str
@@ -54,6 +55,7 @@ class TensorRule:
     exact: bool = False
     layers: str | None = None
     depth: str = "layers"
+    first: str | None = None
     when: str | None = None
 
 
@@ -96,6 +98,8 @@ class Family:
     may_lack: str = ""  # fact, a function (layer) -> bool: layers that config.json counts and that may be missing
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None = None  # hints that depend on the config
     variants: tuple[Variant, ...] = ()
+    relative: Callable[[Mapping[str, object]], str | None] | None = None  # the family that a config.json of this
+    #                                                                     one's class describes instead, by its name
     templates: Mapping[str, str] = field(default_factory=dict)  # chat templates by name that belong to the family
     # fact -> tokens, the first of which that the vocabulary has is the row that the fact numbers
     rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -130,6 +134,7 @@ class Changes(TypedDict, total=False):
     prefixes: tuple[str, ...]
     cut_embeddings: bool
     variants: tuple[Variant, ...]
+    relative: Callable[[Mapping[str, object]], str | None] | None
     templates: Mapping[str, str]
     rows: Mapping[str, tuple[str, ...]]
     copies: Mapping[str, str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from quantcli.errors import BadConfig
@@ -29,13 +29,17 @@ class Facts(dict[str, Fact]):
     """What a family knows about one checkpoint: fact name -> value (None where absent); also as attributes.
 
     ``config`` is the flattened config.json (see ``flatten``); ``file(name)`` reads another JSON file of the folder
-    (None where it is missing).
+    (None where it is missing); ``stored`` are the names of the checkpoint's tensors.
     """
 
-    def __init__(self, config: Mapping[str, object], file: Callable[[str], object]) -> None:
+    def __init__(self, config: Mapping[str, object], file: Callable[[str], object], stored: Sequence[str] = ()) -> None:
         super().__init__()
+<<<<<<< HEAD
         self.config, self.file = config, file
         self._layers: dict[int, Facts] = {}
+=======
+        self.config, self.file, self.stored = config, file, stored
+>>>>>>> main
 
     def __getattr__(self, name: str) -> Fact:
         try:
@@ -76,7 +80,7 @@ class Facts(dict[str, Fact]):
             own = {name: value[layer] for name, value in self.items() if isinstance(value, EachLayer)}
             found = self
             if own:
-                found = Facts(self.config, self.file)
+                found = Facts(self.config, self.file, self.stored)
                 found.update(self)
                 found.update(own)
             self._layers[layer] = found
@@ -122,13 +126,17 @@ def _shown(value: object) -> str:
 
 
 def settle(
-    declared: Mapping[str, object], config: Mapping[str, object], file: Callable[[str], object], headless: bool = False
+    declared: Mapping[str, object],
+    config: Mapping[str, object],
+    file: Callable[[str], object],
+    headless: bool = False,
+    stored: Sequence[str] = (),
 ) -> Facts:
     """All facts that a family declares, in order: fields are read, functions called, constants taken.
 
-    ``headless``: the class has no output head, so that none is missed.
+    ``headless``: the class has no output head, so that none is missed. ``stored``: names of the tensors.
     """
-    facts = Facts(flatten(config), file)
+    facts = Facts(flatten(config), file, stored)
     facts["headless"] = headless
     for name, source in declared.items():
         if isinstance(source, Field):

@@ -79,8 +79,10 @@ def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Famil
     try:
         choice = catalogue.choose(checkpoint.config, architecture)
         family, notes = (choice.family, []) if architecture else variants.choose(choice.family, checkpoint)
+        family = catalogue.relative(family, choice.config)
         checkpoint.check_packing()
-        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless)
+        stored = [tensor.name for tensor in checkpoint.logical_tensors]
+        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored)
         if "pooling" not in facts:
             facts["pooling"], found = pooling.read(checkpoint.json)
             notes = [*notes, *found]

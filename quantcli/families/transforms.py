@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy
+
 from quantcli.errors import ShapeMismatch
 
 if TYPE_CHECKING:
-    import numpy
     from numpy.typing import NDArray
 
     from quantcli.families.facts import Facts
@@ -142,13 +143,38 @@ def joined(*parts: Transform) -> Transform:
     return Transform("joined", apply)
 
 
-def plus_one() -> Transform:
-    """1 is added (norms that are stored as the difference to 1)."""
+def on_columns(transform: Transform) -> Transform:
+    """What ``transform`` does to rows, done to the columns of a matrix."""
+    return replace(transposed() | transform | transposed(), name=f"on_columns({transform.name})")
+
+
+def plus(offset: float) -> Transform:
+    """A number is added, in float32."""
 
     def add(values: NDArray[numpy.float32]) -> None:
-        values += 1
+        values += numpy.float32(offset)
 
-    return _mapped("plus_one", add)
+    return _mapped(f"plus({offset:g})", add)
+
+
+def plus_one() -> Transform:
+    """1 is added (norms that are stored as the difference to 1)."""
+    return plus(1)
+
+
+def scaled(*factors: str) -> Transform:
+    """Multiplied by the facts named, one after another, each product rounded to float32; None counts as 1."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        numbers = [numpy.float32(facts[name]) for name in factors if facts[name] is not None]
+
+        def multiply(values: NDArray[numpy.float32]) -> None:
+            for number in numbers:
+                values *= number
+
+        return _mapped("scaled", multiply).apply(node, facts) if numbers else node
+
+    return Transform(f"scaled({', '.join(factors)})", apply, moves_rows=False)
 
 
 def negative_exp() -> Transform:

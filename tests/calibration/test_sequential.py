@@ -18,7 +18,7 @@ from quantcli.calibration.moments import Moments, excess
 from quantcli.calibration.quality import UNKNOWN
 from quantcli.calibration.sequential import Result, Sequential
 from quantcli.calibration.tokens import Calibration
-from quantcli.errors import BadStatistics, NonFiniteActivations
+from quantcli.errors import BadStatistics, NonFiniteResult
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import BY_NAME, TensorType
 from quantcli.loader import open_model
@@ -180,7 +180,7 @@ def test_activations_that_are_nan_name_their_layer() -> None:
         values = numpy.full((1, network_of(model).settings.hidden), numpy.nan, numpy.float32)
         tensors = [holding(t, Packed.of(values)) if t.name == "blk.1.ffn_norm.weight" else t for t in model.tensors]
         broken = network_of(dataclasses.replace(model, tensors=tensors))
-        with pytest.raises(NonFiniteActivations, match="layer 1"):
+        with pytest.raises(NonFiniteResult, match="layer 1"):
             encoded(broken, {name: kind for name, kind in types_of(model).items() if name.startswith("blk.0")})
 
 
