@@ -127,6 +127,9 @@ class _Matcher:
     def _is_ignored(self, name: str) -> bool:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
             return True
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.further):
+            self.beyond += 1
+            return True
         layer = re.match(r"layers\.(\d{1,7})\.", name) if self.family.skip_layers_beyond else None
         beyond = layer is not None and int(layer[1]) >= self.facts.layers
         self.beyond += beyond

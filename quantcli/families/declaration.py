@@ -92,6 +92,8 @@ class Family:
     model_types: tuple[str, ...] = ()  # config.json model_type, for the text part of multimodal checkpoints
     extras: tuple[Extra, ...] = ()
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
+    further: tuple[str, ...] = ()  # patterns of tensors that predict further tokens, which the file has no place for
+    not_float32: tuple[str, ...] = ()  # parts of names that other families write as F32, and this one does not
     ignored_if: tuple[tuple[str, str], ...] = ()  # (pattern, fact): left out when the fact is true
     prefixes: tuple[str, ...] = ()  # of the class that holds the layers, beyond "model."
     skip_layers_beyond: bool = False  # tensors of layers after the last one are left out (multi-token heads)
@@ -128,6 +130,8 @@ class Changes(TypedDict, total=False):
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
     extras: tuple[Extra, ...]
     ignored: tuple[str, ...]
+    further: tuple[str, ...]
+    not_float32: tuple[str, ...]
     ignored_if: tuple[tuple[str, str], ...]
     skip_layers_beyond: bool
     may_lack: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from quantcli.families.declaration import Entry, TensorRule
 from quantcli.families.facts import Facts, bad
@@ -80,6 +81,10 @@ def partial_rotary(default: float) -> object:
     return dims
 
 
+# Where the config class has no default of its own.
+GIVEN_WINDOW = count("sliding_window", default=None)
+
+
 def window(default: int) -> Callable[[Facts], int | None]:
     """Positions that a layer with a window sees; null in config.json says that there are no windows."""
 
@@ -111,7 +116,7 @@ def window_pattern(default: int) -> Callable[[Facts], list[bool] | None]:
 
 def own_layers(facts: Facts) -> int:
     """The layers of the model itself, without those that predict further tokens (nextn.py)."""
-    own: int = facts.get("main_layers", facts.get("layers"))
+    own: int = facts.get("main_layers") or facts.layers
     return own
 
 
@@ -174,8 +179,9 @@ FACTS = {
     "kv": key_value_width,
 }
 
+EXPERT_COUNT = count("num_local_experts", "num_experts", "n_routed_experts", most=MOST_EXPERTS)
 EXPERT_FACTS = {
-    "experts": count("num_local_experts", "num_experts", "n_routed_experts", most=MOST_EXPERTS),
+    "experts": EXPERT_COUNT,
     "experts_used": count("num_experts_per_tok", "num_experts_per_token", "top_k_experts", most=MOST_EXPERTS),
 }
 
@@ -258,6 +264,11 @@ FUSED_MLP = (
     TensorRule("layers.{layer}.mlp.gate_up_proj", "blk.{layer}.ffn_up", ("2*ff", "hidden")),
     GATED_MLP[2],
 )
+
+
+def when(rules: Sequence[TensorRule], fact: str) -> tuple[TensorRule, ...]:
+    """The same rules, which exist where the fact is true only."""
+    return tuple(replace(rule, when=fact) for rule in rules)
 
 
 def plain_mlp(up: str, down: str, block: str = "layers.{layer}.mlp.") -> tuple[TensorRule, ...]:

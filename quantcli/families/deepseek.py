@@ -72,7 +72,7 @@ DEEPSEEK2 = Family(
         "key": lambda facts: facts.nope + facts.rope_dims,
         "key_length": lambda facts: facts.kv_rank + facts.rope_dims,
         **mixture.FACTS,
-        "experts": count("num_local_experts", "num_experts", "n_routed_experts", default=None, most=decoder.MOST_EXPERTS),
+        "experts": mixture.MAY_LACK_EXPERTS,
         "experts_used": count("num_experts_per_tok", "num_experts_per_token", default=None, most=decoder.MOST_EXPERTS),
         "expert_ff": count("moe_intermediate_size", "intermediate_size", most=decoder.MOST_WIDTH),
         "weights_norm": lambda facts: facts.read(flag("norm_topk_prob", default=False)) or None,
@@ -142,15 +142,17 @@ DEEPSEEK32 = GLM4_MOE_LITE.derive(
         "indexer_types": None,
         "indexes": indexes,
     },
-    metadata=GLM4_MOE_LITE.metadata
-    + (
+    metadata=(
+        *GLM4_MOE_LITE.metadata,
         Entry("attention.indexer.head_count", "u32", "indexer_heads"),
         Entry("attention.indexer.key_length", "u32", "indexer_key"),
         Entry("attention.indexer.top_k", "u32", "indexer_top"),
     ),
-    tensors=GLM4_MOE_LITE.tensors
-    + (
-        TensorRule(INDEXER + "wq_b", "blk.{layer}.indexer.attn_q_b", ("indexer_heads*indexer_key", "q_rank"), layers="indexes"),
+    tensors=(
+        *GLM4_MOE_LITE.tensors,
+        TensorRule(
+            INDEXER + "wq_b", "blk.{layer}.indexer.attn_q_b", ("indexer_heads*indexer_key", "q_rank"), layers="indexes"
+        ),
         TensorRule(INDEXER + "wk", "blk.{layer}.indexer.attn_k", ("indexer_key", "hidden"), layers="indexes"),
         TensorRule(INDEXER + "k_norm", "blk.{layer}.indexer.k_norm", ("indexer_key",), layers="indexes"),
         TensorRule(INDEXER + "weights_proj", "blk.{layer}.indexer.proj", ("indexer_heads", "hidden"), layers="indexes"),

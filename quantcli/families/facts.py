@@ -34,12 +34,8 @@ class Facts(dict[str, Fact]):
 
     def __init__(self, config: Mapping[str, object], file: Callable[[str], object], stored: Sequence[str] = ()) -> None:
         super().__init__()
-<<<<<<< HEAD
-        self.config, self.file = config, file
-        self._layers: dict[int, Facts] = {}
-=======
         self.config, self.file, self.stored = config, file, stored
->>>>>>> main
+        self._layers: dict[int, Facts] = {}
 
     def __getattr__(self, name: str) -> Fact:
         try:

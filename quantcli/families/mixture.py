@@ -1,4 +1,4 @@
-"""Mixtures of experts of today: a few dense layers, then routed experts with groups, biases, scales and shared experts."""
+"""Mixtures of experts of today: some dense layers, then routed experts with groups, biases, scales, shared experts."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def is_sparse(facts: Facts) -> Callable[[int], bool]:
 
 
 DENSE_LAYERS = ("first_k_dense_replace", "first_last_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
+MAY_LACK_EXPERTS = replace(decoder.EXPERT_COUNT, default=None)
 EXPERT_WIDTH = count("moe_intermediate_size", most=decoder.MOST_WIDTH)
 SCALE_NAMES = ("routed_scaling_factor", "route_scale", "router_scaling_factor", "moe_routed_scaling_factor")
 FACTS = {
@@ -91,11 +92,15 @@ def in_layers(rules: Sequence[TensorRule], layers: str) -> tuple[TensorRule, ...
 
 DENSE_MLP = in_layers(decoder.GATED_MLP, "dense")
 # llama.cpp's converter writes stacked experts in one of two orders.
+NUMBERED = (("w1", "gate"), ("w2", "down"), ("w3", "up"))
 GATE_FIRST = (("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "down"))
 
 
 def router_bias(
-    source: str, layers: str | None = "sparse", target: str = "exp_probs_b.bias", shape: tuple[str | int, ...] = ("experts",)
+    source: str,
+    layers: str | None = "sparse",
+    target: str = "exp_probs_b.bias",
+    shape: tuple[str | int, ...] = ("experts",),
 ) -> tuple[TensorRule, ...]:
     """What is added to the scores for the choice of experts alone."""
     source, target = f"layers.{{layer}}.{source}", f"blk.{{layer}}.{target}"

@@ -7,6 +7,7 @@ them even where a checkpoint was published without. ``layers`` then counts all b
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, TensorRule
@@ -30,6 +31,7 @@ def facts_of(number: object = COUNT, stated: object = STATED) -> dict[str, objec
         "main_layers": lambda facts: facts.layers - facts.nextn,
         "nextn_stated": stated,
         "predicts_further": predicts_further,
+        "own": lambda facts: lambda layer: layer < facts.main_layers,
     }
 
 
@@ -45,6 +47,20 @@ METADATA = (Entry("nextn_predict_layers", "u32", "nextn_stated"),)
 def _rule(source: str, target: str, shape: tuple[str, ...], optional: bool = False) -> TensorRule:
     source, target = f"layers.{{layer}}.{source}", f"blk.{{layer}}.nextn.{target}"
     return TensorRule(source, target, shape, optional=optional, bias="none", layers="predicts_further")
+
+
+def behind(rules: tuple[TensorRule, ...]) -> tuple[TensorRule, ...]:
+    """What checkpoints hold below "mtp.": layers of their own with these ``rules``, and what combines the streams."""
+    combining = (
+        TensorRule("fc", "blk.{layer}.nextn.eh_proj", ("hidden", "2*hidden")),
+        TensorRule("pre_fc_norm_embedding", "blk.{layer}.nextn.enorm", decoder.VECTOR),
+        TensorRule("pre_fc_norm_hidden", "blk.{layer}.nextn.hnorm", decoder.VECTOR),
+        TensorRule("norm", "blk.{layer}.nextn.shared_head_norm", decoder.VECTOR),
+    )
+    return tuple(
+        replace(rule, source=f"mtp.{rule.source}", layers=None, depth="nextn", first="main_layers", when="nextn")
+        for rule in (*rules, *combining)
+    )
 
 
 # Beside what every block has. The last two repeat the model's own tables, and may be left out.
