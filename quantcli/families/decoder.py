@@ -122,7 +122,7 @@ def window_pattern(default: int) -> Callable[[Facts], list[bool] | None]:
 
 def own_layers(facts: Facts) -> int:
     """The layers of the model itself, without those that predict further tokens (nextn.py)."""
-    own: int = facts.get("main_layers") or facts.layers
+    own: int = facts.main_layers if "main_layers" in facts.declared else facts.layers
     return own
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from quantcli.families import decoder, mixture, nextn
+from quantcli.families import decoder, glm4, mixture, nextn
 from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import Facts
 from quantcli.families.fields import count, flag, real
@@ -53,10 +53,10 @@ DEEPSEEK2 = Family(
     name="deepseek2",
     gguf_arch="deepseek2",
     hf_architectures=(
-        "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "YoutuForCausalLM", "YoutuVLForConditionalGeneration",
+        "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM",
         "KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration",
     ),
-    model_types=("deepseek_v2", "deepseek_v3", "youtu", "kimi_k2"),
+    model_types=("deepseek_v2", "deepseek_v3", "kimi_k2"),
     facts={
         **decoder.CORE_FACTS,
         "mscale_all": real("rope_scaling.mscale_all_dim", default=None),
@@ -117,6 +117,14 @@ DEEPSEEK2 = Family(
     vocab=VocabHints("deepseek2"),
 )  # fmt: skip
 
+# A small one without experts.
+YOUTU = DEEPSEEK2.derive(
+    "youtu",
+    hf_architectures=("YoutuForCausalLM", "YoutuVLForConditionalGeneration"),
+    model_types=("youtu",),
+    vocab=VocabHints("deepseek2", pre=("youtu", "kanana2")),
+)
+
 # GLM-4.7-Flash: no router function in the file, llama.cpp guesses it.
 GLM4_MOE_LITE = DEEPSEEK2.derive(
     "glm4-moe-lite",
@@ -127,6 +135,7 @@ GLM4_MOE_LITE = DEEPSEEK2.derive(
     tensors=DEEPSEEK2.tensors + nextn.TENSORS,
     skip_layers_beyond=False,
     may_lack="predicts_further",
+    vocab=VocabHints("deepseek2", pre=("glm4",), fallbacks=glm4.TOKENS),
 )
 
 INDEXER = "layers.{layer}.self_attn.indexer."
@@ -148,6 +157,7 @@ DEEPSEEK32 = GLM4_MOE_LITE.derive(
         Entry("attention.indexer.key_length", "u32", "indexer_key"),
         Entry("attention.indexer.top_k", "u32", "indexer_top"),
     ),
+    vocab=DEEPSEEK2.vocab,
     tensors=(
         *GLM4_MOE_LITE.tensors,
         TensorRule(
@@ -166,6 +176,7 @@ GLM_MOE_DSA = DEEPSEEK32.derive(
     hf_architectures=("GlmMoeDsaForCausalLM",),
     model_types=("glm_moe_dsa",),
     facts={"indexer_types": full_indexers, "rope_dims": glm_rope_dims},
+    vocab=GLM4_MOE_LITE.vocab,
     metadata=(*DEEPSEEK32.metadata, Entry("attention.indexer.types", "booleans", "indexer_types")),
 )
 
@@ -194,4 +205,4 @@ DEEPSEEK = LLAMA.derive(
     vocab_for=None,
 )
 
-FAMILIES = (DEEPSEEK2, GLM4_MOE_LITE, DEEPSEEK32, GLM_MOE_DSA, DEEPSEEK)
+FAMILIES = (DEEPSEEK2, YOUTU, GLM4_MOE_LITE, DEEPSEEK32, GLM_MOE_DSA, DEEPSEEK)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from quantcli.families import mixture
 from quantcli.families.declaration import Entry
 from quantcli.families.fields import count
 from quantcli.families.qwen import QWEN3_MOE

@@ -35,7 +35,19 @@ class Facts(dict[str, Fact]):
     def __init__(self, config: Mapping[str, object], file: Callable[[str], object], stored: Sequence[str] = ()) -> None:
         super().__init__()
         self.config, self.file, self.stored = config, file, stored
+        self.declared: Mapping[str, object] = {}  # names of facts -> what each is settled from
         self._layers: dict[int, Facts] = {}
+
+    def __missing__(self, name: str) -> Fact:
+        """A declared fact that nobody has asked for yet: others may depend on it, in any order of declaration."""
+        if name not in self.declared:
+            raise KeyError(name)
+        source = self.declared[name]
+        if isinstance(source, Field):
+            self[name] = self.read(source)
+        else:
+            self[name] = source(self) if callable(source) else source
+        return self[name]
 
     def __getattr__(self, name: str) -> Fact:
         try:
@@ -128,17 +140,15 @@ def settle(
     headless: bool = False,
     stored: Sequence[str] = (),
 ) -> Facts:
-    """All facts that a family declares, in order: fields are read, functions called, constants taken.
+    """All facts that a family declares: fields are read, functions called, constants taken, each when first asked for.
 
     ``headless``: the class has no output head, so that none is missed. ``stored``: names of the tensors.
     """
     facts = Facts(flatten(config), file, stored)
     facts["headless"] = headless
-    for name, source in declared.items():
-        if isinstance(source, Field):
-            facts[name] = facts.read(source)
-        else:
-            facts[name] = source(facts) if callable(source) else source
+    facts.declared = declared
+    for name in declared:
+        facts[name]
     return facts
 
 

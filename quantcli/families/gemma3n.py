@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import EachLayer, Facts, bad
-from quantcli.families.fields import count, real
+from quantcli.families.fields import count
 from quantcli.families.gemma import GEMMA3, SOFT_CAPS
 from quantcli.families.transforms import single, zero_padded
 
@@ -34,12 +35,23 @@ def sparsity(facts: Facts) -> list[float]:
     shares = decoder.layer_list(facts, "activation_sparsity_pattern", "shares")
     if not all(isinstance(share, (int, float)) and 0 <= share < 1 for share in shares):
         raise bad("activation_sparsity_pattern", "holds something that is no share")
-    return [NormalDist().inv_cdf(single(share)) if share else float("-inf") for share in shares]  # type: ignore[arg-type]
+    return [normal_quantile(share) if share else float("-inf") for share in shares]  # type: ignore[arg-type]
+
+
+def normal_quantile(share: float) -> float:
+    """Of the standard normal distribution, rounded at the steps where torch's float32 version rounds."""
+    centred = single(2 * single(share) - 1)
+    return single(single(NormalDist().inv_cdf((1 + centred) / 2) / math.sqrt(2)) * single(math.sqrt(2)))
 
 
 def layer_rule(source: str, target: str, *shape: str, layers: str | None = None) -> TensorRule:
     return TensorRule(f"layers.{{layer}}.{source}", f"blk.{{layer}}.{target}", shape, bias="none", layers=layers)
 
+
+FACTS = {
+    "layer_vocab": count("vocab_size_per_layer_input", default="=vocab", most=decoder.MOST_WIDTH),
+    "keeps_keys": lambda facts: lambda layer: layer < facts.layers - facts.shared_layers,
+}
 
 # Embeddings for every layer, as Gemma 4 has them too. Gemma 3n has fewer rows than tokens; llama.cpp adds zeros.
 PER_LAYER = (
@@ -73,15 +85,14 @@ GEMMA3N: Family = GEMMA3.derive(
     hf_architectures=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
     model_types=("gemma3n_text",),
     facts={
+        **FACTS,
         "ff": widths,
         "streams": streams,
         "experts": lambda facts: facts.streams - 1,  # numbered tensors are stacked as experts are
         "active": count("altup_active_idx", default=0, least=0, most=STREAMS - 1),
         "per_layer": count("hidden_size_per_layer_input", default=256, most=decoder.MOST_WIDTH),
-        "layer_vocab": count("vocab_size_per_layer_input", default="=vocab", most=decoder.MOST_WIDTH),
         "laurel": count("laurel_rank", default=64, most=decoder.MOST_WIDTH),
         "shared_layers": count("num_kv_shared_layers", default=15, least=0, most=decoder.MOST_LAYERS),
-        "keeps_keys": lambda facts: lambda layer: layer < facts.layers - facts.shared_layers,
         "eps": decoder.rms_eps(1e-6),
         "window_pattern": decoder.window_pattern(5),
         "sparsity": sparsity,
@@ -112,7 +123,10 @@ GEMMA3N: Family = GEMMA3.derive(
         layer_rule("self_attn.v_proj", "attn_v", "kv_heads*head_dim", "hidden", layers="keeps_keys"),
         *decoder.GATED_MLP,
         TensorRule(
-            "layers.{layer}.altup.correct_output_scale", "blk.{layer}.altup_correct_scale.weight", ("hidden",), exact=True
+            "layers.{layer}.altup.correct_output_scale",
+            "blk.{layer}.altup_correct_scale.weight",
+            ("hidden",),
+            exact=True,
         ),
         layer_rule("altup.correction_coefs", "altup_correct_coef", "streams", "streams"),
         layer_rule("altup.modality_router", "altup_router", "streams", "hidden"),

@@ -8,8 +8,8 @@ from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Extra, TensorRule
 from quantcli.families.facts import EachLayer, Facts, bad
 from quantcli.families.fields import count, flag, real
-from quantcli.families.gemma import SOFT_CAPS
-from quantcli.families.gemma3n import FOUR_NORMS, GEMMA3N, PER_LAYER, SHARED_KEYS, layer_rule
+from quantcli.families.gemma import GEMMA3, SOFT_CAPS
+from quantcli.families.gemma3n import FACTS, FOUR_NORMS, PER_LAYER, SHARED_KEYS, layer_rule
 from quantcli.families.transforms import Transform
 from quantcli.vocab import VocabHints
 
@@ -87,13 +87,16 @@ EXPERTS = (
     ),
 )
 
-GEMMA4 = GEMMA3N.derive(
+GEMMA4 = GEMMA3.derive(
     "gemma4",
     gguf_arch="gemma4",
     hf_architectures=("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration"),
     model_types=("gemma4_text",),
     facts={
+        **FACTS,
         "scaling": None,
+        "tokens": None,  # as many as the tokenizer has
+        **dict.fromkeys(("q", "kv", "key_length")),  # differ between layers
         "shared_layers": count("num_kv_shared_layers", default=0, least=0, most=decoder.MOST_LAYERS),
         "window_pattern": decoder.window_pattern(6),
         "window_head_dim": count("head_dim", default=256, most=decoder.MOST_WIDTH),
@@ -107,8 +110,8 @@ GEMMA4 = GEMMA3N.derive(
         "ff_written": widths_written,
         "per_layer": count("hidden_size_per_layer_input", default=0, least=0, most=decoder.MOST_WIDTH),
         "keys_are_values": flag("attention_k_eq_v", default=False),
-        "has_values": lambda facts: lambda layer: (
-            facts.keeps_keys(layer) and (facts.window_pattern[layer] or not facts.keys_are_values)
+        "has_values": lambda facts: (
+            lambda layer: facts.keeps_keys(layer) and (facts.window_pattern[layer] or not facts.keys_are_values)
         ),
         "experts": count("num_local_experts", "num_experts", default=None, most=decoder.MOST_EXPERTS),
         "experts_used": count("top_k_experts", "num_experts_per_tok", default=None, most=decoder.MOST_EXPERTS),
@@ -148,7 +151,7 @@ GEMMA4 = GEMMA3N.derive(
         exact("layer_scalar", "layer_output_scale.weight", "1", when=None),
     ),
     extras=(Extra("rope_freqs.weight", frequency_divisors),),
-    vocab=VocabHints("gemma4", space_prefix=False, add_bos=True),
+    vocab=VocabHints("gemma4", kind="gemma4"),
 )
 
 FAMILIES = (GEMMA4,)

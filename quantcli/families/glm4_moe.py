@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantcli.families import decoder, mixture, nextn
+from quantcli.families import decoder, glm4, mixture, nextn
 from quantcli.families.declaration import Family, TensorRule
 from quantcli.families.fields import count, flag, real
 from quantcli.vocab import VocabHints
@@ -47,9 +47,15 @@ GLM4_MOE = Family(
         *nextn.TENSORS,
     ),
     may_lack="predicts_further",
-    vocab=VocabHints("glm4moe"),
+    vocab=VocabHints("glm4moe", pre=("glm4",), fallbacks=glm4.TOKENS),
 )
 
-SOLAR_OPEN = GLM4_MOE.derive("solar-open", hf_architectures=("SolarOpenForCausalLM",), model_types=("solar_open",))
+SOLAR_TOKENS = {"bos": "<|startoftext|>", "eos": glm4.END, "eot": glm4.END, "unknown": "<unk>"}
+SOLAR_OPEN = GLM4_MOE.derive(
+    "solar-open",
+    hf_architectures=("SolarOpenForCausalLM",),
+    model_types=("solar_open",),
+    vocab=VocabHints("glm4moe", pre=("solar-open",), fallbacks=SOLAR_TOKENS),
+)
 
 FAMILIES = (GLM4_MOE, SOLAR_OPEN)
