@@ -6,7 +6,9 @@ from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
 DEEPSEEK2 = Architecture("deepseek2", Graph(latent=True, expert_norm=False), reads=keys.EXPERTS + keys.ROUTING)
-DEEPSEEK32 = Architecture("deepseek32", Graph(latent=True, expert_norm=False), reads=keys.EXPERTS + keys.ROUTING)
+DEEPSEEK32 = Architecture(
+    "deepseek32", Graph(latent=True, indexer=True, expert_norm=False), reads=keys.EXPERTS + keys.ROUTING
+)
 DEEPSEEK = Architecture("deepseek", Graph(expert_norm=False), reads=keys.EXPERTS + keys.ROUTING)
 
 ARCHITECTURES = (DEEPSEEK, DEEPSEEK2, DEEPSEEK32)

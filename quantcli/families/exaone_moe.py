@@ -32,7 +32,7 @@ EXAONE_MOE = EXAONE4.derive(
     + mixture.LEADING
     + nextn.METADATA,
     tensors=decoder.TOP
-    + mixture.in_layers(ATTENTION, "own")
+    + decoder.only_in("own", ATTENTION)
     + mixture.DENSE_MLP
     + mixture.routed(bias="e_score_correction_bias")
     + nextn.behind(ATTENTION + decoder.GATED_MLP),

@@ -13,6 +13,7 @@ from quantcli.families.gemma import GEMMA3, SOFT_CAPS
 from quantcli.families.transforms import single, zero_padded
 
 STREAMS = 4  # llama.cpp knows no other number
+OTHERS = ("0", "1", "2")  # all streams but the first
 
 
 def widths(facts: Facts) -> EachLayer:
@@ -88,7 +89,6 @@ GEMMA3N: Family = GEMMA3.derive(
         **FACTS,
         "ff": widths,
         "streams": streams,
-        "experts": lambda facts: facts.streams - 1,  # numbered tensors are stacked as experts are
         "active": count("altup_active_idx", default=0, least=0, most=STREAMS - 1),
         "per_layer": count("hidden_size_per_layer_input", default=256, most=decoder.MOST_WIDTH),
         "laurel": count("laurel_rank", default=64, most=decoder.MOST_WIDTH),
@@ -116,8 +116,10 @@ GEMMA3N: Family = GEMMA3.derive(
         *decoder.EMBEDDINGS,
         *decoder.FINAL_NORM,
         *PER_LAYER,
-        TensorRule("altup_projections.{expert}", "altup_proj", ("hidden", "hidden"), bias="none"),
-        TensorRule("altup_unembed_projections.{expert}", "altup_unembd_proj", ("hidden", "hidden"), bias="none"),
+        TensorRule("altup_projections.{part}", "altup_proj", ("hidden", "hidden"), bias="none", parts=OTHERS),
+        TensorRule(
+            "altup_unembed_projections.{part}", "altup_unembd_proj", ("hidden", "hidden"), bias="none", parts=OTHERS
+        ),
         *FOUR_NORMS,
         *SHARED_KEYS,
         layer_rule("self_attn.v_proj", "attn_v", "kv_heads*head_dim", "hidden", layers="keeps_keys"),

@@ -85,12 +85,7 @@ WEIGHTS = (
 # ---- tensors -------------------------------------------------------------------------------------------------
 
 
-def in_layers(rules: Sequence[TensorRule], layers: str) -> tuple[TensorRule, ...]:
-    """The same rules for those layers only that the fact ``layers`` names."""
-    return tuple(replace(rule, layers=layers) for rule in rules)
-
-
-DENSE_MLP = in_layers(decoder.GATED_MLP, "dense")
+DENSE_MLP = decoder.only_in("dense", decoder.GATED_MLP)
 # llama.cpp's converter writes stacked experts in one of two orders.
 NUMBERED = (("w1", "gate"), ("w2", "down"), ("w3", "up"))
 GATE_FIRST = (("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "down"))
