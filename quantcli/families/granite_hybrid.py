@@ -12,6 +12,7 @@ from quantcli.families.fields import count
 from quantcli.families.granite import GRANITE_MOE, MULTIPLIERS
 from quantcli.families.mamba2 import MIXER_FACTS, MIXER_METADATA, mixer
 from quantcli.families.transforms import rows
+from quantcli.vocab import VocabHints
 
 SHARED = "layers.{layer}.shared_mlp."
 
@@ -76,6 +77,7 @@ GRANITE_HYBRID = GRANITE_MOE.derive(
     hf_architectures=("GraniteMoeHybridForCausalLM",),
     model_types=("granitemoehybrid",),
     relative=_without_scan,
+    vocab=VocabHints("granitehybrid"),
     facts={
         **MIXER,
         "context": 2**20,
@@ -102,7 +104,7 @@ GRANITE_HYBRID = GRANITE_MOE.derive(
 # What is left of it without a scan: one more architecture name, and positions that rotate.
 PLAIN = {"context": decoder.context(2048), "turns": True, "tokens": lambda facts: facts.vocab}
 GRANITE_4 = GRANITE_HYBRID.derive("granite-4", gguf_arch="granite", hf_architectures=(), model_types=(), relative=None,
-                                  facts=PLAIN)  # fmt: skip
+                                  facts=PLAIN, vocab=GRANITE_MOE.vocab)  # fmt: skip
 GRANITE_4_MOE = GRANITE_4.derive("granite-4-moe", gguf_arch="granitemoe")
 
 BAMBA = GRANITE_HYBRID.derive(
