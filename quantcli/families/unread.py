@@ -223,9 +223,11 @@ def check(family: Family, facts: Facts, where: str) -> list[str]:
     """Remarks on the keys that ``family`` did not read. Raises UnsupportedConfig for those that matter."""
     graph = architectures.find(family.gguf_arch).graph
     unread = dict(facts.config.unread()) if isinstance(facts.config, Config) else {}
-    unread = {key: value for key, value in unread.items() if not _is_harmless(key, (*family.harmless, *_idle(facts)))}
+    harmless = (*family.harmless, *_idle(facts))
+    unread = {key: value for key, value in unread.items() if not _is_harmless(key, harmless)}
     if graph is not None:
-        changing = list(_changing(unread, facts, graph))
+        free = {key: value for key, value in unread.items() if key not in family.fixed}
+        changing = [*_changing(free, facts, graph), *_not_fixed(family, unread)]
         if changing:
             raise UnsupportedConfig(
                 "; ".join(f"{key} is {value!r}: {what}" for key, value, what in changing[:MOST_SHOWN]),
@@ -234,7 +236,7 @@ def check(family: Family, facts: Facts, where: str) -> list[str]:
                 "remove the key where it is a leftover",
             )
     notes = _windows(family, facts, unread)
-    strange = sorted(key for key in unread if key not in KNOWN and not _is_harmless(key, HARMLESS))
+    strange = sorted(key for key in unread if key not in {*KNOWN, *family.fixed} and not _is_harmless(key, HARMLESS))
     if not strange:
         return notes
     shown = ", ".join(strange[:MOST_SHOWN]) + (f" and {len(strange) - MOST_SHOWN} more" * (len(strange) > MOST_SHOWN))
@@ -275,6 +277,14 @@ def _windows(family: Family, facts: Facts, unread: Mapping[str, object]) -> list
         return []
     text = f"layers see {sizes[0]} positions; llama.cpp has no windows for {family.gguf_arch}: longer texts differ"
     return [text]
+
+
+def _not_fixed(family: Family, unread: Mapping[str, object]) -> Iterator[tuple[str, object, str]]:
+    """Settings that are constants of the GGUF architecture."""
+    for key, values in family.fixed.items():
+        value = unread.get(key)
+        if value is not None and value not in values:
+            yield key, value, f"llama.cpp computes with {values[0]!r}"
 
 
 def _changing(unread: Mapping[str, object], facts: Facts, graph: Graph) -> Iterator[tuple[str, object, str]]:

@@ -29,7 +29,11 @@ def test_published_keys_are_known(name: str) -> None:
 
 
 def test_unknown_keys_are_named(tmp_path: Path) -> None:
-    config = {"new_trick": 3, "rope_scaling": {"rope_type": "linear", "factor": 2.0, "bend": 1}, "attention_dropout": 0.5}
+    config = {
+        "new_trick": 3,
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0, "bend": 1},
+        "attention_dropout": 0.5,
+    }
     notes = families.load_checkpoint(changed("llama-quirks", tmp_path, config)).notes
     (note,) = [note for note in notes if "config.json" in note]
     assert note.endswith(": new_trick, rope_scaling.bend")
