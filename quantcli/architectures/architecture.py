@@ -46,6 +46,7 @@ class Graph:
     alibi_layers: int = 0  # only a model of this many layers has them
     # attention
     fused_qkv: bool = False  # attn_qkv holds q, k and v rows in this order
+    gaps: bool = False  # a layer may lack attention or MLP; without key heads attn_output alone stands for attention
     latent: bool = False  # multi-head latent attention (attn_kv_a_mqa, attn_k_b, attn_v_b)
     window_period: int = 0  # p > 0: with a window, layer i uses it if i % p < p - 1; 1: every layer; 0: no windows.
     #                         Metadata sliding_window_pattern goes first
