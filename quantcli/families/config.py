@@ -27,7 +27,7 @@ class Config(dict[str, object]):
         self.asked.add(f"{self.prefix}{key}")
         return super().__contains__(key)
 
-    def get(self, key: str, default: object = None) -> object:  # type: ignore[override]
+    def get(self, key: str, default: object = None) -> object:
         self.asked.add(self.prefix + key)
         return super().get(key, default)
 
