@@ -21,6 +21,12 @@ from quantcli.runner.states import StateSettings
 # Graph flags that name computations which the runner lacks.
 LACKING = {
     "latent": "latent attention",
+    "layer_inputs": "embeddings for every layer",
+    "streams": "several streams",
+    "chunked": "windows of chunks",
+    "attention_gate": "gated attention",
+    "early_router": "early routing",
+    "beside_experts": "an MLP beside experts",
     "encoder_decoder": "an encoder beside the decoder",
 }
 GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_chosen"}  # llama.cpp's numbers
@@ -165,7 +171,7 @@ def refuse_unread(architecture: str, unread: Sequence[str], where: str) -> None:
 
 def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
     layers, hidden = layers_run(reader), reader.whole("embedding_length")
-    recurs = _recurs(reader, graph, layers)
+    recurs, turning = _recurs(reader, graph, layers), graph.rope != "none"
     attention = _heads(reader, graph, layers, hidden, recurs)
     heads, kv_heads, key, value = (max(numbers) for numbers in zip(*attention, strict=True))
     scale = reader.real("logit_scale", 1.0)
@@ -186,9 +192,9 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         recurs=recurs,
         eps=reader.real(keys.EPSILON[graph.norm]),
         context=reader.whole("context_length"),
-        rope_dims=_rope_dims(reader, graph, key),
-        rope=_rope(reader),
-        window_rope=_window_rope(reader, graph),
+        rope_dims=_rope_dims(reader, graph, key) if turning else 0,
+        rope=_rope(reader) if turning else Rope(1.0),
+        window_rope=_window_rope(reader, graph) if turning else Rope(1.0),
         window=window,
         window_layers=_window_layers(reader, graph, layers, window),
         attention_scale=_attention_scale(reader, graph, layers, hidden, heads, key),
