@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import EachLayer, Facts, bad
-from quantcli.families.fields import count
+from quantcli.families.fields import count, real
 from quantcli.vocab import VocabHints
 
 BLOCK = "layers.{layer}."
@@ -46,7 +46,7 @@ OPENELM = Family(
         "heads": lambda facts: EachLayer(map(int, numbers(facts, "num_query_heads"))),
         "kv_heads": lambda facts: EachLayer(map(int, numbers(facts, "num_kv_heads"))),
         "ff": widths,
-        "theta": decoder.real("rope_freq_constant", default=10000.0, least=1e-6),
+        "theta": real("rope_freq_constant", default=10000.0, least=1e-6),
         "eps": 1e-6,
     },
     metadata=(
