@@ -36,6 +36,7 @@ CONVERTED_OTHERWISE: Mapping[str, str] = {}
 COMPUTED_OTHERWISE: Mapping[str, str] = {
     "arch-new/exaone4": "llama.cpp uses windows with 64 layers only",
     "arch-more/bamba": "the converter turns the rows of whole heads, of which a part rotates",
+    "arch-more/mimo-v2-flash": "to be done: sinks in some layers only",
     "arch-new/rwkv7": "recorded by a kernel of llama.cpp that reads 64 elements of these heads of 32",
     "arch-new/phi-moe": "llama.cpp routes by softmax, not by sparsemixer",
     "arch-more/glm4-moe-lite": "llama.cpp guesses the router's function from the number of layers",
