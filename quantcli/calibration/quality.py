@@ -56,6 +56,11 @@ class Wish:
     statistics: Path | None = None  # a folder of an earlier run
     keep: Path | None = None  # the folder that keeps what this run finds
 
+    @property
+    def encodes(self) -> bool:
+        """Whether it changes what is written; else it is for a plan alone."""
+        return self.method is not None or bool(self.transforms)
+
 
 @dataclass(frozen=True)
 class Used:

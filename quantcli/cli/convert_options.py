@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
+from quantcli.cli.sizes import AtLeast, Candidates, Keep, Like, SameType, TargetBpw, TargetSize
 
 NAME = "convert"
 
@@ -19,7 +20,7 @@ def run(
         Argument(metavar="SRC", readable=False, help="Checkpoint folder or GGUF file (the first shard of several)."),
     ],
     types: Annotated[
-        list[str],
+        Optional[list[str]],
         Option(
             "--type",
             "-t",
@@ -29,7 +30,14 @@ def run(
                 "`quantcli formats` lists them."
             ),
         ),
-    ],
+    ] = None,
+    target_size: TargetSize = None,
+    target_bpw: TargetBpw = None,
+    like: Like = None,
+    candidates: Candidates = None,
+    at_least: AtLeast = None,
+    keep: Keep = None,
+    same_type: SameType = None,
     output: Annotated[
         Optional[str],
         Option(
@@ -186,7 +194,8 @@ def run(
 
     request = parse.convert_request(
         source=source,
-        types=types,
+        types=types or (),
+        size=parse.SizeTexts(target_size, target_bpw, like, candidates, at_least or (), keep or (), same_type or ()),
         output=output,
         imatrix=imatrix,
         include_weights=include_weights or (),

@@ -114,13 +114,15 @@ class Kept:
         if self.passes is None:
             return None
         listed = "\n".join(f"{name} {types[name].name}" for name in sorted(types))
+        listed = hashlib.sha256(listed.encode()).hexdigest()
         facts: Facts = {
             **self.facts,
             "method": wish.method or "none",
             "transforms": ",".join(wish.transforms),
-            "types": hashlib.sha256(listed.encode()).hexdigest(),
+            "types": listed,
         }
-        return Folder(self.passes / one.file_type.name, facts)
+        name = f"{one.file_type.name}-{listed[:8]}" if one.assignment else one.file_type.name
+        return Folder(self.passes / name, facts)
 
 
 def _compensated(

@@ -8,25 +8,24 @@ the command.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from quantcli import __version__, loader
-from quantcli.calibration.quality import UNKNOWN, Used, Wish
+from quantcli import loader
+from quantcli.calibration.quality import UNKNOWN, Used
 from quantcli.commands import checks, targets
-from quantcli.container import Value, string, u32
+from quantcli.commands.request import ConvertRequest as ConvertRequest
+from quantcli.commands.request import provenance
 from quantcli.encode import pipeline
 from quantcli.errors import OutputExists
 from quantcli.ggml import tensor_types
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.methods import plain
-from quantcli.methods.table import Choice
 from quantcli.model import Model
 from quantcli.output import transaction, writer
-from quantcli.plan import plan, shards
+from quantcli.plan import budget, plan, recipes, shards
 from quantcli.plan.options import Options
-from quantcli.plan.overrides import Override, Setting
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
 from quantcli.report import tables
@@ -37,49 +36,11 @@ from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
 from quantcli.transforms import pad
 
+if TYPE_CHECKING:  # it brings the runner
+    from quantcli.commands import compensating
+
 MOST_THREADS = 256  # each holds slabs in memory; beyond this it is a typing error
 COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, beside the output
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertRequest:
-    """What the user asks for. ``imatrix`` is a file; ``collect`` makes one first, from the bundled text."""
-
-    source: Path
-    file_types: Sequence[FileType]
-    output: Path | None = None
-    into_folder: bool = False  # `-o name/`: a folder, whether it is there yet or not
-    imatrix: Path | None = None
-    collect: bool = False
-    include_weights: tuple[str, ...] = ()
-    exclude_weights: tuple[str, ...] = ()
-    overrides: tuple[Override, ...] = ()
-    output_tensor_type: TensorType | None = None
-    token_embedding_type: TensorType | None = None
-    leave_output_tensor: bool = False
-    pure: bool = False
-    allow_requantize: bool = False
-    choice: Choice = field(default_factory=Choice)  # of the method and its search
-    wish: Wish | None = None  # calibrate and compensate
-    pad: bool = False  # feed-forward layers to a multiple of 256
-    threads: int | None = None
-    dry_run: bool = False
-    force: bool = False
-    split_max_size: int | None = None  # bytes
-    keep_split: bool = False
-    metadata: tuple[Setting, ...] = ()
-    chat_template: str | None = None
-    strict: bool = False  # warnings are errors
-    allow_no_imatrix: bool = False
-    architecture: str | None = None
-    pre_tokenizer: str | None = None
-    checksums: Path | None = None
-    option_files: tuple[Path, ...] = ()  # files that options were read from: an output must be none of them
-
-    @property
-    def search(self) -> str:
-        """The name of the scale search."""
-        return self.choice.settings.search or plain.DEFAULT_SEARCH
 
 
 @dataclass
@@ -89,6 +50,7 @@ class Part:
     model: Model
     plans: list[Plan]
     targets: list[Path]
+    ready: compensating.Ready | None = None  # once it runs
 
     @property
     def files(self) -> list[list[Path]]:
@@ -143,10 +105,11 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
             reporter.note(f"note: {text}")
         for text in job.warnings:
             reporter.warning(text)
+        start = time.monotonic()
+        _choose_types(job, reporter)
         if request.dry_run:
             result = describe(job)
         else:
-            start = time.monotonic()
             _compensate(job, reporter)
             with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes) as advance:
                 result = execute(job, advance, start)
@@ -210,8 +173,12 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
     """The job that converts opened models, all with the options of ``request``. Raises QuantcliError."""
     if request.pad:
         models = [pad.apply(model) for model in models]
-    plans = [[_plan(request, model, file_type, importance) for file_type in request.file_types] for model in models]
-    names = [f"{model.name}-{one.file_type.name}.gguf" for model, own in zip(models, plans, strict=True) for one in own]
+    wanted = [_wanted(request, model, importance) for model in models]
+    plans = [
+        [_plan(request, model, file_type, importance) for file_type, _ in own]
+        for model, own in zip(models, wanted, strict=True)
+    ]
+    names = [f"{model.name}-{label}.gguf" for model, own in zip(models, wanted, strict=True) for _, label in own]
     paths = iter(targets.name_targets(names, request.output, into_folder=request.into_folder))
     parts = [Part(model, own, [next(paths) for _ in own]) for model, own in zip(models, plans, strict=True)]
     job = Job(request, parts, min(request.threads or pipeline.default_threads(), MOST_THREADS))
@@ -228,57 +195,48 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
     return job
 
 
+def _wanted(request: ConvertRequest, model: Model, importance: Importance | None) -> list[tuple[FileType, str]]:
+    """The file types, and how files of them are called."""
+    if request.sizing is None:
+        return [(one, one.name) for one in request.file_types]
+    return [request.sizing.base(model, _options(request, recipes.parse("Q8_0"), importance))]
+
+
 def _plan(
     request: ConvertRequest,
     model: Model,
     file_type: FileType,
     importance: Importance | None,
     used: Used = UNKNOWN,
+    assignment: Mapping[str, TensorType] | None = None,
 ) -> Plan:
-    options = Options(
+    made = plan.make(model, _options(request, file_type, importance, used), assignment)
+    finds_importance = request.wish is not None or request.sizing is not None  # where it runs the model
+    made.check(
+        writing=not request.dry_run,
+        allow_no_imatrix=request.allow_no_imatrix or finds_importance,
+        allow_requantize=request.allow_requantize,
+    )
+    return made
+
+
+def _options(
+    request: ConvertRequest, file_type: FileType, importance: Importance | None, used: Used = UNKNOWN
+) -> Options:
+    return Options(
         file_type,
         pure=request.pure,
         overrides=request.overrides,
         output_tensor_type=request.output_tensor_type,
         token_embedding_type=request.token_embedding_type,
         leave_output_tensor=request.leave_output_tensor,
-        imatrix=request.collect or request.wish is not None,
+        imatrix=request.collect or request.wish is not None or request.sizing is not None,
         importance=importance,
         keep_split=request.keep_split,
         split_max_size=request.split_max_size,
         metadata=request.metadata,
-        provenance=_provenance(request, file_type, used),
+        provenance=provenance(request, file_type, used),
     )
-    made = plan.make(model, options)
-    made.check(
-        writing=not request.dry_run,
-        allow_no_imatrix=request.allow_no_imatrix or request.wish is not None,  # calibration finds importance itself
-        allow_requantize=request.allow_requantize,
-    )
-    return made
-
-
-def _provenance(request: ConvertRequest, file_type: FileType, used: Used) -> dict[str, Value]:
-    """How the file was made: enough to make it again, nothing about the machine or the time."""
-    made = {"quantcli.version": string(__version__)}
-    if not file_type.is_float and not file_type.copies:
-        made["quantcli.search"] = string(request.search)
-        if request.choice.name is not None:
-            made["quantcli.method"] = string(request.choice.name)
-        if request.wish is not None:
-            made |= _calibrated_with(request.wish, used)
-    return made
-
-
-def _calibrated_with(wish: Wish, used: Used) -> dict[str, Value]:
-    return {
-        "quantcli.quality": string(wish.quality),
-        "quantcli.compensation": string(wish.method or "none"),
-        "quantcli.transforms": string(",".join(wish.transforms)),
-        "quantcli.calibration.tokens": u32(used.real),
-        "quantcli.calibration.sampled_tokens": u32(used.sampled),
-        "quantcli.calibration.corpus": string(used.corpus),
-    }
 
 
 def _check_files(job: Job) -> None:
@@ -294,6 +252,25 @@ def _check_files(job: Job) -> None:
 # ---- the work
 
 
+def _choose_types(job: Job, reporter: Reporter) -> None:
+    """Where a size is asked for: the plan that loses least, from what the model itself says."""
+    sizing, part = job.request.sizing, job.parts[0]
+    if sizing is None:
+        return
+    from quantcli.commands import compensating, planning
+
+    base = part.plans[0]
+    part.ready = compensating.ready(part.model, sizing.wish, job.threads, reporter)
+
+    def make(types: Mapping[str, TensorType], importance: Importance | None) -> Plan:
+        given = base.options.importance or importance
+        return _plan(job.request, part.model, base.file_type, given, assignment=types)
+
+    found = planning.prepare(part.ready, sizing.freedom, make, reporter)
+    size = budget.target_bytes(sizing.target, part.model, base.options)
+    part.plans[0] = found.choosing.plan(size)
+
+
 def _compensate(job: Job, reporter: Reporter) -> None:
     """Give every plan tensors that are encoded already, where the request wants more than the search."""
     wish = job.request.wish
@@ -302,10 +279,11 @@ def _compensate(job: Job, reporter: Reporter) -> None:
     from quantcli.commands import compensating  # brings the runner, which most conversions do without
 
     for part in job.parts:
-        made = compensating.run(part.model, list(part.plans), wish, job.threads, reporter)
+        ready = part.ready or compensating.ready(part.model, wish, job.threads, reporter)
+        made = compensating.run(ready, list(part.plans), reporter)
         for number, (used, tensors, outcomes) in enumerate(made):
             one = part.plans[number]
-            again = _plan(job.request, part.model, one.file_type, one.options.importance, used)
+            again = _plan(job.request, part.model, one.file_type, one.options.importance, used, one.assignment)
             part.plans[number] = again.holding(tensors)
             job.outcomes[part.files[number][0]] = outcomes
 

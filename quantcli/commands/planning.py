@@ -17,6 +17,7 @@ from quantcli.report.terminal import Reporter
 from quantcli.statistics.imatrix import Importance
 
 Make = Callable[[Mapping[str, TensorType], Importance | None], Plan]  # (types, importance) -> plan
+PERCENT = 100
 IMPORTANCE = "planning"  # how the importance that planning finds is called
 
 
@@ -33,10 +34,10 @@ def prepare(prepared: Ready, freedom: Freedom, make: Make, reporter: Reporter) -
     """Find what every type of every free tensor costs. Raises what running raises."""
     wish, kept = prepared.wish, prepared.kept
     free = budget.free_tensors(make({}, None), lambda types: make(types, None))
-    with reporter.steps("planning", 1) as step:
+    with reporter.steps("planning", PERCENT) as step:
 
         def told(what: str, done: int, total: int) -> None:
-            step(min(done / max(total, 1), 1), what)
+            step(PERCENT * done // max(total, 1), what)
 
         found = Probing(
             network=prepared.network,

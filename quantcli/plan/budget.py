@@ -108,6 +108,12 @@ def target_bytes(target: Target, model: Model, options: Options) -> int:
     return made.file_bytes - made.tensor_bytes + int(target.bpw * made.weights / 8)
 
 
+def bits(size: int, model: Model, options: Options) -> float:
+    """Bits of tensor data per weight that files of ``size`` bytes have room for."""
+    made = plan.make(model, options)
+    return 8 * (size - made.file_bytes + made.tensor_bytes) / made.weights if made.weights else 0.0
+
+
 def nearest(model: Model, options: Options, size: int) -> FileType:
     """The recipe whose file is nearest to ``size`` bytes: what a planned file calls itself."""
     mixed = [one for one in FILE_TYPES.values() if one.selectable and not one.is_float and not one.copies]

@@ -1,20 +1,23 @@
 """The types that lose least under a budget of bytes: one choice per item, every item with options of its own.
 
-A multiple-choice knapsack. Bisection on the price of a byte gives the choices of the convex hull; the bytes that are
-left are spent greedily; then pairs of changes (one item up, another one down) are made while they lower the loss, which
-also fills the budget. Deterministic: ties go to the first.
+A multiple-choice knapsack. Sizes of tensors have a large common divisor, so that it is mostly solved exactly, by dynamic
+programming over what is left of the budget. Beyond a bound: bisection on the price of a byte gives the choices of the
+convex hull; the bytes that are left are spent greedily; then pairs of changes (one item up, another one down) are made
+while they lower the loss, which also fills the budget. Deterministic: ties go to the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 
 import numpy
 from numpy.typing import NDArray
 
 from quantcli.errors import TargetTooSmall
 
+MOST_STATES = 1 << 28  # items times units of bytes that are solved exactly (256 MB)
 STEPS = 200  # of the bisection
 SWAPS = 100_000  # far more than there are
 
@@ -48,9 +51,39 @@ def solve(items: Sequence[Item], budget: int) -> Choices:
             f"the smallest plan is {least - budget:,} bytes larger than that",
             hint="take a larger target, allow smaller types with --candidates, or pin fewer tensors",
         )
+    unit = gcd(*(item.bytes[i] - item.bytes[own[0]] for item, own in zip(items, lists, strict=True) for i in own))
+    units = (budget - least) // max(unit, 1)
+    if unit == 0 or units * len(items) <= MOST_STATES:
+        return _exactly(items, lists, unit, units)
     chosen = _cheapest(items, lists, budget)
     _improve(items, lists, chosen, budget)
     return chosen
+
+
+def _exactly(items: Sequence[Item], lists: Sequence[list[int]], unit: int, units: int) -> Choices:
+    """The best choices that take at most ``units`` of ``unit`` bytes more than the smallest."""
+    if unit == 0:
+        return [own[0] for own in lists]
+    most = sum((item.bytes[own[-1]] - item.bytes[own[0]]) // unit for item, own in zip(items, lists, strict=True))
+    units = min(units, most)
+    least = numpy.zeros(units + 1)  # loss of the items so far, by the units that they may take
+    taken = []
+    for item, own in zip(items, lists, strict=True):
+        after, choice = numpy.full(units + 1, numpy.inf), numpy.zeros(units + 1, numpy.int8)
+        for place, option in enumerate(own):
+            more = (item.bytes[option] - item.bytes[own[0]]) // unit
+            if more <= units:
+                candidate = least[: units + 1 - more] + item.loss[option]
+                better = candidate < after[more:]
+                after[more:][better], choice[more:][better] = candidate[better], place
+        least = after
+        taken.append(choice)
+    chosen = []
+    for item, own, choice in reversed(list(zip(items, lists, taken, strict=True))):
+        option = own[int(choice[units])]
+        units -= (item.bytes[option] - item.bytes[own[0]]) // unit
+        chosen.append(option)
+    return chosen[::-1]
 
 
 def _cheapest(items: Sequence[Item], lists: Sequence[list[int]], budget: int) -> Choices:
