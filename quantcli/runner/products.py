@@ -13,10 +13,11 @@ import numpy
 
 from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.runner import memory
+from quantcli.runner import memory, state_products
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.operations import Operations
 from quantcli.runner.positions import AngleTable, Distances
+from quantcli.runner.recurrence import Recurrence
 from quantcli.runner.steps import Fields, Pool, Recording, check, room
 from quantcli.runner.weights import PackedMatrix
 
@@ -350,6 +351,19 @@ class Products(Operations):
             "v_count": room(v) // size,
             "out_count": out.size,
         }
+
+    # ---- layers with a state
+
+    def convolve(self, x: Floats, window: Floats, kernel: Floats, bias: Floats | None, *, silu: bool) -> Floats:
+        return state_products.convolve(self.pool, x, window, kernel, bias, silu)
+
+    def recur(self, r: Recurrence) -> Floats:
+        return state_products.recur(self.pool, r)
+
+    def scan(
+        self, x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, skip: Floats, state: Floats
+    ) -> Floats:
+        return state_products.scan(self.pool, x, step, rate, key, query, skip, state)
 
     # ---- logits
 
