@@ -36,6 +36,7 @@ PARALLEL_RESIDUAL = ("use_parallel_residual",)
 HARMLESS = (
     "vocab_size", "feed_forward_length", "expert_feed_forward_length", "expert_shared_feed_forward_length",
     "expert_shared_count", "leading_dense_block_count", "tensor_data_layout",
+    "rope.dimension_sections",  # every position of a text is the same in all sections
 )  # fmt: skip
 
 # Values that turn off what their key is about: there the entry says no more than its absence.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from quantcli.families.declaration import Entry, TensorRule
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count, flag, real, text
-from quantcli.families.transforms import permuted
+from quantcli.families.transforms import permuted, rows
 
 # Limits of llama.cpp's loader, and sizes beyond anything that was ever trained.
 MOST_LAYERS, MOST_EXPERTS, MOST_HEADS, MOST_WIDTH = 512, 1024, 2**16, 2**24
@@ -116,7 +117,18 @@ def scaling(facts: Facts) -> str | None:
     if settings is not None and not isinstance(settings, Mapping):
         raise bad("rope_scaling", "is no object")
     kind = facts.read(text("rope_scaling.rope_type", "rope_scaling.type", default="default"))
-    return {"default": None, "none": None, "su": "longrope"}.get(kind, kind)
+    return {"default": None, "none": None, "mrope": None, "su": "longrope"}.get(kind, kind)
+
+
+def sections(facts: Facts) -> list[int] | None:
+    """How many pairs of a head rotate by time, height, width and a fourth position: m-rope, which vision needs. All of
+    them are equal in a text."""
+    found = facts.find("rope_scaling.mrope_section")
+    if found is None:
+        return None
+    if not isinstance(found, list) or not all(type(pairs) is int and 0 <= pairs < MOST_WIDTH for pairs in found):
+        raise bad("rope_scaling.mrope_section", "is no list of numbers of pairs")
+    return [*found, 0, 0, 0, 0][:4]
 
 
 def _scaling_value(field: object, *kinds: str) -> object:
@@ -136,6 +148,7 @@ ROPE_FACTS = {
     "yarn_attn": _scaling_value(real("rope_scaling.attention_factor", default=None), "yarn"),
     "yarn_fast": _scaling_value(real("rope_scaling.beta_fast", default=None), "yarn"),
     "yarn_slow": _scaling_value(real("rope_scaling.beta_slow", default=None), "yarn"),
+    "sections": sections,
 }
 
 # Whatever the attention is; FACTS adds heads of one width, with key/value heads that may be fewer.
@@ -184,6 +197,7 @@ ROPE = (
     Entry("rope.scaling.yarn_attn_factor", "f32", "yarn_attn"),
     Entry("rope.scaling.yarn_beta_fast", "f32", "yarn_fast"),
     Entry("rope.scaling.yarn_beta_slow", "f32", "yarn_slow"),
+    Entry("rope.dimension_sections", "i32s", "sections"),
     Entry("rope.freq_base", "f32", "theta"),
 )
 RMS = (Entry("attention.layer_norm_rms_epsilon", "f32", "eps"),)
@@ -245,6 +259,27 @@ FUSED_MLP = (
     TensorRule("layers.{layer}.mlp.gate_up_proj", "blk.{layer}.ffn_up", ("2*ff", "hidden")),
     GATED_MLP[2],
 )
+
+
+def split_qkv(source: str, when: str | None = None) -> tuple[TensorRule, ...]:
+    """One matrix with the rows of q, k and v, which become three; ``source`` is its name in the checkpoint."""
+    spans = (("q", rows(0, "q")), ("k", rows("q", "q+kv")), ("v", rows("q+kv", "q+2*kv")))
+    return tuple(
+        TensorRule(source, f"blk.{{layer}}.attn_{name}", ("q+2*kv", "hidden"), span, when=when) for name, span in spans
+    )
+
+
+def split_gate_up(source: str, when: str | None = None) -> tuple[TensorRule, ...]:
+    """One matrix with the rows of gate and up, which become two."""
+    spans = (("gate", rows(0, "ff")), ("up", rows("ff", "2*ff")))
+    return tuple(
+        TensorRule(source, f"blk.{{layer}}.ffn_{name}", ("2*ff", "hidden"), span, when=when) for name, span in spans
+    )
+
+
+def only(when: str, rules: tuple[TensorRule, ...]) -> tuple[TensorRule, ...]:
+    """The same rules, which exist when the fact ``when`` is true."""
+    return tuple(replace(rule, when=when) for rule in rules)
 
 
 def plain_mlp(up: str, down: str, block: str = "layers.{layer}.mlp.") -> tuple[TensorRule, ...]:

@@ -109,13 +109,16 @@ def settle(
     file: Callable[[str], object],
     headless: bool = False,
     stored: Sequence[str] = (),
+    numbers: Mapping[str, Sequence[float]] | None = None,
 ) -> Facts:
     """All facts that a family declares, in order: fields are read, functions called, constants taken.
 
     ``headless``: the class has no output head, so that none is missed. ``stored``: names of the tensors.
+    ``numbers``: facts that tensors hold.
     """
     facts = Facts(flatten(config), file, stored)
     facts["headless"] = headless
+    facts.update(numbers or {})
     for name, source in declared.items():
         if isinstance(source, Field):
             facts[name] = facts.read(source)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quantcli import container, vocab
 from quantcli.architectures.fixed import stays_float32
 from quantcli.errors import BadTokenizer, QuantcliError
-from quantcli.families import bind, catalogue, metadata, pooling, variants
+from quantcli.families import bind, catalogue, metadata, numbers, pooling, variants
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
 from quantcli.families.transforms import Node
@@ -81,11 +81,12 @@ def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Famil
         family, notes = (choice.family, []) if architecture else variants.choose(choice.family, checkpoint)
         family = catalogue.relative(family, choice.config)
         checkpoint.check_packing()
-        stored = [tensor.name for tensor in checkpoint.logical_tensors]
-        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored)
+        tensors = checkpoint.logical_tensors
+        stored, found = [tensor.name for tensor in tensors], numbers.read(family.numbers, family.prefixes, tensors)
+        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored, found)
         if "pooling" not in facts:
-            facts["pooling"], found = pooling.read(checkpoint.json)
-            notes = [*notes, *found]
+            facts["pooling"], remarks = pooling.read(checkpoint.json)
+            notes = [*notes, *remarks]
     except QuantcliError as error:
         error.where = str(checkpoint.folder / "config.json") if error.where == "config.json" else error.where
         raise

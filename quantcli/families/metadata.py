@@ -29,12 +29,16 @@ _SAMPLING = (
 POOLING = Entry("pooling_type", "u32", "pooling")
 
 
+# Keys that no architecture's name stands before.
+WHOLE = ("tokenizer.", "xielu.", "diffusion.")
+
 # How a fact becomes a GGUF value, by ``Entry.type``.
 WRITERS: Mapping[str, Callable[[Fact], Value]] = {
     "u32": container.u32,
     "f32": container.f32,
     "i32": container.i32,
     "i32s": lambda numbers: container.array(container.ValueType.INT32, numbers),
+    "f32s": lambda numbers: container.array(container.ValueType.FLOAT32, numbers),
     "boolean": container.boolean,
     "booleans": lambda flags: container.array(container.ValueType.BOOL, flags),
     "string": container.string,
@@ -48,7 +52,7 @@ def architecture(family: Family, facts: Facts) -> dict[str, Value]:
     for entry in (*family.metadata, POOLING):
         value = facts[entry.fact]
         if value is not None:
-            key = entry.key if entry.key.startswith("tokenizer.") else f"{family.gguf_arch}.{entry.key}"
+            key = entry.key if entry.key.startswith(WHOLE) else f"{family.gguf_arch}.{entry.key}"
             found[key] = WRITERS[entry.type](value)
     return found
 

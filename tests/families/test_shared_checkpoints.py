@@ -26,19 +26,22 @@ from quantcli.sources.checkpoint import Checkpoint
 SHARED = Path(os.environ.get("QUANTCLI_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
 PACKS = ("arch-new", "arch-more")
 NAMES = sorted(f"{pack}/{path.parent.name}" for pack in PACKS for path in (SHARED / pack).glob("*/expected.json"))
+NOT_HERE = ("tokenizer.ggml.", "tokenizer.chat")  # entries of vocabularies have tests of their own
 TOLERANCE = 1e-4  # of the reference's standard deviation, largest difference of any number
 
-#: conversions that differ from the record, and why ours is right
-CONVERTED_OTHERWISE: Mapping[str, str] = {}
+#: entries beyond the record, where the recorded file is at fault
+ADDED: Mapping[str, tuple[str, ...]] = {
+    # llama.cpp's loader wants this one, its converter writes the other one
+    "arch-new/exaone3.5": ("exaone.attention.layer_norm_rms_epsilon",),
+}
 #: logits that differ from the record: there the file runs as llama.cpp runs it, the record is of transformers
 COMPUTED_OTHERWISE: Mapping[str, str] = {
     "arch-new/exaone4": "llama.cpp uses windows with 64 layers only",
 }
 #: declared, and not right yet
 PENDING: Mapping[str, str] = {
+    "arch-more/nomic-bert-moe": "its experts",
     "arch-more/phi4-mini": "its logits",
-    "arch-new/embeddinggemma": "both directions",
-    "arch-new/mistral3-vl": "the architecture mistral3",
 }
 
 
@@ -64,11 +67,9 @@ def loaded(name: str, monkeypatch: pytest.MonkeyPatch | None = None) -> Model:
 
 @pytest.mark.parametrize("name", NAMES or ["none"])
 def test_converts_as_llama_cpp(name: str, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name in CONVERTED_OTHERWISE:
-        pytest.skip(CONVERTED_OTHERWISE[name])
     record, model = conversions.expected(shared / name), loaded(name, monkeypatch)
     found = [*conversions.tensor_differences(model, record)]
-    found += conversions.metadata_differences(model, record, below=("tokenizer.ggml.", "tokenizer.chat"))
+    found += conversions.metadata_differences(model, record, below=(*NOT_HERE, *ADDED.get(name, ())))
     assert not found, "\n".join(found)
 
 
