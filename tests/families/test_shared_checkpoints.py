@@ -28,6 +28,8 @@ PACKS = ("arch-new", "arch-more")
 NAMES = sorted(f"{pack}/{path.parent.name}" for pack in PACKS for path in (SHARED / pack).glob("*/expected.json"))
 NOT_HERE = ("tokenizer.ggml.", "tokenizer.chat")  # entries of vocabularies have tests of their own
 TOLERANCE = 1e-4  # of the reference's standard deviation, largest difference of any number
+#: logits that llama.cpp recorded, whose GELU is a table in F16
+COARSE: Mapping[str, float] = {"arch-more/codeshell": 2e-3}
 
 #: entries beyond the record, where the recorded file is at fault
 ADDED: Mapping[str, tuple[str, ...]] = {
@@ -41,7 +43,6 @@ COMPUTED_OTHERWISE: Mapping[str, str] = {
 #: declared, and not right yet
 PENDING: Mapping[str, str] = {
     "arch-more/nomic-bert-moe": "its experts",
-    "arch-more/phi4-mini": "its logits",
 }
 
 
@@ -85,10 +86,10 @@ def test_computes_as_the_reference(name: str, shared: Path, monkeypatch: pytest.
             if f"logits_{part}" not in oracle or f"decoder_ids_{part}" in oracle:
                 pytest.skip("hidden states and encoder-decoders have tests of their own")
             try:
-                network = Network(model, make_operations("float", 1), kv_type="F32")
+                ids, wanted = oracle[f"ids_{part}"], oracle[f"logits_{part}"]
+                network = Network(model, make_operations("float", 1), kv_type="F32", length=len(ids))
             except (UnsupportedGraph, UnknownArchitecture) as error:
                 pytest.skip(f"not in the runner: {error}")
-            ids, wanted = oracle[f"ids_{part}"], oracle[f"logits_{part}"]
             found = network.forward(ids[None], network.new_cache(1, len(ids)))[0][oracle[f"pos_{part}"]]
             worst = numpy.abs(found - wanted).max() / wanted.std()
-            assert worst < TOLERANCE, f"text {part} is off by {worst:.1e} of the spread"
+            assert worst < COARSE.get(name, TOLERANCE), f"text {part} is off by {worst:.1e} of the spread"
