@@ -17,4 +17,8 @@ QWEN2_MOE = Architecture(
 QWEN3 = Architecture("qwen3", QWEN3_GRAPH)
 QWEN3_MOE = Architecture("qwen3moe", QWEN3_GRAPH, reads=keys.EXPERTS)
 
-ARCHITECTURES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)
+# Deepstack layers take in images alone.
+QWEN2_VL = Architecture("qwen2vl", QWEN2_GRAPH)
+QWEN3_VL = Architecture("qwen3vl", QWEN3_GRAPH, harmless=("n_deepstack_layers",))
+
+ARCHITECTURES = (QWEN2_VL, QWEN3_VL, QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)

@@ -36,9 +36,12 @@ class Feed:
         return self.source is not None and self.through != "activation"
 
 
-def attention_inputs(graph: Graph) -> tuple[str, ...]:
-    """The matrices that make queries, keys and values."""
-    return ("attn_qkv",) if graph.fused_qkv else ("attn_q", "attn_k", "attn_v")
+_FUSED, _APART = ("attn_qkv",), ("attn_q", "attn_k", "attn_v")
+
+
+def attention_inputs(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
+    """The matrices that make queries, keys and values: in one or apart, as the layer has them."""
+    return _FUSED if has(*_FUSED) or (graph.fused_qkv and not has(_APART[0])) else _APART
 
 
 def mlp_inputs(graph: Graph, suffix: str = "") -> tuple[str, ...]:
@@ -49,7 +52,7 @@ def mlp_inputs(graph: Graph, suffix: str = "") -> tuple[str, ...]:
 
 def feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
     """The feeds of one layer of a decoder; ``has`` says whether the layer has a tensor of this name."""
-    attention, mlp = attention_inputs(graph), _mlp_readers(graph, has)
+    attention, mlp = attention_inputs(graph, has), _mlp_readers(graph, has)
     weighted = graph.pre_norm and graph.norm_weights
     first = "attn_norm" if weighted else None
     if graph.parallel and not has(graph.second_norm):
@@ -58,6 +61,8 @@ def feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
         second = graph.second_norm if weighted else None
         inputs = [Feed(first, attention, "norm"), Feed(second, mlp, "norm")]
     widths = [suffix for suffix in _suffixes(has) if has(f"ffn_down{suffix}")]
+    if graph.inner_norm:
+        return [*inputs, Feed("attn_sub_norm", ("attn_output",), "norm"), Feed("ffn_sub_norm", ("ffn_down",), "norm")]
     return [
         *inputs,
         Feed(attention[-1], ("attn_output",), "attention"),
@@ -89,19 +94,22 @@ HARMLESS = ("attn_rot_embd.weight",)  # tables of angles in old files: computed 
 @cache
 def tensors_read(graph: Graph) -> frozenset[str]:
     """Names (in a layer without ``blk.N.``) of all tensors that the forward pass of this graph may read."""
-    matrices = [*attention_inputs(graph), "attn_output", "ffn_gate_inp", "output"]
+    matrices = [*_FUSED, *_APART, "attn_output", "ffn_gate_inp", "output"]
     matrices += [name for suffix in ("", "_exps", "_shexp") for name in mlp_inputs(graph, suffix)]
     matrices += [f"ffn_down{suffix}" for suffix in ("", "_exps", "_shexp")]
-    norms = ["output_norm"] if graph.norm_weights else []
+    norms = ["output_norm"] if graph.norm_weights and graph.final_norm else []
     norms += ["token_embd_norm"] if graph.embedding_norm else []
     norms += ["attn_norm", graph.second_norm] if graph.pre_norm and graph.norm_weights else []
     norms += ["post_attention_norm", "post_ffw_norm"] if graph.post_norm else []
+    norms += ["attn_output_norm", "attn_norm_2", "layer_output_norm"] if graph.sum_norm else []
+    norms += ["attn_sub_norm", "ffn_sub_norm"] if graph.inner_norm else []
     norms += ["attn_q_norm", "attn_k_norm"] if graph.qk_norm else []
     found = {"token_embd.weight", "exp_probs_b.bias", *HARMLESS}
     found |= {f"{name}.weight" for name in matrices + norms}
     found |= {f"{name}.bias" for name in (matrices if graph.norm == "rms" else matrices + norms)}
     tables = {
         "position_embd.weight": graph.learned_positions,
+        "token_types.weight": graph.token_types,
         "attn_sinks.weight": graph.sinks,
         "ffn_gate_inp_shexp.weight": graph.shared_expert_gate,
         "rope_freqs.weight": graph.rope != "none",

@@ -33,7 +33,8 @@ BITNET = Family(
         "scaling_factor": 1.0,
     },
     metadata=decoder.METADATA,
-    tensors=decoder.TOP
+    tensors=decoder.EMBEDDINGS
+    + decoder.FINAL_NORM
     + decoder.PRE_NORMS
     + tuple(
         replace(rule, transform=ternary()) for rule in decoder.PROJECTIONS + decoder.OUT_PROJECTION + decoder.GATED_MLP
@@ -42,6 +43,7 @@ BITNET = Family(
         TensorRule("layers.{layer}.self_attn.inner_attn_ln", "blk.{layer}.attn_sub_norm", decoder.VECTOR),
         TensorRule("layers.{layer}.mlp.ffn_layernorm", "blk.{layer}.ffn_sub_norm", ("ff",)),
     ),
+    copies={"lm_head.weight": "embed_tokens.weight"},
     spellings={".attn_sub_norm.": ".inner_attn_ln.", ".ffn_sub_norm.": ".ffn_layernorm."},
     vocab=VocabHints("bitnet"),
 )

@@ -30,6 +30,7 @@ EUROBERT = Family(
     + ROPE_TYPE
     + pooling.CLASSIFIER,
     tensors=tuple(rule for rule in decoder.TENSORS if rule.target != "output"),
+    ignored=("lm_head.*", "classifier.*", "dense.*"),
     vocab=VocabHints("eurobert"),
 )
 

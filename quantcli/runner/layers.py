@@ -42,12 +42,17 @@ class Layer:
     def _attend(self, x: Floats, cache: Cache) -> Floats:
         normed = self._before("attn_norm", x)
         attended = self._after("post_attention_norm", self.attention.forward(normed, cache))
-        return self.engine.operations.add(x, attended, self.engine.settings.residual_scale)
+        total = self.engine.operations.add(x, attended, self.engine.settings.residual_scale)
+        total = self._summed("attn_output_norm", total)
+        if f"{self.prefix}attn_norm_2.weight" in self.engine.weights:  # the input once more (Jina's BERT of code)
+            total = self._summed("attn_norm_2", self.engine.operations.add(total, x))
+        return total
 
     def _feed(self, x: Floats, cache: Cache) -> Floats:
         normed = self._before(self.engine.settings.graph.second_norm, x)
         fed = self._after("post_ffw_norm", self.feed_forward.forward(normed))
-        return self.engine.operations.add(x, fed, self.engine.settings.residual_scale)
+        total = self.engine.operations.add(x, fed, self.engine.settings.residual_scale)
+        return self._summed("layer_output_norm", total)
 
     def _both(self, x: Floats, cache: Cache) -> Floats:
         add = self.engine.operations.add
@@ -64,3 +69,7 @@ class Layer:
     def _after(self, role: str, x: Floats) -> Floats:
         """The norm of what attention or MLP gives, in families that have it."""
         return self.engine.norm(self.prefix + role, x) if self.engine.settings.graph.post_norm else x
+
+    def _summed(self, role: str, x: Floats) -> Floats:
+        """The norm of a residual sum, in families that have it."""
+        return self.engine.norm(self.prefix + role, x) if self.engine.settings.graph.sum_norm else x

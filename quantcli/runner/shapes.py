@@ -90,7 +90,10 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     """All tensors that the forward pass may read, of a model with these tensors."""
     s, vocabulary = settings, rows_of(shapes, "token_embd.weight")
     yield Expected("token_embd.weight", (s.hidden, vocabulary))
-    yield from _norm(s, "output_norm", (s.hidden,))
+    if s.graph.final_norm:
+        yield from _norm(s, "output_norm", (s.hidden,))
+    if s.graph.token_types:
+        yield Expected("token_types.weight", (s.hidden, rows_of(shapes, "token_types.weight")))
     yield from _matrix("output", s.hidden, vocabulary, needed=False)
     if s.graph.learned_positions:
         yield Expected("position_embd.weight", (s.hidden, s.context), needed=s.graph.alibi is None)
@@ -101,7 +104,7 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
             yield Expected(f"{name}.weight", (s.rope_dims // 2,), needed=False)
     for layer in range(s.layers):
         prefix = f"blk.{layer}."
-        yield from _attention(s, prefix)
+        yield from _attention(s, prefix, shapes)
         yield from _layer_norms(s, prefix)
         routed = s.experts > 0 and f"{prefix}ffn_gate_inp.weight" in shapes
         yield from (_experts if routed else _mlp)(s, prefix, shapes)
@@ -113,18 +116,23 @@ def attention_widths(settings: NetworkSettings) -> tuple[int, int, int]:
     return s.heads * s.key, s.kv_heads * s.key, s.kv_heads * s.value
 
 
-def _attention(s: NetworkSettings, prefix: str) -> Iterator[Expected]:
+def _attention(s: NetworkSettings, prefix: str, shapes: Shapes) -> Iterator[Expected]:
     widths = attention_widths(s)
-    rows: tuple[int, ...] = (sum(widths),) if s.graph.fused_qkv else widths
-    for role, count in zip(attention_inputs(s.graph), rows, strict=True):
+    roles = attention_inputs(s.graph, lambda role: f"{prefix}{role}.weight" in shapes)
+    for role, count in zip(roles, widths if len(roles) > 1 else (sum(widths),), strict=True):
         yield from _matrix(prefix + role, s.hidden, count)
     yield from _matrix(f"{prefix}attn_output", s.heads * s.value, s.hidden)
+    if s.graph.inner_norm:
+        yield from _norm(s, f"{prefix}attn_sub_norm", (s.heads * s.value,))
     if s.graph.sinks:
         yield Expected(f"{prefix}attn_sinks.weight", (s.heads,))
     if s.graph.qk_norm is not None:
         for role, heads, width in (("attn_q_norm", s.heads, widths[0]), ("attn_k_norm", s.kv_heads, widths[1])):
             shape = {"head": (s.key,), "full": (width,), "each": (s.key, heads)}[s.graph.qk_norm]
             yield from _norm(s, prefix + role, shape, needed=False)
+
+
+_SUM_NORMS = (("attn_output_norm", True), ("attn_norm_2", False), ("layer_output_norm", True))
 
 
 def _layer_norms(s: NetworkSettings, prefix: str) -> Iterator[Expected]:
@@ -136,6 +144,9 @@ def _layer_norms(s: NetworkSettings, prefix: str) -> Iterator[Expected]:
     if s.graph.post_norm:
         for role in ("post_attention_norm", "post_ffw_norm"):
             yield from _norm(s, prefix + role, (s.hidden,))
+    if s.graph.sum_norm:
+        for role, needed in _SUM_NORMS:
+            yield from _norm(s, prefix + role, (s.hidden,), needed=needed)
 
 
 def _mlp(s: NetworkSettings, prefix: str, shapes: Shapes, suffix: str = "") -> Iterator[Expected]:
@@ -145,6 +156,8 @@ def _mlp(s: NetworkSettings, prefix: str, shapes: Shapes, suffix: str = "") -> I
     for role in mlp_inputs(s.graph, suffix):
         yield from _matrix(prefix + role, s.hidden, width * (2 if s.graph.mlp == "fused" else 1))
     yield from _matrix(down, width, s.hidden)
+    if s.graph.inner_norm:
+        yield from _norm(s, f"{prefix}ffn_sub_norm{suffix}", (width,))
 
 
 def _experts(s: NetworkSettings, prefix: str, shapes: Shapes) -> Iterator[Expected]:

@@ -28,8 +28,13 @@ PACKS = ("arch-new", "arch-more")
 NAMES = sorted(f"{pack}/{path.parent.name}" for pack in PACKS for path in (SHARED / pack).glob("*/expected.json"))
 NOT_HERE = ("tokenizer.ggml.", "tokenizer.chat")  # entries of vocabularies have tests of their own
 TOLERANCE = 1e-4  # of the reference's standard deviation, largest difference of any number
-#: logits that llama.cpp recorded, whose GELU is a table in F16
-COARSE: Mapping[str, float] = {"arch-more/codeshell": 2e-3}
+#: references that are further off themselves
+COARSE: Mapping[str, float] = {
+    "arch-more/codeshell": 2e-3,  # of llama.cpp, whose GELU is a table in F16
+    "arch-new/jina-bert-v2": 4e-3,  # the same
+    "arch-more/qwen2.5-omni": 5e-4,  # of llama.cpp, which does not read the epsilon of qwen2vl and takes 0
+    "arch-new/glm": 5e-4,  # of transformers: llama.cpp's converter writes another epsilon
+}
 
 #: entries beyond the record, where the recorded file is at fault
 ADDED: Mapping[str, tuple[str, ...]] = {
@@ -82,14 +87,18 @@ def test_computes_as_the_reference(name: str, shared: Path, monkeypatch: pytest.
         pytest.skip("no reference is recorded")
     model = loaded(name, monkeypatch)
     with numpy.load(shared / name / "logits.npz") as oracle:
+        if "decoder_ids_a" in oracle:
+            pytest.skip("encoder-decoders have tests of their own")
         for part in "ab":
-            if f"logits_{part}" not in oracle or f"decoder_ids_{part}" in oracle:
-                pytest.skip("hidden states and encoder-decoders have tests of their own")
+            ids, states = oracle[f"ids_{part}"], f"logits_{part}" not in oracle
             try:
-                ids, wanted = oracle[f"ids_{part}"], oracle[f"logits_{part}"]
                 network = Network(model, make_operations("float", 1), kv_type="F32", length=len(ids))
             except (UnsupportedGraph, UnknownArchitecture) as error:
                 pytest.skip(f"not in the runner: {error}")
-            found = network.forward(ids[None], network.new_cache(1, len(ids)))[0][oracle[f"pos_{part}"]]
+            if states:
+                found, wanted = network.states(ids[None])[0], oracle[f"hidden_{part}"]
+            else:
+                found = network.forward(ids[None], network.new_cache(1, len(ids)))[0][oracle[f"pos_{part}"]]
+                wanted = oracle[f"logits_{part}"]
             worst = numpy.abs(found - wanted).max() / wanted.std()
             assert worst < COARSE.get(name, TOLERANCE), f"text {part} is off by {worst:.1e} of the spread"
