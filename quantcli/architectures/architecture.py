@@ -12,6 +12,8 @@ Mlp = Literal["gated", "fused", "plain"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai", "xielu"]
 Gating = Literal["softmax", "sigmoid", "softmax_chosen"]
 Head = Literal["optional", "required", "none"]
+Recurrent = Literal["mamba", "mamba2", "plamo2", "short_convolution", "delta", "kimi_delta", "rwkv6", "rwkv7"]
+RecurrentLayers = Literal["all", "beside", "without_key_values", "listed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Graph:
     post_norm: bool = False  # post_attention_norm / post_ffw_norm on their outputs, before the residual sum
     sum_norm: bool = False  # attn_output_norm / layer_output_norm after the residual sums
     inner_norm: bool = False  # attn_sub_norm / ffn_sub_norm before the matrices that lead back to the stream
-    final_norm: bool = True  # output_norm before the head
+    final_norm: str | None = "output_norm"  # what is normed with before the head
     parallel: bool = False  # attention and MLP both read the layer's input, normed by attn_norm, or each by its own
     #                         where ffn_norm exists; one residual sum. Metadata use_parallel_residual goes first
     second_norm: str = "ffn_norm"  # name of the tensor that norms the MLP's input
@@ -49,6 +51,7 @@ class Graph:
     alibi_layers: int = 0  # only a model of this many layers has them
     # attention
     fused_qkv: bool = False  # attn_qkv holds q, k and v rows in this order (or they are apart, as in the file)
+    gaps: bool = False  # a layer may lack attention or MLP; without key heads attn_output alone stands for attention
     latent: bool = False  # multi-head latent attention (attn_kv_a_mqa, attn_k_b, attn_v_b)
     window_period: int = 0  # p > 0: with a window, layer i uses it if i % p < p - 1; 1: every layer; 0: no windows.
     #                         Metadata sliding_window_pattern goes first
@@ -71,7 +74,16 @@ class Graph:
     # scales
     embedding_scale: Literal["sqrt_hidden"] | None = None  # embeddings times sqrt(embedding_length), in float32
     logit_scale: Literal["multiply", "divide"] = "multiply"  # how metadata logit_scale is used
-    recurrent: Literal["mamba"] | None = None  # no attention at all
+    # layers with a state instead of attention, or beside it
+    recurrent: Recurrent | None = None
+    # "all": no attention at all; "beside": both in every layer, summed; "without_key_values": layers whose
+    # attention.head_count_kv is 0; "listed": attention.recurrent_layers or full_attention_interval
+    recurrent_layers: RecurrentLayers = "all"
+    single_part: bool = False  # a layer is one thing: a state, attention, or (feed_forward_length not 0) an MLP
+    gated_attention: bool = False  # attn_q holds for every head its queries, then a gate: sigmoid(gate) * output
+    tiled_heads: bool = False  # value head h of a delta rule reads key head h % groups, else h / (heads / groups)
+    rope_switch: bool = False  # metadata rope.scaling.finetuned false: nothing rotates
+    bare_norms: tuple[str, ...] = ()  # norms whose tensors have no ".weight"
     encoder_decoder: bool = False
 
 

@@ -32,15 +32,31 @@ class Spec:
 
     rule: TensorRule
     part: str  # "weight", "bias"
-    source: str  # full name with {layer} and {expert}
+    source: str  # full name with {layer} and {expert} or {part}
     target: str
 
     @property
     def slots(self) -> list[str]:
         return [name for name in self.source.split(".") if name in ("{layer}", "{expert}")]
 
+    @property
+    def sources(self) -> list[str]:
+        """The names that the words of {part} make."""
+        return [self.source.replace("{part}", part) for part in self.rule.parts] or [self.source]
+
+    @property
+    def stacked(self) -> bool:
+        """Whether several tensors become one."""
+        return bool(self.rule.parts) or "{expert}" in self.source
+
+    def count(self, facts: Facts) -> int:
+        """How many tensors become one."""
+        experts: int = facts["experts"] if "{expert}" in self.source else 1
+        return len(self.rule.parts) or experts
+
     def name(self, layer: int, expert: int = 0) -> str:
-        return self.source.replace("{layer}", str(layer)).replace("{expert}", str(expert))
+        source = self.sources[expert] if self.rule.parts else self.source
+        return source.replace("{layer}", str(layer)).replace("{expert}", str(expert))
 
 
 @dataclass(slots=True)
@@ -93,9 +109,10 @@ class _Matcher:
         self.family, self.facts = family, facts
         rules = [rule for rule in family.tensors if not rule.when or facts[rule.when]]
         self.specs = [spec for rule in rules for spec in _specs(rule)]
-        self.by_key: dict[str, list[Spec]] = {}
+        self.by_key: dict[str, list[tuple[Spec, int]]] = {}  # with the number of the {part}
         for spec in self.specs:
-            self.by_key.setdefault(_key(spec.source), []).append(spec)
+            for part, source in enumerate(spec.sources):
+                self.by_key.setdefault(_key(source), []).append((spec, part))
         self.ignored = family.ignored + tuple(pattern for pattern, fact in family.ignored_if if facts[fact])
         self.numbers = [numbers.pattern(name) for name in family.numbers.values()]
         self.stacks = Stacks(rules, facts)
@@ -162,7 +179,7 @@ class _Matcher:
             return False
         self.prefixes[prefix] += 1
         specs, layer, expert = match
-        return all(self._place(spec, layer, expert, tensor, position) for spec in specs)
+        return all(self._place(spec, layer, expert + part, tensor, position) for spec, part in specs)
 
     def _pass_over(self, tensor: SourceTensor) -> None:
         """A tensor without a place: of a tower beside the language model, or unknown."""
@@ -173,7 +190,8 @@ class _Matcher:
 
     def _placed(self, name: str) -> SourceTensor | None:
         """The tensor that is bound under the plain ``name`` (one without layers)."""
-        bound = next((self.bound[spec.target] for spec in self.by_key.get(name, ()) if spec.target in self.bound), None)
+        specs = self.by_key.get(name, ())
+        bound = next((self.bound[spec.target] for spec, _ in specs if spec.target in self.bound), None)
         return bound.parts[0] if bound else None
 
     def _place(self, spec: Spec, layer: int, expert: int, tensor: SourceTensor, position: int) -> bool:
@@ -199,25 +217,25 @@ class _Matcher:
             original = self._placed(self.family.copies[name])
             own = self._match(name)
             if original and is_copy(tensor, original):
-                for spec in own[0] if own else ():
+                for spec, _ in own[0] if own else ():
                     self.bound.pop(spec.target, None)
             elif own is None:
                 place = f"{self.family.gguf_arch} has no place for it in llama.cpp, which uses the embeddings instead"
                 self.notes.append(f"{tensor.name} is left out although it is no copy of the embeddings: {place}")
 
-    def _match(self, name: str) -> tuple[list[Spec], int, int] | None:
-        """The specs of this name with layer and expert."""
+    def _match(self, name: str) -> tuple[list[tuple[Spec, int]], int, int] | None:
+        """The specs of this name (and which part of each it is) with layer and expert."""
         for key, positions in _keys(name):
             specs = self.by_key.get(key)
             if not specs:
                 continue
-            slots = dict(zip(specs[0].slots, positions, strict=True))
+            slots = dict(zip(specs[0][0].slots, positions, strict=True))
             layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
-            if "{layer}" in slots and layer >= self.facts[specs[0].rule.depth]:
+            if "{layer}" in slots and layer >= self.facts[specs[0][0].rule.depth]:
                 return None
             if "{expert}" in slots and expert >= self.facts["experts"]:
                 return None
-            specs = [spec for spec in specs if self._has(spec.rule, layer)]
+            specs = [(spec, part) for spec, part in specs if self._has(spec.rule, layer)]
             return (specs, layer, expert) if specs else None
         return None
 
@@ -252,7 +270,7 @@ class _Matcher:
 
     def _expected(self, spec: Spec) -> int:
         layers = sum(1 for _ in self._layers(spec))
-        return layers * (self.facts["experts"] if "{expert}" in spec.source else 1)
+        return layers * spec.count(self.facts)
 
     def _layers(self, spec: Spec) -> Iterator[int]:
         if "{layer}" not in spec.source:
@@ -261,10 +279,9 @@ class _Matcher:
 
     def _absent(self, spec: Spec) -> Iterator[str]:
         prefix = self.prefixes.most_common(1)[0][0] if self.prefixes and spec.rule.target != "output" else ""
-        experts = range(self.facts["experts"]) if "{expert}" in spec.source else (0,)
         for layer in self._layers(spec):
             bound = self.bound.get(self._target(spec, layer))
-            for expert in experts:
+            for expert in range(spec.count(self.facts)):
                 if not (bound and expert in bound.parts):
                     yield prefix + spec.name(layer, expert)
 
@@ -274,7 +291,7 @@ class _Matcher:
         """As llama.cpp's converter emits them: a layer's stacked experts together, when the last one has come."""
         rank = {spec: number for number, spec in enumerate(self.specs)}
         last: Counter[int] = Counter()
-        spread = [one for one in self.bound.values() if one.first != one.order and "{expert}" in one.spec.source]
+        spread = [one for one in self.bound.values() if one.first != one.order and one.spec.stacked]
         for one in spread:
             last[one.layer] = max(last[one.layer], one.order)
         for one in spread:
@@ -286,8 +303,8 @@ def build(bound: Bound, facts: Facts) -> Node:
     """The lazy rows of one GGUF tensor."""
     from quantcli.views import Stacked
 
-    rule = bound.spec.rule
-    transform = rule.transform
+    transform = bound.spec.rule.transform
+    facts["layer"] = bound.layer  # of what is built, for transforms that differ between layers
     if transform and bound.spec.part == "bias" and not transform.moves_rows:
         transform = None
     nodes = []
@@ -298,7 +315,7 @@ def build(bound: Bound, facts: Facts) -> Node:
         except ShapeMismatch as error:
             error.where = tensor.where
             raise
-    if "{expert}" not in bound.spec.source:
+    if not bound.spec.stacked:
         return nodes[0]
     return Node((len(nodes), *nodes[0].shape), Stacked([node.reader for node in nodes]))
 

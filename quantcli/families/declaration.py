@@ -36,7 +36,8 @@ class Entry:
 class TensorRule:
     """One kind of tensor: checkpoint name -> GGUF name through ``transform``, once per layer (and stacked per expert).
 
-    Names hold ``{layer}`` and ``{expert}``; a leading "model." of the checkpoint is not written. ``shape`` is the
+    Names hold ``{layer}`` and ``{expert}``, or ``{part}`` for one of the words ``parts``, whose tensors are stacked in
+    this order; a leading "model." of the checkpoint is not written. ``shape`` is the
     checkpoint's (torch order). Where ``exact`` is false both names get ".weight", and a ".bias" beside it is taken
     along (``bias``: "optional", "required" or "none"; it passes through those transforms that move rows).
     ``layers`` names a fact, a function (layer) -> bool: the layers that have this rule. ``depth`` names the fact
@@ -57,6 +58,7 @@ class TensorRule:
     depth: str = "layers"
     first: str | None = None
     when: str | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

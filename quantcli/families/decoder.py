@@ -221,6 +221,37 @@ WINDOW_PATTERN = (Entry("attention.sliding_window_pattern", "booleans", "window_
 
 METADATA = SIZES + ROPE + RMS + LENGTHS
 
+
+def with_entries(base: tuple[Entry, ...], *entries: Entry) -> tuple[Entry, ...]:
+    """``base`` with ``entries`` in the place of those that have their keys, the others behind."""
+    keys = {entry.key for entry in entries}
+    return tuple(entry for entry in base if entry.key not in keys) + entries
+
+
+def without_entries(base: tuple[Entry, ...], *keys: str) -> tuple[Entry, ...]:
+    return tuple(entry for entry in base if entry.key not in keys)
+
+
+def only_in(layers: str, rules: tuple[TensorRule, ...]) -> tuple[TensorRule, ...]:
+    """``rules`` for those layers alone that the fact ``layers`` names."""
+    return tuple(replace(rule, layers=layers) for rule in rules)
+
+
+def key_values_in(attends: str) -> Callable[[Facts], list[int]]:
+    """Key/value heads of every layer, 0 where there is no attention; ``attends`` names the fact that tells."""
+    return lambda facts: [facts.kv_heads if facts[attends](layer) else 0 for layer in range(facts.layers)]
+
+
+def layers_of(facts: Facts, *kinds: str, field: str = "layer_types") -> Callable[[int], bool]:
+    """Which layers are of one of ``kinds``, as the list ``field`` of config.json says."""
+    given = facts.find(field)
+    if not isinstance(given, (list, str)) or len(given) != facts.layers:
+        raise bad(field, f"is no list of {facts.layers} kinds of layers")
+    return lambda layer: given[layer] in kinds
+
+
+KV_HEADS_BY_LAYER = Entry("attention.head_count_kv", "i32s", "kv_layers")
+
 # ---- tensors -------------------------------------------------------------------------------------------------
 
 VECTOR = ("hidden",)

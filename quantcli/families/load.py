@@ -40,15 +40,7 @@ def load_checkpoint(
     family, facts, remarks = read_config(checkpoint, architecture)
     sources = checkpoint.logical_tensors
     binding = bind.bind(family, facts, sources, str(checkpoint.folder))
-    hints = family.vocab_for(facts, family.vocab) if family.vocab_for else family.vocab
-    tokens, notes = vocab.load(
-        checkpoint,
-        vocab_size=facts.get("tokens", facts["vocab"]),
-        hints=hints,
-        pre_tokenizer=pre_tokenizer,
-        chat_template=chat_template,
-    )
-    tokens |= templates(family, tokens)
+    tokens, notes = vocabulary(checkpoint, family, facts, pre_tokenizer, chat_template)
     remarks += [*binding.notes, *missing_head(facts, binding), *choose_rows(family, facts, tokens, checkpoint)]
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
         facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
@@ -93,6 +85,24 @@ def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Famil
     if choice.headless and "may_tie" in facts:
         facts["may_tie"] = True
     return family, facts, [*notes, *unknown_scaling(facts)]
+
+
+def vocabulary(
+    checkpoint: Checkpoint,
+    family: Family,
+    facts: Facts,
+    pre_tokenizer: str | None = None,
+    chat_template: str | None = None,
+) -> tuple[dict[str, Value], list[str]]:
+    """The ``tokenizer.*`` entries from the tokenizer's files, and notes. Raises what ``vocab.load`` raises."""
+    tokens, notes = vocab.load(
+        checkpoint,
+        vocab_size=facts.get("tokens", facts["vocab"]),
+        hints=family.vocab_for(facts, family.vocab) if family.vocab_for else family.vocab,
+        pre_tokenizer=pre_tokenizer,
+        chat_template=chat_template,
+    )
+    return tokens | templates(family, tokens), notes
 
 
 def templates(family: Family, tokens: Mapping[str, Value]) -> dict[str, Value]:

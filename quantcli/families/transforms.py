@@ -165,10 +165,14 @@ def plus_one() -> Transform:
 
 
 def scaled(*factors: str) -> Transform:
-    """Multiplied by the facts named, one after another, each product rounded to float32; None counts as 1."""
+    """Multiplied by the facts named, one after another, each product rounded to float32.
+
+    A fact may be a function (layer) -> number, or None, which counts as 1.
+    """
 
     def apply(node: Node, facts: Facts) -> Node:
-        numbers = [numpy.float32(facts[name]) for name in factors if facts[name] is not None]
+        found = [facts[name](facts.layer) if callable(facts[name]) else facts[name] for name in factors]
+        numbers = [numpy.float32(factor) for factor in found if factor is not None]
 
         def multiply(values: NDArray[numpy.float32]) -> None:
             for number in numbers:

@@ -14,7 +14,7 @@ from quantcli.errors import ContextTooLong, UsageError, VocabularyMismatch
 from quantcli.model import Model
 from quantcli.runner import description, finite
 from quantcli.runner.arrays import Floats, Tokens
-from quantcli.runner.cache import Cache
+from quantcli.runner.cache import Cache, LayerShape
 from quantcli.runner.engine import Engine, flat
 from quantcli.runner.layers import Layer
 from quantcli.runner.observe import Observer
@@ -149,8 +149,8 @@ class Network:
 
     def new_cache(self, sequences: int, capacity: int) -> Cache:
         """An empty cache for ``sequences`` of at most ``capacity`` positions."""
-        s = self.settings
-        return Cache(self.kv_type, s.layers, sequences, capacity, s.kv_heads, (s.key, s.value))
+        layers = [LayerShape(heads.keys, (heads.key, heads.value)) for heads in self.settings.attention]
+        return Cache(self.kv_type, layers, sequences, capacity)
 
     # ---- the pass
 
@@ -180,7 +180,12 @@ class Network:
     def states(self, tokens: Tokens) -> Floats:
         """The last hidden states, [S, T, H], of fresh sequences ``tokens`` [S, T]: what embeddings are pooled from."""
         x = self.stream(tokens)
-        return self.engine.norm("output_norm", x) if self.settings.graph.final_norm else x
+        return self._normed(x)
+
+    def _normed(self, x: Floats) -> Floats:
+        """The norm before the head, in models that have one."""
+        name = self.settings.graph.final_norm
+        return self.engine.norm(name, x) if name else x
 
     def logits(self, x: Floats, cache: Cache, first_output: int = 0) -> Floats:
         """From embeddings [S, T, H] to what `capped` makes logits of: [S, T - first_output, V]."""
@@ -241,6 +246,5 @@ class Network:
         finite.check(x, "the output matrix or its norm", f"{self.model.name}: output_norm.weight, output.weight")
 
     def _outputs(self, x: Floats) -> Floats:
-        x = self.engine.norm("output_norm", x) if self.settings.graph.final_norm else x
-        (logits,) = self.engine.multiply(flat(x), self.head_matrix())
+        (logits,) = self.engine.multiply(flat(self._normed(x)), self.head_matrix())
         return logits.reshape(*x.shape[:-1], -1)

@@ -24,6 +24,10 @@ _SMALL_FILES: dict[str, int] = {
     "generation_config.json": SMALL_JSON,
     "tokenizer.json": LARGE_JSON,
     "tokenizer.model": LARGE_JSON,
+    "spiece.model": LARGE_JSON,
+    "sentencepiece.bpe.model": LARGE_JSON,
+    "rwkv_vocab_v20230424.txt": SMALL_JSON,
+    "tokenizer.jsonl": LARGE_JSON,
     "tokenizer_config.json": LARGE_JSON,  # may list every added token
     "special_tokens_map.json": SMALL_JSON,
     "added_tokens.json": SMALL_JSON,

@@ -198,7 +198,7 @@ NOT_A_NUMBER = Value(ValueType.ARRAY, numpy.full(265, numpy.nan, "<f4"), ValueTy
 GPT2 = {"tokenizer.ggml.model": string("gpt2"), "tokenizer.ggml.merges": strings([])}
 WRONG: dict[str, tuple[dict[str, Value], str]] = {
     "no model": ({"tokenizer.ggml.model": string("")}, "no vocabulary"),
-    "other kind": ({"tokenizer.ggml.model": string("rwkv")}, "'rwkv'"),
+    "other kind": ({"tokenizer.ggml.model": string("hybriddna")}, "'hybriddna'"),
     "model is a number": ({"tokenizer.ggml.model": u32(3)}, "has to be a text"),
     "tokens are numbers": ({"tokenizer.ggml.tokens": array(ValueType.INT32, [1, 2])}, "has to be an array of texts"),
     "no tokens": ({"tokenizer.ggml.tokens": strings([])}, "no list of tokens"),
@@ -211,7 +211,7 @@ WRONG: dict[str, tuple[dict[str, Value], str]] = {
     "no merges": ({"tokenizer.ggml.model": string("gpt2")}, "no list of merges"),
     "merge without a blank": (GPT2 | {"tokenizer.ggml.merges": strings(["ab"])}, "no merge"),
     "unknown pre-tokenizer": (GPT2 | {"tokenizer.ggml.pre": string("zz")}, "'zz' is not known"),
-    "pre-tokenizer that cannot run": (GPT2 | {"tokenizer.ggml.pre": string("afmoe")}, "cannot be run"),
+    "pre-tokenizer that cannot run": (GPT2 | {"tokenizer.ggml.pre": string("whitespace")}, "cannot be run"),
 }
 
 
