@@ -51,7 +51,7 @@ class Spec:
 
     def count(self, facts: Facts) -> int:
         """How many tensors become one."""
-        experts: int = facts["experts"] if "{expert}" in self.source else 1
+        experts: int = facts["experts"] or 0 if "{expert}" in self.source else 1
         return len(self.rule.parts) or experts
 
     def name(self, layer: int, expert: int = 0) -> str:
@@ -101,6 +101,11 @@ def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: s
     matcher.leave_out_copies()
     if matcher.left_out:
         matcher.notes.append(f"left out {matcher.left_out} vision tensors: only the language model is converted")
+    if matcher.beyond:
+        matcher.notes.append(
+            f"left out {matcher.beyond} tensors of layers that predict further tokens: {family.gguf_arch} has no place "
+            "for them in llama.cpp"
+        )
     return Binding(matcher.in_order(), matcher.notes)
 
 
@@ -121,8 +126,9 @@ class _Matcher:
         self.prefixes: Counter[str] = Counter()
         self.copies: dict[str, SourceTensor] = {}  # what may repeat another tensor, by its plain name
         self.unknown: list[str] = []
+        self.absent: set[int] = set()
         self.notes: list[str] = []
-        self.left_out = 0
+        self.left_out, self.beyond = 0, 0  # tensors of other modalities, and of layers that predict further tokens
 
     def take_all(self, sources: Sequence[SourceTensor]) -> None:
         """Give every source tensor its place. Layouts are looked at first: some shapes can be read in two ways."""
@@ -141,8 +147,13 @@ class _Matcher:
             return True
         if any(expression.fullmatch(name) for expression in self.numbers):
             return True  # of the metadata
-        layer = re.match(r"layers\.(\d{1,7})\.", name)
-        return self.family.skip_layers_beyond and layer is not None and int(layer[1]) >= self.facts.layers
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.further):
+            self.beyond += 1
+            return True
+        layer = re.match(r"layers\.(\d{1,7})\.", name) if self.family.skip_layers_beyond else None
+        beyond = layer is not None and int(layer[1]) >= self.facts.layers
+        self.beyond += beyond
+        return beyond
 
     def _is_zero(self, name: str, tensor: SourceTensor) -> bool:
         """Whether the tensor has no place in GGUF and needs none. Raises UnsupportedFile for numbers in it."""
@@ -196,9 +207,10 @@ class _Matcher:
 
     def _place(self, spec: Spec, layer: int, expert: int, tensor: SourceTensor, position: int) -> bool:
         """False when the place is taken (two spellings of one name)."""
-        _check(tensor, spec, self.facts)
-        name = self._target(spec, layer)
-        bound = self.bound.setdefault(name, Bound(name, spec, layer, first=position))
+        block = self._block(spec, layer)
+        _check(tensor, spec, self.facts.at(block))
+        name = spec.target.replace("{layer}", str(block))
+        bound = self.bound.setdefault(name, Bound(name, spec, block, first=position))
         if bound.spec is not spec or expert in bound.parts:
             return False
         self.found[spec] += 1
@@ -206,10 +218,10 @@ class _Matcher:
         bound.order = position
         return True
 
-    def _target(self, spec: Spec, layer: int) -> str:
-        """The GGUF name of a layer's tensor."""
-        block = layer + (self.facts[spec.rule.first] if spec.rule.first else 0)
-        return spec.target.replace("{layer}", str(block))
+    def _block(self, spec: Spec, layer: int) -> int:
+        """The block of the file that a layer becomes."""
+        first: int = self.facts[spec.rule.first] if spec.rule.first else 0
+        return layer + first
 
     def leave_out_copies(self) -> None:
         """A tensor that repeats another is one tensor; one that differs and has no place of its own is told."""
@@ -233,14 +245,15 @@ class _Matcher:
             layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
             if "{layer}" in slots and layer >= self.facts[specs[0][0].rule.depth]:
                 return None
-            if "{expert}" in slots and expert >= self.facts["experts"]:
+            if "{expert}" in slots and expert >= (self.facts["experts"] or 0):
                 return None
             specs = [(spec, part) for spec, part in specs if self._has(spec.rule, layer)]
             return (specs, layer, expert) if specs else None
         return None
 
     def _has(self, rule: TensorRule, layer: int) -> bool:
-        return rule.layers is None or self.facts[rule.layers](layer)
+        block = layer + (self.facts[rule.first] if rule.first else 0)
+        return block not in self.absent and (rule.layers is None or self.facts[rule.layers](layer))
 
     # ---- completeness
 
@@ -248,6 +261,7 @@ class _Matcher:
         """Raises MissingTensors. Only as many absent names are looked for as the message shows."""
         missing: list[str] = []
         count = 0
+        self._leave_out_absent_layers()
         for spec in self.specs:
             expected = self._expected(spec)
             short = expected - self.found[spec]
@@ -260,6 +274,18 @@ class _Matcher:
                 f"{count} tensors are missing: {_list(missing, count)}",
                 where=where,
                 hint="a shard may be missing, or config.json does not belong to these weights",
+            )
+
+    def _leave_out_absent_layers(self) -> None:
+        """Layers that a checkpoint may lack as a whole (`Family.may_lack`) and does."""
+        if not self.family.may_lack:
+            return
+        may_lack, there = self.facts[self.family.may_lack], {one.layer for one in self.bound.values()}
+        self.absent = {layer for layer in range(self.facts.layers) if may_lack(layer) and layer not in there}
+        if self.absent:
+            self.notes.append(
+                f"config.json counts {len(self.absent)} layers that predict further tokens, the checkpoint has none: "
+                "the file counts them too, and lacks their tensors"
             )
 
     def _may_lack(self, spec: Spec) -> bool:
@@ -280,7 +306,7 @@ class _Matcher:
     def _absent(self, spec: Spec) -> Iterator[str]:
         prefix = self.prefixes.most_common(1)[0][0] if self.prefixes and spec.rule.target != "output" else ""
         for layer in self._layers(spec):
-            bound = self.bound.get(self._target(spec, layer))
+            bound = self.bound.get(spec.target.replace("{layer}", str(self._block(spec, layer))))
             for expert in range(spec.count(self.facts)):
                 if not (bound and expert in bound.parts):
                     yield prefix + spec.name(layer, expert)
@@ -311,7 +337,7 @@ def build(bound: Bound, facts: Facts) -> Node:
     for _, tensor in sorted(bound.parts.items()):
         node = Node(tensor.shape, tensor.reader())
         try:
-            nodes.append(transform.apply(node, facts) if transform else node)
+            nodes.append(transform.apply(node, facts.at(bound.layer)) if transform else node)
         except ShapeMismatch as error:
             error.where = tensor.where
             raise

@@ -28,7 +28,7 @@ class Entry:
     """
 
     key: str
-    type: str  # one of metadata.WRITERS: "u32", "f32", "boolean", "f32s", "string" ...
+    type: str  # one of metadata.WRITERS: "u32", "i32s", "counts" (either), "f32", "f32s", "boolean", "booleans", ...
     fact: str
 
 
@@ -94,9 +94,12 @@ class Family:
     model_types: tuple[str, ...] = ()  # config.json model_type, for the text part of multimodal checkpoints
     extras: tuple[Extra, ...] = ()
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
+    further: tuple[str, ...] = ()  # patterns of tensors that predict further tokens, which the file has no place for
+    not_float32: tuple[str, ...] = ()  # parts of names that other families write as F32, and this one does not
     ignored_if: tuple[tuple[str, str], ...] = ()  # (pattern, fact): left out when the fact is true
     prefixes: tuple[str, ...] = ()  # of the class that holds the layers, beyond "model."
     skip_layers_beyond: bool = False  # tensors of layers after the last one are left out (multi-token heads)
+    may_lack: str = ""  # fact, a function (layer) -> bool: layers that config.json counts and that may be missing
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None = None  # hints that depend on the config
     variants: tuple[Variant, ...] = ()
     relative: Callable[[Mapping[str, object]], str | None] | None = None  # the family that a config.json of this
@@ -129,13 +132,17 @@ class Changes(TypedDict, total=False):
     tensors: tuple[TensorRule, ...]
     vocab: VocabHints
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
+    extras: tuple[Extra, ...]
     ignored: tuple[str, ...]
+    further: tuple[str, ...]
+    not_float32: tuple[str, ...]
+    ignored_if: tuple[tuple[str, str], ...]
+    skip_layers_beyond: bool
+    may_lack: str
     prefixes: tuple[str, ...]
     cut_embeddings: bool
     numbers: Mapping[str, str]
     zeros: tuple[str, ...]
-    extras: tuple[Extra, ...]
-    skip_layers_beyond: bool
     variants: tuple[Variant, ...]
     relative: Callable[[Mapping[str, object]], str | None] | None
     templates: Mapping[str, str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -87,6 +87,10 @@ def partial_rotary(default: float) -> object:
     return dims
 
 
+# Where the config class has no default of its own.
+GIVEN_WINDOW = count("sliding_window", default=None)
+
+
 def window(default: int) -> Callable[[Facts], int | None]:
     """Positions that a layer with a window sees; null in config.json says that there are no windows."""
 
@@ -106,15 +110,28 @@ def window_pattern(default: int) -> Callable[[Facts], list[bool] | None]:
         if facts.window is None:
             return None
         if kinds is not None:
-            if not isinstance(kinds, list) or len(kinds) != facts.layers:
-                raise bad("layer_types", f"is no list of {facts.layers} kinds of layers")
-            return [kind == "sliding_attention" for kind in kinds]
+            return [kind == "sliding_attention" for kind in layer_list(facts, "layer_types", "kinds of layers")]
+        own = range(own_layers(facts))
         if isinstance(pattern, str) and pattern:
-            return [pattern[layer % len(pattern)] == "L" for layer in range(facts.layers)]
+            return [pattern[layer % len(pattern)] == "L" for layer in own]
         period = facts.read(count("sliding_window_pattern", default=default))
-        return [(layer + 1) % period != 0 for layer in range(facts.layers)]
+        return [(layer + 1) % period != 0 for layer in own]
 
     return layers
+
+
+def own_layers(facts: Facts) -> int:
+    """The layers of the model itself, without those that predict further tokens (nextn.py)."""
+    own: int = facts.main_layers if "main_layers" in facts.declared else facts.layers
+    return own
+
+
+def layer_list(facts: Facts, name: str, what: str) -> list[object]:
+    """The list of config.json that has one entry for every layer of the model itself; ``what`` for the error."""
+    found, own = facts.find(name), own_layers(facts)
+    if not isinstance(found, list) or len(found) != own:
+        raise bad(name, f"is no list of {own} {what}")
+    return found
 
 
 def scaling(facts: Facts) -> str | None:
@@ -180,8 +197,9 @@ FACTS = {
     "kv": key_value_width,
 }
 
+EXPERT_COUNT = count("num_local_experts", "num_experts", "n_routed_experts", most=MOST_EXPERTS)
 EXPERT_FACTS = {
-    "experts": count("num_local_experts", "num_experts", "n_routed_experts", most=MOST_EXPERTS),
+    "experts": EXPERT_COUNT,
     "experts_used": count("num_experts_per_tok", "num_experts_per_token", "top_k_experts", most=MOST_EXPERTS),
 }
 
@@ -298,25 +316,9 @@ FUSED_MLP = (
 )
 
 
-def split_qkv(source: str, when: str | None = None) -> tuple[TensorRule, ...]:
-    """One matrix with the rows of q, k and v, which become three; ``source`` is its name in the checkpoint."""
-    spans = (("q", rows(0, "q")), ("k", rows("q", "q+kv")), ("v", rows("q+kv", "q+2*kv")))
-    return tuple(
-        TensorRule(source, f"blk.{{layer}}.attn_{name}", ("q+2*kv", "hidden"), span, when=when) for name, span in spans
-    )
-
-
-def split_gate_up(source: str, when: str | None = None) -> tuple[TensorRule, ...]:
-    """One matrix with the rows of gate and up, which become two."""
-    spans = (("gate", rows(0, "ff")), ("up", rows("ff", "2*ff")))
-    return tuple(
-        TensorRule(source, f"blk.{{layer}}.ffn_{name}", ("2*ff", "hidden"), span, when=when) for name, span in spans
-    )
-
-
-def only(when: str, rules: tuple[TensorRule, ...]) -> tuple[TensorRule, ...]:
-    """The same rules, which exist when the fact ``when`` is true."""
-    return tuple(replace(rule, when=when) for rule in rules)
+def when(rules: Sequence[TensorRule], fact: str) -> tuple[TensorRule, ...]:
+    """The same rules, which exist where the fact is true only."""
+    return tuple(replace(rule, when=fact) for rule in rules)
 
 
 def plain_mlp(up: str, down: str, block: str = "layers.{layer}.mlp.") -> tuple[TensorRule, ...]:

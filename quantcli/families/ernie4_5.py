@@ -6,6 +6,19 @@ from quantcli.families import decoder
 from quantcli.families.declaration import Family
 from quantcli.vocab import VocabHints
 
+FUSED = decoder.divided(
+    "layers.{layer}.self_attn.qkv_proj",
+    ("q+2*kv", "hidden"),
+    ("blk.{layer}.attn_q", "0", "q", None),
+    ("blk.{layer}.attn_k", "q", "q+kv", None),
+    ("blk.{layer}.attn_v", "q+kv", "q+2*kv", None),
+) + decoder.divided(
+    "layers.{layer}.mlp.up_gate_proj",
+    ("2*ff", "hidden"),
+    ("blk.{layer}.ffn_gate", "0", "ff", None),
+    ("blk.{layer}.ffn_up", "ff", "2*ff", None),
+)
+
 ERNIE4_5 = Family(
     name="ernie4.5",
     gguf_arch="ernie4_5",
@@ -22,9 +35,8 @@ ERNIE4_5 = Family(
     metadata=decoder.METADATA,
     tensors=decoder.TOP
     + decoder.PRE_NORMS
-    + decoder.only("apart", decoder.PROJECTIONS + decoder.GATED_MLP[:2])
-    + decoder.split_qkv("layers.{layer}.self_attn.qkv_proj", when="fused")
-    + decoder.split_gate_up("layers.{layer}.mlp.up_gate_proj", when="fused")
+    + decoder.when(decoder.PROJECTIONS + decoder.GATED_MLP[:2], "apart")
+    + decoder.when(FUSED, "fused")
     + decoder.OUT_PROJECTION
     + decoder.GATED_MLP[2:],
     prefixes=("ernie.",),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from quantcli.families import decoder
+from quantcli.families import decoder, mixture
 from quantcli.families.declaration import Entry, Family, TensorRule
-from quantcli.families.deepseek import DEEPSEEK2, GATING, is_dense, is_sparse
+from quantcli.families.deepseek import DEEPSEEK2
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count, real, text
 from quantcli.families.transforms import negative_exp, shaped
@@ -27,9 +27,9 @@ def attends(facts: Facts) -> Callable[[int], bool]:
 
 def gating(facts: Facts) -> int:
     kind = facts.read(text("moe_router_activation_func", default="sigmoid"))
-    if kind not in GATING:
+    if kind not in mixture.GATING:
         raise bad("moe_router_activation_func", f"{kind!r} is unknown")
-    return GATING[kind]
+    return mixture.GATING[kind]
 
 
 def conv(part: str) -> TensorRule:
@@ -81,8 +81,8 @@ KIMI_LINEAR = Family(
         "shared_ff": lambda facts: facts.shared * facts.expert_ff,
         "weights_scale": real("routed_scaling_factor"),
         "dense_layers": count("first_k_dense_replace", default=0, least=0),
-        "dense": is_dense,
-        "sparse": is_sparse,
+        "dense": mixture.is_dense,
+        "sparse": mixture.is_sparse,
     },
     metadata=decoder.with_entries(
         decoder.SIZES + decoder.RMS + decoder.EXPERT_COUNTS,

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
-from quantcli.families.deepseek import is_dense, is_sparse
 from quantcli.families.facts import Facts
 from quantcli.families.fields import count, flag, real
+from quantcli.families.mixture import is_dense, is_sparse
 from quantcli.families.transforms import shaped
 from quantcli.vocab import VocabHints
 

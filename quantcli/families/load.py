@@ -163,7 +163,7 @@ def make_tensors(
             ModelTensor(
                 name=one.name,
                 shape=tuple(reversed(node.shape)),
-                type=stored if stored.quantized else converted_type(one.name, node.shape, default),
+                type=stored if stored.quantized else converted_type(family, one.name, node.shape, default),
                 stored=stored,
                 raw=node.reader.raw,
                 reader=node.reader,
@@ -193,9 +193,10 @@ def generated(name: str, values: Sequence[float] | None) -> ModelTensor | None:
     return ModelTensor(name, (len(values),), f32, f32, True, Generated(values), "computed from config.json")
 
 
-def converted_type(name: str, shape: tuple[int, ...], default: TensorType) -> TensorType:
+def converted_type(family: Family, name: str, shape: tuple[int, ...], default: TensorType) -> TensorType:
     """The type that llama.cpp's converter writes: F32 for vectors, norms and what its rules name, else the default."""
-    return tensor_types.BY_NAME["F32"] if stays_float32(name, len(shape)) else default
+    kept = stays_float32(name, len(shape)) and not any(part in name for part in family.not_float32)
+    return tensor_types.BY_NAME["F32"] if kept else default
 
 
 def unknown_scaling(facts: Facts) -> list[str]:

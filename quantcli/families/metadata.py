@@ -37,6 +37,7 @@ WRITERS: Mapping[str, Callable[[Fact], Value]] = {
     "u32": container.u32,
     "f32": container.f32,
     "i32": container.i32,
+    "counts": lambda found: container.u32(found) if isinstance(found, int) else WRITERS["i32s"](found),
     "i32s": lambda numbers: container.array(container.ValueType.INT32, numbers),
     "f32s": lambda numbers: container.array(container.ValueType.FLOAT32, numbers),
     "boolean": container.boolean,

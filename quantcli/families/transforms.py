@@ -183,6 +183,37 @@ def scaled(*factors: str) -> Transform:
     return Transform(f"scaled({', '.join(factors)})", apply, moves_rows=False)
 
 
+def single(value: float) -> float:
+    """Rounded to float32."""
+    return float(numpy.float32(value))
+
+
+def column_normed(offset: float) -> Transform:
+    """Each column divided by its length over all rows, plus ``offset``."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.views import ColumnNormed
+
+        return replace(node, reader=ColumnNormed(node.reader, offset))
+
+    return Transform("column_normed", apply, moves_rows=False)
+
+
+def zero_padded(rows: str) -> Transform:
+    """Rows of zeros below, up to the fact ``rows`` of them."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.views import Stacked, Zeros
+
+        missing = facts.size(rows) - node.shape[0]
+        if missing <= 0:
+            return node
+        below = Zeros(missing, node.reader.columns, node.reader.stored)
+        return replace(node, shape=(facts.size(rows), *node.shape[1:]), reader=Stacked([node.reader, below]))
+
+    return Transform(f"zero_padded({rows})", apply, moves_rows=False)
+
+
 def negative_exp() -> Transform:
     """-exp(x), in double through ``math`` and rounded: the same on every CPU."""
 

@@ -19,6 +19,12 @@ from quantcli.runner.schema import Reader as _Reader
 # Graph flags that name computations which the runner lacks.
 LACKING = {
     "latent": "latent attention",
+    "layer_inputs": "embeddings for every layer",
+    "streams": "several streams",
+    "chunked": "windows of chunks",
+    "attention_gate": "gated attention",
+    "early_router": "early routing",
+    "beside_experts": "an MLP beside experts",
     "recurrent": "recurrent layers",
     "encoder_decoder": "an encoder beside the decoder",
 }

@@ -23,7 +23,7 @@ RUN = sorted(
     name for name, one in ALL.items() if one.graph and not any(getattr(one.graph, flag) for flag in settings.LACKING)
 )
 # Every key below an architecture's name that llama.cpp's own converter can write; some are newer than the package.
-NEWER = {"attention.rope_pattern", "classifier.pooling_type"}
+NEWER = {"attention.rope_pattern", "attention.value_scale", "classifier.pooling_type"}
 WRITTEN = sorted(
     NEWER
     | {
@@ -55,7 +55,7 @@ def sizes(name: str) -> Model:
 def test_every_architecture_is_found_by_its_name() -> None:
     for name, one in ALL.items():
         assert architectures.find(name) is one and one.name == name
-    for stranger in ("", "llama4", "lla", "no-such", "gguf_llama"):
+    for stranger in ("", "llama5", "lla", "no-such", "gguf_llama"):
         assert architectures.find(stranger) == architectures.Architecture(stranger)
 
 
