@@ -24,14 +24,15 @@ GLM = Family(
     facts={
         **decoder.FACTS,
         "kv_heads": decoder.key_value_heads(2),
-        # llama.cpp's converter knows ChatGLM's names of these alone, also where the config has transformers' names
+        # llama.cpp's converter reads these two by ChatGLM's names alone: the epsilon of GlmForCausalLM is lost there
         "context": lambda facts: facts.read(count("seq_length", default=None)) or facts.read(decoder.HIDDEN),
         "eps": real("layernorm_epsilon", default=1e-5, least=0, most=1),
         "rope_dims": rope_dims,
-        "theta": lambda facts: 10000 * facts.read(real("rope_ratio", default=1.0, least=1e-6)),
+        "theta": lambda facts: facts.read(decoder.theta()) * facts.read(real("rope_ratio", default=1.0, least=1e-6)),
     },
     metadata=decoder.SIZES + decoder.RMS + decoder.ROPE_DIMS + decoder.ROPE[-1:],
     tensors=decoder.TOP + decoder.PRE_NORMS + decoder.PROJECTIONS + decoder.OUT_PROJECTION + decoder.FUSED_MLP,
+    harmless=("rms_norm_eps",),
     vocab=VocabHints("chatglm", texts={"eos": END, "unknown": END, "eot": "<|user|>"}, add_bos=False),
 )
 
