@@ -6,6 +6,8 @@ A checkpoint folder goes through its family; a GGUF file is taken as it is.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from quantcli import container, families
@@ -21,14 +23,15 @@ _PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
 
 @dataclass(slots=True)
 class Models:
-    """What lies at one path. ``text`` is the language model, the only kind so far."""
+    """What lies at one path: ``text`` is the language model, ``projector`` what stands before it, where asked for."""
 
     text: Model
+    projector: Model | None = None
 
     @property
     def every(self) -> list[Model]:
         """All models, the language model first."""
-        return [self.text]
+        return [self.text] if self.projector is None else [self.text, self.projector]
 
     def close(self) -> None:
         """Close the sources' files."""
@@ -48,16 +51,30 @@ def open_models(
     architecture: str | None = None,
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
+    projector: bool = False,
 ) -> Models:
     """Open the checkpoint folder or GGUF file ``path``: headers, configuration and vocabulary, not the weights.
 
-    The three options say what a checkpoint does not, and so make no sense for a GGUF (UsageError). Raises MissingFile,
-    UnsupportedFile, MalformedFile and whatever families and vocabularies raise. Close the models when done.
+    The three options say what a checkpoint does not, and so make no sense for a GGUF (UsageError). ``projector``: that
+    of the checkpoint, too. Raises MissingFile, UnsupportedFile, MalformedFile and whatever families and vocabularies
+    raise. Close the models when done.
     """
     if os.path.isdir(path):
-        return Models(_open_checkpoint(path, architecture, pre_tokenizer, chat_template))
+        checkpoint = Checkpoint(path)
+        with _closed_on_error(checkpoint):
+            text = families.load_checkpoint(
+                checkpoint,
+                architecture=architecture,
+                pre_tokenizer=pre_tokenizer,
+                chat_template=chat_template,
+                alone=not projector,
+            )
+            beside = families.load_projector(checkpoint) if projector else None
+        text.handles = [checkpoint]
+        return Models(text, beside)
     _explain_other_files(path)
-    given = [name for name, value in (("--architecture", architecture), ("--pre-tokenizer", pre_tokenizer)) if value]
+    for_checkpoints = {"--architecture": architecture, "--pre-tokenizer": pre_tokenizer, "--mmproj": projector}
+    given = [name for name, value in for_checkpoints.items() if value]
     if given:
         raise UsageError(f"{given[0]} is for checkpoints: a GGUF file says that itself", where=os.fspath(path))
     model = open_gguf(path)
@@ -71,19 +88,25 @@ def open_model(path: str | os.PathLike[str]) -> Model:
     return open_models(path).text
 
 
-def _open_checkpoint(
-    path: str | os.PathLike[str], architecture: str | None, pre_tokenizer: str | None, chat_template: str | None
-) -> Model:
+def open_projector(path: str | os.PathLike[str]) -> Model:
+    """The projector of the checkpoint folder ``path`` alone; see `open_models`."""
+    if not os.path.isdir(path):
+        _explain_other_files(path)
+        raise UsageError("--mmproj is for checkpoints: a GGUF file holds one model", where=os.fspath(path))
     checkpoint = Checkpoint(path)
+    with _closed_on_error(checkpoint):
+        model = families.load_projector(checkpoint)
+    model.handles = [checkpoint]
+    return model
+
+
+@contextmanager
+def _closed_on_error(checkpoint: Checkpoint) -> Iterator[None]:
     try:
-        model = families.load_checkpoint(
-            checkpoint, architecture=architecture, pre_tokenizer=pre_tokenizer, chat_template=chat_template
-        )
+        yield
     except BaseException:
         checkpoint.close()
         raise
-    model.handles = [checkpoint]
-    return model
 
 
 def _explain_other_files(path: str | os.PathLike[str]) -> None:

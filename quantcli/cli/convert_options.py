@@ -172,6 +172,19 @@ def run(
         Optional[str],
         Option(metavar="NAME", help="llama.cpp's name of the BPE pre-tokenizer, when it is not recognised."),
     ] = None,
+    mmproj: Annotated[
+        Optional[str],
+        Option(
+            metavar="T",
+            help=(
+                "Write the projector (vision, audio) as well, as mmproj-<name>-<T>.gguf beside the text: F16, BF16, "
+                "F32 or Q8_0."
+            ),
+        ),
+    ] = None,
+    mmproj_only: Annotated[
+        bool, Option("--mmproj-only", help="Write the projector and nothing else, in the type of -t.")
+    ] = False,
     checksums: Annotated[
         Optional[Path], Option(metavar="FILE", readable=False, help="Add the files' sha256 to this list.")
     ] = None,
@@ -217,6 +230,8 @@ def run(
         allow_no_imatrix=allow_no_imatrix,
         architecture=architecture,
         pre_tokenizer=pre_tokenizer,
+        mmproj=mmproj,
+        mmproj_only=mmproj_only,
         checksums=checksums,
     )
     frame.finish(convert.run(request, reporter))

@@ -57,10 +57,14 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What the tensors of a checkpoint became: GGUF tensors in the order of their sources, and remarks."""
+    """What the tensors of a checkpoint became: GGUF tensors in the order of their sources, and remarks.
+
+    ``left_out`` counts those of towers and projectors beside the language model.
+    """
 
     tensors: list[Bound]
     notes: list[str]
+    left_out: int = 0
 
     def has(self, name: str) -> bool:
         """Whether there is a GGUF tensor of this name."""
@@ -83,9 +87,7 @@ def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: s
         )
     matcher.check_complete(where)
     matcher.leave_out_copies()
-    if matcher.left_out:
-        matcher.notes.append(f"left out {matcher.left_out} vision tensors: only the language model is converted")
-    return Binding(matcher.in_order(), matcher.notes)
+    return Binding(matcher.in_order(), matcher.notes, matcher.left_out)
 
 
 class _Matcher:
@@ -174,7 +176,8 @@ class _Matcher:
 
     def _target(self, spec: Spec, layer: int) -> str:
         """The GGUF name of a layer's tensor."""
-        block = layer + (self.facts[spec.rule.first] if spec.rule.first else 0)
+        rule = spec.rule
+        block = self.facts[rule.places][layer] if rule.places else layer + (self.facts[rule.first] if rule.first else 0)
         return spec.target.replace("{layer}", str(block))
 
     def leave_out_copies(self) -> None:

@@ -12,6 +12,7 @@ from quantcli.errors import BadTokenizer, QuantcliError
 from quantcli.families import bind, catalogue, metadata, pooling, variants
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
+from quantcli.families.projectors import catalogue as projectors
 from quantcli.families.transforms import Node
 from quantcli.ggml import tensor_types
 from quantcli.model import Model, ModelTensor
@@ -31,9 +32,11 @@ def load_checkpoint(
     architecture: str | None = None,
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
+    alone: bool = True,
 ) -> Model:
     """The model in ``checkpoint`` as a GGUF file would hold it; headers and small files only are read.
 
+    ``alone``: what lies beside it (towers, a projector) is not converted, and a note says how it can be.
     Raises UnknownArchitecture, BadConfig, UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile, and what
     ``vocab.load`` raises.
     """
@@ -49,6 +52,7 @@ def load_checkpoint(
         chat_template=chat_template,
     )
     tokens |= templates(family, tokens)
+    remarks += beside(checkpoint, binding.left_out) if alone else []
     remarks += [*binding.notes, *missing_head(facts, binding), *choose_rows(family, facts, tokens, checkpoint)]
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
         facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
@@ -92,6 +96,15 @@ def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Famil
     if choice.headless and "may_tie" in facts:
         facts["may_tie"] = True
     return family, facts, [*notes, *unknown_scaling(facts)]
+
+
+def beside(checkpoint: Checkpoint, left_out: int) -> list[str]:
+    """What is left out of a wrapper, and the option that writes it."""
+    if not left_out:
+        return []
+    way = "--mmproj F16 writes them to a file beside it" if projectors.find(checkpoint.config) else ""
+    told = f"left out {left_out} vision tensors: only the language model is converted"
+    return [f"{told}; {way}" if way else f"{told} (no projector is declared for this class)"]
 
 
 def templates(family: Family, tokens: Mapping[str, Value]) -> dict[str, Value]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -134,9 +135,9 @@ class Checkpoint:
             self.notes.append(f"{_CARD} is not used: {error.message}")
             return ""
 
-    def digests(self) -> dict[str, str]:
-        """sha256 in hex of every small file that is there: what the output says about its origin."""
-        found = {name: self.bytes(name) for name in _SMALL_FILES}
+    def digests(self, names: Iterable[str] | None = None) -> dict[str, str]:
+        """sha256 in hex of every small file (or those of ``names``) that is there: the output says its origin so."""
+        found = {name: self.bytes(name) for name in (_SMALL_FILES if names is None else names)}
         return {name: hashlib.sha256(raw).hexdigest() for name, raw in found.items() if raw is not None}
 
     # ---- tensors
