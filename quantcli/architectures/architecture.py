@@ -25,6 +25,8 @@ class Graph:
 
     # normalisation
     norm: Norm = "rms"  # epsilon: attention.layer_norm_rms_epsilon or layer_norm_epsilon; "layer" has a bias or none
+    norm_weights: bool = True  # False: norms have neither weights nor bias
+    embedding_norm: bool = False  # token_embd_norm after the embeddings
     pre_norm: bool = True  # attn_norm / ffn_norm before attention and MLP
     post_norm: bool = False  # post_attention_norm / post_ffw_norm on their outputs, before the residual sum
     parallel: bool = False  # attention and MLP both read the layer's input, normed by attn_norm, or each by its own
@@ -36,7 +38,10 @@ class Graph:
     rope: Rope = "norm"  # "norm": pairs (2i, 2i+1); "neox": pairs (i, i + n/2)
     rope_skip_period: int = 0  # p > 0: layers with (i + 1) % p == 0 have no rotation (SmolLM3: 4)
     rope_in_windows: bool = False  # in a model with windows, only the layers that have one rotate
-    learned_positions: bool = False  # position_embd is added to the embeddings
+    rope_layers: int = 0  # only a model of this many layers rotates, one of another depth has no rotation
+    learned_positions: bool = False  # position_embd is added to the embeddings (beside linear biases where it is there)
+    alibi: float | None = None  # linear biases: the largest one where metadata has no attention.max_alibi_bias; 0: none
+    alibi_layers: int = 0  # only a model of this many layers has them
     # attention
     fused_qkv: bool = False  # attn_qkv holds q, k and v rows in this order
     latent: bool = False  # multi-head latent attention (attn_kv_a_mqa, attn_k_b, attn_v_b)
@@ -44,7 +49,8 @@ class Graph:
     #                         Metadata sliding_window_pattern goes first
     window_rope_base: float | None = None  # rope base of window layers where metadata has no rope.freq_base_swa
     scaled_window_rope: bool = True  # False: rope scaling applies to layers without window only (gemma3)
-    attention_scale: Literal["head_dim", "one"] = "head_dim"  # 1/sqrt(head_dim), if not metadata attention.scale
+    # 1/sqrt(head_dim), 1, or "inverse": 1/head_dim; if not metadata attention.scale
+    attention_scale: Literal["head_dim", "one", "inverse"] = "head_dim"
     wide_query_layers: int = 0  # a model of this many layers scales by 1/sqrt(hidden/heads) instead (Gemma 27B)
     sinks: bool = False  # attn_sinks: one extra logit per head in the softmax
     causal: bool = True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from quantcli.families.declaration import Entry, TensorRule
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count, flag, real, text
-from quantcli.families.transforms import permuted
+from quantcli.families.transforms import Transform, permuted, rows
 
 # Limits of llama.cpp's loader, and sizes beyond anything that was ever trained.
 MOST_LAYERS, MOST_EXPERTS, MOST_HEADS, MOST_WIDTH = 512, 1024, 2**16, 2**24
@@ -34,6 +35,11 @@ def context(default: int) -> object:
 
 def theta(default: float = 10000.0) -> object:
     return real(*THETA_NAMES, default=default, least=1e-6)
+
+
+def stated_theta(facts: Facts) -> float | None:
+    """The base of the rotation where the config names one; llama.cpp takes 10000 otherwise."""
+    return cast("float | None", facts.read(real(*THETA_NAMES, default=None, least=1e-6)))
 
 
 def rms_eps(default: float) -> object:
@@ -262,6 +268,16 @@ def experts(prefix: str, *kinds: tuple[str, str], layers: str | None = None) -> 
     return tuple(
         TensorRule(source + name, f"{target}{role}_exps", shapes[role], bias="none", layers=layers)
         for name, role in kinds
+    )
+
+
+def divided(
+    source: str, shape: tuple[str, str], *parts: tuple[str, str, str, Transform | None]
+) -> tuple[TensorRule, ...]:
+    """One matrix of the checkpoint cut into several; ``parts``: (GGUF name, first row, row behind, transform)."""
+    return tuple(
+        TensorRule(source, target, shape, rows(start, stop) | transform if transform else rows(start, stop))
+        for target, start, stop, transform in parts
     )
 
 

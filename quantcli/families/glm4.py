@@ -30,7 +30,7 @@ GLM4 = Family(
     + decoder.PROJECTIONS
     + decoder.OUT_PROJECTION
     + decoder.FUSED_MLP,
-    vocab=VocabHints("glm4", texts={"bos": END, "eos": END, "unknown": END, "eot": "<|user|>"}),
+    vocab=VocabHints("glm4", fallbacks={"bos": END, "eos": END, "unknown": END, "eot": "<|user|>"}),
 )
 
 FAMILIES = (GLM4,)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry
-from quantcli.families.fields import real
+from quantcli.families.declaration import Entry, TensorRule
+from quantcli.families.facts import Facts
+from quantcli.families.fields import count, real
 from quantcli.families.llama import LLAMA
 
 MULTIPLIERS = (
@@ -30,6 +31,33 @@ GRANITE = LLAMA.derive(
 )
 
 
+def windows(facts: Facts) -> list[bool] | None:
+    """Whether each layer has a window: as ``layer_types`` says, else all but the first of every four."""
+    stated = decoder.window_pattern(4)(facts) if facts.config.get("layer_types") else None
+    return stated or [layer % 4 != 0 for layer in range(facts.layers)]
+
+
+# Windows and sinks; which layers rotate may be listed.
+GRANITE_SWA = GRANITE.derive(
+    "granite-swa",
+    gguf_arch="granite_swa",
+    hf_architectures=("GraniteSWAForCausalLM",),
+    model_types=("granite_swa",),
+    facts={
+        "window": count("sliding_window", default=128),
+        "window_pattern": windows,
+        "rotating": lambda facts: [bool(layer) for layer in facts.config.get("no_rope_layers") or ()] or None,
+    },
+    metadata=GRANITE.metadata
+    + decoder.WINDOW
+    + decoder.WINDOW_PATTERN
+    + (Entry("attention.rope_pattern", "booleans", "rotating"),),
+    tensors=(
+        *GRANITE.tensors,
+        TensorRule("layers.{layer}.self_attn.sinks", "blk.{layer}.attn_sinks.weight", ("heads",), exact=True),
+    ),
+)
+
 # Stored as stacks, gate above up: ``input_linear`` and ``output_linear`` (experts.py).
 GRANITE_MOE = GRANITE.derive(
     "granite-moe",
@@ -47,4 +75,4 @@ GRANITE_MOE = GRANITE.derive(
     spellings={".mlp.experts.": ".block_sparse_moe.experts."},
 )
 
-FAMILIES = (GRANITE, GRANITE_MOE)
+FAMILIES = (GRANITE, GRANITE_SWA, GRANITE_MOE)

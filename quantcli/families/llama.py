@@ -57,7 +57,7 @@ def hints_by_size(facts: Facts, hints: VocabHints) -> VocabHints:
 LLAMA = Family(
     name="llama",
     gguf_arch="llama",
-    hf_architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),
+    hf_architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "IQuestCoderForCausalLM"),
     model_types=("llama",),
     facts={
         **decoder.FACTS,
@@ -103,4 +103,13 @@ MIXTRAL = LLAMA.derive(
     spellings={".mlp.experts.": ".block_sparse_moe.experts.", ".mlp.gate.": ".block_sparse_moe.gate."},
 )
 
-FAMILIES = (LLAMA, MISTRAL, MIXTRAL)
+# The scaling of its rotation begins beyond the trained context: it is not written.
+INTERNLM3 = LLAMA.derive(
+    "internlm3",
+    hf_architectures=("InternLM3ForCausalLM",),
+    model_types=("internlm3",),
+    facts={"key_length": decoder.given_head_dim},
+    vocab_for=None,
+)
+
+FAMILIES = (LLAMA, MISTRAL, MIXTRAL, INTERNLM3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine, flat
-from quantcli.runner.operations import split
+from quantcli.runner.operations import clamped, split
 from quantcli.runner.shapes import attention_widths
 from quantcli.runner.weights import PackedMatrix
 
@@ -49,6 +49,7 @@ class Attention:
             window=s.window if windowed else 0,
             cap=s.attention_cap,
             sinks=sinks,
+            distances=engine.angles.distances,
         )  # [S, T, h, d]
         mixed = cache.rotate_back(mixed).reshape(x.shape[0] * x.shape[1], -1)
         return engine.multiply(mixed, self.output)[0].reshape(x.shape)
@@ -58,6 +59,8 @@ class Attention:
         s = self.engine.settings
         parts = self.engine.multiply(flat(x), *self.inputs)
         q, k, v = split(parts[0], self.widths) if s.graph.fused_qkv else parts
+        if s.clamp:
+            q, k, v = (clamped(part, s.clamp) for part in (q, k, v))
         q, k = self._head_norm("attn_q_norm", q), self._head_norm("attn_k_norm", k)
         shape = x.shape[:2]
         return (

@@ -66,7 +66,7 @@ class Network:
 
     def _checked(self, length: int) -> int:
         context = self.settings.context
-        goes_on = self.beyond and not self.settings.graph.learned_positions
+        goes_on = self.beyond and not (self.settings.graph.learned_positions and "position_embd.weight" in self.weights)
         most = max(context, MOST_POSITIONS) if goes_on else context
         if length > most:
             raise ContextTooLong(
@@ -190,7 +190,7 @@ class Network:
         else:
             known, places = numpy.unique(tokens, return_inverse=True)
             x = self.embeddings.take(known)[places.reshape(tokens.shape)]
-        if self.settings.graph.learned_positions:
+        if self.settings.graph.learned_positions and "position_embd.weight" in self.weights:
             table = self.weights.vector("position_embd.weight")
             if start + tokens.shape[1] > len(table):
                 raise ContextTooLong(
@@ -199,6 +199,8 @@ class Network:
             x += table[start : start + tokens.shape[1]]
         if self.settings.embedding_scale != 1:
             x *= numpy.float32(self.settings.embedding_scale)
+        if self.settings.graph.embedding_norm:
+            x = self.engine.norm("token_embd_norm", x)
         return finite.check(x, "the table of embeddings", f"{self.model.name}: token_embd.weight")
 
     def layer(self, index: int, x: Floats, cache: Cache) -> Floats:

@@ -61,6 +61,8 @@ class NetworkSettings:
     window_layers: tuple[bool, ...]
     attention_scale: float
     attention_cap: float
+    alibi: float  # the largest linear bias; 0: none
+    clamp: float  # queries, keys and values are cut off there; 0: nowhere
     final_cap: float
     embedding_scale: float
     residual_scale: float
@@ -71,13 +73,15 @@ class NetworkSettings:
     expert_scale: float
     gating: str
     parallel: bool
+    rotating: tuple[bool, ...]  # per layer, where the metadata lists it
 
     def rotates(self, layer: int) -> bool:
         """Whether the layer has rotary positions."""
         graph = self.graph
-        skipped = graph.rope_skip_period and (layer + 1) % graph.rope_skip_period == 0
-        skipped = skipped or (graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer])
-        return graph.rope != "none" and not skipped
+        skipped = bool(self.rotating) and not self.rotating[layer]
+        skipped |= graph.rope_skip_period > 0 and (layer + 1) % graph.rope_skip_period == 0
+        skipped |= graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer]
+        return graph.rope != "none" and graph.rope_layers in (0, self.layers) and not skipped
 
 
 def read(model: Model) -> NetworkSettings:
@@ -144,6 +148,8 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         window_layers=_window_layers(reader, graph, layers, window),
         attention_scale=_attention_scale(reader, graph, layers, hidden, heads, key),
         attention_cap=reader.real("attn_logit_softcapping", 0.0),
+        alibi=_alibi(reader, graph, layers),
+        clamp=reader.real("attention.clamp_kqv", 0.0),
         final_cap=reader.real("final_logit_softcapping", 0.0),
         embedding_scale=sqrt(hidden) if graph.embedding_scale == "sqrt_hidden" else reader.real("embedding_scale", 1.0),
         residual_scale=reader.real("residual_scale", 1.0),
@@ -153,6 +159,7 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         expert_norm=reader.flag("expert_weights_norm", graph.expert_norm),
         expert_scale=reader.real("expert_weights_scale", 1.0) or 1.0,
         gating=_gating(reader, graph),
+        rotating=_rotating(reader),
         parallel=reader.flag("use_parallel_residual", graph.parallel),
     )
 
@@ -183,8 +190,23 @@ def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, he
     """What the products of queries and keys are multiplied by."""
     if graph.attention_scale == "one":
         return 1.0
+    if graph.attention_scale == "inverse":
+        return reader.real("attention.scale", 0.0) or 1 / key
     width = hidden / heads if graph.wide_query_layers and layers == graph.wide_query_layers else key
     return reader.real("attention.scale", 0.0) or 1 / sqrt(width)
+
+
+def _rotating(reader: _Reader) -> tuple[bool, ...]:
+    """Which layers rotate, where the file lists them."""
+    pattern = reader.value("attention.rope_pattern", None)
+    return tuple(map(bool, pattern)) if isinstance(pattern, list) else ()
+
+
+def _alibi(reader: _Reader, graph: Graph, layers: int) -> float:
+    """The largest linear bias."""
+    if graph.alibi is None or (graph.alibi_layers and layers != graph.alibi_layers):
+        return 0.0
+    return reader.real("attention.max_alibi_bias", graph.alibi)
 
 
 def _gating(reader: _Reader, graph: Graph) -> str:

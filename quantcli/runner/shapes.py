@@ -93,7 +93,9 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     yield from _norm(s, "output_norm", (s.hidden,))
     yield from _matrix("output", s.hidden, vocabulary, needed=False)
     if s.graph.learned_positions:
-        yield Expected("position_embd.weight", (s.hidden, s.context))
+        yield Expected("position_embd.weight", (s.hidden, s.context), needed=s.graph.alibi is None)
+    if s.graph.embedding_norm:
+        yield from _norm(s, "token_embd_norm", (s.hidden,))
     if s.graph.rope != "none":
         for name in ("rope_freqs", "rope_factors_long", "rope_factors_short"):
             yield Expected(f"{name}.weight", (s.rope_dims // 2,), needed=False)
@@ -167,6 +169,8 @@ def _matrix(name: str, columns: int, rows: int, matrices: int = 1, *, needed: bo
 
 
 def _norm(s: NetworkSettings, name: str, shape: Shape, *, needed: bool = True) -> Iterator[Expected]:
+    if not s.graph.norm_weights:
+        return
     yield Expected(f"{name}.weight", shape, needed)
     if s.graph.norm == "layer":
         yield Expected(f"{name}.bias", shape, needed=False)

@@ -147,6 +147,10 @@ OTHER_STRUCTURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
 }  # fmt: skip
 
+# further structures of names that have one already. Moonshot publishes ranks alone: a tokenizer.json made from them
+# does not exclude Han characters from words
+FURTHER_STRUCTURES: Mapping[str, tuple[tuple[str, str], ...]] = {"kimi-k2": (("split", _O200), ("bytelevel", ""))}
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -187,9 +191,12 @@ CHOICES: tuple[Choice, ...] = (
     Choice("starcoder", architectures={
         "llama": "smollm", "granite": "refact", "granitemoe": "refact", "granitehybrid": "refact", "refact": "refact",
         "command-r": "command-r", "cohere2": "command-r", "codeshell": "codeshell", "exaone": "exaone",
+        "mellum": "mellum2",
     }),
-    Choice("deepseek-v3", architectures={"hunyuan-dense": "hunyuan-dense", "hunyuan-moe": "hunyuan-dense"}),
+    Choice("deepseek-v3", architectures={
+        "hunyuan-dense": "hunyuan-dense", "hunyuan-moe": "hunyuan-dense", "hy_v3": "hunyuan-dense",
+    }),
     Choice("bloom"),
-    Choice("gpt-4o", architectures={"llama4": "llama4", "minimax-m2": "minimax-m2"}),
+    Choice("gpt-4o", architectures={"llama4": "llama4", "minimax-m2": "minimax-m2", "kimi-linear": "kimi-k2"}),
     Choice("tiny_aya", architectures={"cohere2moe": "cohere2moe"}),
 )  # fmt: skip

@@ -27,6 +27,8 @@ SHARED = Path(os.environ.get("QUANTCLI_SHARED", Path(__file__).resolve().parents
 PACKS = ("arch-new", "arch-more")
 NAMES = sorted(f"{pack}/{path.parent.name}" for pack in PACKS for path in (SHARED / pack).glob("*/expected.json"))
 TOLERANCE = 1e-4  # of the reference's standard deviation, largest difference of any number
+#: logits that llama.cpp recorded, whose GELU is a table in F16
+COARSE: Mapping[str, float] = {"arch-more/codeshell": 2e-3}
 
 #: conversions that differ from the record, and why ours is right
 CONVERTED_OTHERWISE: Mapping[str, str] = {}
@@ -36,7 +38,6 @@ COMPUTED_OTHERWISE: Mapping[str, str] = {
 }
 #: declared, and not right yet
 PENDING: Mapping[str, str] = {
-    "arch-more/phi4-mini": "its logits",
     "arch-new/embeddinggemma": "both directions",
     "arch-new/mistral3-vl": "the architecture mistral3",
 }
@@ -84,10 +85,10 @@ def test_computes_as_the_reference(name: str, shared: Path, monkeypatch: pytest.
             if f"logits_{part}" not in oracle or f"decoder_ids_{part}" in oracle:
                 pytest.skip("hidden states and encoder-decoders have tests of their own")
             try:
-                network = Network(model, make_operations("float", 1), kv_type="F32")
+                ids, wanted = oracle[f"ids_{part}"], oracle[f"logits_{part}"]
+                network = Network(model, make_operations("float", 1), kv_type="F32", length=len(ids))
             except (UnsupportedGraph, UnknownArchitecture) as error:
                 pytest.skip(f"not in the runner: {error}")
-            ids, wanted = oracle[f"ids_{part}"], oracle[f"logits_{part}"]
             found = network.forward(ids[None], network.new_cache(1, len(ids)))[0][oracle[f"pos_{part}"]]
             worst = numpy.abs(found - wanted).max() / wanted.std()
-            assert worst < TOLERANCE, f"text {part} is off by {worst:.1e} of the spread"
+            assert worst < COARSE.get(name, TOLERANCE), f"text {part} is off by {worst:.1e} of the spread"
