@@ -85,12 +85,12 @@ class Model:
     tensors: list[ModelTensor]
     default_float: TensorType
     kind: str  # "checkpoint" or "gguf": a word for people, nothing depends on it
-    role: Literal["text", "projector", "adapter"] = "text"
     follows_converter: bool = False
     files: Sequence[str] = ()  # every file that is read, absolute: an output must be none of them
     weight_files: Sequence[str] = ()  # those of them that hold tensors
     shards: int = 1
     notes: list[str] = field(default_factory=list)
+    role: Literal["text", "projector", "adapter"] = "text"
     handles: Sequence[Closable] = ()  # what has to be closed when nothing is read any more
 
     @property

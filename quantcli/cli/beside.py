@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from quantcli.commands.job import ConvertRequest
 from quantcli.errors import UsageError
 from quantcli.families.written import FILE_TYPES
+
+ADAPTER_TYPE = "F32"  # of adapters, where none is named: they are small, and llama.cpp's converter writes it, too
 
 
 def check(request: ConvertRequest) -> None:
@@ -14,6 +18,12 @@ def check(request: ConvertRequest) -> None:
             "--mmproj writes the projector beside the text, --mmproj-only writes it alone",
             hint="leave one of them out; with --mmproj-only the type is that of -t",
         )
+    if request.lora_base is not None:
+        _check_adapter(request)
+    if request.merge_lora is None and request.lora_scale != 1.0:
+        raise UsageError("--lora-scale is for --merge-lora", hint="give the adapter with --merge-lora DIR")
+    if not math.isfinite(request.lora_scale):
+        raise UsageError("is no finite number", where="--lora-scale")
     written = request.file_types if request.mmproj_only else [request.mmproj] if request.mmproj else []
     for file_type in written:
         if file_type.name not in FILE_TYPES:
@@ -24,6 +34,22 @@ def check(request: ConvertRequest) -> None:
             )
     if request.mmproj_only:
         _refuse(request, "--mmproj-only")
+
+
+def _check_adapter(request: ConvertRequest) -> None:
+    for option, there in (
+        ("--merge-lora", request.merge_lora is not None),
+        ("--mmproj", request.mmproj is not None),
+        ("--mmproj-only", request.mmproj_only),
+    ):
+        if there:
+            raise UsageError(f"{option} and --lora-base exclude each other", hint="leave one of them out")
+    for file_type in request.file_types:
+        if file_type.name not in FILE_TYPES:
+            raise UsageError(
+                f"an adapter cannot be written as {file_type.name}", hint=f"choose one of {', '.join(FILE_TYPES)}"
+            )
+    _refuse(request, "--lora-base")
 
 
 def _refuse(request: ConvertRequest, option: str) -> None:

@@ -13,7 +13,7 @@ from typing import TypedDict, Unpack
 
 from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, wish
 from quantcli.cli import beside
-from quantcli.commands.convert import ConvertRequest
+from quantcli.commands.job import ConvertRequest
 from quantcli.errors import MissingFile, UsageError
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
@@ -42,6 +42,9 @@ class PassedOn(TypedDict, total=False):
     architecture: str | None
     pre_tokenizer: str | None
     mmproj_only: bool
+    lora_base: Path | None
+    merge_lora: Path | None
+    lora_scale: float
     checksums: Path | None
 
 
@@ -74,7 +77,7 @@ def convert_request(
     """The options of `convert`, texts and all. Raises UsageError, UnknownType, BadOverride, MissingFile."""
     request = ConvertRequest(
         source=source,
-        file_types=parse_file_types(types),
+        file_types=parse_file_types(types or (beside.ADAPTER_TYPE,) * (passed_on.get("lora_base") is not None)),
         output=None if output is None else Path(output),
         into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
         choice=parse_method(None if method in COMPENSATING else method, search),
@@ -123,7 +126,9 @@ def parse_importance(imatrix: Path | None, include: Sequence[str], exclude: Sequ
 def parse_file_types(names: Sequence[str]) -> tuple[FileType, ...]:
     """The file types of these names, each once. Raises UsageError, UnknownType."""
     if not names:
-        raise UsageError("no type given", hint="say -t Q4_K_M, for example; `quantcli formats` lists the types")
+        raise UsageError(
+            "no type given", where="--type", hint="say -t Q4_K_M, for example; `quantcli formats` lists the types"
+        )
     return tuple({found.name: found for found in map(recipes.parse, names)}.values())
 
 

@@ -109,14 +109,18 @@ def prepare(request: ConvertRequest) -> Job:
 
 def _open(request: ConvertRequest) -> list[Model]:
     """The models that the request converts, the one that the result is about first."""
+    if request.lora_base is not None:
+        return [loader.open_adapter(request.source, request.lora_base, request.architecture)]
+    merge = None if request.merge_lora is None else loader.Merge(request.merge_lora, request.lora_scale)
     if request.mmproj_only:
-        return [loader.open_projector(request.source)]
+        return [loader.open_projector(request.source, merge)]
     return loader.open_models(
         request.source,
         architecture=request.architecture,
         pre_tokenizer=request.pre_tokenizer,
         chat_template=request.chat_template,
         projector=request.mmproj is not None,
+        merge=merge,
     ).every
 
 
@@ -176,7 +180,7 @@ def _plan(
 
 def _provenance(request: ConvertRequest, file_type: FileType, used: Used) -> dict[str, Value]:
     """How the file was made: enough to make it again, nothing about the machine or the time."""
-    made = {"quantcli.version": string(__version__)}
+    made = {"quantcli.version": string(__version__), **request.made_by}
     if not file_type.is_float and not file_type.copies:
         made["quantcli.search"] = string(request.search)
         if request.choice.name is not None:

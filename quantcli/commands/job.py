@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantcli.calibration.quality import Wish
+from quantcli.container import Value
 from quantcli.ggml import tensor_types
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import plain
@@ -53,6 +54,10 @@ class ConvertRequest:
     pre_tokenizer: str | None = None
     mmproj: FileType | None = None  # write the projector, too
     mmproj_only: bool = False  # write the projector, in the file types, and nothing else
+    lora_base: Path | None = None  # the source is an adapter of this model
+    merge_lora: Path | None = None  # an adapter that is merged into the source
+    lora_scale: float = 1.0
+    made_by: Mapping[str, Value] = field(default_factory=dict)  # what another verb says about its outputs
     checksums: Path | None = None
     option_files: tuple[Path, ...] = ()  # files that options were read from: an output must be none of them
 

@@ -71,10 +71,11 @@ class Binding:
         return any(one.name == name for one in self.tensors)
 
 
-def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: str) -> Binding:
+def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: str, whole: bool = True) -> Binding:
     """The GGUF tensors of a checkpoint.
 
-    ``sources`` in the order in which llama.cpp's converter meets them (files in order, names sorted).
+    ``sources`` in the order in which llama.cpp's converter meets them (files in order, names sorted); without ``whole``
+    they are some of the model's tensors, and none is missed.
     Raises UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile.
     """
     matcher = _Matcher(family, facts)
@@ -85,8 +86,9 @@ def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: s
             where=where,
             hint="the checkpoint is of another family or newer than quantcli; --architecture NAME reads it differently",
         )
-    matcher.check_complete(where)
-    matcher.leave_out_copies()
+    if whole:
+        matcher.check_complete(where)
+        matcher.leave_out_copies()
     return Binding(matcher.in_order(), matcher.notes, matcher.left_out)
 
 

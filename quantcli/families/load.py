@@ -78,14 +78,20 @@ def load_checkpoint(
     )
 
 
-def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Family, Facts, list[str]]:
-    """The family of a checkpoint, its facts, and what the user should know of them."""
+def read_config(
+    checkpoint: Checkpoint, architecture: str | None, weights: bool = True
+) -> tuple[Family, Facts, list[str]]:
+    """The family of a checkpoint, its facts, and what the user should know of them.
+
+    ``weights``: its tensors are there and are looked at.
+    """
     try:
         choice = catalogue.choose(checkpoint.config, architecture)
         family, notes = (choice.family, []) if architecture else variants.choose(choice.family, checkpoint)
         family = catalogue.relative(family, choice.config)
-        checkpoint.check_packing()
-        stored = [tensor.name for tensor in checkpoint.logical_tensors]
+        if weights:
+            checkpoint.check_packing()
+        stored = [tensor.name for tensor in checkpoint.logical_tensors] if weights else []
         facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored)
         if "pooling" not in facts:
             facts["pooling"], found = pooling.read(checkpoint.json)

@@ -11,12 +11,17 @@ FILE_TYPES = ("F32", "F16", "BF16", "Q8_0")  # what projectors and adapters are 
 
 
 def types_of(
-    name: str, shape: tuple[int, ...], own: str | None = None, half_or_single: tuple[str, ...] = ()
+    name: str,
+    shape: tuple[int, ...],
+    own: str | None = None,
+    half_or_single: tuple[str, ...] = (),
+    factors: tuple[str, ...] = (),
 ) -> Mapping[str, TensorType]:
     """The type of a tensor (shape in GGUF order) in every file type. Rows that a block does not divide fall back later.
 
     ``own``: a type that it has in all of them. ``half_or_single``: parts of names that are F16 in files of this type
-    and F32 in all others. Vectors are F32 in any case.
+    and F32 in all others. ``factors``: endings of names that have the file's type whatever the rest says. Vectors are
+    F32 in any case.
     """
     half = any(part in name for part in half_or_single)
     found = {}
@@ -28,6 +33,7 @@ def types_of(
         elif half:
             chosen = "F16" if target == "F16" else "F32"
         else:
-            chosen = "F32" if stays_float32(name, len(shape)) else target
+            single = not name.endswith(factors) and stays_float32(name, len(shape))
+            chosen = "F32" if single else target
         found[target] = BY_NAME[chosen]
     return found
