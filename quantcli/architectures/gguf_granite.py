@@ -14,4 +14,10 @@ GRANITE_SWA = Architecture(
     reads=(*keys.MULTIPLIERS, "attention.rope_pattern"),
 )
 
-ARCHITECTURES = (GRANITE, GRANITE_SWA, GRANITE_MOE)
+GRANITE_HYBRID = Architecture(
+    "granitehybrid",
+    Graph(logit_scale="divide", recurrent="mamba2", recurrent_layers="without_key_values", rope_switch=True),
+    reads=keys.MULTIPLIERS + keys.EXPERTS,
+)
+
+ARCHITECTURES = (GRANITE, GRANITE_SWA, GRANITE_MOE, GRANITE_HYBRID)

@@ -49,7 +49,7 @@ def mlp_inputs(graph: Graph, suffix: str = "") -> tuple[str, ...]:
 
 def feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
     """The feeds of one layer of a decoder; ``has`` says whether the layer has a tensor of this name."""
-    attention, mlp = attention_inputs(graph), _mlp_readers(graph, has)
+    attention, mlp = _attention_readers(graph, has), _mlp_readers(graph, has)
     weighted = graph.pre_norm and graph.norm_weights
     first = "attn_norm" if weighted else None
     if graph.parallel and not has(graph.second_norm):
@@ -57,16 +57,30 @@ def feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
     else:
         second = graph.second_norm if weighted else None
         inputs = [Feed(first, attention, "norm"), Feed(second, mlp, "norm")]
+    inputs = [feed for feed in inputs if feed.matrices]
+    mixed = (
+        []
+        if graph.gaps and not has(attention_inputs(graph)[-1])
+        else [Feed(attention[-1], ("attn_output",), "attention")]
+    )
     widths = [suffix for suffix in _suffixes(has) if has(f"ffn_down{suffix}")]
     return [
         *inputs,
-        Feed(attention[-1], ("attn_output",), "attention"),
+        *mixed,
         *(Feed(f"ffn_up{suffix}", (f"ffn_down{suffix}",), _inside(graph, suffix)) for suffix in widths),
     ]
 
 
 def _suffixes(has: Callable[[str], bool]) -> tuple[str, ...]:
     return ("_exps", "_shexp") if has("ffn_gate_inp") else ("",)
+
+
+def _attention_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
+    """Everything that reads attention's input: one matrix in its place, or nothing, in layers with a gap."""
+    found = attention_inputs(graph)
+    if graph.gaps and not has(found[-1]):
+        return ("attn_output",) if has("attn_output") else ()
+    return found
 
 
 def _mlp_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:

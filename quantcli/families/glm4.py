@@ -7,6 +7,8 @@ from quantcli.families.declaration import Family, TensorRule
 from quantcli.vocab import VocabHints
 
 END = "<|endoftext|>"
+# What its successors look up by name, where tokenizer_config.json leaves it open.
+TOKENS = {"bos": "[gMASK]", "eot": "<|user|>", "unknown": END, "eom": "<|observation|>"}
 
 GLM4 = Family(
     name="glm4",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from quantcli.families import decoder
+from quantcli.families import decoder, mixture
 from quantcli.families.declaration import Entry, TensorRule
 from quantcli.families.facts import Facts
 from quantcli.families.fields import count, real
 from quantcli.families.llama import LLAMA
+from quantcli.families.transforms import Transform, rows
 
 MULTIPLIERS = (
     Entry("attention.scale", "f32", "attention_scale"),
@@ -28,6 +29,20 @@ GRANITE = LLAMA.derive(
         "logit_scale": real("logits_scaling", default=1.0, least=1e-6),
     },
     metadata=LLAMA.metadata + MULTIPLIERS,
+)
+
+
+def shared_mlp(source: str, role: str, part: Transform | None = None) -> TensorRule:
+    """One matrix of the expert that all tokens take; gate and up lie in one."""
+    shape = ("hidden", "shared_ff") if part is None else ("2*shared_ff", "hidden")
+    source, target = f"layers.{{layer}}.shared_mlp.{source}", f"blk.{{layer}}.ffn_{role}_shexp"
+    return TensorRule(source, target, shape, part, when="shared_ff")
+
+
+SHARED = (
+    shared_mlp("input_linear", "gate", rows(0, "shared_ff")),
+    shared_mlp("input_linear", "up", rows("shared_ff", "2*shared_ff")),
+    shared_mlp("output_linear", "down"),
 )
 
 
@@ -62,16 +77,26 @@ GRANITE_SWA = GRANITE.derive(
 GRANITE_MOE = GRANITE.derive(
     "granite-moe",
     gguf_arch="granitemoe",
-    hf_architectures=("GraniteMoeForCausalLM",),
-    model_types=("granitemoe",),
-    facts={**decoder.EXPERT_FACTS, "expert_ff": lambda facts: facts.ff},
-    metadata=decoder.METADATA + decoder.EXPERT_COUNTS + decoder.VOCAB_SIZE + decoder.ROPE_DIMS + MULTIPLIERS,
+    hf_architectures=("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"),
+    model_types=("granitemoe", "granitemoeshared"),
+    facts={
+        **decoder.EXPERT_FACTS,
+        "expert_ff": lambda facts: facts.ff,
+        "shared_ff": count("shared_intermediate_size", default=None, most=decoder.MOST_WIDTH),
+    },
+    metadata=decoder.METADATA
+    + decoder.EXPERT_COUNTS
+    + decoder.VOCAB_SIZE
+    + decoder.ROPE_DIMS
+    + MULTIPLIERS
+    + mixture.SHARED_WIDTH,
     tensors=decoder.TOP
     + decoder.PRE_NORMS
     + decoder.PERMUTED_PROJECTIONS
     + decoder.OUT_PROJECTION
     + decoder.router("block_sparse_moe.router.layer")
-    + decoder.experts("block_sparse_moe.experts", *decoder.EXPERT_KINDS),
+    + decoder.experts("block_sparse_moe.experts", *decoder.EXPERT_KINDS)
+    + SHARED,
     spellings={".mlp.experts.": ".block_sparse_moe.experts."},
 )
 

@@ -167,7 +167,14 @@ def joined(*parts: Transform) -> Transform:
             return Node((count,), Reshaped(Stacked([Reshaped(one.reader, 1) for one in nodes]), count))
         return Node((count, *nodes[0].shape[1:]), Stacked([one.reader for one in nodes]))
 
-    return Transform("joined", apply)
+    def on_rows(left: Node, right: Node, facts: Facts) -> tuple[Node, Node]:
+        if not all(part.moves_rows for part in parts):
+            raise UnsupportedTransform(
+                "the matrix is joined from changed ones, which no adapter can follow", hint=MERGE_HINT
+            )
+        return apply(left, facts), right
+
+    return Transform("joined", apply, pair=on_rows)
 
 
 def on_columns(transform: Transform) -> Transform:
@@ -190,10 +197,14 @@ def plus_one() -> Transform:
 
 
 def scaled(*factors: str) -> Transform:
-    """Multiplied by the facts named, one after another, each product rounded to float32; None counts as 1."""
+    """Multiplied by the facts named, one after another, each product rounded to float32.
+
+    A fact may be a function (layer) -> number, or None, which counts as 1.
+    """
 
     def apply(node: Node, facts: Facts) -> Node:
-        numbers = [numpy.float32(facts[name]) for name in factors if facts[name] is not None]
+        found = [facts[name](facts.layer) if callable(facts[name]) else facts[name] for name in factors]
+        numbers = [numpy.float32(factor) for factor in found if factor is not None]
 
         def multiply(values: NDArray[numpy.float32]) -> None:
             for number in numbers:
@@ -201,10 +212,38 @@ def scaled(*factors: str) -> Transform:
 
         return _mapped("scaled", multiply).apply(node, facts) if numbers else node
 
-    def on_left(left: Node, right: Node, facts: Facts) -> tuple[Node, Node]:
-        return apply(left, facts), right
+    return Transform(f"scaled({', '.join(factors)})", apply, moves_rows=False, pair=_on_left(apply))
 
-    return Transform(f"scaled({', '.join(factors)})", apply, moves_rows=False, pair=on_left)
+
+def single(value: float) -> float:
+    """Rounded to float32."""
+    return float(numpy.float32(value))
+
+
+def column_normed(offset: float) -> Transform:
+    """Each column divided by its length over all rows, plus ``offset``."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.views import ColumnNormed
+
+        return replace(node, reader=ColumnNormed(node.reader, offset))
+
+    return Transform("column_normed", apply, moves_rows=False)
+
+
+def zero_padded(rows: str) -> Transform:
+    """Rows of zeros below, up to the fact ``rows`` of them."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.views import Stacked, Zeros
+
+        missing = facts.size(rows) - node.shape[0]
+        if missing <= 0:
+            return node
+        below = Zeros(missing, node.reader.columns, node.reader.stored)
+        return replace(node, shape=(facts.size(rows), *node.shape[1:]), reader=Stacked([node.reader, below]))
+
+    return Transform(f"zero_padded({rows})", apply, moves_rows=False, pair=_on_left(apply))
 
 
 def negative_exp() -> Transform:
@@ -214,6 +253,11 @@ def negative_exp() -> Transform:
         values.flat[:] = [-math.exp(value) for value in values.ravel().tolist()]
 
     return _mapped("negative_exp", change)
+
+
+def _on_left(apply: Callable[[Node, Facts], Node]) -> Callable[[Node, Node, Facts], tuple[Node, Node]]:
+    """A linear change of whole rows, done to the left factor."""
+    return lambda left, right, facts: (apply(left, facts), right)
 
 
 def _mapped(name: str, function: Callable[[NDArray[numpy.float32]], None]) -> Transform:

@@ -14,7 +14,7 @@ from quantcli.errors import ContextTooLong, VocabularyMismatch
 from quantcli.model import Model
 from quantcli.runner import description, finite
 from quantcli.runner.arrays import Floats, Tokens
-from quantcli.runner.cache import Cache
+from quantcli.runner.cache import Cache, LayerShape
 from quantcli.runner.engine import Engine, flat
 from quantcli.runner.layers import Layer
 from quantcli.runner.observe import Observer
@@ -149,8 +149,8 @@ class Network:
 
     def new_cache(self, sequences: int, capacity: int) -> Cache:
         """An empty cache for ``sequences`` of at most ``capacity`` positions."""
-        s = self.settings
-        return Cache(self.kv_type, s.layers, sequences, capacity, s.kv_heads, (s.key, s.value))
+        layers = [LayerShape(heads.keys, (heads.key, heads.value)) for heads in self.settings.attention]
+        return Cache(self.kv_type, layers, sequences, capacity)
 
     # ---- the pass
 

@@ -4,7 +4,7 @@
 same elements in other rows, ``computed.py`` changes or makes numbers, ``product.py`` adds a product to them.
 """
 
-from quantcli.views.computed import Computed, Decoded, Generated, Mapped
+from quantcli.views.computed import ColumnNormed, Computed, Decoded, Generated, Mapped, Zeros
 from quantcli.views.order import Span, Stacked, Strided
 from quantcli.views.product import Merged, Replaced
 from quantcli.views.reader import Reader, cut_columns
@@ -13,6 +13,7 @@ from quantcli.views.stored import ByteTensor, Stored
 
 __all__ = [
     "ByteTensor",
+    "ColumnNormed",
     "Computed",
     "Decoded",
     "Generated",
@@ -26,6 +27,7 @@ __all__ = [
     "Stored",
     "Strided",
     "Transposed",
+    "Zeros",
     "cut_columns",
     "transpose",
 ]

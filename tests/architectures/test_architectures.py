@@ -25,7 +25,7 @@ RUN = sorted(
     if one.graph and one.graph.causal and not any(getattr(one.graph, flag) for flag in settings.LACKING)
 )
 # Every key below an architecture's name that llama.cpp's own converter can write; some are newer than the package.
-NEWER = {"attention.rope_pattern"}
+NEWER = {"attention.rope_pattern", "attention.value_scale"}
 WRITTEN = sorted(
     NEWER
     | {
@@ -53,7 +53,7 @@ def sizes(name: str) -> Model:
 def test_every_architecture_is_found_by_its_name() -> None:
     for name, one in ALL.items():
         assert architectures.find(name) is one and one.name == name
-    for stranger in ("", "llama4", "lla", "no-such", "gguf_llama"):
+    for stranger in ("", "llama5", "lla", "no-such", "gguf_llama"):
         assert architectures.find(stranger) == architectures.Architecture(stranger)
 
 

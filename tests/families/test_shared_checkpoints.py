@@ -35,11 +35,17 @@ CONVERTED_OTHERWISE: Mapping[str, str] = {}
 #: logits that differ from the record: there the file runs as llama.cpp runs it, the record is of transformers
 COMPUTED_OTHERWISE: Mapping[str, str] = {
     "arch-new/exaone4": "llama.cpp uses windows with 64 layers only",
+    "arch-new/phi-moe": "llama.cpp routes by softmax, not by sparsemixer",
+    "arch-more/glm4-moe-lite": "llama.cpp guesses the router's function from the number of layers",
+    "arch-more/mellum2": "llama.cpp rotates layers with a window by the base of the others",
 }
 #: declared, and not right yet
 PENDING: Mapping[str, str] = {
     "arch-new/embeddinggemma": "both directions",
     "arch-new/mistral3-vl": "the architecture mistral3",
+    "arch-more/qwen3-vl-moe": "sections of its positions",
+    "arch-more/cohere2-moe": "its logits",
+    "arch-more/dbrx": "its logits",
 }
 
 

@@ -118,7 +118,7 @@ def _tensors(bound: bind.Bound, facts: Facts) -> list[ModelTensor]:
     if not parts:
         return [_tensor(bound.name, bind.build(bound, facts), bound)]
     pairs = {number: _transformed(bound, part, facts) for number, part in parts.items()}
-    if "{expert}" in bound.spec.source:
+    if bound.spec.stacked:
         left, right = stacked(bound, pairs, facts)
     else:
         left, right = pairs[0]
@@ -135,7 +135,7 @@ def _transformed(bound: bind.Bound, part: Factors, facts: Facts) -> tuple[Node, 
     if transform is None:
         return left, right
     try:
-        return transform.factors(left, right, facts)
+        return transform.factors(left, right, facts.at(bound.layer))
     except QuantcliError as error:
         error.where = part.where
         raise

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy
-from numpy.typing import NDArray
-
 from quantcli.errors import UnsupportedFile
 from quantcli.families import bind
 from quantcli.families.facts import Facts
 from quantcli.families.transforms import MERGE_HINT, Node
-from quantcli.views import Computed, Stacked
-
-
-class Zeros(Computed):
-    """An expert that the adapter does not change."""
-
-    def __init__(self, rows: int, columns: int) -> None:
-        self.rows, self.columns = rows, columns
-
-    def values(self, index: NDArray[numpy.intp]) -> NDArray[numpy.float32]:
-        return numpy.zeros((len(index), self.columns), numpy.float32)
+from quantcli.views import Stacked, Zeros
 
 
 def stacked(bound: bind.Bound, pairs: Mapping[int, tuple[Node, Node]], facts: Facts) -> tuple[Node, Node]:
@@ -37,8 +24,8 @@ def stacked(bound: bind.Bound, pairs: Mapping[int, tuple[Node, Node]], facts: Fa
                 where=bound.parts[number].where,
                 hint=MERGE_HINT,
             )
-    zeros = tuple(Node(node.shape, Zeros(*node.shape)) for node in first)
-    every = [pairs.get(number, zeros) for number in range(facts["experts"])]
+    zeros = tuple(Node(node.shape, Zeros(node.shape[0], node.shape[1], node.reader.stored)) for node in first)
+    every = [pairs.get(number, zeros) for number in range(bound.spec.count(facts))]
     left, right = (
         Node((len(every), *first[side].shape), Stacked([pair[side].reader for pair in every])) for side in (0, 1)
     )
