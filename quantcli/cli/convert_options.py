@@ -211,6 +211,10 @@ def run(
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     from quantcli.cli import parse
     from quantcli.commands import convert
+    from quantcli.errors import UsageError
+
+    if not types and lora_base is None:  # as Typer says it of options that are always needed
+        raise UsageError("Missing option '--type' / '-t'.", hint="`quantcli convert --help` shows the options")
 
     request = parse.convert_request(
         source=source,

@@ -126,9 +126,7 @@ def parse_importance(imatrix: Path | None, include: Sequence[str], exclude: Sequ
 def parse_file_types(names: Sequence[str]) -> tuple[FileType, ...]:
     """The file types of these names, each once. Raises UsageError, UnknownType."""
     if not names:
-        raise UsageError(
-            "no type given", where="--type", hint="say -t Q4_K_M, for example; `quantcli formats` lists the types"
-        )
+        raise UsageError("no type given", hint="say -t Q4_K_M, for example; `quantcli formats` lists the types")
     return tuple({found.name: found for found in map(recipes.parse, names)}.values())
 
 
