@@ -5,11 +5,13 @@ Shapes: S sequences of equal length, T new positions each, H hidden; heads h of 
 
 from __future__ import annotations
 
+import numpy
+
 from quantcli.architectures.topology import attention_inputs
 from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine, flat
-from quantcli.runner.operations import clamped, split
+from quantcli.runner.operations import clamped, sigmoid, split
 
 
 class Linear:
@@ -34,7 +36,8 @@ class Attention:
         self.heads = s.attention[index]
         self.widths = self.heads.widths
         roles = attention_inputs(s.graph, lambda role: f"{self.prefix}{role}.weight" in engine.weights)
-        rows = self.widths if len(roles) > 1 else (sum(self.widths),)
+        self.rows = (2 * self.widths[0], *self.widths[1:]) if s.graph.gated_attention else self.widths
+        rows = self.rows if len(roles) > 1 else (sum(self.rows),)
         self.inputs = tuple(
             matrix(self.prefix + role, s.hidden, width) for role, width in zip(roles, rows, strict=True)
         )
@@ -44,7 +47,7 @@ class Attention:
         """Of the normed stream: [S, T, H] -> [S, T, H]."""
         engine, s = self.engine, self.engine.settings
         start, windowed = cache.length[self.index], s.window_layers[self.index]
-        q, k, v = self._heads(x)
+        q, k, v, gate = self._heads(x)
         if s.rotates(self.index):
             q, k = self._rotated(q, k, windowed, start)
         keys, values = cache.extend(self.index, k, v, engine.operations)  # [S, kv heads, positions so far, d]
@@ -65,6 +68,8 @@ class Attention:
         )  # [S, T, h, d]
         mixed = cache.rotate_back(self.index, mixed).reshape(x.shape[0] * x.shape[1], -1)
         mixed = engine.norm(f"{self.prefix}attn_sub_norm", mixed) if s.graph.inner_norm else mixed
+        if gate is not None:
+            mixed = mixed * sigmoid(gate)
         return engine.multiply(mixed, self.output)[0].reshape(x.shape)
 
     def _rotated(self, q: Floats, k: Floats, windowed: bool, start: int) -> tuple[Floats, Floats]:
@@ -77,11 +82,16 @@ class Attention:
             q, k = self._head_norm("attn_q_norm", q), self._head_norm("attn_k_norm", k)
         return q, k
 
-    def _heads(self, x: Floats) -> tuple[Floats, Floats, Floats]:
-        """Queries [S, T, h, d], keys and values [S, T, kv heads, d], normed where the family norms them."""
+    def _heads(self, x: Floats) -> tuple[Floats, Floats, Floats, Floats | None]:
+        """Queries [S, T, h, d], keys and values [S, T, kv heads, d], normed where the family norms them; and what the
+        output is gated with, [tokens, h * d], where the family does so."""
         s = self.engine.settings
         parts = self.engine.multiply(flat(x), *self.inputs)
-        q, k, v = parts if len(parts) > 1 else split(parts[0], self.widths)
+        q, k, v = parts if len(parts) > 1 else split(parts[0], self.rows)
+        gate = None
+        if s.graph.gated_attention:
+            both = q.reshape(len(q), self.heads.queries, 2, self.heads.key)
+            q, gate = (numpy.ascontiguousarray(both[:, :, part]).reshape(len(q), -1) for part in (0, 1))
         if s.clamp:
             q, k, v = (clamped(part, s.clamp) for part in (q, k, v))
         if not s.graph.late_qk_norm:
@@ -91,6 +101,7 @@ class Attention:
             q.reshape(*shape, self.heads.queries, self.heads.key),
             k.reshape(*shape, self.heads.keys, self.heads.key),
             v.reshape(*shape, self.heads.keys, self.heads.value),
+            gate,
         )
 
     def _head_norm(self, role: str, x: Floats) -> Floats:
