@@ -10,7 +10,7 @@ from quantcli.runner.steps import Fields, Pool, room
 
 
 def rows(x: Floats) -> Floats:
-    """[S, T, n], or with more dimensions behind, as [S, T, n] whose positions lie a stride apart without gaps inside."""
+    """[S, T, n], or with more dimensions behind, as [S, T, n] whose positions lie a stride apart, no gaps inside."""
     if x.ndim > 3:
         x = x.reshape(*x.shape[:2], -1)
     fits = x.dtype == numpy.float32 and x.strides[2] == 4 and min(x.strides[:2]) >= 0 and x.strides[1] % 4 == 0
