@@ -16,6 +16,7 @@ import typer
 from quantcli import __version__
 from quantcli.cli import (
     calibrate_options,
+    check_options,
     compare_options,
     convert_options,
     formats_options,
@@ -40,6 +41,7 @@ app = typer.Typer(
 for command in (
     convert_options,
     inspect_options,
+    check_options,
     verify_options,
     formats_options,
     imatrix_options,

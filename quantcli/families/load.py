@@ -86,6 +86,14 @@ def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Famil
     return family, facts, [*notes, *unknown_scaling(facts)]
 
 
+def left_out(checkpoint: Checkpoint, architecture: str | None = None) -> list[str]:
+    """Names of the tensors that no GGUF tensor is made of: other modalities, heads without a place, buffers, copies."""
+    family, facts, _ = read_config(checkpoint, architecture)
+    binding = bind.bind(family, facts, checkpoint.logical_tensors, str(checkpoint.folder))
+    used = {part.origin for one in binding.tensors for part in one.parts.values()}
+    return [tensor.name for tensor in checkpoint.logical_tensors if tensor.origin not in used]
+
+
 def vocabulary(
     checkpoint: Checkpoint,
     family: Family,
