@@ -100,6 +100,12 @@ class BadConfig(QuantcliError):
     code = "bad-config"
 
 
+class UnsupportedConfig(QuantcliError):
+    """config.json says something about the computation that the GGUF architecture has no place for."""
+
+    code = "unsupported-config"
+
+
 class UnknownArchitecture(QuantcliError):
     """No family declares this architecture."""
 
@@ -134,6 +140,12 @@ class UnknownPreTokenizer(BadTokenizer):
     """The structure of a BPE pre-tokenizer matches no name that llama.cpp knows."""
 
     code = "unknown-pre-tokenizer"
+
+
+class MetadataMismatch(QuantcliError):
+    """Two models that are put together say different things about how they compute."""
+
+    code = "metadata-mismatch"
 
 
 # ---- plan, importance, encoding --------------------------------------------------------------------------------
