@@ -79,8 +79,7 @@ def _transformers(folder: Path) -> Reference | None:
     if importlib.util.find_spec("transformers") is None:
         return None
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it says on import what else could be installed
-    import transformers
-
+    transformers = importlib.import_module("transformers")  # never a dependency
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
     def encode(text: str, add_special: bool) -> list[int]:
