@@ -17,7 +17,7 @@ from quantcli.families.adapters.factors import Factors, factors_of
 from quantcli.families.adapters.stacks import stacked
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts
-from quantcli.families.load import cut, guess_float, read_config, vocabulary
+from quantcli.families.load import choose_rows, cut, guess_float, read_config, vocabulary
 from quantcli.families.transforms import MERGE_HINT, Node
 from quantcli.families.written import types_of
 from quantcli.ggml.tensor_types import BY_NAME
@@ -42,9 +42,7 @@ def load_adapter(adapter: Adapter, base: Checkpoint, architecture: str | None = 
     sources: list[SourceTensor] = sorted([*pairs, *_norms(adapter)], key=lambda tensor: tensor.name)
     binding = bind.bind(family, facts, sources, str(adapter.folder), whole=False)
     _check_places(binding, sources, family, str(adapter.folder))
-    if family.cut_embeddings and binding.has(_EMBEDDING):
-        tokens, _ = vocabulary(base, family, facts)
-        facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
+    _number_tokens(base, family, facts, binding)
     tensors = [tensor for bound in binding.tensors for tensor in _tensors(bound, facts)]
     default = guess_float(list(adapter.tensors.values()))
     for tensor in tensors:
@@ -63,6 +61,17 @@ def load_adapter(adapter: Adapter, base: Checkpoint, architecture: str | None = 
         weight_files=adapter.files[1:],
         notes=[*notes, *_notes(adapter, binding, facts), *adapter.notes, *base.notes],
     )
+
+
+def _number_tokens(base: Checkpoint, family: Family, facts: Facts, binding: bind.Binding) -> None:
+    """What the base's vocabulary says of rows that stand for tokens; it is read where that matters only."""
+    cut_there = family.cut_embeddings and binding.has(_EMBEDDING)
+    if not (cut_there or family.rows):
+        return
+    tokens, _ = vocabulary(base, family, facts)
+    choose_rows(family, facts, tokens, base)
+    if cut_there:
+        facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
 
 
 def _refuse(adapter: Adapter) -> None:
