@@ -14,8 +14,9 @@ from typing import NamedTuple, TypedDict, Unpack
 
 from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, planning
 from quantcli.calibration.quality import wish as wish_of
-from quantcli.commands.convert import ConvertRequest
-from quantcli.commands.request import Sizing
+from quantcli.cli import beside
+from quantcli.commands.job import ConvertRequest
+from quantcli.commands.sizing import Sizing
 from quantcli.errors import MissingFile, UsageError
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
@@ -62,6 +63,10 @@ class PassedOn(TypedDict, total=False):
     allow_no_imatrix: bool
     architecture: str | None
     pre_tokenizer: str | None
+    mmproj_only: bool
+    lora_base: Path | None
+    merge_lora: Path | None
+    lora_scale: float
     checksums: Path | None
 
 
@@ -89,21 +94,22 @@ def convert_request(
     split_max_size: str | None = None,
     metadata: Sequence[str] = (),
     chat_template: Path | None = None,
+    mmproj: str | None = None,
     **passed_on: Unpack[PassedOn],
 ) -> ConvertRequest:
     """The options of `convert`, texts and all. Raises UsageError, UnknownType, BadOverride, MissingFile."""
     calibrated = (quality, method, transforms, calibration, sampled_tokens, statistics, keep_statistics)
     sizing = parse_sizing(size, types, passed_on.get("pure", False), *calibrated)
-    wish = parse_quality(*calibrated) if sizing is None else (sizing.wish if sizing.wish.encodes else None)
-    return ConvertRequest(
+    adapters = (beside.ADAPTER_TYPE,) * (passed_on.get("lora_base") is not None)
+    request = ConvertRequest(
         source=source,
-        file_types=parse_file_types(types) if sizing is None else (),
+        file_types=parse_file_types(types or adapters) if sizing is None else (),
         sizing=sizing,
         output=None if output is None else Path(output),
         into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
         choice=parse_method(None if method in COMPENSATING else method, search),
         pad=PAD in transforms,
-        wish=wish,
+        wish=parse_quality(*calibrated) if sizing is None else (sizing.wish if sizing.wish.encodes else None),
         overrides=parse_rules(tensor_types, tensor_type_file),
         **parse_importance(imatrix, include_weights, exclude_weights),
         output_tensor_type=parse_tensor_type(output_tensor_type, "--output-tensor-type"),
@@ -112,8 +118,11 @@ def convert_request(
         metadata=tuple(overrides.parse_setting(text) for text in metadata),
         chat_template=None if chat_template is None else read_template(chat_template),
         option_files=tuple(path for path in (tensor_type_file, chat_template) if path is not None),
+        mmproj=None if mmproj is None else recipes.parse(mmproj),
         **passed_on,
     )
+    beside.check(request)
+    return request
 
 
 class ImportanceOptions(TypedDict):

@@ -9,89 +9,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from quantcli import loader
-from quantcli.calibration.quality import UNKNOWN, Used
+from quantcli import __version__, loader
+from quantcli.calibration.quality import UNKNOWN, Used, Wish
 from quantcli.commands import checks, targets
-from quantcli.commands.request import ConvertRequest as ConvertRequest
-from quantcli.commands.request import provenance
+from quantcli.commands.job import ConvertRequest, Job, Part
+from quantcli.container import Value, string, u32
 from quantcli.encode import pipeline
 from quantcli.errors import OutputExists
-from quantcli.ggml import tensor_types
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model
 from quantcli.output import transaction, writer
-from quantcli.plan import budget, plan, recipes, shards
+from quantcli.plan import budget, plan, recipes
 from quantcli.plan.options import Options
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
 from quantcli.report import tables
-from quantcli.report.results import CompensatedTensor, ConvertResult, OutputResult, SourceResult
+from quantcli.report.results import ConvertResult, OutputResult, SourceResult
 from quantcli.report.terminal import SILENT, Advance, Reporter
 from quantcli.sources.files import allow_open_files
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
 from quantcli.transforms import pad
 
-if TYPE_CHECKING:  # it brings the runner
-    from quantcli.commands import compensating
-
 MOST_THREADS = 256  # each holds slabs in memory; beyond this it is a typing error
 COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, beside the output
-
-
-@dataclass
-class Part:
-    """One model of a job: per type its plan, and the path of its output (shards get numbers)."""
-
-    model: Model
-    plans: list[Plan]
-    targets: list[Path]
-    ready: compensating.Ready | None = None  # once it runs
-
-    @property
-    def files(self) -> list[list[Path]]:
-        """The files of every plan."""
-        return [shards.file_names(path, len(one.shards)) for path, one in zip(self.targets, self.plans, strict=True)]
-
-    @property
-    def source_bytes(self) -> int:
-        """Bytes of the model's tensors as they are stored."""
-        return sum(tensor_types.tensor_bytes(t.stored, t.shape) for t in self.model.tensors)
-
-
-@dataclass
-class Job:
-    """A request that is known to be possible. The first part is the model that a result is about."""
-
-    request: ConvertRequest
-    parts: list[Part]
-    threads: int
-    outcomes: dict[Path, list[CompensatedTensor]] = field(default_factory=dict)  # by an output's first file
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def plans(self) -> list[Plan]:
-        return [one for part in self.parts for one in part.plans]
-
-    @property
-    def files(self) -> list[list[Path]]:
-        """The files of every plan."""
-        return [files for part in self.parts for files in part.files]
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of the sources' tensors."""
-        return sum(part.source_bytes for part in self.parts)
-
-    def close(self) -> None:
-        """Close the sources."""
-        for part in self.parts:
-            part.model.close()
 
 
 def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
@@ -156,31 +100,43 @@ def prepare(request: ConvertRequest) -> Job:
     if request.imatrix is not None:
         importance = imatrix.read(request.imatrix).filtered(request.include_weights, request.exclude_weights)
     allow_open_files()
-    models = loader.open_models(
+    models = _open(request)
+    try:
+        return prepare_models(request, models, importance)
+    except BaseException:
+        for model in models:
+            model.close()
+        raise
+
+
+def _open(request: ConvertRequest) -> list[Model]:
+    """The models that the request converts, the one that the result is about first."""
+    if request.lora_base is not None:
+        return [loader.open_adapter(request.source, request.lora_base, request.architecture)]
+    merge = None if request.merge_lora is None else loader.Merge(request.merge_lora, request.lora_scale)
+    if request.mmproj_only:
+        return [loader.open_projector(request.source, merge)]
+    return loader.open_models(
         request.source,
         architecture=request.architecture,
         pre_tokenizer=request.pre_tokenizer,
         chat_template=request.chat_template,
-    )
-    try:
-        return prepare_models(request, models.every, importance)
-    except BaseException:
-        models.close()
-        raise
+        projector=request.mmproj is not None,
+        merge=merge,
+    ).every
 
 
 def prepare_models(request: ConvertRequest, models: Sequence[Model], importance: Importance | None = None) -> Job:
     """The job that converts opened models, all with the options of ``request``. Raises QuantcliError."""
     if request.pad:
-        models = [pad.apply(model) for model in models]
+        models = [pad.apply(model) if model.role == "text" else model for model in models]
     wanted = [_wanted(request, model, importance) for model in models]
     plans = [
-        [_plan(request, model, file_type, importance) for file_type, _ in own]
-        for model, own in zip(models, wanted, strict=True)
+        [_plan(request, model, one, importance) for one, _ in own] for model, own in zip(models, wanted, strict=True)
     ]
-    names = [f"{model.name}-{label}.gguf" for model, own in zip(models, wanted, strict=True) for _, label in own]
-    paths = iter(targets.name_targets(names, request.output, into_folder=request.into_folder))
-    parts = [Part(model, own, [next(paths) for _ in own]) for model, own in zip(models, plans, strict=True)]
+    labels = [[label for _, label in own] for own in wanted]
+    paths = targets.name_parts(models, labels, request.output, into_folder=request.into_folder)
+    parts = [Part(*part) for part in zip(models, plans, paths, strict=True)]
     job = Job(request, parts, min(request.threads or pipeline.default_threads(), MOST_THREADS))
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
     job.notes = list(dict.fromkeys(notes))
@@ -196,10 +152,10 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
 
 
 def _wanted(request: ConvertRequest, model: Model, importance: Importance | None) -> list[tuple[FileType, str]]:
-    """The file types, and how files of them are called."""
-    if request.sizing is None:
-        return [(one, one.name) for one in request.file_types]
-    return [request.sizing.base(model, _options(request, recipes.parse("Q8_0"), importance))]
+    """The file types of a model, and how files of them are called."""
+    if request.sizing is None or model.role != "text":
+        return [(one, one.name) for one in request.types_for(model)]
+    return [request.sizing.base(model, _options(request, model, recipes.parse("Q8_0"), importance))]
 
 
 def _plan(
@@ -210,7 +166,7 @@ def _plan(
     used: Used = UNKNOWN,
     assignment: Mapping[str, TensorType] | None = None,
 ) -> Plan:
-    made = plan.make(model, _options(request, file_type, importance, used), assignment)
+    made = plan.make(model, _options(request, model, file_type, importance, used), assignment)
     finds_importance = request.wish is not None or request.sizing is not None  # where it runs the model
     made.check(
         writing=not request.dry_run,
@@ -221,8 +177,11 @@ def _plan(
 
 
 def _options(
-    request: ConvertRequest, file_type: FileType, importance: Importance | None, used: Used = UNKNOWN
+    request: ConvertRequest, model: Model, file_type: FileType, importance: Importance | None, used: Used = UNKNOWN
 ) -> Options:
+    provenance = _provenance(request, file_type, used)
+    if model.role != "text" and request.mmproj is not None:  # the options are about the language model
+        return Options(file_type, provenance=provenance)
     return Options(
         file_type,
         pure=request.pure,
@@ -235,8 +194,33 @@ def _options(
         keep_split=request.keep_split,
         split_max_size=request.split_max_size,
         metadata=request.metadata,
-        provenance=provenance(request, file_type, used),
+        provenance=provenance,
     )
+
+
+def _provenance(request: ConvertRequest, file_type: FileType, used: Used) -> dict[str, Value]:
+    """How the file was made: enough to make it again, nothing about the machine or the time."""
+    made = {"quantcli.version": string(__version__), **request.made_by}
+    if not file_type.is_float and not file_type.copies:
+        made["quantcli.search"] = string(request.search)
+        if request.choice.name is not None:
+            made["quantcli.method"] = string(request.choice.name)
+        if request.sizing is not None:
+            made["quantcli.plan"] = string(request.sizing.text)
+        if request.wish is not None:
+            made |= _calibrated_with(request.wish, used)
+    return made
+
+
+def _calibrated_with(wish: Wish, used: Used) -> dict[str, Value]:
+    return {
+        "quantcli.quality": string(wish.quality),
+        "quantcli.compensation": string(wish.method or "none"),
+        "quantcli.transforms": string(",".join(wish.transforms)),
+        "quantcli.calibration.tokens": u32(used.real),
+        "quantcli.calibration.sampled_tokens": u32(used.sampled),
+        "quantcli.calibration.corpus": string(used.corpus),
+    }
 
 
 def _check_files(job: Job) -> None:
@@ -257,7 +241,7 @@ def _choose_types(job: Job, reporter: Reporter) -> None:
     sizing, part = job.request.sizing, job.parts[0]
     if sizing is None:
         return
-    from quantcli.commands import compensating, planning
+    from quantcli.commands import compensating, planning  # they bring the runner
 
     base = part.plans[0]
     part.ready = compensating.ready(part.model, sizing.wish, job.threads, reporter)
@@ -267,8 +251,7 @@ def _choose_types(job: Job, reporter: Reporter) -> None:
         return _plan(job.request, part.model, base.file_type, given, assignment=types)
 
     found = planning.prepare(part.ready, sizing.freedom, make, reporter)
-    size = budget.target_bytes(sizing.target, part.model, base.options)
-    part.plans[0] = found.choosing.plan(size)
+    part.plans[0] = found.choosing.plan(budget.target_bytes(sizing.target, part.model, base.options))
 
 
 def _compensate(job: Job, reporter: Reporter) -> None:
@@ -279,6 +262,8 @@ def _compensate(job: Job, reporter: Reporter) -> None:
     from quantcli.commands import compensating  # brings the runner, which most conversions do without
 
     for part in job.parts:
+        if part.model.role != "text":
+            continue
         ready = part.ready or compensating.ready(part.model, wish, job.threads, reporter)
         made = compensating.run(ready, list(part.plans), reporter)
         for number, (used, tensors, outcomes) in enumerate(made):

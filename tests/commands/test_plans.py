@@ -11,7 +11,7 @@ import pytest
 from quantcli import container
 from quantcli.cli.parse import SizeTexts, convert_request
 from quantcli.commands import convert, verify
-from quantcli.commands.convert import ConvertRequest
+from quantcli.commands.job import ConvertRequest
 from quantcli.errors import OutputExists, TargetTooSmall, UnknownType, UsageError
 from quantcli.ggml.tensor_types import by_name
 
