@@ -15,6 +15,7 @@ import typer
 
 from quantcli import __version__
 from quantcli.cli import (
+    analyze_options,
     calibrate_options,
     check_options,
     compare_options,
@@ -25,6 +26,7 @@ from quantcli.cli import (
     imatrix_options,
     inspect_options,
     perplexity_options,
+    plan_options,
     verify_options,
 )
 from quantcli.cli.frame import frame
@@ -48,6 +50,8 @@ for command in (
     formats_options,
     imatrix_options,
     calibrate_options,
+    plan_options,
+    analyze_options,
     perplexity_options,
     compare_options,
     generate_options,

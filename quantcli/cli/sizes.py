@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 from typer import Option
@@ -40,4 +41,25 @@ Keep = Annotated[
 SameType = Annotated[
     Optional[list[str]],
     Option(metavar="REGEX", help="Tensors of one layer whose name matches get one type; repeatable."),
+]
+Calibration = Annotated[
+    Optional[list[Path]],
+    Option(metavar="TEXT", readable=False, help="Calibrate with this text, then the bundled one; repeatable."),
+]
+SampledTokens = Annotated[
+    Optional[int],
+    Option(metavar="N", min=0, help="Tokens that the model itself writes to be calibrated with."),
+]
+Statistics = Annotated[
+    Optional[Path],
+    Option(metavar="DIR", readable=False, help="Use what `quantcli calibrate` or --keep-statistics left there."),
+]
+KeepStatistics = Annotated[
+    Optional[Path],
+    Option(
+        metavar="DIR",
+        readable=False,
+        help="Keep what the encoders were given: from it the same bytes follow on any machine, and a stopped run "
+        "goes on.",
+    ),
 ]

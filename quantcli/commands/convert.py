@@ -11,11 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantcli import __version__, loader
 from quantcli.calibration.quality import UNKNOWN, Used, Wish
 from quantcli.commands import checks, targets
 from quantcli.commands.job import ConvertRequest, Job, Part
+from quantcli.commands.sizing import Sizing
 from quantcli.container import Value, string, u32
 from quantcli.encode import pipeline
 from quantcli.errors import OutputExists
@@ -34,6 +36,9 @@ from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
 from quantcli.transforms import pad
 
+if TYPE_CHECKING:
+    from quantcli.commands.planning import Planning
+
 MOST_THREADS = 256  # each holds slabs in memory; beyond this it is a typing error
 COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, beside the output
 
@@ -50,7 +55,7 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
         for text in job.warnings:
             reporter.warning(text)
         start = time.monotonic()
-        _choose_types(job, reporter)
+        choose_types(job, reporter)
         if request.dry_run:
             result = describe(job)
         else:
@@ -236,13 +241,21 @@ def _check_files(job: Job) -> None:
 # ---- the work
 
 
-def _choose_types(job: Job, reporter: Reporter) -> None:
+def choose_types(job: Job, reporter: Reporter) -> Planning | None:
     """Where a size is asked for: the plan that loses least, from what the model itself says."""
     sizing, part = job.request.sizing, job.parts[0]
     if sizing is None:
-        return
-    from quantcli.commands import compensating, planning  # they bring the runner
+        return None
+    found = planned(job, sizing, reporter)
+    part.plans[0] = found.choosing.plan(budget.target_bytes(sizing.target, part.model, part.plans[0].options))
+    return found
 
+
+def planned(job: Job, sizing: Sizing, reporter: Reporter) -> Planning:
+    """What the types of the job's first model would cost."""
+    from quantcli.commands import compensating, planning  # they bring the runner, which most conversions do without
+
+    part = job.parts[0]
     base = part.plans[0]
     part.ready = compensating.ready(part.model, sizing.wish, job.threads, reporter)
 
@@ -250,8 +263,7 @@ def _choose_types(job: Job, reporter: Reporter) -> None:
         given = base.options.importance or importance
         return _plan(job.request, part.model, base.file_type, given, assignment=types)
 
-    found = planning.prepare(part.ready, sizing.freedom, make, reporter)
-    part.plans[0] = found.choosing.plan(budget.target_bytes(sizing.target, part.model, base.options))
+    return planning.prepare(part.ready, sizing.freedom, make, reporter)
 
 
 def _compensate(job: Job, reporter: Reporter) -> None:

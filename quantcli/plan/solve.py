@@ -2,8 +2,8 @@
 
 A multiple-choice knapsack. Sizes of tensors have a large common divisor, so that it is mostly solved exactly, by
 dynamic programming over what is left of the budget. Beyond a bound: bisection on the price of a byte gives the choices
-of the convex hull; the bytes that are left are spent greedily; then pairs of changes (one item up, another one down) are
-made while they lower the loss, which also fills the budget. Deterministic: ties go to the first.
+of the convex hull; the bytes that are left are spent greedily; then pairs of changes (one up, another down) are made
+while they lower the loss, which also fills the budget. Deterministic: ties go to the first.
 """
 
 from __future__ import annotations
