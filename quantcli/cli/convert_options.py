@@ -16,6 +16,7 @@ from quantcli.cli.sizes import (
     Keep,
     KeepStatistics,
     Like,
+    MaxKld,
     SameType,
     SampledTokens,
     Statistics,
@@ -46,6 +47,7 @@ def run(
     target_size: TargetSize = None,
     target_bpw: TargetBpw = None,
     like: Like = None,
+    max_kld: MaxKld = None,
     candidates: Candidates = None,
     at_least: AtLeast = None,
     keep: Keep = None,
@@ -222,7 +224,9 @@ def run(
     request = parse.convert_request(
         source=source,
         types=types or (),
-        size=parse.SizeTexts(target_size, target_bpw, like, candidates, at_least or (), keep or (), same_type or ()),
+        size=parse.SizeTexts(
+            target_size, target_bpw, like, candidates, at_least or (), keep or (), same_type or (), max_kld
+        ),
         output=output,
         imatrix=imatrix,
         include_weights=include_weights or (),

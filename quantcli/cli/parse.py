@@ -41,11 +41,13 @@ class SizeTexts(NamedTuple):
     at_least: Sequence[str] = ()
     keep: Sequence[str] = ()
     same_type: Sequence[str] = ()
+    max_kld: float | None = None
 
     @property
     def sizes(self) -> dict[str, object]:
         """The sizes that are given, by their option."""
         named = {"--target-size": self.target_size, "--target-bpw": self.target_bpw, "--like": self.like}
+        named["--max-kld"] = self.max_kld
         return {option: value for option, value in named.items() if value is not None}
 
 
@@ -215,7 +217,7 @@ def parse_sizing(
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other", hint="give one of them")
     if not size.sizes:
-        for option, unused in zip(("--candidates", "--at-least", "--keep", "--same-type"), size[3:], strict=True):
+        for option, unused in zip(("--candidates", "--at-least", "--keep", "--same-type"), size[3:7], strict=True):
             if unused:
                 raise UsageError(
                     f"{option} is for plans of a size", hint="add --like Q4_K_M, --target-size 4G or --target-bpw 4.5"
@@ -238,7 +240,7 @@ def parse_target(size: SizeTexts) -> Target:
         if like.is_float or like.copies:
             raise UsageError(f"{like.name} is no size to plan for", where="--like", hint="for example --like Q4_K_M")
         return Target(like=like)
-    return Target(bpw=size.target_bpw)
+    return Target(bpw=size.target_bpw, max_kld=size.max_kld)
 
 
 def parse_freedom(size: SizeTexts) -> Freedom:

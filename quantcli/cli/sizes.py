@@ -21,6 +21,14 @@ TargetBpw = Annotated[
     Optional[float], Option(metavar="N", min=0.5, max=32, help="The same for N bits of tensor data per weight.")
 ]
 Like = Annotated[Optional[str], Option(metavar="T", help="The same for the size of file type T, such as Q4_K_M.")]
+MaxKld = Annotated[
+    Optional[float],
+    Option(
+        metavar="N",
+        min=1e-6,
+        help="The smallest file whose divergence, measured on held-out text, is at most N with its error.",
+    ),
+]
 Candidates = Annotated[
     Optional[str],
     Option(

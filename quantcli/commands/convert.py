@@ -247,8 +247,24 @@ def choose_types(job: Job, reporter: Reporter) -> Planning | None:
     if sizing is None:
         return None
     found = planned(job, sizing, reporter)
+    if sizing.target.max_kld is not None:
+        _bound(job, found, sizing.target.max_kld, reporter)
+        return found
     part.plans[0] = found.choosing.plan(budget.target_bytes(sizing.target, part.model, part.plans[0].options))
     return found
+
+
+def _bound(job: Job, found: Planning, most: float, reporter: Reporter) -> None:
+    """The smallest plan within a measured divergence, and the recipe that is nearest to its size."""
+    from quantcli.commands import bounding
+
+    part, request = job.parts[0], job.request
+    assert part.ready is not None
+    best = bounding.smallest(found, part.ready, request.choice, most, reporter)
+    given = best.plan.options
+    file_type = budget.nearest(part.model, given, best.plan.file_bytes)
+    part.plans[0] = _plan(request, part.model, file_type, given.importance, assignment=best.plan.assignment)
+    part.made = None if best.made is None else [best.made]
 
 
 def planned(job: Job, sizing: Sizing, reporter: Reporter) -> Planning:
@@ -277,8 +293,8 @@ def _compensate(job: Job, reporter: Reporter) -> None:
         if part.model.role != "text":
             continue
         ready = part.ready or compensating.ready(part.model, wish, job.threads, reporter)
-        made = compensating.run(ready, list(part.plans), reporter)
-        for number, (used, tensors, outcomes) in enumerate(made):
+        for number, made in enumerate(part.made or compensating.run(ready, list(part.plans), reporter)):
+            used, tensors, outcomes = made
             one = part.plans[number]
             again = _plan(job.request, part.model, one.file_type, one.options.importance, used, one.assignment)
             part.plans[number] = again.holding(tensors)

@@ -22,7 +22,7 @@ from quantcli.plan.recipes import FileType
 from quantcli.report.results import CompensatedTensor
 
 if TYPE_CHECKING:  # it brings the runner, which most conversions do without
-    from quantcli.commands.compensating import Ready
+    from quantcli.commands.compensating import Made, Ready
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,7 @@ class Part:
     plans: list[Plan]
     targets: list[Path]
     ready: Ready | None = None  # once it runs
+    made: Sequence[Made] | None = None  # per plan, what calibration made, once it is known
 
     @property
     def files(self) -> list[list[Path]]:

@@ -39,11 +39,13 @@ Make = Callable[[Mapping[str, TensorType]], Plan]  # a plan with these types ass
 
 @dataclass(frozen=True)
 class Target:
-    """How large a file shall be: exactly one of ``bytes`` (of all files), ``bpw`` (of tensor data) and ``like``."""
+    """How large a file shall be: exactly one of ``bytes`` (of all files), ``bpw`` (of tensor data), ``like``, and
+    ``max_kld``, a bound of the divergence."""
 
     bytes: int | None = None
     bpw: float | None = None
     like: FileType | None = None
+    max_kld: float | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,16 @@ class Choosing:
                 return made
             budget -= made.file_bytes - size
         raise TargetTooSmall(f"no plan of {size:,} bytes was found", hint="take a larger target")
+
+    def limits(self) -> tuple[int, int]:
+        """Bytes of the smallest and of the largest plan."""
+        shapes = {entry.tensor.name: entry.tensor.shape for entry in self.make({}).entries}
+        items = [self._item(group, shapes) for group in self.groups]
+        found = [
+            self.make(self._assigned([item.bytes.index(pick(item.bytes)) for item in items])).file_bytes
+            for pick in (min, max)
+        ]
+        return found[0], found[1]
 
     def loss(self, made: Plan) -> float:
         """The sum over the free tensors."""
