@@ -18,6 +18,7 @@ from quantcli.cli import (
     calibrate_options,
     compare_options,
     convert_options,
+    embed_options,
     formats_options,
     generate_options,
     graft_options,
@@ -49,6 +50,7 @@ for command in (
     perplexity_options,
     compare_options,
     generate_options,
+    embed_options,
 ):
     app.command(name=command.NAME)(command.run)
 
