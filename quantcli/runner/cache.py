@@ -56,6 +56,13 @@ class Cache:
         return hadamard(size)
 
     @property
+    def bytes(self) -> int:
+        """What it takes when all layers are full."""
+        sequences, heads, capacity = self.shape
+        row = sum(tensor_types.row_bytes(self.type, width) for width in self.widths)
+        return len(self.length) * sequences * heads * capacity * row
+
+    @property
     def plain(self) -> bool:
         """Whether what is stored is what attention reads: nothing is turned or decoded on the way."""
         return self.type.name in VIEWS
