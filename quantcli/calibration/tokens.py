@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy
 
-from quantcli.calibration import corpus, familiar
+from quantcli.calibration import corpus
 from quantcli.calibration.corpus import Message, bundled_text
 from quantcli.calibration.quality import Used
 from quantcli.calibration.sampled import sample
@@ -55,7 +55,7 @@ def gather(
     instead of new ones. The user's texts come first. Raises ShortText, MissingFile.
     """
     bos = tokenizer.bos if tokenizer.add_bos else None
-    real = _real(network, tokenizer, [*texts, Path(bundled_text())], length, wanted)
+    real = _real(tokenizer, [*texts, Path(bundled_text())], length, wanted)
     corpus = hashlib.sha256(numpy.ascontiguousarray(real, "<i4").tobytes()).hexdigest()
     count = sampled // length
     if written is None and count:
@@ -74,17 +74,15 @@ def gather(
     )
 
 
-def _real(network: Network, tokenizer: Tokenizer, paths: Sequence[Path], length: int, wanted: int) -> Ids:
-    """Chunks [n, length], at most ``wanted`` tokens: own texts, conversations, and what suits the model of the bundled
-    text. Raises ShortText.
-    """
-    *own, bundled = (tokenize(tokenizer, read_text(path)) for path in paths)
+def _real(tokenizer: Tokenizer, paths: Sequence[Path], length: int, wanted: int) -> Ids:
+    """Chunks [n, length], at most ``wanted`` tokens: own texts, conversations, the bundled text. Raises ShortText."""
+    *own, bundled = ([tokenize(tokenizer, read_text(path))] for path in paths)
     chunks = []
     left = max(wanted // length, FEWEST)
-    for ids in [*own, _conversations(tokenizer)]:
-        chunks.append(_cut(ids, length)[:left])
-        left -= len(chunks[-1])
-    chunks.append(familiar.choose(network, _cut(bundled, length), left, tokenizer.bos if tokenizer.add_bos else None))
+    for ids in [*(part for parts in own for part in parts), _conversations(tokenizer), *bundled]:
+        count = min(len(ids) // length, left)
+        chunks.append(ids[: count * length].reshape(count, length))
+        left -= count
     found = numpy.concatenate(chunks)
     if len(found) < FEWEST:
         raise ShortText(
@@ -93,12 +91,6 @@ def _real(network: Network, tokenizer: Tokenizer, paths: Sequence[Path], length:
             hint="give more text with --calibration",
         )
     return found
-
-
-def _cut(ids: Ids, length: int) -> Ids:
-    """Whole chunks [n, length]."""
-    count = len(ids) // length
-    return ids[: count * length].reshape(count, length)
 
 
 def _conversations(tokenizer: Tokenizer) -> Ids:
