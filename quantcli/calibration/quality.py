@@ -28,7 +28,7 @@ class Quality:
 _ROWS = [
     #       name    method        transforms  tokens   sampled  purpose
     Quality("fast", None,         (),         0,       0,       "the search alone"),
-    Quality("good", "gptq",       ("awq",),   65_536,  0,       "AWQ and GPTQ on the bundled text, one pass"),
+    Quality("good", "gptq",       ("awq",),   49_152,  147_456, "AWQ and GPTQ, one pass"),
     Quality("best", "sequential", ("awq",),   65_536,  262_144, "AWQ; every matrix for its encoded inputs"),
 ]
 # fmt: on
