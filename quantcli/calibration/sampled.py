@@ -33,7 +33,7 @@ def sample(
     beyond the rounding of products. ``progress`` is told the sequences that are done.
     """
     pieces = []
-    together = max(FEWEST, min(MOST, CACHE_BYTES // network.new_cache(1, length).bytes))
+    together = max(FEWEST, min(MOST, CACHE_BYTES // (network.new_cache(1, length).bytes or 1)))
     for first in range(0, len(starts), together):
         part = starts[first : first + together]
         chances = numpy.stack([numpy.random.default_rng((seed, first + i)).random(length) for i in range(len(part))])

@@ -66,6 +66,12 @@ def named(name: str) -> Family:
     raise unknown(name)
 
 
+def relative(family: Family, config: Mapping[str, object]) -> Family:
+    """The family that ``config`` describes, of those that share this one's class."""
+    name = family.relative(config) if family.relative else None
+    return registry()[name] if name else family
+
+
 def unknown(name: str) -> UnknownArchitecture:
     """The error for an architecture that no family declares, with the nearest known ones."""
     known: dict[str, str] = {}

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 class Entry:
     """GGUF metadata ``key`` of value type ``type`` <- ``fact``, omitted when None.
 
-    The key is below the architecture's name, unless it starts with "tokenizer.".
+    The key is below the architecture's name, unless it starts with "tokenizer." or "diffusion.".
     """
 
     key: str
-    type: str  # one of metadata.WRITERS: "u32", "f32", "boolean", "booleans", "string"
+    type: str  # one of metadata.WRITERS: "u32", "i32s", "counts" (either), "f32", "f32s", "boolean", "booleans", ...
     fact: str
 
 
@@ -36,12 +36,14 @@ class Entry:
 class TensorRule:
     """One kind of tensor: checkpoint name -> GGUF name through ``transform``, once per layer (and stacked per expert).
 
-    Names hold ``{layer}`` and ``{expert}``; a leading "model." of the checkpoint is not written. ``shape`` is the
+    Names hold ``{layer}`` and ``{expert}``, or ``{part}`` for one of the words ``parts``, whose tensors are stacked in
+    this order; a leading "model." of the checkpoint is not written. ``shape`` is the
     checkpoint's (torch order). Where ``exact`` is false both names get ".weight", and a ".bias" beside it is taken
     along (``bias``: "optional", "required" or "none"; it passes through those transforms that move rows).
     ``layers`` names a fact, a function (layer) -> bool: the layers that have this rule. ``depth`` names the fact
-    that counts the layers of this rule (an encoder-decoder has two). ``optional`` may name a fact: absence is fine when
-    it is true. A rule with ``when`` only exists when that fact is true. A bias has ``shape[bias_axis]`` elements.
+    that counts the layers of this rule (an encoder-decoder has two), ``first`` the one that numbers the block of its
+    layer 0 (layers that predict further tokens come behind the others). ``optional`` may name a fact: absence is fine
+    when it is true. A rule with ``when`` only exists when that fact is true. A bias has ``shape[bias_axis]`` elements.
     """
 
     source: str
@@ -54,7 +56,9 @@ class TensorRule:
     exact: bool = False
     layers: str | None = None
     depth: str = "layers"
+    first: str | None = None
     when: str | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,18 @@ class Family:
     model_types: tuple[str, ...] = ()  # config.json model_type, for the text part of multimodal checkpoints
     extras: tuple[Extra, ...] = ()
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
+    harmless: tuple[str, ...] = ()  # keys of config.json (patterns) that change nothing, beyond those of unread.py
+    fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # key -> the values that llama.cpp computes
+    further: tuple[str, ...] = ()  # patterns of tensors that predict further tokens, which the file has no place for
+    not_float32: tuple[str, ...] = ()  # parts of names that other families write as F32, and this one does not
     ignored_if: tuple[tuple[str, str], ...] = ()  # (pattern, fact): left out when the fact is true
     prefixes: tuple[str, ...] = ()  # of the class that holds the layers, beyond "model."
     skip_layers_beyond: bool = False  # tensors of layers after the last one are left out (multi-token heads)
+    may_lack: str = ""  # fact, a function (layer) -> bool: layers that config.json counts and that may be missing
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None = None  # hints that depend on the config
     variants: tuple[Variant, ...] = ()
+    relative: Callable[[Mapping[str, object]], str | None] | None = None  # the family that a config.json of this
+    #                                                                     one's class describes instead, by its name
     templates: Mapping[str, str] = field(default_factory=dict)  # chat templates by name that belong to the family
     # fact -> tokens, the first of which that the vocabulary has is the row that the fact numbers
     rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -121,10 +132,19 @@ class Changes(TypedDict, total=False):
     tensors: tuple[TensorRule, ...]
     vocab: VocabHints
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
+    extras: tuple[Extra, ...]
     ignored: tuple[str, ...]
+    harmless: tuple[str, ...]
+    fixed: Mapping[str, tuple[object, ...]]
+    further: tuple[str, ...]
+    not_float32: tuple[str, ...]
+    ignored_if: tuple[tuple[str, str], ...]
+    skip_layers_beyond: bool
+    may_lack: str
     prefixes: tuple[str, ...]
     cut_embeddings: bool
     variants: tuple[Variant, ...]
+    relative: Callable[[Mapping[str, object]], str | None] | None
     templates: Mapping[str, str]
     rows: Mapping[str, tuple[str, ...]]
     copies: Mapping[str, str]

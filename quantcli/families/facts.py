@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from quantcli.errors import BadConfig
+from quantcli.families.config import Config
 from quantcli.families.fields import REQUIRED, Field
 
 _KINDS = {"count": "an integer", "real": "a finite number", "flag": "true or false", "text": "a string"}
@@ -21,16 +22,34 @@ def bad(field: str, problem: str, hint: str | None = None) -> BadConfig:
 Fact: TypeAlias = Any
 
 
+class EachLayer(tuple[Fact, ...]):
+    """A fact that differs between layers: one value for each of them."""
+
+
 class Facts(dict[str, Fact]):
     """What a family knows about one checkpoint: fact name -> value (None where absent); also as attributes.
 
     ``config`` is the flattened config.json (see ``flatten``); ``file(name)`` reads another JSON file of the folder
-    (None where it is missing).
+    (None where it is missing); ``stored`` are the names of the checkpoint's tensors.
     """
 
-    def __init__(self, config: Mapping[str, object], file: Callable[[str], object]) -> None:
+    def __init__(self, config: Mapping[str, object], file: Callable[[str], object], stored: Sequence[str] = ()) -> None:
         super().__init__()
-        self.config, self.file = config, file
+        self.config, self.file, self.stored = config, file, stored
+        self.assumed: dict[str, Fact] = {}  # what config.json does not say -> the default that was taken
+        self.declared: Mapping[str, object] = {}  # names of facts -> what each is settled from
+        self._layers: dict[int, Facts] = {}
+
+    def __missing__(self, name: str) -> Fact:
+        """A declared fact that nobody has asked for yet: others may depend on it, in any order of declaration."""
+        if name not in self.declared:
+            raise KeyError(name)
+        source = self.declared[name]
+        if isinstance(source, Field):
+            self[name] = self.read(source)
+        else:
+            self[name] = source(self) if callable(source) else source
+        return self[name]
 
     def __getattr__(self, name: str) -> Fact:
         try:
@@ -40,16 +59,18 @@ class Facts(dict[str, Fact]):
 
     def read(self, field: Field) -> Fact:
         """The value of ``field``. Raises BadConfig naming the field, when it is absent, of a wrong kind or absurd."""
-        for name in field.names:
-            value = self.find(name)
-            if value is not None:
-                return _checked(name, value, field)
+        found = [(name, value) for name in field.names if (value := self.find(name)) is not None]
+        if found:
+            return _checked(*found[0], field)
         if field.default is REQUIRED:
             names = " (or ".join(field.names[:2]) + ")" * (len(field.names) > 1)
             raise bad(names, "is missing", "a config.json that describes the model is needed")
-        if isinstance(field.default, str) and field.default.startswith("="):
-            return self[field.default[1:]]
-        return field.default
+        default = field.default
+        if isinstance(default, str) and default.startswith("="):
+            default = self[default[1:]]
+        if default is not None:
+            self.assumed[field.names[0]] = default
+        return default
 
     def quotient(self, total: str, parts: str, config_names: tuple[str, str]) -> int:
         """Fact ``total`` divided by fact ``parts``. Raises BadConfig when it leaves a remainder."""
@@ -63,6 +84,19 @@ class Facts(dict[str, Fact]):
         if isinstance(dimension, int):
             return dimension
         return sum(math.prod(self._factor(name) for name in term.split("*")) for term in dimension.split("+"))
+
+    def at(self, layer: int) -> Facts:
+        """The facts of one layer: what differs between layers has this one's value."""
+        found = self._layers.get(layer)
+        if found is None:
+            own = {name: value[layer] for name, value in self.items() if isinstance(value, EachLayer)}
+            found = self
+            if own:
+                found = Facts(self.config, self.file, self.stored)
+                found.update(self)
+                found.update(own)
+            self._layers[layer] = found
+        return found
 
     def _factor(self, name: str) -> int:
         factor: int = int(name) if name.isdigit() else self[name]
@@ -104,19 +138,21 @@ def _shown(value: object) -> str:
 
 
 def settle(
-    declared: Mapping[str, object], config: Mapping[str, object], file: Callable[[str], object], headless: bool = False
+    declared: Mapping[str, object],
+    config: Mapping[str, object],
+    file: Callable[[str], object],
+    headless: bool = False,
+    stored: Sequence[str] = (),
 ) -> Facts:
-    """All facts that a family declares, in order: fields are read, functions called, constants taken.
+    """All facts that a family declares: fields are read, functions called, constants taken, each when first asked for.
 
-    ``headless``: the class has no output head, so that none is missed.
+    ``headless``: the class has no output head, so that none is missed. ``stored``: names of the tensors.
     """
-    facts = Facts(flatten(config), file)
+    facts = Facts(Config(flatten(config)), file, stored)
     facts["headless"] = headless
-    for name, source in declared.items():
-        if isinstance(source, Field):
-            facts[name] = facts.read(source)
-        else:
-            facts[name] = source(facts) if callable(source) else source
+    facts.declared = declared
+    for name in declared:
+        facts[name]
     return facts
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quantcli import container, vocab
 from quantcli.architectures.fixed import stays_float32
 from quantcli.errors import BadTokenizer, QuantcliError
-from quantcli.families import bind, catalogue, metadata, pooling, variants
+from quantcli.families import bind, catalogue, metadata, pooling, unread, variants
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
 from quantcli.families.transforms import Node
@@ -40,19 +40,12 @@ def load_checkpoint(
     family, facts, remarks = read_config(checkpoint, architecture)
     sources = checkpoint.logical_tensors
     binding = bind.bind(family, facts, sources, str(checkpoint.folder))
-    hints = family.vocab_for(facts, family.vocab) if family.vocab_for else family.vocab
-    tokens, notes = vocab.load(
-        checkpoint,
-        vocab_size=facts.get("tokens", facts["vocab"]),
-        hints=hints,
-        pre_tokenizer=pre_tokenizer,
-        chat_template=chat_template,
-    )
-    tokens |= templates(family, tokens)
+    tokens, notes = vocabulary(checkpoint, family, facts, pre_tokenizer, chat_template)
     remarks += [*binding.notes, *missing_head(facts, binding), *choose_rows(family, facts, tokens, checkpoint)]
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
         facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
     tensors, default_float = make_tensors(checkpoint, family, facts, binding.tensors, sources)
+    remarks += unread.check(family, facts, where=str(checkpoint.folder / "config.json"))
     entries = {
         **metadata.general(family, checkpoint, tensors),
         **metadata.architecture(family, facts),
@@ -79,8 +72,10 @@ def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Famil
     try:
         choice = catalogue.choose(checkpoint.config, architecture)
         family, notes = (choice.family, []) if architecture else variants.choose(choice.family, checkpoint)
+        family = catalogue.relative(family, choice.config)
         checkpoint.check_packing()
-        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless)
+        stored = [tensor.name for tensor in checkpoint.logical_tensors]
+        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored)
         if "pooling" not in facts:
             facts["pooling"], found = pooling.read(checkpoint.json)
             notes = [*notes, *found]
@@ -89,7 +84,35 @@ def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Famil
         raise
     if choice.headless and "may_tie" in facts:
         facts["may_tie"] = True
-    return family, facts, [*notes, *unknown_scaling(facts)]
+    return family, facts, [*notes, *unknown_scaling(facts), *assumptions(choice, family, facts, architecture)]
+
+
+def assumptions(choice: catalogue.Choice, family: Family, facts: Facts, architecture: str | None) -> list[str]:
+    """What is taken for granted of a class that only ``--architecture`` makes one of the family."""
+    named = choice.config.get("architectures") or choice.config.get("model_type")
+    stated = named[0] if isinstance(named, list) else named
+    known = catalogue.by_class(stated if isinstance(stated, str) else None)
+    return (
+        unread.assumed(family, facts, stated) if architecture and (known is None or known.name != family.name) else []
+    )
+
+
+def vocabulary(
+    checkpoint: Checkpoint,
+    family: Family,
+    facts: Facts,
+    pre_tokenizer: str | None = None,
+    chat_template: str | None = None,
+) -> tuple[dict[str, Value], list[str]]:
+    """The ``tokenizer.*`` entries from the tokenizer's files, and notes. Raises what ``vocab.load`` raises."""
+    tokens, notes = vocab.load(
+        checkpoint,
+        vocab_size=facts.get("tokens", facts["vocab"]),
+        hints=family.vocab_for(facts, family.vocab) if family.vocab_for else family.vocab,
+        pre_tokenizer=pre_tokenizer,
+        chat_template=chat_template,
+    )
+    return tokens | templates(family, tokens), notes
 
 
 def templates(family: Family, tokens: Mapping[str, Value]) -> dict[str, Value]:
@@ -150,7 +173,7 @@ def make_tensors(
             ModelTensor(
                 name=one.name,
                 shape=tuple(reversed(node.shape)),
-                type=stored if stored.quantized else converted_type(one.name, node.shape, default),
+                type=stored if stored.quantized else converted_type(family, one.name, node.shape, default),
                 stored=stored,
                 raw=node.reader.raw,
                 reader=node.reader,
@@ -180,9 +203,10 @@ def generated(name: str, values: Sequence[float] | None) -> ModelTensor | None:
     return ModelTensor(name, (len(values),), f32, f32, True, Generated(values), "computed from config.json")
 
 
-def converted_type(name: str, shape: tuple[int, ...], default: TensorType) -> TensorType:
+def converted_type(family: Family, name: str, shape: tuple[int, ...], default: TensorType) -> TensorType:
     """The type that llama.cpp's converter writes: F32 for vectors, norms and what its rules name, else the default."""
-    return tensor_types.BY_NAME["F32"] if stays_float32(name, len(shape)) else default
+    kept = stays_float32(name, len(shape)) and not any(part in name for part in family.not_float32)
+    return tensor_types.BY_NAME["F32"] if kept else default
 
 
 def unknown_scaling(facts: Facts) -> list[str]:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy
+
 from quantcli.errors import ShapeMismatch
 
 if TYPE_CHECKING:
-    import numpy
     from numpy.typing import NDArray
 
     from quantcli.families.facts import Facts
@@ -142,13 +143,73 @@ def joined(*parts: Transform) -> Transform:
     return Transform("joined", apply)
 
 
-def plus_one() -> Transform:
-    """1 is added (norms that are stored as the difference to 1)."""
+def on_columns(transform: Transform) -> Transform:
+    """What ``transform`` does to rows, done to the columns of a matrix."""
+    return replace(transposed() | transform | transposed(), name=f"on_columns({transform.name})")
+
+
+def plus(offset: float) -> Transform:
+    """A number is added, in float32."""
 
     def add(values: NDArray[numpy.float32]) -> None:
-        values += 1
+        values += numpy.float32(offset)
 
-    return _mapped("plus_one", add)
+    return _mapped(f"plus({offset:g})", add)
+
+
+def plus_one() -> Transform:
+    """1 is added (norms that are stored as the difference to 1)."""
+    return plus(1)
+
+
+def scaled(*factors: str) -> Transform:
+    """Multiplied by the facts named, one after another, each product rounded to float32.
+
+    A fact may be a function (layer) -> number, or None, which counts as 1.
+    """
+
+    def apply(node: Node, facts: Facts) -> Node:
+        found = [facts[name](facts.layer) if callable(facts[name]) else facts[name] for name in factors]
+        numbers = [numpy.float32(factor) for factor in found if factor is not None]
+
+        def multiply(values: NDArray[numpy.float32]) -> None:
+            for number in numbers:
+                values *= number
+
+        return _mapped("scaled", multiply).apply(node, facts) if numbers else node
+
+    return Transform(f"scaled({', '.join(factors)})", apply, moves_rows=False)
+
+
+def single(value: float) -> float:
+    """Rounded to float32."""
+    return float(numpy.float32(value))
+
+
+def column_normed(offset: float) -> Transform:
+    """Each column divided by its length over all rows, plus ``offset``."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.views import ColumnNormed
+
+        return replace(node, reader=ColumnNormed(node.reader, offset))
+
+    return Transform("column_normed", apply, moves_rows=False)
+
+
+def zero_padded(rows: str) -> Transform:
+    """Rows of zeros below, up to the fact ``rows`` of them."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.views import Stacked, Zeros
+
+        missing = facts.size(rows) - node.shape[0]
+        if missing <= 0:
+            return node
+        below = Zeros(missing, node.reader.columns, node.reader.stored)
+        return replace(node, shape=(facts.size(rows), *node.shape[1:]), reader=Stacked([node.reader, below]))
+
+    return Transform(f"zero_padded({rows})", apply, moves_rows=False)
 
 
 def negative_exp() -> Transform:

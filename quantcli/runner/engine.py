@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy
 
+from quantcli.architectures.topology import norm_tensor
 from quantcli.runner.arrays import Floats, Ints
 from quantcli.runner.observe import Observer, show, show_experts
 from quantcli.runner.operations import Operations
@@ -42,11 +43,20 @@ class Engine:
 
     def norm(self, name: str, x: Floats) -> Floats:
         """The family's kind of norm over the last dimension, with the weights (and bias) called ``name``."""
-        weight = self.weights.vector(f"{name}.weight")
+        if not self.settings.graph.norm_weights:
+            return self._bare_norm(x)
+        weight = self.weights.vector(norm_tensor(self.settings.graph, name))
         if self.settings.graph.norm == "rms":
             return self.operations.rms_norm(x, weight, self.settings.eps)
         bias = self.weights.vector(f"{name}.bias") if f"{name}.bias" in self.weights else None
         return self.operations.layer_norm(x, weight, bias, self.settings.eps)
+
+    def _bare_norm(self, x: Floats) -> Floats:
+        """The same without weights."""
+        ones = numpy.ones(x.shape[-1], numpy.float32)
+        if self.settings.graph.norm == "rms":
+            return self.operations.rms_norm(x, ones, self.settings.eps)
+        return self.operations.layer_norm(x, ones, None, self.settings.eps)
 
 
 def flat(x: Floats) -> Floats:

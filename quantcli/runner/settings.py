@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
+from typing import NamedTuple
 
 from quantcli import architectures
 from quantcli.architectures import Graph, keys
@@ -12,13 +13,20 @@ from quantcli.architectures.topology import unread_tensors
 from quantcli.container import Value
 from quantcli.errors import UnknownArchitecture, UnsupportedGraph
 from quantcli.model import Model
+from quantcli.runner import states
 from quantcli.runner.schema import MISSING_KIND
 from quantcli.runner.schema import Reader as _Reader
+from quantcli.runner.states import StateSettings
 
 # Graph flags that name computations which the runner lacks.
 LACKING = {
     "latent": "latent attention",
-    "recurrent": "recurrent layers",
+    "layer_inputs": "embeddings for every layer",
+    "streams": "several streams",
+    "chunked": "windows of chunks",
+    "attention_gate": "gated attention",
+    "early_router": "early routing",
+    "beside_experts": "an MLP beside experts",
     "encoder_decoder": "an encoder beside the decoder",
 }
 GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_chosen"}  # llama.cpp's numbers
@@ -40,18 +48,38 @@ class Rope:
     slow: float = 1.0
 
 
+class Heads(NamedTuple):
+    """The heads of one layer's attention; ``keys`` of them have keys and values. One head's width is ``key`` (q, k) or
+    ``value`` (v). No queries: the layer has no attention; no keys: one matrix stands in its place."""
+
+    queries: int
+    keys: int
+    key: int
+    value: int
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """Rows of queries, keys and values."""
+        return self.queries * self.key, self.keys * self.key, self.keys * self.value
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
-    """Counts and widths in elements, scales as factors. One head's width is ``key`` (q, k) or ``value`` (v)."""
+    """Counts and widths in elements, scales as factors. ``heads`` to ``value`` are the largest of ``attention``, which
+    has those of every layer."""
 
     architecture: str
     graph: Graph
     layers: int
+    blocks: int  # with the layers behind them that predict further tokens
     hidden: int
     heads: int
     kv_heads: int
     key: int
     value: int
+    attention: tuple[Heads, ...]
+    state: StateSettings | None  # of the layers that have one
+    recurs: tuple[bool, ...]  # which these are
     eps: float
     context: int
     rope_dims: int
@@ -61,6 +89,8 @@ class NetworkSettings:
     window_layers: tuple[bool, ...]
     attention_scale: float
     attention_cap: float
+    alibi: float  # the largest linear bias; 0: none
+    clamp: float  # queries, keys and values are cut off there; 0: nowhere
     final_cap: float
     embedding_scale: float
     residual_scale: float
@@ -71,13 +101,16 @@ class NetworkSettings:
     expert_scale: float
     gating: str
     parallel: bool
+    turns: bool  # whether any layer has rotary positions
+    rotating: tuple[bool, ...]  # per layer, where the metadata lists it
 
     def rotates(self, layer: int) -> bool:
         """Whether the layer has rotary positions."""
         graph = self.graph
-        skipped = graph.rope_skip_period and (layer + 1) % graph.rope_skip_period == 0
-        skipped = skipped or (graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer])
-        return graph.rope != "none" and not skipped
+        skipped = bool(self.rotating) and not self.rotating[layer]
+        skipped |= graph.rope_skip_period > 0 and (layer + 1) % graph.rope_skip_period == 0
+        skipped |= graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer]
+        return self.turns and graph.rope != "none" and graph.rope_layers in (0, self.layers) and not skipped
 
 
 def read(model: Model) -> NetworkSettings:
@@ -104,9 +137,25 @@ def read_metadata(
         raise UnsupportedGraph(f"{architecture} {problem}", where=where, hint=hint)
     reader.check_arrays()
     unread = [f"{architecture}.{key}" for key in keys.unread(declared, reader.entries)]
-    refuse_unread(architecture, unread + unread_tensors(graph, tensors), where)
+    layers, blocks = layers_run(reader), reader.whole("block_count")
+    read = (name for name in tensors if runs(name, layers, blocks))
+    refuse_unread(architecture, unread + unread_tensors(graph, read), where)
     reader.check()
     return _read(reader, graph)
+
+
+def layers_run(reader: _Reader) -> int:
+    """Layers of the forward pass: those behind them predict further tokens. Raises BadConfig."""
+    blocks, further = reader.whole("block_count"), reader.whole("nextn_predict_layers", 0)
+    if further >= blocks:
+        raise reader.bad("nextn_predict_layers", f"is {further}: the model has {blocks} layers")
+    return blocks - further
+
+
+def runs(tensor: str, layers: int, blocks: int) -> bool:
+    """Whether the forward pass has a use for a tensor: it is in none of the blocks from ``layers`` to ``blocks``."""
+    number = tensor.split(".", 2)[1] if tensor.startswith("blk.") else ""
+    return not (number.isascii() and number.isdigit() and len(number) < 8 and layers <= int(number) < blocks)
 
 
 def refuse_unread(architecture: str, unread: Sequence[str], where: str) -> None:
@@ -121,8 +170,10 @@ def refuse_unread(architecture: str, unread: Sequence[str], where: str) -> None:
 
 
 def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
-    layers, hidden, heads = (reader.whole(key) for key in ("block_count", "embedding_length", "attention.head_count"))
-    key = reader.whole("attention.key_length", max(hidden // heads, 1))
+    layers, hidden = layers_run(reader), reader.whole("embedding_length")
+    recurs, turning = _recurs(reader, graph, layers), graph.rope != "none"
+    attention = _heads(reader, graph, layers, hidden, recurs)
+    heads, kv_heads, key, value = (max(numbers) for numbers in zip(*attention, strict=True))
     scale = reader.real("logit_scale", 1.0)
     window = reader.whole("attention.sliding_window", 0) if graph.window_period else 0
     experts = reader.whole("expert_count", 0)
@@ -130,20 +181,26 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         architecture=reader.architecture,
         graph=graph,
         layers=layers,
+        blocks=reader.whole("block_count"),
         hidden=hidden,
         heads=heads,
-        kv_heads=_kv_heads(reader, heads),
+        kv_heads=kv_heads,
         key=key,
-        value=reader.whole("attention.value_length", key),
+        value=value,
+        attention=attention,
+        state=states.read(reader, graph, hidden),
+        recurs=recurs,
         eps=reader.real(keys.EPSILON[graph.norm]),
         context=reader.whole("context_length"),
-        rope_dims=_rope_dims(reader, graph, key),
-        rope=_rope(reader),
-        window_rope=_window_rope(reader, graph),
+        rope_dims=_rope_dims(reader, graph, key) if turning else 0,
+        rope=_rope(reader) if turning else Rope(1.0),
+        window_rope=_window_rope(reader, graph) if turning else Rope(1.0),
         window=window,
         window_layers=_window_layers(reader, graph, layers, window),
         attention_scale=_attention_scale(reader, graph, layers, hidden, heads, key),
         attention_cap=reader.real("attn_logit_softcapping", 0.0),
+        alibi=_alibi(reader, graph, layers),
+        clamp=reader.real("attention.clamp_kqv", 0.0),
         final_cap=reader.real("final_logit_softcapping", 0.0),
         embedding_scale=sqrt(hidden) if graph.embedding_scale == "sqrt_hidden" else reader.real("embedding_scale", 1.0),
         residual_scale=reader.real("residual_scale", 1.0),
@@ -153,15 +210,49 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         expert_norm=reader.flag("expert_weights_norm", graph.expert_norm),
         expert_scale=reader.real("expert_weights_scale", 1.0) or 1.0,
         gating=_gating(reader, graph),
+        rotating=_rotating(reader),
         parallel=reader.flag("use_parallel_residual", graph.parallel),
+        turns=not graph.rope_switch or reader.flag("rope.scaling.finetuned", True),
     )
 
 
-def _kv_heads(reader: _Reader, heads: int) -> int:
-    kv_heads = reader.whole("attention.head_count_kv", heads)
-    if heads % kv_heads:
-        raise reader.bad("attention.head_count_kv", f"is {kv_heads}: {heads} heads are no multiple of it")
-    return kv_heads
+def _recurs(reader: _Reader, graph: Graph, layers: int) -> tuple[bool, ...]:
+    """Which layers have a state."""
+    if graph.recurrent is None:
+        return (False,) * layers
+    if graph.recurrent_layers in ("all", "beside"):
+        return (True,) * layers
+    if graph.recurrent_layers == "listed":
+        listed = reader.value("attention.recurrent_layers", None)
+        period = reader.whole("full_attention_interval", 4)
+        return tuple(map(bool, listed))[:layers] if isinstance(listed, list) else _all_but_last(period, layers)
+    heads = reader.each("attention.head_count_kv", layers, reader.each("attention.head_count", layers))
+    feeds = reader.each("feed_forward_length", layers, [0] * layers) if graph.gaps else [0] * layers
+    return tuple(not count and not width for count, width in zip(heads, feeds, strict=True))
+
+
+def _all_but_last(period: int, layers: int) -> tuple[bool, ...]:
+    return tuple((layer + 1) % period != 0 for layer in range(layers))
+
+
+def _heads(reader: _Reader, graph: Graph, layers: int, hidden: int, recurs: tuple[bool, ...]) -> tuple[Heads, ...]:
+    """Of every layer; a state may stand in the place of attention."""
+    counts = reader.each("attention.head_count", layers)
+    keys_of = reader.each("attention.head_count_kv", layers, counts)
+    if graph.recurrent is not None and graph.recurrent_layers != "beside":
+        absent = [state or (not count and graph.gaps) for state, count in zip(recurs, keys_of, strict=True)]
+        counts = [0 if one else count for one, count in zip(absent, counts, strict=True)]
+        keys_of = [0 if one else count for one, count in zip(absent, keys_of, strict=True)]
+    for name, numbers in (("head_count", counts), ("head_count_kv", keys_of)):
+        missing = any(not number and not state for number, state in zip(numbers, recurs, strict=True))
+        if missing and not (graph.gaps and (any(numbers) or any(recurs))):
+            raise reader.bad(f"attention.{name}", "is 0, it has to lie from 1 to 2147483647")
+    key = reader.whole("attention.key_length", max(hidden // max([*counts, 1]), 1))
+    value = reader.whole("attention.value_length", key)
+    for heads, kv_heads in zip(counts, keys_of, strict=True):
+        if kv_heads and (heads < kv_heads or heads % kv_heads):
+            raise reader.bad("attention.head_count_kv", f"is {kv_heads}: {heads} heads are no multiple of it")
+    return tuple(Heads(heads, kv_heads, key, value) for heads, kv_heads in zip(counts, keys_of, strict=True))
 
 
 def _rope_dims(reader: _Reader, graph: Graph, key: int) -> int:
@@ -183,8 +274,23 @@ def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, he
     """What the products of queries and keys are multiplied by."""
     if graph.attention_scale == "one":
         return 1.0
+    if graph.attention_scale == "inverse":
+        return reader.real("attention.scale", 0.0) or 1 / key
     width = hidden / heads if graph.wide_query_layers and layers == graph.wide_query_layers else key
     return reader.real("attention.scale", 0.0) or 1 / sqrt(width)
+
+
+def _rotating(reader: _Reader) -> tuple[bool, ...]:
+    """Which layers rotate, where the file lists them."""
+    pattern = reader.value("attention.rope_pattern", None)
+    return tuple(map(bool, pattern)) if isinstance(pattern, list) else ()
+
+
+def _alibi(reader: _Reader, graph: Graph, layers: int) -> float:
+    """The largest linear bias."""
+    if graph.alibi is None or (graph.alibi_layers and layers != graph.alibi_layers):
+        return 0.0
+    return reader.real("attention.max_alibi_bias", graph.alibi)
 
 
 def _gating(reader: _Reader, graph: Graph) -> str:

@@ -16,21 +16,26 @@ from quantcli.errors import UnsupportedGraph
 from quantcli.loader import open_model
 from quantcli.model import Model
 from quantcli.runner import settings
+from quantcli.runner.schema import SETTINGS
 
 ALL = architectures.every()
-# The architectures that the runner computes, with an oracle each.
-RUN = [
-    "command-r", "exaone4", "falcon", "gemma", "gemma2", "gemma3", "glm4", "gpt-oss", "gpt2", "gptneox", "granite",
-    "granitemoe", "llama", "nemotron", "olmo2", "olmoe", "phi2", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe",
-    "smollm3", "stablelm", "starcoder2",
-]  # fmt: skip
-# Every key below an architecture's name that llama.cpp's own converter can write.
+# The architectures that the runner computes.
+RUN = sorted(
+    name
+    for name, one in ALL.items()
+    if one.graph and one.graph.causal and not any(getattr(one.graph, flag) for flag in settings.LACKING)
+)
+# Every key below an architecture's name that llama.cpp's own converter can write; some are newer than the package.
+NEWER = {"attention.rope_pattern", "attention.recurrent_layers", "attention.value_scale"}
 WRITTEN = sorted(
-    text.removeprefix("{arch}.")
-    for group in vars(Keys).values()
-    if isinstance(group, type)
-    for text in vars(group).values()
-    if isinstance(text, str) and text.startswith("{arch}.")
+    NEWER
+    | {
+        text.removeprefix("{arch}.")
+        for group in vars(Keys).values()
+        if isinstance(group, type)
+        for text in vars(group).values()
+        if isinstance(text, str) and text.startswith("{arch}.")
+    }
 )
 
 
@@ -38,6 +43,8 @@ def sizes(name: str) -> Model:
     """A model of this architecture with the least metadata that can be run, and no tensors."""
     numbers = {"block_count": 4, "context_length": 64, "embedding_length": 64, "attention.head_count": 4}
     metadata = {f"{name}.{key}": container.u32(number) for key, number in numbers.items()}
+    states = [key for key in keys.STATES.get(ALL[name].graph.recurrent, ()) if key != "ssm.dt_b_c_rms"]
+    metadata |= {f"{name}.{key}": container.u32(4) for key in states}
     epsilon = keys.EPSILON[ALL[name].graph.norm]
     metadata[f"{name}.{epsilon}"] = container.f32(1e-5)
     return Model(name="made", architecture=name, metadata=metadata, tensors=[], default_float=None, kind="gguf")
@@ -49,7 +56,7 @@ def sizes(name: str) -> Model:
 def test_every_architecture_is_found_by_its_name() -> None:
     for name, one in ALL.items():
         assert architectures.find(name) is one and one.name == name
-    for stranger in ("", "llama4", "lla", "no-such", "gguf_llama"):
+    for stranger in ("", "llama5", "lla", "no-such", "gguf_llama"):
         assert architectures.find(stranger) == architectures.Architecture(stranger)
 
 
@@ -109,7 +116,8 @@ def test_what_an_architecture_does_not_read_is_refused(name: str) -> None:
 def test_harmless_keys_pass(name: str) -> None:
     model, plain = sizes(name), settings.read(sizes(name))
     for key in (*keys.HARMLESS, *ALL[name].harmless):
-        model.metadata[f"{name}.{key}"] = container.u32(7)
+        flag = key in SETTINGS and SETTINGS[key].kind == "flag"
+        model.metadata[f"{name}.{key}"] = container.boolean(True) if flag else container.u32(7)
     model.metadata["general.anything"] = model.metadata["other.attention.sliding_window"] = container.u32(7)
     assert settings.read(model) == plain
 

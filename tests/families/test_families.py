@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any
 
 import numpy
 import pytest
 
 from helpers import oracles
 from helpers.checkpoints import stored
+from helpers.conversions import plain
 from quantcli import architectures, families
 from quantcli.families.metadata import name_parts, size_label, title
 from quantcli.model import ModelTensor
@@ -21,20 +21,6 @@ from quantcli.sources.checkpoint import Checkpoint
 INEXACT = (".ssm_a",)
 IGNORED = ("general.", "quantcli.")
 PLACEHOLDERS = {"mixtral": {"tokenizer.ggml.scores"}}  # scores that the recorded conversion made up
-
-
-def plain(value: Any) -> dict[str, Any]:
-    """A metadata value in the form of expected.json, as far as it is compared."""
-    if value.type.name != "ARRAY":
-        return {"type": value.type.name, "value": value.data}
-    kind = value.element.name
-    if kind == "FLOAT32":
-        digest = {"sha256_f32le": hashlib.sha256(numpy.asarray(value.data, "<f4").tobytes()).hexdigest()}
-    else:
-        items = [item if isinstance(item, str) else item.item() for item in value.data]
-        text = json.dumps(items, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
-        digest = {"sha256_json": hashlib.sha256(text.encode()).hexdigest()}
-    return {"type": f"ARRAY:{kind}", "len": len(value.data), **digest}
 
 
 @pytest.mark.parametrize("name", oracles.names())
