@@ -13,10 +13,11 @@ import numpy
 
 from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.runner import memory
+from quantcli.runner import memory, state_products
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.operations import Operations
 from quantcli.runner.positions import AngleTable, Distances
+from quantcli.runner.recurrence import Recurrence
 from quantcli.runner.steps import Fields, Pool, Recording, check, room
 from quantcli.runner.weights import PackedMatrix
 
@@ -185,7 +186,9 @@ class Products(Operations):
         self.pool.run("add", fields, inputs=[x, y], outputs=[out])
         return out
 
-    def activate(self, kind: str, gate: Floats, up: Floats | None) -> Floats:
+    def activate(self, kind: str, gate: Floats, up: Floats | None, parameters: tuple[float, ...] = ()) -> Floats:
+        if parameters:
+            return super().activate(kind, gate, up, parameters)
         columns = gate.shape[-1]
         out: Floats = numpy.empty(gate.shape, numpy.float32)
         if out.size == 0:
@@ -268,12 +271,13 @@ class Products(Operations):
         scale: float,
         start: int,
         window: int = 0,
+        ahead: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
         distances: Distances | None = None,
     ) -> Floats:
         whole = self.attend_all(
-            q[None], k[None], v[None], scale=scale, start=start, window=window, cap=cap, sinks=sinks,
+            q[None], k[None], v[None], scale=scale, start=start, window=window, ahead=ahead, cap=cap, sinks=sinks,
             distances=distances,
         )  # fmt: skip
         return whole.reshape(whole.shape[1:])
@@ -287,6 +291,7 @@ class Products(Operations):
         scale: float,
         start: int,
         window: int = 0,
+        ahead: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
         distances: Distances | None = None,
@@ -304,6 +309,7 @@ class Products(Operations):
             **self._attention(q, k, v, out),
             "start": start,
             "window": window,
+            "ahead": ahead,
             "scale": scale,
             "cap": cap,
             "sinks": self.pool.optional(sinks, heads),
@@ -360,6 +366,19 @@ class Products(Operations):
             "v_count": room(v[-1]) // size,
             "out_count": out[0].size,
         }
+
+    # ---- layers with a state
+
+    def convolve(self, x: Floats, window: Floats, kernel: Floats, bias: Floats | None, *, silu: bool) -> Floats:
+        return state_products.convolve(self.pool, x, window, kernel, bias, silu)
+
+    def recur(self, r: Recurrence) -> Floats:
+        return state_products.recur(self.pool, r)
+
+    def scan(
+        self, x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, skip: Floats, state: Floats
+    ) -> Floats:
+        return state_products.scan(self.pool, x, step, rate, key, query, skip, state)
 
     # ---- logits
 

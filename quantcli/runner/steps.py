@@ -33,6 +33,9 @@ STEPS = {
     "add": "qc_addition *",
     "store": "qc_storage *",
     "attend": "qc_attention[]",
+    "convolve": "qc_convolution *",
+    "recur": "qc_recurrence[]",
+    "scan": "qc_scan[]",
 }
 
 Fields: TypeAlias = Mapping[str, object]  # of a struct: numbers and pointers
