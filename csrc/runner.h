@@ -70,9 +70,13 @@ typedef struct {
     int64_t window;     /* > 0: position i sees only j > i - window */
     float scale, cap;   /* score = scale * q.k; cap != 0: cap * tanh(score / cap) */
     const float *sinks; /* NULL, or per head one more logit that takes its share and gives nothing */
-    float *out;         /* out[token * out_token + head * out_head + i], i < value_width */
+    /* NULL, or what the score of the query at i and the key at j becomes more by (ALiBi, T5):
+     * distances[head * distance_head + distance_zero + j - i] */
+    const float *distances;
+    int64_t distance_head, distance_zero;
+    float *out; /* out[token * out_token + head * out_head + i], i < value_width */
     int64_t out_token, out_head;
-    int64_t q_count, k_count, v_count, sinks_count, out_count;
+    int64_t q_count, k_count, v_count, sinks_count, distance_count, out_count;
 } qc_attention;
 
 /* All sequences in one go. Sums over width and positions in float32, in order; exp with 2^-22 relative error. */

@@ -69,6 +69,12 @@ static int storage_fits(const qc_storage *s, int64_t shift) {
                s->out_bytes);
 }
 
+/* The table of distances reaches as far back as the first key of the last query. */
+static int distances_fit(const qc_attention *a, int64_t positions) {
+    return a->distance_zero >= positions - 1 && a->distance_head > a->distance_zero &&
+           within(times(a->heads, a->distance_head), a->distance_count);
+}
+
 static int attention_fits(const qc_attention *a, int64_t shift) {
     const int64_t positions = plus(plus(a->start, a->tokens), shift);
     if (a->tokens == 0) return 1;
@@ -78,7 +84,7 @@ static int attention_fits(const qc_attention *a, int64_t shift) {
            within(reach2(a->kv_heads, a->k_head, positions, a->k_position, a->width), a->k_count) &&
            within(reach2(a->kv_heads, a->v_head, positions, a->v_position, a->value_width), a->v_count) &&
            within(reach2(a->heads, a->out_head, a->tokens, a->out_token, a->value_width), a->out_count) &&
-           (!a->sinks || a->heads <= a->sinks_count);
+           (!a->sinks || a->heads <= a->sinks_count) && (!a->distances || distances_fit(a, positions));
 }
 
 int qc_step_fits(const qc_step *step, int64_t shift) {

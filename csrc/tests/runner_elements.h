@@ -12,14 +12,14 @@ enum { ROW_SHAPES = sizeof row_shapes / sizeof row_shapes[0] };
 typedef struct {
     int64_t tokens, start, heads, kv_heads, width, value_width, window;
     float cap;
-    int sinks;
+    int sinks, distances;
 } attention_shape;
 
 static const attention_shape attention_shapes[] = {
-    {1, 0, 1, 1, 1, 1, 0, 0, 0},       {1, 40, 4, 2, 64, 64, 0, 0, 1}, {3, 21, 6, 2, 77, 45, 5, 30, 0},
-    {4, 300, 8, 8, 32, 128, 64, 0, 1}, {5, 0, 9, 3, 20, 8, 0, 0, 0},   {7, 5, 6, 2, 77, 45, 0, 50, 1},
-    {33, 64, 8, 1, 96, 40, 0, 20, 0},  {40, 3, 2, 1, 32, 32, 1, 0, 1}, {70, 30, 4, 4, 64, 64, 40, 0, 0},
-    {100, 0, 5, 1, 64, 64, 0, 0, 1},   {0, 7, 2, 2, 16, 16, 0, 0, 0},  {65, 200, 3, 3, 13, 17, 33, 10, 1},
+    {1, 0, 1, 1, 1, 1, 0, 0, 0, 0},       {1, 40, 4, 2, 64, 64, 0, 0, 1, 1}, {3, 21, 6, 2, 77, 45, 5, 30, 0, 0},
+    {4, 300, 8, 8, 32, 128, 64, 0, 1, 1}, {5, 0, 9, 3, 20, 8, 0, 0, 0, 0},   {7, 5, 6, 2, 77, 45, 0, 50, 1, 1},
+    {33, 64, 8, 1, 96, 40, 0, 20, 0, 0},  {40, 3, 2, 1, 32, 32, 1, 0, 1, 0}, {70, 30, 4, 4, 64, 64, 40, 0, 0, 1},
+    {100, 0, 5, 1, 64, 64, 0, 0, 1, 0},   {0, 7, 2, 2, 16, 16, 0, 0, 0, 0},  {65, 200, 3, 3, 13, 17, 33, 10, 1, 1},
 };
 enum { SEQUENCES = sizeof attention_shapes / sizeof attention_shapes[0] };
 
@@ -62,6 +62,7 @@ static void expect_query(const qc_attention *a, const float *k, const float *v, 
             score += product, sum += fabs(product);
         }
         weights[j] = capped(score * a->scale, a->cap);
+        if (a->distances) weights[j] += a->distances[head * a->distance_head + a->distance_zero + j - position];
         most = fmax(most, weights[j]), size = fmax(size, sum * a->scale);
     }
     for (int64_t j = from; j <= position; ++j) total += weights[j] = exp(weights[j] - most);
@@ -78,7 +79,7 @@ static void expect_query(const qc_attention *a, const float *k, const float *v, 
 }
 
 typedef struct {
-    float *q, *k, *v, *sinks;
+    float *q, *k, *v, *sinks, *distances;
     void *k_stored, *v_stored;
 } attention_data;
 
@@ -105,7 +106,9 @@ static attention_data random_sequence(const attention_shape *s, int half, qc_att
     d.k_stored = random_cache(count * a->k_head - gap, half, &d.k);
     d.v_stored = random_cache(count * a->v_head - gap, half, &d.v);
     d.sinks = s->sinks ? random_floats(s->heads, 4.0f) : 0;
-    a->q = d.q, a->k = d.k_stored, a->v = d.v_stored, a->sinks = d.sinks;
+    a->distance_zero = positions - 1, a->distance_head = positions;
+    d.distances = s->distances ? random_floats(s->heads * positions, 4.0f) : 0;
+    a->q = d.q, a->k = d.k_stored, a->v = d.v_stored, a->sinks = d.sinks, a->distances = d.distances;
     return d;
 }
 
@@ -130,8 +133,8 @@ static void check_attention(int first, int count, int half) {
     }
     check(run_attention, &call, e);
     for (int i = 0; i < count; ++i)
-        free(data[i].q), free(data[i].k), free(data[i].v), free(data[i].sinks), free(data[i].k_stored),
-            free(data[i].v_stored);
+        free(data[i].q), free(data[i].k), free(data[i].v), free(data[i].sinks), free(data[i].distances),
+            free(data[i].k_stored), free(data[i].v_stored);
 }
 
 /* ---- rows */

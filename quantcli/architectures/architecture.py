@@ -12,6 +12,8 @@ Mlp = Literal["gated", "fused", "plain"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai"]
 Gating = Literal["softmax", "sigmoid", "softmax_chosen"]
 Head = Literal["optional", "required", "none"]
+Recurrent = Literal["mamba", "mamba2", "plamo2", "short_convolution", "delta", "kimi_delta", "rwkv6", "rwkv7"]
+RecurrentLayers = Literal["all", "beside", "without_key_values", "listed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,11 @@ class Graph:
 
     # normalisation
     norm: Norm = "rms"  # epsilon: attention.layer_norm_rms_epsilon or layer_norm_epsilon; "layer" has a bias or none
+    norm_weights: bool = True  # False: norms have neither weights nor bias
+    embedding_norm: bool = False  # token_embd_norm after the embeddings
     pre_norm: bool = True  # attn_norm / ffn_norm before attention and MLP
     post_norm: bool = False  # post_attention_norm / post_ffw_norm on their outputs, before the residual sum
+    attention_post_norm: str = "post_attention_norm"  # name of the first of the two
     parallel: bool = False  # attention and MLP both read the layer's input, normed by attn_norm, or each by its own
     #                         where ffn_norm exists; one residual sum. Metadata use_parallel_residual goes first
     second_norm: str = "ffn_norm"  # name of the tensor that norms the MLP's input
@@ -36,16 +41,30 @@ class Graph:
     rope: Rope = "norm"  # "norm": pairs (2i, 2i+1); "neox": pairs (i, i + n/2)
     rope_skip_period: int = 0  # p > 0: layers with (i + 1) % p == 0 have no rotation (SmolLM3: 4)
     rope_in_windows: bool = False  # in a model with windows, only the layers that have one rotate
-    learned_positions: bool = False  # position_embd is added to the embeddings
+    rope_in_dense: bool = False  # and so do the leading layers without experts
+    rope_layers: int = 0  # only a model of this many layers rotates, one of another depth has no rotation
+    learned_positions: bool = False  # position_embd is added to the embeddings (beside linear biases where it is there)
+    alibi: float | None = None  # linear biases: the largest one where metadata has no attention.max_alibi_bias; 0: none
+    alibi_layers: int = 0  # only a model of this many layers has them
     # attention
     fused_qkv: bool = False  # attn_qkv holds q, k and v rows in this order
+    gaps: bool = False  # a layer may lack attention or MLP; without key heads attn_output alone stands for attention
     latent: bool = False  # multi-head latent attention (attn_kv_a_mqa, attn_k_b, attn_v_b)
     window_period: int = 0  # p > 0: with a window, layer i uses it if i % p < p - 1; 1: every layer; 0: no windows.
     #                         Metadata sliding_window_pattern goes first
+    window_last_full: bool = True  # False: the first of every period has no window, instead of the last
+    window_size: int = 0  # llama.cpp's own, whatever metadata says
+    chunked: int = 0  # windows are chunks: position i sees those of its own run of as many positions
+    own_window_base: bool = True  # False: llama.cpp does not read rope.freq_base_swa
     window_rope_base: float | None = None  # rope base of window layers where metadata has no rope.freq_base_swa
     scaled_window_rope: bool = True  # False: rope scaling applies to layers without window only (gemma3)
-    attention_scale: Literal["head_dim", "one"] = "head_dim"  # 1/sqrt(head_dim), if not metadata attention.scale
+    # 1/sqrt(head_dim), 1, or "inverse": 1/head_dim; if not metadata attention.scale
+    attention_scale: Literal["head_dim", "one", "inverse"] = "head_dim"
     wide_query_layers: int = 0  # a model of this many layers scales by 1/sqrt(hidden/heads) instead (Gemma 27B)
+    unit_qk_norm: int = 0  # queries and keys that rotate have unit mean square, unless there are as many experts
+    temperature: tuple[int, float] | None = None  # (n, s): queries that do not rotate times 1 + s ln(1 + position // n)
+    attention_gate: Literal["sigmoid", "softplus"] | None = None  # of attn_gate . x, times what attention mixes
+    indexer: bool = False  # keys are chosen by scores of their own (indexer.*)
     sinks: bool = False  # attn_sinks: one extra logit per head in the softmax
     causal: bool = True
     # MLP
@@ -54,12 +73,29 @@ class Graph:
     # experts (where expert_count > 0)
     expert_gating: Gating = "softmax"  # "softmax_chosen": softmax over the chosen logits
     expert_norm: bool = True  # the chosen weights are divided by their sum (else metadata expert_weights_norm)
+    expert_first: bool = False  # the best logits are chosen, and weight the experts' inputs instead of their outputs
+    early_router: bool = False  # the router reads the layer's input, before any norm
+    shared_expert: Literal["sum", "average"] = "sum"  # how it joins the others
+    beside_experts: bool = False  # an MLP beside the experts: (both added) * sqrt(1/2)
+    guessed_sigmoid: tuple[int, ...] = ()  # layers, tokens: the model of this size routes by sigmoid if it says nothing
     shared_expert_gate: bool = False  # the shared expert is multiplied by sigmoid(ffn_gate_inp_shexp . x)
     # scales
     embedding_scale: Literal["sqrt_hidden"] | None = None  # embeddings times sqrt(embedding_length), in float32
     logit_scale: Literal["multiply", "divide"] = "multiply"  # how metadata logit_scale is used
-    recurrent: Literal["mamba"] | None = None  # no attention at all
+    # layers with a state instead of attention, or beside it
+    recurrent: Recurrent | None = None
+    # "all": no attention at all; "beside": both in every layer, summed; "without_key_values": layers whose
+    # attention.head_count_kv is 0; "listed": attention.recurrent_layers or full_attention_interval
+    recurrent_layers: RecurrentLayers = "all"
+    single_part: bool = False  # a layer is one thing: a state, attention, or (feed_forward_length not 0) an MLP
+    gated_attention: bool = False  # attn_q holds for every head its queries, then a gate: sigmoid(gate) * output
+    tiled_heads: bool = False  # value head h of a delta rule reads key head h % groups, else h / (heads / groups)
+    rope_switch: bool = False  # metadata rope.scaling.finetuned false: nothing rotates
+    final_norm: str = "output_norm"
+    bare_norms: tuple[str, ...] = ()  # norms whose tensors have no ".weight"
     encoder_decoder: bool = False
+    layer_inputs: bool = False  # Gemma 4: embeddings for every layer, shared keys, layers of two widths
+    streams: bool = False  # Gemma 3n: beside that, several streams side by side
 
 
 @dataclass(frozen=True, slots=True)

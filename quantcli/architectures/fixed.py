@@ -6,9 +6,9 @@ import re
 
 from quantcli import architectures
 
-_TIME_MIX = tuple(f"time_mix_{part}.weight" for part in (
-    "first", "w0", "w1", "w2", "v0", "v1", "v2", "a0", "a1", "a2", "g1", "g2", "decay_w1", "decay_w2", "lerp_fused",
-))  # fmt: skip
+_TIME_MIX = tuple(f"time_mix_{part}.weight" for part in ("first", "w1", "w2", "decay_w1", "decay_w2", "lerp_fused"))
+# The quantizer keeps all small factors of RWKV 7 too.
+_FACTORS = tuple(f"time_mix_{part}.weight" for part in ("w0", "v0", "v1", "v2", "a0", "a1", "a2", "g1", "g2"))
 
 # ---- the converter ---------------------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ _KEPT = (
     "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj",
     "ssm_conv1d", "shortconv.conv.weight", "indexer.k_proj.weight", "indexer.q_proj.weight", "attn_rel_b.weight",
     ".position_embd", "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos", ".patch_embd", ".patch_merger",
-    "a.rvq.codebook", "mm.a.code_embd", *_TIME_MIX,
+    "a.rvq.codebook", "mm.a.code_embd", *_TIME_MIX, *_FACTORS,
 )  # fmt: skip
 _KEPT_PARTS = re.compile("|".join(map(re.escape, _KEPT)))
 _KEPT_NAMES = ("position_embd.weight", "token_types.weight")

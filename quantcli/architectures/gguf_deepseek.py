@@ -1,4 +1,4 @@
-"""DeepSeek V2 and V3: latent attention, stacked and shared experts."""
+"""DeepSeek V1, V2, V3 and V3.2: latent attention, stacked and shared experts."""
 
 from __future__ import annotations
 
@@ -6,5 +6,9 @@ from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
 DEEPSEEK2 = Architecture("deepseek2", Graph(latent=True, expert_norm=False), reads=keys.EXPERTS + keys.ROUTING)
+DEEPSEEK32 = Architecture(
+    "deepseek32", Graph(latent=True, indexer=True, expert_norm=False), reads=keys.EXPERTS + keys.ROUTING
+)
+DEEPSEEK = Architecture("deepseek", Graph(expert_norm=False), reads=keys.EXPERTS + keys.ROUTING)
 
-ARCHITECTURES = (DEEPSEEK2,)
+ARCHITECTURES = (DEEPSEEK, DEEPSEEK2, DEEPSEEK32)

@@ -1,4 +1,5 @@
-"""Falcon: attention and MLP side by side; llama-quantize has mixtures of its own for it."""
+"""Falcon: attention and MLP side by side, with mixtures of its own in llama-quantize; Falcon-H1: attention and Mamba 2
+side by side, then the MLP."""
 
 from __future__ import annotations
 
@@ -10,4 +11,8 @@ FALCON = Architecture(
     recipe_variant="falcon",
 )
 
-ARCHITECTURES = (FALCON,)
+FALCON_H1 = Architecture(
+    "falcon-h1", Graph(rope="neox", recurrent="mamba2", recurrent_layers="beside", bare_norms=("ffn_norm",))
+)
+
+ARCHITECTURES = (FALCON, FALCON_H1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
 GLM4 = Architecture("glm4", Graph(post_norm=True, mlp="fused"))
@@ -15,4 +16,15 @@ GLM5_NEXT = Architecture(
     pinned=("attn_q_a", "attn_q_b", "nextn.eh_proj"),  # of its recurrent part
 )  # fmt: skip
 
-ARCHITECTURES = (GLM4, GLM5_NEXT)
+GLM4_MOE = Architecture(
+    "glm4moe",
+    Graph(rope="neox", qk_norm="head", second_norm="post_attention_norm", expert_norm=False),
+    reads=keys.EXPERTS + keys.ROUTING,
+)
+GLM_DSA = Architecture(
+    "glm-dsa",
+    Graph(latent=True, indexer=True, expert_norm=False),
+    reads=keys.EXPERTS + keys.ROUTING,
+)
+
+ARCHITECTURES = (GLM4, GLM4_MOE, GLM_DSA, GLM5_NEXT)

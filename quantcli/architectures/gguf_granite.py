@@ -8,4 +8,16 @@ from quantcli.architectures.architecture import Architecture, Graph
 GRANITE = Architecture("granite", Graph(logit_scale="divide"), reads=keys.MULTIPLIERS)
 GRANITE_MOE = Architecture("granitemoe", GRANITE.graph, reads=keys.MULTIPLIERS + keys.EXPERTS)
 
-ARCHITECTURES = (GRANITE, GRANITE_MOE)
+GRANITE_SWA = Architecture(
+    "granite_swa",
+    Graph(logit_scale="divide", sinks=True, window_period=4),
+    reads=(*keys.MULTIPLIERS, "attention.rope_pattern"),
+)
+
+GRANITE_HYBRID = Architecture(
+    "granitehybrid",
+    Graph(logit_scale="divide", recurrent="mamba2", recurrent_layers="without_key_values", rope_switch=True),
+    reads=keys.MULTIPLIERS + keys.EXPERTS,
+)
+
+ARCHITECTURES = (GRANITE, GRANITE_SWA, GRANITE_MOE, GRANITE_HYBRID)

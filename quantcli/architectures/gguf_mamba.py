@@ -1,7 +1,10 @@
-"""Mamba: no attention."""
+"""Mamba 1 and 2: a state instead of attention, and no MLP."""
 
 from __future__ import annotations
 
 from quantcli.architectures.architecture import Architecture, Graph
 
-ARCHITECTURES = (Architecture("mamba", Graph(recurrent="mamba", rope="none")),)
+MAMBA = Architecture("mamba", Graph(recurrent="mamba", rope="none", single_part=True))
+MAMBA2 = Architecture("mamba2", Graph(recurrent="mamba2", rope="none", single_part=True))
+
+ARCHITECTURES = (MAMBA, MAMBA2)

@@ -1,4 +1,4 @@
-"""Nemotron: squared ReLU. Its files name both epsilons; the norms are LayerNorms."""
+"""Nemotron: squared ReLU. Its files name both epsilons; the norms are LayerNorms, in the hybrids RMS norms."""
 
 from __future__ import annotations
 
@@ -12,4 +12,17 @@ NEMOTRON = Architecture(
     head="required",
 )
 
-ARCHITECTURES = (NEMOTRON,)
+NEMOTRON_H_GRAPH = Graph(
+    rope="none",
+    mlp="plain",
+    activation="relu2",
+    recurrent="mamba2",
+    recurrent_layers="without_key_values",
+    single_part=True,
+    expert_gating="sigmoid",
+)
+WORDS = (keys.EPSILON["layer"], "rope.dimension_count", "rope.freq_base", "rope.scaling.finetuned")
+NEMOTRON_H = Architecture("nemotron_h", NEMOTRON_H_GRAPH, harmless=WORDS)
+NEMOTRON_H_MOE = Architecture("nemotron_h_moe", NEMOTRON_H_GRAPH, reads=keys.EXPERTS + keys.ROUTING, harmless=WORDS)
+
+ARCHITECTURES = (NEMOTRON, NEMOTRON_H, NEMOTRON_H_MOE)

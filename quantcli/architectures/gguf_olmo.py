@@ -1,11 +1,11 @@
-"""OLMo 2 and 3 (norms after attention and MLP only; 3 has windows) and OLMoE; q/k norms over the whole projection."""
+"""OLMo (norms without weights), 2 and 3 (norms after attention and MLP only; 3 has windows), OLMoE (full q/k norms)."""
 
 from __future__ import annotations
 
 from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
-OLMO = Architecture("olmo", layers_of_70b=80)
+OLMO = Architecture("olmo", Graph(norm="layer", norm_weights=False), reads=keys.CLAMP, layers_of_70b=80)
 OLMO2 = Architecture(
     "olmo2",
     Graph(rope="neox", pre_norm=False, post_norm=True, qk_norm="full", window_period=4, scaled_window_rope=False),

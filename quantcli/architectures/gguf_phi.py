@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
 PHI2 = Architecture(
@@ -9,5 +10,11 @@ PHI2 = Architecture(
 )
 # llama.cpp reads the window of Phi-3 and does not use it.
 PHI3 = Architecture("phi3", Graph(rope="neox", fused_qkv=True, mlp="fused"), harmless=("attention.sliding_window",))
+PHI_MOE = Architecture(
+    "phimoe",
+    Graph(norm="layer", rope="neox"),
+    reads=(*keys.EXPERTS, keys.EPSILON["rms"]),
+    harmless=("attention.sliding_window",),
+)
 
-ARCHITECTURES = (PHI2, PHI3)
+ARCHITECTURES = (PHI2, PHI3, PHI_MOE)

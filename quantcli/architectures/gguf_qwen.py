@@ -17,4 +17,18 @@ QWEN2_MOE = Architecture(
 QWEN3 = Architecture("qwen3", QWEN3_GRAPH)
 QWEN3_MOE = Architecture("qwen3moe", QWEN3_GRAPH, reads=keys.EXPERTS)
 
-ARCHITECTURES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)
+QWEN3_NEXT_GRAPH = Graph(
+    rope="neox",
+    qk_norm="head",
+    second_norm="post_attention_norm",
+    gated_attention=True,
+    recurrent="delta",
+    recurrent_layers="listed",
+    shared_expert_gate=True,
+)
+QWEN3_NEXT = Architecture("qwen3next", QWEN3_NEXT_GRAPH, reads=keys.EXPERTS)
+# With text alone all sections of a position are equal.
+QWEN35 = Architecture("qwen35", replace(QWEN3_NEXT_GRAPH, tiled_heads=True), harmless=("rope.dimension_sections",))
+QWEN35_MOE = replace(QWEN35, name="qwen35moe", reads=keys.EXPERTS)
+
+ARCHITECTURES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE, QWEN3_NEXT, QWEN35, QWEN35_MOE)

@@ -30,6 +30,8 @@ ROUTING = ("expert_gating_func", "expert_weights_norm", "expert_weights_scale")
 MULTIPLIERS = ("attention.scale", "embedding_scale", "residual_scale", "logit_scale")
 SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 PARALLEL_RESIDUAL = ("use_parallel_residual",)
+CLAMP = ("attention.clamp_kqv",)
+ALIBI = ("attention.max_alibi_bias",)
 
 # ---- what changes no logit: sizes that the tensors have too, and words about how the file was made.
 
@@ -67,7 +69,8 @@ def _implied(graph: Graph) -> tuple[str, ...]:
     """What the graph's own flags read."""
     rope = ROPE if graph.rope != "none" else ()
     window = WINDOW + (WINDOW_ROPE if rope else ()) if graph.window_period else ()
-    return (*SIZES, EPSILON[graph.norm], *rope, *window)
+    alibi = ALIBI if graph.alibi is not None else ()
+    return (*SIZES, EPSILON[graph.norm], *rope, *window, *alibi)
 
 
 def unread(architecture: Architecture, entries: Mapping[str, object]) -> list[str]:

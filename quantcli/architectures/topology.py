@@ -49,23 +49,38 @@ def mlp_inputs(graph: Graph, suffix: str = "") -> tuple[str, ...]:
 
 def feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
     """The feeds of one layer of a decoder; ``has`` says whether the layer has a tensor of this name."""
-    attention, mlp = attention_inputs(graph), _mlp_readers(graph, has)
-    first = "attn_norm" if graph.pre_norm else None
+    attention, mlp = _attention_readers(graph, has), _mlp_readers(graph, has)
+    weighted = graph.pre_norm and graph.norm_weights
+    first = "attn_norm" if weighted else None
     if graph.parallel and not has(graph.second_norm):
         inputs = [Feed(first, attention + mlp, "norm")]
     else:
-        second = graph.second_norm if graph.pre_norm else None
+        second = graph.second_norm if weighted else None
         inputs = [Feed(first, attention, "norm"), Feed(second, mlp, "norm")]
+    inputs = [feed for feed in inputs if feed.matrices]
+    mixed = (
+        []
+        if graph.gaps and not has(attention_inputs(graph)[-1])
+        else [Feed(attention[-1], ("attn_output",), "attention")]
+    )
     widths = [suffix for suffix in _suffixes(has) if has(f"ffn_down{suffix}")]
     return [
         *inputs,
-        Feed(attention[-1], ("attn_output",), "attention"),
+        *mixed,
         *(Feed(f"ffn_up{suffix}", (f"ffn_down{suffix}",), _inside(graph, suffix)) for suffix in widths),
     ]
 
 
 def _suffixes(has: Callable[[str], bool]) -> tuple[str, ...]:
     return ("_exps", "_shexp") if has("ffn_gate_inp") else ("",)
+
+
+def _attention_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
+    """Everything that reads attention's input: one matrix in its place, or nothing, in layers with a gap."""
+    found = attention_inputs(graph)
+    if graph.gaps and not has(found[-1]):
+        return ("attn_output",) if has("attn_output") else ()
+    return found
 
 
 def _mlp_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
@@ -91,8 +106,9 @@ def tensors_read(graph: Graph) -> frozenset[str]:
     matrices = [*attention_inputs(graph), "attn_output", "ffn_gate_inp", "output"]
     matrices += [name for suffix in ("", "_exps", "_shexp") for name in mlp_inputs(graph, suffix)]
     matrices += [f"ffn_down{suffix}" for suffix in ("", "_exps", "_shexp")]
-    norms = ["output_norm"]
-    norms += ["attn_norm", graph.second_norm] if graph.pre_norm else []
+    norms = ["output_norm"] if graph.norm_weights else []
+    norms += ["token_embd_norm"] if graph.embedding_norm else []
+    norms += ["attn_norm", graph.second_norm] if graph.pre_norm and graph.norm_weights else []
     norms += ["post_attention_norm", "post_ffw_norm"] if graph.post_norm else []
     norms += ["attn_q_norm", "attn_k_norm"] if graph.qk_norm else []
     found = {"token_embd.weight", "exp_probs_b.bias", *HARMLESS}

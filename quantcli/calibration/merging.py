@@ -36,12 +36,14 @@ class Merging:
 
     def __init__(self, model: Model, settings: NetworkSettings, types: Mapping[str, TensorType]) -> None:
         self.settings, self.types = settings, types
-        self.heads = Heads(settings.heads, settings.kv_heads, settings.value)
+        self.heads = Heads(0, 0, 0)  # of the layer at hand
         self.tensors = {tensor.name: tensor for tensor in model.tensors}
 
     def layer(self, transform: str, layer: LayerMoments) -> dict[str, Factors]:
         """Factors by tensor name."""
         prefix, found = layer.prefix, dict[str, Factors]()
+        heads = self.settings.attention[layer.index]
+        self.heads = Heads(heads.queries, heads.keys, heads.value)
         for feed in feeds(self.settings.graph, lambda role: f"{prefix}{role}.weight" in self.tensors):
             names = [f"{prefix}{role}.weight" for role in feed.matrices]
             if not feed.exact or not any(name in self.types for name in names):

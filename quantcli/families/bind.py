@@ -32,15 +32,31 @@ class Spec:
 
     rule: TensorRule
     part: str  # "weight", "bias"
-    source: str  # full name with {layer} and {expert}
+    source: str  # full name with {layer} and {expert} or {part}
     target: str
 
     @property
     def slots(self) -> list[str]:
         return [name for name in self.source.split(".") if name in ("{layer}", "{expert}")]
 
+    @property
+    def sources(self) -> list[str]:
+        """The names that the words of {part} make."""
+        return [self.source.replace("{part}", part) for part in self.rule.parts] or [self.source]
+
+    @property
+    def stacked(self) -> bool:
+        """Whether several tensors become one."""
+        return bool(self.rule.parts) or "{expert}" in self.source
+
+    def count(self, facts: Facts) -> int:
+        """How many tensors become one."""
+        experts: int = facts["experts"] or 0 if "{expert}" in self.source else 1
+        return len(self.rule.parts) or experts
+
     def name(self, layer: int, expert: int = 0) -> str:
-        return self.source.replace("{layer}", str(layer)).replace("{expert}", str(expert))
+        source = self.sources[expert] if self.rule.parts else self.source
+        return source.replace("{layer}", str(layer)).replace("{expert}", str(expert))
 
 
 @dataclass(slots=True)
@@ -85,6 +101,11 @@ def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: s
     matcher.leave_out_copies()
     if matcher.left_out:
         matcher.notes.append(f"left out {matcher.left_out} vision tensors: only the language model is converted")
+    if matcher.beyond:
+        matcher.notes.append(
+            f"left out {matcher.beyond} tensors of layers that predict further tokens: {family.gguf_arch} has no place "
+            "for them in llama.cpp"
+        )
     return Binding(matcher.in_order(), matcher.notes)
 
 
@@ -93,9 +114,10 @@ class _Matcher:
         self.family, self.facts = family, facts
         rules = [rule for rule in family.tensors if not rule.when or facts[rule.when]]
         self.specs = [spec for rule in rules for spec in _specs(rule)]
-        self.by_key: dict[str, list[Spec]] = {}
+        self.by_key: dict[str, list[tuple[Spec, int]]] = {}  # with the number of the {part}
         for spec in self.specs:
-            self.by_key.setdefault(_key(spec.source), []).append(spec)
+            for part, source in enumerate(spec.sources):
+                self.by_key.setdefault(_key(source), []).append((spec, part))
         self.ignored = family.ignored + tuple(pattern for pattern, fact in family.ignored_if if facts[fact])
         self.stacks = Stacks(rules, facts)
         self.bound: dict[str, Bound] = {}
@@ -103,8 +125,9 @@ class _Matcher:
         self.prefixes: Counter[str] = Counter()
         self.copies: dict[str, SourceTensor] = {}  # what may repeat another tensor, by its plain name
         self.unknown: list[str] = []
+        self.absent: set[int] = set()
         self.notes: list[str] = []
-        self.left_out = 0
+        self.left_out, self.beyond = 0, 0  # tensors of other modalities, and of layers that predict further tokens
 
     def take_all(self, sources: Sequence[SourceTensor]) -> None:
         """Give every source tensor its place. Layouts are looked at first: some shapes can be read in two ways."""
@@ -121,8 +144,13 @@ class _Matcher:
     def _is_ignored(self, name: str) -> bool:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
             return True
-        layer = re.match(r"layers\.(\d{1,7})\.", name)
-        return self.family.skip_layers_beyond and layer is not None and int(layer[1]) >= self.facts.layers
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.further):
+            self.beyond += 1
+            return True
+        layer = re.match(r"layers\.(\d{1,7})\.", name) if self.family.skip_layers_beyond else None
+        beyond = layer is not None and int(layer[1]) >= self.facts.layers
+        self.beyond += beyond
+        return beyond
 
     def _take(self, name: str, prefix: str, tensor: SourceTensor, position: int) -> bool:
         """Give one source tensor its place; False for one that has none."""
@@ -146,7 +174,7 @@ class _Matcher:
             return False
         self.prefixes[prefix] += 1
         specs, layer, expert = match
-        return all(self._place(spec, layer, expert, tensor, position) for spec in specs)
+        return all(self._place(spec, layer, expert + part, tensor, position) for spec, part in specs)
 
     def _pass_over(self, tensor: SourceTensor) -> None:
         """A tensor without a place: of a tower beside the language model, or unknown."""
@@ -157,14 +185,16 @@ class _Matcher:
 
     def _placed(self, name: str) -> SourceTensor | None:
         """The tensor that is bound under the plain ``name`` (one without layers)."""
-        bound = next((self.bound[spec.target] for spec in self.by_key.get(name, ()) if spec.target in self.bound), None)
+        specs = self.by_key.get(name, ())
+        bound = next((self.bound[spec.target] for spec, _ in specs if spec.target in self.bound), None)
         return bound.parts[0] if bound else None
 
     def _place(self, spec: Spec, layer: int, expert: int, tensor: SourceTensor, position: int) -> bool:
         """False when the place is taken (two spellings of one name)."""
-        _check(tensor, spec, self.facts)
-        name = self._target(spec, layer)
-        bound = self.bound.setdefault(name, Bound(name, spec, layer, first=position))
+        block = self._block(spec, layer)
+        _check(tensor, spec, self.facts.at(block))
+        name = spec.target.replace("{layer}", str(block))
+        bound = self.bound.setdefault(name, Bound(name, spec, block, first=position))
         if bound.spec is not spec or expert in bound.parts:
             return False
         self.found[spec] += 1
@@ -172,10 +202,10 @@ class _Matcher:
         bound.order = position
         return True
 
-    def _target(self, spec: Spec, layer: int) -> str:
-        """The GGUF name of a layer's tensor."""
-        block = layer + (self.facts[spec.rule.first] if spec.rule.first else 0)
-        return spec.target.replace("{layer}", str(block))
+    def _block(self, spec: Spec, layer: int) -> int:
+        """The block of the file that a layer becomes."""
+        first: int = self.facts[spec.rule.first] if spec.rule.first else 0
+        return layer + first
 
     def leave_out_copies(self) -> None:
         """A tensor that repeats another is one tensor; one that differs and has no place of its own is told."""
@@ -183,30 +213,31 @@ class _Matcher:
             original = self._placed(self.family.copies[name])
             own = self._match(name)
             if original and is_copy(tensor, original):
-                for spec in own[0] if own else ():
+                for spec, _ in own[0] if own else ():
                     self.bound.pop(spec.target, None)
             elif own is None:
                 place = f"{self.family.gguf_arch} has no place for it in llama.cpp, which uses the embeddings instead"
                 self.notes.append(f"{tensor.name} is left out although it is no copy of the embeddings: {place}")
 
-    def _match(self, name: str) -> tuple[list[Spec], int, int] | None:
-        """The specs of this name with layer and expert."""
+    def _match(self, name: str) -> tuple[list[tuple[Spec, int]], int, int] | None:
+        """The specs of this name (and which part of each it is) with layer and expert."""
         for key, numbers in _keys(name):
             specs = self.by_key.get(key)
             if not specs:
                 continue
-            slots = dict(zip(specs[0].slots, numbers, strict=True))
+            slots = dict(zip(specs[0][0].slots, numbers, strict=True))
             layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
-            if "{layer}" in slots and layer >= self.facts[specs[0].rule.depth]:
+            if "{layer}" in slots and layer >= self.facts[specs[0][0].rule.depth]:
                 return None
-            if "{expert}" in slots and expert >= self.facts["experts"]:
+            if "{expert}" in slots and expert >= (self.facts["experts"] or 0):
                 return None
-            specs = [spec for spec in specs if self._has(spec.rule, layer)]
+            specs = [(spec, part) for spec, part in specs if self._has(spec.rule, layer)]
             return (specs, layer, expert) if specs else None
         return None
 
     def _has(self, rule: TensorRule, layer: int) -> bool:
-        return rule.layers is None or self.facts[rule.layers](layer)
+        block = layer + (self.facts[rule.first] if rule.first else 0)
+        return block not in self.absent and (rule.layers is None or self.facts[rule.layers](layer))
 
     # ---- completeness
 
@@ -214,6 +245,7 @@ class _Matcher:
         """Raises MissingTensors. Only as many absent names are looked for as the message shows."""
         missing: list[str] = []
         count = 0
+        self._leave_out_absent_layers()
         for spec in self.specs:
             expected = self._expected(spec)
             short = expected - self.found[spec]
@@ -228,6 +260,18 @@ class _Matcher:
                 hint="a shard may be missing, or config.json does not belong to these weights",
             )
 
+    def _leave_out_absent_layers(self) -> None:
+        """Layers that a checkpoint may lack as a whole (`Family.may_lack`) and does."""
+        if not self.family.may_lack:
+            return
+        may_lack, there = self.facts[self.family.may_lack], {one.layer for one in self.bound.values()}
+        self.absent = {layer for layer in range(self.facts.layers) if may_lack(layer) and layer not in there}
+        if self.absent:
+            self.notes.append(
+                f"config.json counts {len(self.absent)} layers that predict further tokens, the checkpoint has none: "
+                "the file counts them too, and lacks their tensors"
+            )
+
     def _may_lack(self, spec: Spec) -> bool:
         if spec.part == "bias":
             return spec.rule.bias == "optional"
@@ -236,7 +280,7 @@ class _Matcher:
 
     def _expected(self, spec: Spec) -> int:
         layers = sum(1 for _ in self._layers(spec))
-        return layers * (self.facts["experts"] if "{expert}" in spec.source else 1)
+        return layers * spec.count(self.facts)
 
     def _layers(self, spec: Spec) -> Iterator[int]:
         if "{layer}" not in spec.source:
@@ -245,10 +289,9 @@ class _Matcher:
 
     def _absent(self, spec: Spec) -> Iterator[str]:
         prefix = self.prefixes.most_common(1)[0][0] if self.prefixes and spec.rule.target != "output" else ""
-        experts = range(self.facts["experts"]) if "{expert}" in spec.source else (0,)
         for layer in self._layers(spec):
-            bound = self.bound.get(self._target(spec, layer))
-            for expert in experts:
+            bound = self.bound.get(spec.target.replace("{layer}", str(self._block(spec, layer))))
+            for expert in range(spec.count(self.facts)):
                 if not (bound and expert in bound.parts):
                     yield prefix + spec.name(layer, expert)
 
@@ -258,7 +301,7 @@ class _Matcher:
         """As llama.cpp's converter emits them: a layer's stacked experts together, when the last one has come."""
         rank = {spec: number for number, spec in enumerate(self.specs)}
         last: Counter[int] = Counter()
-        spread = [one for one in self.bound.values() if one.first != one.order and "{expert}" in one.spec.source]
+        spread = [one for one in self.bound.values() if one.first != one.order and one.spec.stacked]
         for one in spread:
             last[one.layer] = max(last[one.layer], one.order)
         for one in spread:
@@ -270,19 +313,19 @@ def build(bound: Bound, facts: Facts) -> Node:
     """The lazy rows of one GGUF tensor."""
     from quantcli.views import Stacked
 
-    rule = bound.spec.rule
-    transform = rule.transform
+    transform = bound.spec.rule.transform
+    facts["layer"] = bound.layer  # of what is built, for transforms that differ between layers
     if transform and bound.spec.part == "bias" and not transform.moves_rows:
         transform = None
     nodes = []
     for _, tensor in sorted(bound.parts.items()):
         node = Node(tensor.shape, tensor.reader())
         try:
-            nodes.append(transform.apply(node, facts) if transform else node)
+            nodes.append(transform.apply(node, facts.at(bound.layer)) if transform else node)
         except ShapeMismatch as error:
             error.where = tensor.where
             raise
-    if "{expert}" not in bound.spec.source:
+    if not bound.spec.stacked:
         return nodes[0]
     return Node((len(nodes), *nodes[0].shape), Stacked([node.reader for node in nodes]))
 

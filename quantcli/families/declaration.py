@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 class Entry:
     """GGUF metadata ``key`` of value type ``type`` <- ``fact``, omitted when None.
 
-    The key is below the architecture's name, unless it starts with "tokenizer.".
+    The key is below the architecture's name, unless it starts with "tokenizer." or "diffusion.".
     """
 
     key: str
-    type: str  # one of metadata.WRITERS: "u32", "f32", "boolean", "booleans", "string"
+    type: str  # one of metadata.WRITERS: "u32", "i32s", "counts" (either), "f32", "f32s", "boolean", "booleans", ...
     fact: str
 
 
@@ -36,7 +36,8 @@ class Entry:
 class TensorRule:
     """One kind of tensor: checkpoint name -> GGUF name through ``transform``, once per layer (and stacked per expert).
 
-    Names hold ``{layer}`` and ``{expert}``; a leading "model." of the checkpoint is not written. ``shape`` is the
+    Names hold ``{layer}`` and ``{expert}``, or ``{part}`` for one of the words ``parts``, whose tensors are stacked in
+    this order; a leading "model." of the checkpoint is not written. ``shape`` is the
     checkpoint's (torch order). Where ``exact`` is false both names get ".weight", and a ".bias" beside it is taken
     along (``bias``: "optional", "required" or "none"; it passes through those transforms that move rows).
     ``layers`` names a fact, a function (layer) -> bool: the layers that have this rule. ``depth`` names the fact
@@ -57,6 +58,7 @@ class TensorRule:
     depth: str = "layers"
     first: str | None = None
     when: str | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,12 @@ class Family:
     model_types: tuple[str, ...] = ()  # config.json model_type, for the text part of multimodal checkpoints
     extras: tuple[Extra, ...] = ()
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
+    further: tuple[str, ...] = ()  # patterns of tensors that predict further tokens, which the file has no place for
+    not_float32: tuple[str, ...] = ()  # parts of names that other families write as F32, and this one does not
     ignored_if: tuple[tuple[str, str], ...] = ()  # (pattern, fact): left out when the fact is true
     prefixes: tuple[str, ...] = ()  # of the class that holds the layers, beyond "model."
     skip_layers_beyond: bool = False  # tensors of layers after the last one are left out (multi-token heads)
+    may_lack: str = ""  # fact, a function (layer) -> bool: layers that config.json counts and that may be missing
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None = None  # hints that depend on the config
     variants: tuple[Variant, ...] = ()
     relative: Callable[[Mapping[str, object]], str | None] | None = None  # the family that a config.json of this
@@ -125,7 +130,13 @@ class Changes(TypedDict, total=False):
     tensors: tuple[TensorRule, ...]
     vocab: VocabHints
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
+    extras: tuple[Extra, ...]
     ignored: tuple[str, ...]
+    further: tuple[str, ...]
+    not_float32: tuple[str, ...]
+    ignored_if: tuple[tuple[str, str], ...]
+    skip_layers_beyond: bool
+    may_lack: str
     prefixes: tuple[str, ...]
     cut_embeddings: bool
     variants: tuple[Variant, ...]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import cast
 
 from quantcli.families.declaration import Entry, TensorRule
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count, flag, real, text
-from quantcli.families.transforms import permuted
+from quantcli.families.transforms import Transform, permuted, rows
 
 # Limits of llama.cpp's loader, and sizes beyond anything that was ever trained.
 MOST_LAYERS, MOST_EXPERTS, MOST_HEADS, MOST_WIDTH = 512, 1024, 2**16, 2**24
@@ -34,6 +36,11 @@ def context(default: int) -> object:
 
 def theta(default: float = 10000.0) -> object:
     return real(*THETA_NAMES, default=default, least=1e-6)
+
+
+def stated_theta(facts: Facts) -> float | None:
+    """The base of the rotation where the config names one; llama.cpp takes 10000 otherwise."""
+    return cast("float | None", facts.read(real(*THETA_NAMES, default=None, least=1e-6)))
 
 
 def rms_eps(default: float) -> object:
@@ -80,6 +87,10 @@ def partial_rotary(default: float) -> object:
     return dims
 
 
+# Where the config class has no default of its own.
+GIVEN_WINDOW = count("sliding_window", default=None)
+
+
 def window(default: int) -> Callable[[Facts], int | None]:
     """Positions that a layer with a window sees; null in config.json says that there are no windows."""
 
@@ -99,15 +110,28 @@ def window_pattern(default: int) -> Callable[[Facts], list[bool] | None]:
         if facts.window is None:
             return None
         if kinds is not None:
-            if not isinstance(kinds, list) or len(kinds) != facts.layers:
-                raise bad("layer_types", f"is no list of {facts.layers} kinds of layers")
-            return [kind == "sliding_attention" for kind in kinds]
+            return [kind == "sliding_attention" for kind in layer_list(facts, "layer_types", "kinds of layers")]
+        own = range(own_layers(facts))
         if isinstance(pattern, str) and pattern:
-            return [pattern[layer % len(pattern)] == "L" for layer in range(facts.layers)]
+            return [pattern[layer % len(pattern)] == "L" for layer in own]
         period = facts.read(count("sliding_window_pattern", default=default))
-        return [(layer + 1) % period != 0 for layer in range(facts.layers)]
+        return [(layer + 1) % period != 0 for layer in own]
 
     return layers
+
+
+def own_layers(facts: Facts) -> int:
+    """The layers of the model itself, without those that predict further tokens (nextn.py)."""
+    own: int = facts.main_layers if "main_layers" in facts.declared else facts.layers
+    return own
+
+
+def layer_list(facts: Facts, name: str, what: str) -> list[object]:
+    """The list of config.json that has one entry for every layer of the model itself; ``what`` for the error."""
+    found, own = facts.find(name), own_layers(facts)
+    if not isinstance(found, list) or len(found) != own:
+        raise bad(name, f"is no list of {own} {what}")
+    return found
 
 
 def scaling(facts: Facts) -> str | None:
@@ -161,8 +185,9 @@ FACTS = {
     "kv": key_value_width,
 }
 
+EXPERT_COUNT = count("num_local_experts", "num_experts", "n_routed_experts", most=MOST_EXPERTS)
 EXPERT_FACTS = {
-    "experts": count("num_local_experts", "num_experts", "n_routed_experts", most=MOST_EXPERTS),
+    "experts": EXPERT_COUNT,
     "experts_used": count("num_experts_per_tok", "num_experts_per_token", "top_k_experts", most=MOST_EXPERTS),
 }
 
@@ -200,6 +225,37 @@ WINDOW = (Entry("attention.sliding_window", "u32", "window"),)
 WINDOW_PATTERN = (Entry("attention.sliding_window_pattern", "booleans", "window_pattern"),)
 
 METADATA = SIZES + ROPE + RMS + LENGTHS
+
+
+def with_entries(base: tuple[Entry, ...], *entries: Entry) -> tuple[Entry, ...]:
+    """``base`` with ``entries`` in the place of those that have their keys, the others behind."""
+    keys = {entry.key for entry in entries}
+    return tuple(entry for entry in base if entry.key not in keys) + entries
+
+
+def without_entries(base: tuple[Entry, ...], *keys: str) -> tuple[Entry, ...]:
+    return tuple(entry for entry in base if entry.key not in keys)
+
+
+def only_in(layers: str, rules: tuple[TensorRule, ...]) -> tuple[TensorRule, ...]:
+    """``rules`` for those layers alone that the fact ``layers`` names."""
+    return tuple(replace(rule, layers=layers) for rule in rules)
+
+
+def key_values_in(attends: str) -> Callable[[Facts], list[int]]:
+    """Key/value heads of every layer, 0 where there is no attention; ``attends`` names the fact that tells."""
+    return lambda facts: [facts.kv_heads if facts[attends](layer) else 0 for layer in range(facts.layers)]
+
+
+def layers_of(facts: Facts, *kinds: str, field: str = "layer_types") -> Callable[[int], bool]:
+    """Which layers are of one of ``kinds``, as the list ``field`` of config.json says."""
+    given = facts.find(field)
+    if not isinstance(given, (list, str)) or len(given) != facts.layers:
+        raise bad(field, f"is no list of {facts.layers} kinds of layers")
+    return lambda layer: given[layer] in kinds
+
+
+KV_HEADS_BY_LAYER = Entry("attention.head_count_kv", "i32s", "kv_layers")
 
 # ---- tensors -------------------------------------------------------------------------------------------------
 
@@ -247,6 +303,11 @@ FUSED_MLP = (
 )
 
 
+def when(rules: Sequence[TensorRule], fact: str) -> tuple[TensorRule, ...]:
+    """The same rules, which exist where the fact is true only."""
+    return tuple(replace(rule, when=fact) for rule in rules)
+
+
 def plain_mlp(up: str, down: str, block: str = "layers.{layer}.mlp.") -> tuple[TensorRule, ...]:
     """An MLP of two matrices, by their names in the checkpoint."""
     return (
@@ -262,6 +323,16 @@ def experts(prefix: str, *kinds: tuple[str, str], layers: str | None = None) -> 
     return tuple(
         TensorRule(source + name, f"{target}{role}_exps", shapes[role], bias="none", layers=layers)
         for name, role in kinds
+    )
+
+
+def divided(
+    source: str, shape: tuple[str, str], *parts: tuple[str, str, str, Transform | None]
+) -> tuple[TensorRule, ...]:
+    """One matrix of the checkpoint cut into several; ``parts``: (GGUF name, first row, row behind, transform)."""
+    return tuple(
+        TensorRule(source, target, shape, rows(start, stop) | transform if transform else rows(start, stop))
+        for target, start, stop, transform in parts
     )
 
 

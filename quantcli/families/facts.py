@@ -21,6 +21,10 @@ def bad(field: str, problem: str, hint: str | None = None) -> BadConfig:
 Fact: TypeAlias = Any
 
 
+class EachLayer(tuple[Fact, ...]):
+    """A fact that differs between layers: one value for each of them."""
+
+
 class Facts(dict[str, Fact]):
     """What a family knows about one checkpoint: fact name -> value (None where absent); also as attributes.
 
@@ -31,6 +35,19 @@ class Facts(dict[str, Fact]):
     def __init__(self, config: Mapping[str, object], file: Callable[[str], object], stored: Sequence[str] = ()) -> None:
         super().__init__()
         self.config, self.file, self.stored = config, file, stored
+        self.declared: Mapping[str, object] = {}  # names of facts -> what each is settled from
+        self._layers: dict[int, Facts] = {}
+
+    def __missing__(self, name: str) -> Fact:
+        """A declared fact that nobody has asked for yet: others may depend on it, in any order of declaration."""
+        if name not in self.declared:
+            raise KeyError(name)
+        source = self.declared[name]
+        if isinstance(source, Field):
+            self[name] = self.read(source)
+        else:
+            self[name] = source(self) if callable(source) else source
+        return self[name]
 
     def __getattr__(self, name: str) -> Fact:
         try:
@@ -63,6 +80,19 @@ class Facts(dict[str, Fact]):
         if isinstance(dimension, int):
             return dimension
         return sum(math.prod(self._factor(name) for name in term.split("*")) for term in dimension.split("+"))
+
+    def at(self, layer: int) -> Facts:
+        """The facts of one layer: what differs between layers has this one's value."""
+        found = self._layers.get(layer)
+        if found is None:
+            own = {name: value[layer] for name, value in self.items() if isinstance(value, EachLayer)}
+            found = self
+            if own:
+                found = Facts(self.config, self.file, self.stored)
+                found.update(self)
+                found.update(own)
+            self._layers[layer] = found
+        return found
 
     def _factor(self, name: str) -> int:
         factor: int = int(name) if name.isdigit() else self[name]
@@ -110,17 +140,15 @@ def settle(
     headless: bool = False,
     stored: Sequence[str] = (),
 ) -> Facts:
-    """All facts that a family declares, in order: fields are read, functions called, constants taken.
+    """All facts that a family declares: fields are read, functions called, constants taken, each when first asked for.
 
     ``headless``: the class has no output head, so that none is missed. ``stored``: names of the tensors.
     """
     facts = Facts(flatten(config), file, stored)
     facts["headless"] = headless
-    for name, source in declared.items():
-        if isinstance(source, Field):
-            facts[name] = facts.read(source)
-        else:
-            facts[name] = source(facts) if callable(source) else source
+    facts.declared = declared
+    for name in declared:
+        facts[name]
     return facts
 
 

@@ -7,6 +7,8 @@ from quantcli.families.declaration import Family, TensorRule
 from quantcli.vocab import VocabHints
 
 END = "<|endoftext|>"
+# What its successors look up by name, where tokenizer_config.json leaves it open.
+TOKENS = {"bos": "[gMASK]", "eot": "<|user|>", "unknown": END, "eom": "<|observation|>"}
 
 GLM4 = Family(
     name="glm4",
@@ -30,7 +32,7 @@ GLM4 = Family(
     + decoder.PROJECTIONS
     + decoder.OUT_PROJECTION
     + decoder.FUSED_MLP,
-    vocab=VocabHints("glm4", texts={"bos": END, "eos": END, "unknown": END, "eot": "<|user|>"}),
+    vocab=VocabHints("glm4", fallbacks={"bos": END, "eos": END, "unknown": END, "eot": "<|user|>"}),
 )
 
 FAMILIES = (GLM4,)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from quantcli.families import decoder
-from quantcli.families.declaration import Entry
-from quantcli.families.fields import real
+from quantcli.families import decoder, mixture
+from quantcli.families.declaration import Entry, TensorRule
+from quantcli.families.facts import Facts
+from quantcli.families.fields import count, real
 from quantcli.families.llama import LLAMA
+from quantcli.families.transforms import Transform, rows
 
 MULTIPLIERS = (
     Entry("attention.scale", "f32", "attention_scale"),
@@ -30,21 +32,72 @@ GRANITE = LLAMA.derive(
 )
 
 
+def shared_mlp(source: str, role: str, part: Transform | None = None) -> TensorRule:
+    """One matrix of the expert that all tokens take; gate and up lie in one."""
+    shape = ("hidden", "shared_ff") if part is None else ("2*shared_ff", "hidden")
+    source, target = f"layers.{{layer}}.shared_mlp.{source}", f"blk.{{layer}}.ffn_{role}_shexp"
+    return TensorRule(source, target, shape, part, when="shared_ff")
+
+
+SHARED = (
+    shared_mlp("input_linear", "gate", rows(0, "shared_ff")),
+    shared_mlp("input_linear", "up", rows("shared_ff", "2*shared_ff")),
+    shared_mlp("output_linear", "down"),
+)
+
+
+def windows(facts: Facts) -> list[bool] | None:
+    """Whether each layer has a window: as ``layer_types`` says, else all but the first of every four."""
+    stated = decoder.window_pattern(4)(facts) if facts.config.get("layer_types") else None
+    return stated or [layer % 4 != 0 for layer in range(facts.layers)]
+
+
+# Windows and sinks; which layers rotate may be listed.
+GRANITE_SWA = GRANITE.derive(
+    "granite-swa",
+    gguf_arch="granite_swa",
+    hf_architectures=("GraniteSWAForCausalLM",),
+    model_types=("granite_swa",),
+    facts={
+        "window": count("sliding_window", default=128),
+        "window_pattern": windows,
+        "rotating": lambda facts: [bool(layer) for layer in facts.config.get("no_rope_layers") or ()] or None,
+    },
+    metadata=GRANITE.metadata
+    + decoder.WINDOW
+    + decoder.WINDOW_PATTERN
+    + (Entry("attention.rope_pattern", "booleans", "rotating"),),
+    tensors=(
+        *GRANITE.tensors,
+        TensorRule("layers.{layer}.self_attn.sinks", "blk.{layer}.attn_sinks.weight", ("heads",), exact=True),
+    ),
+)
+
 # Stored as stacks, gate above up: ``input_linear`` and ``output_linear`` (experts.py).
 GRANITE_MOE = GRANITE.derive(
     "granite-moe",
     gguf_arch="granitemoe",
-    hf_architectures=("GraniteMoeForCausalLM",),
-    model_types=("granitemoe",),
-    facts={**decoder.EXPERT_FACTS, "expert_ff": lambda facts: facts.ff},
-    metadata=decoder.METADATA + decoder.EXPERT_COUNTS + decoder.VOCAB_SIZE + decoder.ROPE_DIMS + MULTIPLIERS,
+    hf_architectures=("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"),
+    model_types=("granitemoe", "granitemoeshared"),
+    facts={
+        **decoder.EXPERT_FACTS,
+        "expert_ff": lambda facts: facts.ff,
+        "shared_ff": count("shared_intermediate_size", default=None, most=decoder.MOST_WIDTH),
+    },
+    metadata=decoder.METADATA
+    + decoder.EXPERT_COUNTS
+    + decoder.VOCAB_SIZE
+    + decoder.ROPE_DIMS
+    + MULTIPLIERS
+    + mixture.SHARED_WIDTH,
     tensors=decoder.TOP
     + decoder.PRE_NORMS
     + decoder.PERMUTED_PROJECTIONS
     + decoder.OUT_PROJECTION
     + decoder.router("block_sparse_moe.router.layer")
-    + decoder.experts("block_sparse_moe.experts", *decoder.EXPERT_KINDS),
+    + decoder.experts("block_sparse_moe.experts", *decoder.EXPERT_KINDS)
+    + SHARED,
     spellings={".mlp.experts.": ".block_sparse_moe.experts."},
 )
 
-FAMILIES = (GRANITE, GRANITE_MOE)
+FAMILIES = (GRANITE, GRANITE_SWA, GRANITE_MOE)

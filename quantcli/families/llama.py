@@ -24,8 +24,8 @@ def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0) -> list[f
     low = facts.read(real("rope_scaling.low_freq_factor", default=1.0, least=1e-6))
     high = facts.read(real("rope_scaling.high_freq_factor", default=4.0, least=1e-6))
     original = facts.read(count("rope_scaling.original_max_position_embeddings", default=8192))
-    if low >= high:
-        raise bad("rope_scaling.high_freq_factor", "must exceed low_freq_factor")
+    if low > high:
+        raise bad("rope_scaling.high_freq_factor", "must not be below low_freq_factor")
 
     def divisor(exponent: float) -> float:
         # llama.cpp's converter computes this with float32 tensors: every step is rounded as there
@@ -33,7 +33,7 @@ def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0) -> list[f
         wavelength = _single(2 * math.pi / frequency)
         if wavelength < original / high:
             return 1.0
-        if wavelength > original / low:
+        if low == high or wavelength > original / low:
             return factor
         smooth = _single(_single(_single(original / wavelength) - low) / (high - low))
         return 1 / _single(_single(_single(1 - smooth) / factor) + smooth)
@@ -57,7 +57,7 @@ def hints_by_size(facts: Facts, hints: VocabHints) -> VocabHints:
 LLAMA = Family(
     name="llama",
     gguf_arch="llama",
-    hf_architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),
+    hf_architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "IQuestCoderForCausalLM"),
     model_types=("llama",),
     facts={
         **decoder.FACTS,
@@ -103,4 +103,13 @@ MIXTRAL = LLAMA.derive(
     spellings={".mlp.experts.": ".block_sparse_moe.experts.", ".mlp.gate.": ".block_sparse_moe.gate."},
 )
 
-FAMILIES = (LLAMA, MISTRAL, MIXTRAL)
+# The scaling of its rotation begins beyond the trained context: it is not written.
+INTERNLM3 = LLAMA.derive(
+    "internlm3",
+    hf_architectures=("InternLM3ForCausalLM",),
+    model_types=("internlm3",),
+    facts={"key_length": decoder.given_head_dim},
+    vocab_for=None,
+)
+
+FAMILIES = (LLAMA, MISTRAL, MIXTRAL, INTERNLM3)

@@ -40,15 +40,7 @@ def load_checkpoint(
     family, facts, remarks = read_config(checkpoint, architecture)
     sources = checkpoint.logical_tensors
     binding = bind.bind(family, facts, sources, str(checkpoint.folder))
-    hints = family.vocab_for(facts, family.vocab) if family.vocab_for else family.vocab
-    tokens, notes = vocab.load(
-        checkpoint,
-        vocab_size=facts.get("tokens", facts["vocab"]),
-        hints=hints,
-        pre_tokenizer=pre_tokenizer,
-        chat_template=chat_template,
-    )
-    tokens |= templates(family, tokens)
+    tokens, notes = vocabulary(checkpoint, family, facts, pre_tokenizer, chat_template)
     remarks += [*binding.notes, *missing_head(facts, binding), *choose_rows(family, facts, tokens, checkpoint)]
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
         facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
@@ -92,6 +84,24 @@ def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Famil
     if choice.headless and "may_tie" in facts:
         facts["may_tie"] = True
     return family, facts, [*notes, *unknown_scaling(facts)]
+
+
+def vocabulary(
+    checkpoint: Checkpoint,
+    family: Family,
+    facts: Facts,
+    pre_tokenizer: str | None = None,
+    chat_template: str | None = None,
+) -> tuple[dict[str, Value], list[str]]:
+    """The ``tokenizer.*`` entries from the tokenizer's files, and notes. Raises what ``vocab.load`` raises."""
+    tokens, notes = vocab.load(
+        checkpoint,
+        vocab_size=facts.get("tokens", facts["vocab"]),
+        hints=family.vocab_for(facts, family.vocab) if family.vocab_for else family.vocab,
+        pre_tokenizer=pre_tokenizer,
+        chat_template=chat_template,
+    )
+    return tokens | templates(family, tokens), notes
 
 
 def templates(family: Family, tokens: Mapping[str, Value]) -> dict[str, Value]:
@@ -152,7 +162,7 @@ def make_tensors(
             ModelTensor(
                 name=one.name,
                 shape=tuple(reversed(node.shape)),
-                type=stored if stored.quantized else converted_type(one.name, node.shape, default),
+                type=stored if stored.quantized else converted_type(family, one.name, node.shape, default),
                 stored=stored,
                 raw=node.reader.raw,
                 reader=node.reader,
@@ -182,9 +192,10 @@ def generated(name: str, values: Sequence[float] | None) -> ModelTensor | None:
     return ModelTensor(name, (len(values),), f32, f32, True, Generated(values), "computed from config.json")
 
 
-def converted_type(name: str, shape: tuple[int, ...], default: TensorType) -> TensorType:
+def converted_type(family: Family, name: str, shape: tuple[int, ...], default: TensorType) -> TensorType:
     """The type that llama.cpp's converter writes: F32 for vectors, norms and what its rules name, else the default."""
-    return tensor_types.BY_NAME["F32"] if stays_float32(name, len(shape)) else default
+    kept = stays_float32(name, len(shape)) and not any(part in name for part in family.not_float32)
+    return tensor_types.BY_NAME["F32"] if kept else default
 
 
 def unknown_scaling(facts: Facts) -> list[str]:

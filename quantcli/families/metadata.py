@@ -25,6 +25,7 @@ _SAMPLING = (
     ("temperature", "temp", "f32"),
     ("repetition_penalty", "penalty_repeat", "f32"),
 )
+_ELSEWHERE = ("tokenizer.", "diffusion.")  # beginnings of keys that are not below the architecture's name
 # What sentence-transformers' files say, for every family.
 POOLING = Entry("pooling_type", "u32", "pooling")
 
@@ -34,7 +35,9 @@ WRITERS: Mapping[str, Callable[[Fact], Value]] = {
     "u32": container.u32,
     "f32": container.f32,
     "i32": container.i32,
+    "counts": lambda found: container.u32(found) if isinstance(found, int) else WRITERS["i32s"](found),
     "i32s": lambda numbers: container.array(container.ValueType.INT32, numbers),
+    "f32s": lambda numbers: container.array(container.ValueType.FLOAT32, numbers),
     "boolean": container.boolean,
     "booleans": lambda flags: container.array(container.ValueType.BOOL, flags),
     "string": container.string,
@@ -48,7 +51,7 @@ def architecture(family: Family, facts: Facts) -> dict[str, Value]:
     for entry in (*family.metadata, POOLING):
         value = facts[entry.fact]
         if value is not None:
-            key = entry.key if entry.key.startswith("tokenizer.") else f"{family.gguf_arch}.{entry.key}"
+            key = entry.key if entry.key.startswith(_ELSEWHERE) else f"{family.gguf_arch}.{entry.key}"
             found[key] = WRITERS[entry.type](value)
     return found
 

@@ -1,10 +1,31 @@
-"""OLMo 2 and 3 (norms after attention and MLP only) and OLMoE; q/k norms over the whole projection."""
+"""OLMo, OLMo 2 and 3 (norms after attention and MLP only) and OLMoE; q/k norms over the whole projection."""
 
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Family
+from quantcli.families.declaration import Entry, Family
+from quantcli.families.fields import real
 from quantcli.vocab import VocabHints
+
+# No norm has weights; queries, keys and values may be cut off.
+OLMO = Family(
+    name="olmo",
+    gguf_arch="olmo",
+    hf_architectures=("OlmoForCausalLM", "OLMoForCausalLM"),
+    model_types=("olmo",),
+    facts={**decoder.FACTS, "eps": 1e-5, "clamp": real("clip_qkv", default=None, least=0)},
+    metadata=decoder.SIZES
+    + decoder.ROPE
+    + decoder.LAYER_NORM
+    + decoder.LENGTHS
+    + (Entry("attention.clamp_kqv", "f32", "clamp"),),
+    tensors=decoder.EMBEDDINGS
+    + decoder.HEAD
+    + decoder.PERMUTED_PROJECTIONS
+    + decoder.OUT_PROJECTION
+    + decoder.GATED_MLP,
+    vocab=VocabHints("olmo"),
+)
 
 OLMO2 = Family(
     name="olmo2",
@@ -46,4 +67,4 @@ OLMOE = OLMO2.derive(
     + decoder.experts("mlp.experts", *decoder.EXPERT_KINDS),
 )
 
-FAMILIES = (OLMO2, OLMO3, OLMOE)
+FAMILIES = (OLMO, OLMO2, OLMO3, OLMOE)

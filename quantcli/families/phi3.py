@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantcli.families import decoder
+from quantcli.families import decoder, mixture
 from quantcli.families.declaration import Entry, Extra, Family, TensorRule
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count
@@ -77,4 +77,20 @@ PHI3 = Family(
     vocab=VocabHints("phi3"),
 )
 
-FAMILIES = (PHI3,)
+# LayerNorm with biases, and a bias for the head; llama.cpp routes by the softmax of the best, not by sparsemixer.
+PHI_MOE = PHI3.derive(
+    "phi-moe",
+    gguf_arch="phimoe",
+    hf_architectures=("PhiMoEForCausalLM", "PhimoeForCausalLM"),
+    model_types=("phimoe",),
+    facts={**decoder.EXPERT_FACTS, "expert_ff": lambda facts: facts.ff},
+    metadata=PHI3.metadata + decoder.EXPERT_COUNTS,
+    tensors=decoder.TOP
+    + decoder.PRE_NORMS
+    + decoder.PROJECTIONS
+    + decoder.OUT_PROJECTION
+    + mixture.routed("block_sparse_moe", bias=None, kinds=mixture.NUMBERED, shared=None, layers=None),
+    spellings={".mlp.": ".block_sparse_moe."},
+)
+
+FAMILIES = (PHI3, PHI_MOE)

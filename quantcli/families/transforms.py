@@ -163,10 +163,14 @@ def plus_one() -> Transform:
 
 
 def scaled(*factors: str) -> Transform:
-    """Multiplied by the facts named, one after another, each product rounded to float32; None counts as 1."""
+    """Multiplied by the facts named, one after another, each product rounded to float32.
+
+    A fact may be a function (layer) -> number, or None, which counts as 1.
+    """
 
     def apply(node: Node, facts: Facts) -> Node:
-        numbers = [numpy.float32(facts[name]) for name in factors if facts[name] is not None]
+        found = [facts[name](facts.layer) if callable(facts[name]) else facts[name] for name in factors]
+        numbers = [numpy.float32(factor) for factor in found if factor is not None]
 
         def multiply(values: NDArray[numpy.float32]) -> None:
             for number in numbers:
@@ -175,6 +179,37 @@ def scaled(*factors: str) -> Transform:
         return _mapped("scaled", multiply).apply(node, facts) if numbers else node
 
     return Transform(f"scaled({', '.join(factors)})", apply, moves_rows=False)
+
+
+def single(value: float) -> float:
+    """Rounded to float32."""
+    return float(numpy.float32(value))
+
+
+def column_normed(offset: float) -> Transform:
+    """Each column divided by its length over all rows, plus ``offset``."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.views import ColumnNormed
+
+        return replace(node, reader=ColumnNormed(node.reader, offset))
+
+    return Transform("column_normed", apply, moves_rows=False)
+
+
+def zero_padded(rows: str) -> Transform:
+    """Rows of zeros below, up to the fact ``rows`` of them."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        from quantcli.views import Stacked, Zeros
+
+        missing = facts.size(rows) - node.shape[0]
+        if missing <= 0:
+            return node
+        below = Zeros(missing, node.reader.columns, node.reader.stored)
+        return replace(node, shape=(facts.size(rows), *node.shape[1:]), reader=Stacked([node.reader, below]))
+
+    return Transform(f"zero_padded({rows})", apply, moves_rows=False)
 
 
 def negative_exp() -> Transform:

@@ -8,9 +8,21 @@ from __future__ import annotations
 from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine, flat
-from quantcli.runner.operations import split
-from quantcli.runner.shapes import attention_widths
+from quantcli.runner.operations import clamped, split
 from quantcli.runner.weights import PackedMatrix
+
+
+class Linear:
+    """A matrix in the place of attention: no position sees another."""
+
+    def __init__(self, engine: Engine, index: int) -> None:
+        self.engine, self.index, hidden = engine, index, engine.settings.hidden
+        self.output = engine.weights.matrix(f"blk.{index}.attn_output", hidden, hidden)
+
+    def forward(self, x: Floats, cache: Cache) -> Floats:
+        """Of the normed stream: [S, T, H] -> [S, T, H]."""
+        cache.skip(self.index, x.shape[1])
+        return self.engine.multiply(flat(x), self.output)[0].reshape(x.shape)
 
 
 class Attention:
@@ -19,7 +31,8 @@ class Attention:
     def __init__(self, engine: Engine, index: int) -> None:
         self.engine, self.index, self.prefix = engine, index, f"blk.{index}."
         s, matrix = engine.settings, engine.weights.matrix
-        self.widths = attention_widths(s)
+        self.heads = s.attention[index]
+        self.widths = self.heads.widths
         self.inputs: tuple[PackedMatrix, ...]
         if s.graph.fused_qkv:
             self.inputs = (matrix(f"{self.prefix}attn_qkv", s.hidden, sum(self.widths)),)
@@ -28,7 +41,7 @@ class Attention:
             self.inputs = tuple(
                 matrix(self.prefix + role, s.hidden, width) for role, width in zip(roles, self.widths, strict=True)
             )
-        self.output = matrix(f"{self.prefix}attn_output", s.heads * s.value, s.hidden)
+        self.output = matrix(f"{self.prefix}attn_output", self.heads.queries * self.heads.value, s.hidden)
 
     def forward(self, x: Floats, cache: Cache) -> Floats:
         """Of the normed stream: [S, T, H] -> [S, T, H]."""
@@ -39,9 +52,11 @@ class Attention:
             angles = engine.angles.between(windowed, start, start + x.shape[1])
             q, k = (engine.operations.rotate(part, angles, s.graph.rope) for part in (q, k))
         keys, values = cache.extend(self.index, k, v, engine.operations)  # [S, kv heads, positions so far, d]
-        sinks = engine.weights.vector(f"{self.prefix}attn_sinks.weight", (s.heads,)) if s.graph.sinks else None
+        sinks = (
+            engine.weights.vector(f"{self.prefix}attn_sinks.weight", (self.heads.queries,)) if s.graph.sinks else None
+        )
         mixed = engine.operations.attend_all(
-            cache.rotate_queries(q),
+            cache.rotate_queries(self.index, q),
             keys,
             values,
             scale=s.attention_scale,
@@ -49,8 +64,9 @@ class Attention:
             window=s.window if windowed else 0,
             cap=s.attention_cap,
             sinks=sinks,
+            distances=engine.angles.distances,
         )  # [S, T, h, d]
-        mixed = cache.rotate_back(mixed).reshape(x.shape[0] * x.shape[1], -1)
+        mixed = cache.rotate_back(self.index, mixed).reshape(x.shape[0] * x.shape[1], -1)
         return engine.multiply(mixed, self.output)[0].reshape(x.shape)
 
     def _heads(self, x: Floats) -> tuple[Floats, Floats, Floats]:
@@ -58,12 +74,14 @@ class Attention:
         s = self.engine.settings
         parts = self.engine.multiply(flat(x), *self.inputs)
         q, k, v = split(parts[0], self.widths) if s.graph.fused_qkv else parts
+        if s.clamp:
+            q, k, v = (clamped(part, s.clamp) for part in (q, k, v))
         q, k = self._head_norm("attn_q_norm", q), self._head_norm("attn_k_norm", k)
         shape = x.shape[:2]
         return (
-            q.reshape(*shape, s.heads, s.key),
-            k.reshape(*shape, s.kv_heads, s.key),
-            v.reshape(*shape, s.kv_heads, s.value),
+            q.reshape(*shape, self.heads.queries, self.heads.key),
+            k.reshape(*shape, self.heads.keys, self.heads.key),
+            v.reshape(*shape, self.heads.keys, self.heads.value),
         )
 
     def _head_norm(self, role: str, x: Floats) -> Floats:
@@ -73,4 +91,4 @@ class Attention:
             return x
         if kind == "full":
             return self.engine.norm(name, x)
-        return self.engine.norm(name, x.reshape(len(x), -1, self.engine.settings.key)).reshape(x.shape)
+        return self.engine.norm(name, x.reshape(len(x), -1, self.heads.key)).reshape(x.shape)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache as memoize
 from math import sqrt
+from typing import NamedTuple
 
 import numpy
 
@@ -18,6 +20,13 @@ VIEWS: dict[str, type[numpy.floating]] = {"F32": numpy.float32, "F16": numpy.flo
 ROTATED = 64  # quantized caches hold rotated heads when the width is a multiple of this
 
 
+class LayerShape(NamedTuple):
+    """What one layer stores of a position: ``heads`` keys and values of these ``widths``. No heads: nothing."""
+
+    heads: int
+    widths: tuple[int, int]
+
+
 class Cache:
     """One store for all layers: `extend` adds positions of a layer and gives all of them back.
 
@@ -25,26 +34,26 @@ class Cache:
     over a block; queries are rotated alike and results back, so that only rounding is left of it.
     """
 
-    def __init__(
-        self, kind: str, layers: int, sequences: int, capacity: int, heads: int, widths: tuple[int, int]
-    ) -> None:
-        """``heads``: key/value heads; ``widths``: of one head's key and value. Raises UsageError."""
+    def __init__(self, kind: str, layers: Sequence[LayerShape], sequences: int, capacity: int) -> None:
+        """``layers``: what each of them stores. Raises UsageError."""
         if kind.upper() not in TYPES:
             raise UsageError(f"there is no cache type {kind!r}", where="--kv-type", hint=f"known: {', '.join(TYPES)}")
         self.type = tensor_types.BY_NAME[kind.upper()]
-        for width in widths:
+        for width in sorted({width for layer in layers if layer.heads for width in layer.widths}):
             if width % self.type.block:
                 raise UsageError(
                     f"a head has {width} elements, no multiple of {self.type.name}'s block of {self.type.block}",
                     where="--kv-type",
                     hint="use F16",
                 )
-        self.length = [0] * layers
-        self.capacity = capacity
-        self.shape = (sequences, heads, capacity)
-        self.widths = widths
-        self.stores: dict[int, list[Bytes]] = {}  # per layer keys and values, uint8 [*shape, bytes of a head]
-        self.turns = [self._turn(widths[0], largest=True), self._turn(widths[1], largest=False)]
+        self.length = [0] * len(layers)
+        self.sequences, self.capacity, self.layers = sequences, capacity, layers
+        self.stores: dict[
+            int, list[Bytes]
+        ] = {}  # per layer keys and values, uint8 [S, heads, capacity, bytes of a head]
+        self.turns = [
+            [self._turn(layer.widths[0], largest=True), self._turn(layer.widths[1], largest=False)] for layer in layers
+        ]
 
     def _turn(self, width: int, *, largest: bool) -> Floats | None:
         """The rotation of a head's vector: size 64 for values, the largest 64 * 2^n that divides a key's width."""
@@ -69,17 +78,18 @@ class Cache:
         """
         start = self.length[layer]
         stop = start + keys.shape[1]
-        sequences, heads, capacity = self.shape
-        if stop > capacity:
-            raise ContextTooLong(f"{stop} positions, the cache has room for {capacity}", where=f"layer {layer}")
-        for part, width in zip((keys, values), self.widths, strict=True):
-            if part.shape != (sequences, stop - start, heads, width):
-                raise ValueError(f"{part.shape} from {start} on does not fit a cache of {self.shape} x {width}")
+        heads, widths = self.layers[layer]
+        shape = (self.sequences, heads, self.capacity)
+        if stop > self.capacity:
+            raise ContextTooLong(f"{stop} positions, the cache has room for {self.capacity}", where=f"layer {layer}")
+        for part, width in zip((keys, values), widths, strict=True):
+            if part.shape != (self.sequences, stop - start, heads, width):
+                raise ValueError(f"{part.shape} from {start} on does not fit a cache of {shape} x {width}")
         if layer not in self.stores:
-            rows = (tensor_types.row_bytes(self.type, width) for width in self.widths)
-            self.stores[layer] = [numpy.zeros((*self.shape, row), numpy.uint8) for row in rows]
+            rows = (tensor_types.row_bytes(self.type, width) for width in widths)
+            self.stores[layer] = [numpy.zeros((*shape, row), numpy.uint8) for row in rows]
         result = []
-        for store, turn, new, width in zip(self.stores[layer], self.turns, (keys, values), self.widths, strict=True):
+        for store, turn, new, width in zip(self.stores[layer], self.turns[layer], (keys, values), widths, strict=True):
             try:
                 operations.store(turned(new, turn), self.type, store[:, :, start:stop])
             except QuantcliError:
@@ -96,17 +106,21 @@ class Cache:
         packed = numpy.ascontiguousarray(part)
         return kernels.decode(self.type.id, packed, packed[..., 0].size, width).reshape(*part.shape[:3], width)
 
+    def skip(self, layer: int, positions: int) -> None:
+        """Count ``positions`` of a layer that stores nothing."""
+        self.length[layer] += positions
+
     def drop(self, layer: int) -> None:
         """Free a layer that nothing will be added to any more."""
         self.stores.pop(layer, None)
 
-    def rotate_queries(self, queries: Floats) -> Floats:
-        """Queries as the stored keys expect them: the products stay what they were."""
-        return turned(queries, self.turns[0])
+    def rotate_queries(self, layer: int, queries: Floats) -> Floats:
+        """Queries as the layer's stored keys expect them: the products stay what they were."""
+        return turned(queries, self.turns[layer][0])
 
-    def rotate_back(self, mixed: Floats) -> Floats:
-        """What attention made of stored values, rotated back (the matrix is its own inverse)."""
-        return turned(mixed, self.turns[1])
+    def rotate_back(self, layer: int, mixed: Floats) -> Floats:
+        """What attention made of the layer's stored values, rotated back (the matrix is its own inverse)."""
+        return turned(mixed, self.turns[layer][1])
 
 
 def turned(x: Floats, turn: Floats | None) -> Floats:

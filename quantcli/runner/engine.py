@@ -42,11 +42,20 @@ class Engine:
 
     def norm(self, name: str, x: Floats) -> Floats:
         """The family's kind of norm over the last dimension, with the weights (and bias) called ``name``."""
+        if not self.settings.graph.norm_weights:
+            return self._bare_norm(x)
         weight = self.weights.vector(f"{name}.weight")
         if self.settings.graph.norm == "rms":
             return self.operations.rms_norm(x, weight, self.settings.eps)
         bias = self.weights.vector(f"{name}.bias") if f"{name}.bias" in self.weights else None
         return self.operations.layer_norm(x, weight, bias, self.settings.eps)
+
+    def _bare_norm(self, x: Floats) -> Floats:
+        """The same without weights."""
+        ones = numpy.ones(x.shape[-1], numpy.float32)
+        if self.settings.graph.norm == "rms":
+            return self.operations.rms_norm(x, ones, self.settings.eps)
+        return self.operations.layer_norm(x, ones, None, self.settings.eps)
 
 
 def flat(x: Floats) -> Floats:

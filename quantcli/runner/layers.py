@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quantcli.runner.arrays import Floats
-from quantcli.runner.attention import Attention
+from quantcli.runner.attention import Attention, Linear
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine
 from quantcli.runner.feed_forward import Experts, Mlp
@@ -21,9 +21,15 @@ class Layer:
     def __init__(self, engine: Engine, index: int) -> None:
         """Raises MissingTensors, ShapeMismatch, NoKernel."""
         self.engine, self.prefix = engine, f"blk.{index}."
-        self.attention = Attention(engine, index)
-        routed = engine.settings.experts > 0 and f"{self.prefix}ffn_gate_inp.weight" in engine.weights
-        self.feed_forward = Experts(engine, self.prefix) if routed else Mlp(engine, self.prefix)
+        self.index, heads = index, engine.settings.attention[index]
+        self.attention: Attention | Linear | None = None
+        if heads.queries:
+            self.attention = Attention(engine, index) if heads.keys else Linear(engine, index)
+        self.feed_forward: Mlp | Experts | None = None
+        if engine.settings.experts and f"{self.prefix}ffn_gate_inp.weight" in engine.weights:
+            self.feed_forward = Experts(engine, self.prefix)
+        elif not engine.settings.graph.gaps or f"{self.prefix}ffn_down.weight" in engine.weights:
+            self.feed_forward = Mlp(engine, self.prefix)
 
     def forward(self, x: Floats, cache: Cache) -> Floats:
         """[S, T, H] -> [S, T, H]; the positions' keys and values go into ``cache``."""
@@ -40,16 +46,23 @@ class Layer:
         return (self._both,) if self.engine.settings.parallel else (self._attend, self._feed)
 
     def _attend(self, x: Floats, cache: Cache) -> Floats:
+        if self.attention is None:
+            cache.skip(self.index, x.shape[1])
+            return x
         normed = self._before("attn_norm", x)
         attended = self._after("post_attention_norm", self.attention.forward(normed, cache))
         return self.engine.operations.add(x, attended, self.engine.settings.residual_scale)
 
     def _feed(self, x: Floats, cache: Cache) -> Floats:
+        if self.feed_forward is None:
+            return x
         normed = self._before(self.engine.settings.graph.second_norm, x)
         fed = self._after("post_ffw_norm", self.feed_forward.forward(normed))
         return self.engine.operations.add(x, fed, self.engine.settings.residual_scale)
 
     def _both(self, x: Floats, cache: Cache) -> Floats:
+        if self.attention is None or self.feed_forward is None:
+            return self._feed(self._attend(x, cache), cache)
         add = self.engine.operations.add
         normed = self._before("attn_norm", x)
         attended = self._after("post_attention_norm", self.attention.forward(normed, cache))

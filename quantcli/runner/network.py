@@ -14,7 +14,7 @@ from quantcli.errors import ContextTooLong, VocabularyMismatch
 from quantcli.model import Model
 from quantcli.runner import description, finite
 from quantcli.runner.arrays import Floats, Tokens
-from quantcli.runner.cache import Cache
+from quantcli.runner.cache import Cache, LayerShape
 from quantcli.runner.engine import Engine, flat
 from quantcli.runner.layers import Layer
 from quantcli.runner.observe import Observer
@@ -66,7 +66,7 @@ class Network:
 
     def _checked(self, length: int) -> int:
         context = self.settings.context
-        goes_on = self.beyond and not self.settings.graph.learned_positions
+        goes_on = self.beyond and not (self.settings.graph.learned_positions and "position_embd.weight" in self.weights)
         most = max(context, MOST_POSITIONS) if goes_on else context
         if length > most:
             raise ContextTooLong(
@@ -149,8 +149,8 @@ class Network:
 
     def new_cache(self, sequences: int, capacity: int) -> Cache:
         """An empty cache for ``sequences`` of at most ``capacity`` positions."""
-        s = self.settings
-        return Cache(self.kv_type, s.layers, sequences, capacity, s.kv_heads, (s.key, s.value))
+        layers = [LayerShape(heads.keys, (heads.key, heads.value)) for heads in self.settings.attention]
+        return Cache(self.kv_type, layers, sequences, capacity)
 
     # ---- the pass
 
@@ -190,7 +190,7 @@ class Network:
         else:
             known, places = numpy.unique(tokens, return_inverse=True)
             x = self.embeddings.take(known)[places.reshape(tokens.shape)]
-        if self.settings.graph.learned_positions:
+        if self.settings.graph.learned_positions and "position_embd.weight" in self.weights:
             table = self.weights.vector("position_embd.weight")
             if start + tokens.shape[1] > len(table):
                 raise ContextTooLong(
@@ -199,6 +199,8 @@ class Network:
             x += table[start : start + tokens.shape[1]]
         if self.settings.embedding_scale != 1:
             x *= numpy.float32(self.settings.embedding_scale)
+        if self.settings.graph.embedding_norm:
+            x = self.engine.norm("token_embd_norm", x)
         return finite.check(x, "the table of embeddings", f"{self.model.name}: token_embd.weight")
 
     def layer(self, index: int, x: Floats, cache: Cache) -> Floats:

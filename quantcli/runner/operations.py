@@ -15,6 +15,7 @@ from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.runner import positions
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
+from quantcli.runner.positions import Distances
 from quantcli.runner.rounding import rounded
 from quantcli.runner.steps import Recording
 from quantcli.runner.weights import PackedMatrix
@@ -119,11 +120,12 @@ class Operations:
         window: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
+        distances: Distances | None = None,
     ) -> Floats:
         """`attend` for several sequences: every array has one more dimension in front."""
         return numpy.stack(
             [
-                self.attend(*one, scale=scale, start=start, window=window, cap=cap, sinks=sinks)
+                self.attend(*one, scale=scale, start=start, window=window, cap=cap, sinks=sinks, distances=distances)
                 for one in zip(q, k, v, strict=True)
             ]
         )
@@ -139,13 +141,14 @@ class Operations:
         window: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
+        distances: Distances | None = None,
     ) -> Floats:
         """Causal attention of one sequence: [positions, heads, value width].
 
         ``q``: [positions, heads, width], the first at position ``start``; ``k``, ``v``: [kv heads, start + positions,
         width] of all positions so far, float32 or float16, strided or not. Position i sees j with i - window < j <= i
-        (j <= i without a window). Scores are capped as cap * tanh(score / cap) where ``cap`` is not 0; ``sinks``
-        [heads] adds one logit to the softmax.
+        (j <= i without a window). Scores are capped as cap * tanh(score / cap) where ``cap`` is not 0, then
+        ``distances`` are added; ``sinks`` [heads] adds one logit to the softmax.
         """
         length, heads, width = q.shape
         k, v = k.astype(numpy.float32, copy=False), v.astype(numpy.float32, copy=False)
@@ -160,6 +163,8 @@ class Operations:
             scores = scores.reshape(len(k), groups, last - first, high - low)
             scores *= numpy.float32(scale)
             scale_and_cap(scores, 1, cap)
+            if distances is not None:
+                scores += distances.between(start + first, last - first, low, high).reshape(scores.shape)
             mask(scores, start + first, low, window)
             softmax(scores, None if sinks is None else sinks.reshape(len(k), groups, 1, 1))
             mixed = numpy.matmul(scores.reshape(len(k), -1, high - low), v[:, low:high])
@@ -281,6 +286,11 @@ ACTIVATION: dict[str, Callable[[Floats], Floats]] = {
     "relu": lambda x: numpy.maximum(x, 0),
     "relu2": lambda x: numpy.square(numpy.maximum(x, 0)),
 }
+
+
+def clamped(x: Floats, most: float) -> Floats:
+    """``x`` cut off at -most and most."""
+    return numpy.clip(x, numpy.float32(-most), numpy.float32(most))
 
 
 def top_indices(values: Floats, count: int) -> Ints:

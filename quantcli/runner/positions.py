@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import ceil, floor, log, pi
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy
 
@@ -62,6 +63,34 @@ def rotate(x: Floats, angles: AngleTable, kind: str) -> Floats:
     return result
 
 
+class Distances(NamedTuple):
+    """What scores become more by for how far apart query and key are: ``table`` float32 [heads, distances], of which
+    element ``zero`` is for a key at the query's own position, the ones before it for keys further back."""
+
+    table: Floats
+    zero: int
+
+    def between(self, first: int, count: int, low: int, high: int) -> Floats:
+        """Of ``count`` queries from position ``first`` on and the keys ``low`` to ``high``: [heads, queries, keys].
+
+        What a query cannot see may be anything.
+        """
+        places = self.zero + numpy.arange(low, high)[None, :] - numpy.arange(first, first + count)[:, None]
+        return self.table[:, numpy.minimum(places, self.table.shape[1] - 1)]
+
+
+def alibi(heads: int, bias: float, length: int) -> Distances:
+    """Attention with linear biases (Press et al. 2021, arXiv 2108.12409): a slope per head times the distance.
+
+    Slopes are powers of 2^(-bias/n) for the first n heads, the largest power of two, and odd powers of its root beyond.
+    """
+    whole = 1 << (heads.bit_length() - 1)
+    powers = [head + 1 if head < whole else head - whole + 0.5 for head in range(heads)]
+    slopes = numpy.array([2 ** (-bias * power / whole) for power in powers], numpy.float32)
+    back = numpy.arange(1 - length, 1, dtype=numpy.float32)
+    return Distances(slopes[:, None] * back, length - 1)
+
+
 class Angles:
     """The angles of one model's positions 0 to ``length``, computed when first asked for."""
 
@@ -76,6 +105,12 @@ class Angles:
             self._tables[windowed] = table(rope, self.settings.rope_dims, 0, self.length, self._divisors())
         cosine, sine = self._tables[windowed]
         return cosine[start:stop], sine[start:stop]
+
+    @cached_property
+    def distances(self) -> Distances | None:
+        """What the distance of two positions adds to their score, in models with linear biases."""
+        bias = self.settings.alibi
+        return alibi(self.settings.heads, bias, self.length) if bias else None
 
     def _divisors(self) -> Floats | None:
         """The model's own divisors of the frequencies: one table, or one for short and one for long contexts."""

@@ -16,7 +16,7 @@ from quantcli.ggml.tensor_types import TensorType
 from quantcli.runner import memory
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.operations import Operations
-from quantcli.runner.positions import AngleTable
+from quantcli.runner.positions import AngleTable, Distances
 from quantcli.runner.steps import Fields, Pool, Recording, check, room
 from quantcli.runner.weights import PackedMatrix
 
@@ -270,10 +270,12 @@ class Products(Operations):
         window: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
+        distances: Distances | None = None,
     ) -> Floats:
         whole = self.attend_all(
-            q[None], k[None], v[None], scale=scale, start=start, window=window, cap=cap, sinks=sinks
-        )
+            q[None], k[None], v[None], scale=scale, start=start, window=window, cap=cap, sinks=sinks,
+            distances=distances,
+        )  # fmt: skip
         return whole.reshape(whole.shape[1:])
 
     def attend_all(
@@ -287,16 +289,17 @@ class Products(Operations):
         window: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
+        distances: Distances | None = None,
     ) -> Floats:
         """`attend` of several sequences at once, in one call; keys and values without gaps in the last dimension."""
         sequences, positions, heads, _ = q.shape
         out: Floats = numpy.empty((sequences, positions, heads, v.shape[-1]), numpy.float32)
-        share = self.pool.optional(sinks, heads)
-        common = {"start": start, "window": window, "scale": scale, "cap": cap, "sinks": share}
-        common["sinks_count"] = 0 if sinks is None else sinks.size
+        common: dict[str, object] = {"start": start, "window": window, "scale": scale, "cap": cap}
+        common |= {"sinks": self.pool.optional(sinks, heads), "sinks_count": 0 if sinks is None else sinks.size}
+        common |= self._distances(distances, heads)
         queries = [numpy.ascontiguousarray(one) for one in q]
         entries: list[Fields] = []
-        held: list[object] = [sinks]
+        held: list[object] = [sinks, distances]
         for query, keys, values, result in zip(queries, k, v, out, strict=True):
             keys, values = _contiguous_heads(keys), _contiguous_heads(values)
             _check_attention(query, keys, values, start)
@@ -304,6 +307,20 @@ class Products(Operations):
             held += (keys, values)
         self.pool.run("attend", entries, inputs=queries, outputs=[out], held=held)
         return out
+
+    def _distances(self, distances: Distances | None, heads: int) -> dict[str, object]:
+        """Fields of a qc_attention."""
+        if distances is None:
+            return {"distances": self.pool.ffi.NULL, "distance_head": 0, "distance_zero": 0, "distance_count": 0}
+        table = distances.table
+        if len(table) != heads:
+            raise ValueError(f"distances of {len(table)} heads, there are {heads}")
+        return {
+            "distances": self.pool.floats(table),
+            "distance_head": table.shape[1],
+            "distance_zero": distances.zero,
+            "distance_count": table.size,
+        }
 
     def _attention(self, q: Floats, k: Reals, v: Reals, out: Floats) -> dict[str, object]:
         """Fields of a qc_attention: shapes, and strides in elements."""

@@ -50,15 +50,18 @@ SETTINGS: Mapping[str, Setting] = {
     "block_count": Setting("whole", 1, MOST_LAYERS),
     "context_length": _WIDTH,
     "embedding_length": _WIDTH,
-    "attention.head_count": Setting("whole", 1, each_layer=True),
-    "attention.head_count_kv": Setting("whole", 1, each_layer=True),
+    "attention.head_count": Setting("whole", 0, each_layer=True),
+    "attention.head_count_kv": Setting("whole", 0, each_layer=True),
     "attention.key_length": _WIDTH,
     "attention.value_length": _WIDTH,
     "attention.layer_norm_rms_epsilon": _FACTOR,
     "attention.layer_norm_epsilon": _FACTOR,
     "attention.scale": _DIVISOR,
+    "attention.clamp_kqv": _FACTOR,
+    "attention.max_alibi_bias": _FACTOR,
     "attention.sliding_window": _COUNT,
     "attention.sliding_window_pattern": Setting("pattern", each_layer=True),
+    "attention.rope_pattern": Setting("pattern", each_layer=True),
     "rope.dimension_count": Setting("whole", 2),
     "rope.freq_base": _BASE,
     "rope.freq_base_swa": _BASE,
@@ -151,6 +154,14 @@ class Reader:
         if not isinstance(value, (int, float)):
             raise self.bad(key, "is missing")
         return value
+
+    def each(self, key: str, layers: int, default: list[int] | None = None) -> list[int]:
+        """One whole number for every layer; all the same where the file holds one."""
+        value = self.value(key, default)
+        if value is None:
+            raise self.bad(key, "is missing")
+        numbers = value if isinstance(value, list) else [value] * layers
+        return [number for number in numbers if isinstance(number, int)]
 
     def whole(self, key: str, default: int | None = None) -> int:
         return int(self.number(key, default))

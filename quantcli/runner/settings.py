@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
+from typing import NamedTuple
 
 from quantcli import architectures
 from quantcli.architectures import Graph, keys
@@ -18,6 +19,12 @@ from quantcli.runner.schema import Reader as _Reader
 # Graph flags that name computations which the runner lacks.
 LACKING = {
     "latent": "latent attention",
+    "layer_inputs": "embeddings for every layer",
+    "streams": "several streams",
+    "chunked": "windows of chunks",
+    "attention_gate": "gated attention",
+    "early_router": "early routing",
+    "beside_experts": "an MLP beside experts",
     "recurrent": "recurrent layers",
     "encoder_decoder": "an encoder beside the decoder",
 }
@@ -40,9 +47,25 @@ class Rope:
     slow: float = 1.0
 
 
+class Heads(NamedTuple):
+    """The heads of one layer's attention; ``keys`` of them have keys and values. One head's width is ``key`` (q, k) or
+    ``value`` (v). No queries: the layer has no attention; no keys: one matrix stands in its place."""
+
+    queries: int
+    keys: int
+    key: int
+    value: int
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """Rows of queries, keys and values."""
+        return self.queries * self.key, self.keys * self.key, self.keys * self.value
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
-    """Counts and widths in elements, scales as factors. One head's width is ``key`` (q, k) or ``value`` (v)."""
+    """Counts and widths in elements, scales as factors. ``heads`` to ``value`` are the largest of ``attention``, which
+    has those of every layer."""
 
     architecture: str
     graph: Graph
@@ -52,6 +75,7 @@ class NetworkSettings:
     kv_heads: int
     key: int
     value: int
+    attention: tuple[Heads, ...]
     eps: float
     context: int
     rope_dims: int
@@ -61,6 +85,8 @@ class NetworkSettings:
     window_layers: tuple[bool, ...]
     attention_scale: float
     attention_cap: float
+    alibi: float  # the largest linear bias; 0: none
+    clamp: float  # queries, keys and values are cut off there; 0: nowhere
     final_cap: float
     embedding_scale: float
     residual_scale: float
@@ -71,13 +97,15 @@ class NetworkSettings:
     expert_scale: float
     gating: str
     parallel: bool
+    rotating: tuple[bool, ...]  # per layer, where the metadata lists it
 
     def rotates(self, layer: int) -> bool:
         """Whether the layer has rotary positions."""
         graph = self.graph
-        skipped = graph.rope_skip_period and (layer + 1) % graph.rope_skip_period == 0
-        skipped = skipped or (graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer])
-        return graph.rope != "none" and not skipped
+        skipped = bool(self.rotating) and not self.rotating[layer]
+        skipped |= graph.rope_skip_period > 0 and (layer + 1) % graph.rope_skip_period == 0
+        skipped |= graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer]
+        return graph.rope != "none" and graph.rope_layers in (0, self.layers) and not skipped
 
 
 def read(model: Model) -> NetworkSettings:
@@ -121,8 +149,9 @@ def refuse_unread(architecture: str, unread: Sequence[str], where: str) -> None:
 
 
 def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
-    layers, hidden, heads = (reader.whole(key) for key in ("block_count", "embedding_length", "attention.head_count"))
-    key = reader.whole("attention.key_length", max(hidden // heads, 1))
+    layers, hidden = reader.whole("block_count"), reader.whole("embedding_length")
+    attention = _heads(reader, graph, layers, hidden)
+    heads, kv_heads, key, value = (max(numbers) for numbers in zip(*attention, strict=True))
     scale = reader.real("logit_scale", 1.0)
     window = reader.whole("attention.sliding_window", 0) if graph.window_period else 0
     experts = reader.whole("expert_count", 0)
@@ -132,9 +161,10 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=_kv_heads(reader, heads),
+        kv_heads=kv_heads,
         key=key,
-        value=reader.whole("attention.value_length", key),
+        value=value,
+        attention=attention,
         eps=reader.real(keys.EPSILON[graph.norm]),
         context=reader.whole("context_length"),
         rope_dims=_rope_dims(reader, graph, key),
@@ -144,6 +174,8 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         window_layers=_window_layers(reader, graph, layers, window),
         attention_scale=_attention_scale(reader, graph, layers, hidden, heads, key),
         attention_cap=reader.real("attn_logit_softcapping", 0.0),
+        alibi=_alibi(reader, graph, layers),
+        clamp=reader.real("attention.clamp_kqv", 0.0),
         final_cap=reader.real("final_logit_softcapping", 0.0),
         embedding_scale=sqrt(hidden) if graph.embedding_scale == "sqrt_hidden" else reader.real("embedding_scale", 1.0),
         residual_scale=reader.real("residual_scale", 1.0),
@@ -153,15 +185,24 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         expert_norm=reader.flag("expert_weights_norm", graph.expert_norm),
         expert_scale=reader.real("expert_weights_scale", 1.0) or 1.0,
         gating=_gating(reader, graph),
+        rotating=_rotating(reader),
         parallel=reader.flag("use_parallel_residual", graph.parallel),
     )
 
 
-def _kv_heads(reader: _Reader, heads: int) -> int:
-    kv_heads = reader.whole("attention.head_count_kv", heads)
-    if heads % kv_heads:
-        raise reader.bad("attention.head_count_kv", f"is {kv_heads}: {heads} heads are no multiple of it")
-    return kv_heads
+def _heads(reader: _Reader, graph: Graph, layers: int, hidden: int) -> tuple[Heads, ...]:
+    """Of every layer."""
+    counts = reader.each("attention.head_count", layers)
+    keys_of = reader.each("attention.head_count_kv", layers, counts)
+    for name, numbers in (("head_count", counts), ("head_count_kv", keys_of)):
+        if 0 in numbers and not (graph.gaps and any(numbers)):
+            raise reader.bad(f"attention.{name}", "is 0, it has to lie from 1 to 2147483647")
+    key = reader.whole("attention.key_length", max(hidden // max(counts), 1))
+    value = reader.whole("attention.value_length", key)
+    for heads, kv_heads in zip(counts, keys_of, strict=True):
+        if kv_heads and (heads < kv_heads or heads % kv_heads):
+            raise reader.bad("attention.head_count_kv", f"is {kv_heads}: {heads} heads are no multiple of it")
+    return tuple(Heads(heads, kv_heads, key, value) for heads, kv_heads in zip(counts, keys_of, strict=True))
 
 
 def _rope_dims(reader: _Reader, graph: Graph, key: int) -> int:
@@ -183,8 +224,23 @@ def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, he
     """What the products of queries and keys are multiplied by."""
     if graph.attention_scale == "one":
         return 1.0
+    if graph.attention_scale == "inverse":
+        return reader.real("attention.scale", 0.0) or 1 / key
     width = hidden / heads if graph.wide_query_layers and layers == graph.wide_query_layers else key
     return reader.real("attention.scale", 0.0) or 1 / sqrt(width)
+
+
+def _rotating(reader: _Reader) -> tuple[bool, ...]:
+    """Which layers rotate, where the file lists them."""
+    pattern = reader.value("attention.rope_pattern", None)
+    return tuple(map(bool, pattern)) if isinstance(pattern, list) else ()
+
+
+def _alibi(reader: _Reader, graph: Graph, layers: int) -> float:
+    """The largest linear bias."""
+    if graph.alibi is None or (graph.alibi_layers and layers != graph.alibi_layers):
+        return 0.0
+    return reader.real("attention.max_alibi_bias", graph.alibi)
 
 
 def _gating(reader: _Reader, graph: Graph) -> str:

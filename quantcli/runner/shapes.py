@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from quantcli.architectures.topology import HARMLESS, attention_inputs, mlp_inputs
 from quantcli.container import Strings, Value, without_trailing_ones
 from quantcli.errors import BadConfig, BadTokenizer, MissingTensors, ShapeMismatch
-from quantcli.runner.settings import NetworkSettings, refuse_unread
+from quantcli.runner.settings import Heads, NetworkSettings, refuse_unread
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]  # by tensor name
@@ -93,47 +93,50 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     yield from _norm(s, "output_norm", (s.hidden,))
     yield from _matrix("output", s.hidden, vocabulary, needed=False)
     if s.graph.learned_positions:
-        yield Expected("position_embd.weight", (s.hidden, s.context))
+        yield Expected("position_embd.weight", (s.hidden, s.context), needed=s.graph.alibi is None)
+    if s.graph.embedding_norm:
+        yield from _norm(s, "token_embd_norm", (s.hidden,))
     if s.graph.rope != "none":
         for name in ("rope_freqs", "rope_factors_long", "rope_factors_short"):
             yield Expected(f"{name}.weight", (s.rope_dims // 2,), needed=False)
     for layer in range(s.layers):
         prefix = f"blk.{layer}."
-        yield from _attention(s, prefix)
-        yield from _layer_norms(s, prefix)
+        feeds = not s.graph.gaps or f"{prefix}ffn_down.weight" in shapes
+        yield from _attention(s, prefix, s.attention[layer])
+        yield from _layer_norms(s, prefix, s.attention[layer].queries > 0, feeds)
         routed = s.experts > 0 and f"{prefix}ffn_gate_inp.weight" in shapes
-        yield from (_experts if routed else _mlp)(s, prefix, shapes)
+        if feeds:
+            yield from (_experts if routed else _mlp)(s, prefix, shapes)
 
 
-def attention_widths(settings: NetworkSettings) -> tuple[int, int, int]:
-    """Rows of queries, keys and values."""
-    s = settings
-    return s.heads * s.key, s.kv_heads * s.key, s.kv_heads * s.value
-
-
-def _attention(s: NetworkSettings, prefix: str) -> Iterator[Expected]:
-    widths = attention_widths(s)
+def _attention(s: NetworkSettings, prefix: str, heads: Heads) -> Iterator[Expected]:
+    if heads.queries == 0:
+        return
+    if heads.keys == 0:  # one matrix in the place of attention
+        yield from _matrix(f"{prefix}attn_output", s.hidden, s.hidden)
+        return
+    widths = heads.widths
     rows: tuple[int, ...] = (sum(widths),) if s.graph.fused_qkv else widths
     for role, count in zip(attention_inputs(s.graph), rows, strict=True):
         yield from _matrix(prefix + role, s.hidden, count)
-    yield from _matrix(f"{prefix}attn_output", s.heads * s.value, s.hidden)
+    yield from _matrix(f"{prefix}attn_output", heads.queries * heads.value, s.hidden)
     if s.graph.sinks:
-        yield Expected(f"{prefix}attn_sinks.weight", (s.heads,))
+        yield Expected(f"{prefix}attn_sinks.weight", (heads.queries,))
     if s.graph.qk_norm is not None:
-        for role, heads, width in (("attn_q_norm", s.heads, widths[0]), ("attn_k_norm", s.kv_heads, widths[1])):
-            shape = {"head": (s.key,), "full": (width,), "each": (s.key, heads)}[s.graph.qk_norm]
+        for role, number, width in (("attn_q_norm", heads.queries, widths[0]), ("attn_k_norm", heads.keys, widths[1])):
+            shape = {"head": (heads.key,), "full": (width,), "each": (heads.key, number)}[s.graph.qk_norm]
             yield from _norm(s, prefix + role, shape, needed=False)
 
 
-def _layer_norms(s: NetworkSettings, prefix: str) -> Iterator[Expected]:
-    if s.graph.pre_norm:
-        yield from _norm(s, f"{prefix}attn_norm", (s.hidden,))
-        # side by side, the MLP may read what attention reads
-        name = "ffn_norm" if s.parallel else s.graph.second_norm
-        yield from _norm(s, prefix + name, (s.hidden,), needed=not s.parallel)
-    if s.graph.post_norm:
-        for role in ("post_attention_norm", "post_ffw_norm"):
-            yield from _norm(s, prefix + role, (s.hidden,))
+def _layer_norms(s: NetworkSettings, prefix: str, attends: bool, feeds: bool) -> Iterator[Expected]:
+    """Of a layer that has attention or an MLP."""
+    # side by side, the MLP may read what attention reads
+    second = "ffn_norm" if s.parallel else s.graph.second_norm
+    for there, before, after in ((attends, "attn_norm", "post_attention_norm"), (feeds, second, "post_ffw_norm")):
+        if there and s.graph.pre_norm:
+            yield from _norm(s, prefix + before, (s.hidden,), needed=not (s.parallel and before == "ffn_norm"))
+        if there and s.graph.post_norm:
+            yield from _norm(s, prefix + after, (s.hidden,))
 
 
 def _mlp(s: NetworkSettings, prefix: str, shapes: Shapes, suffix: str = "") -> Iterator[Expected]:
@@ -167,6 +170,8 @@ def _matrix(name: str, columns: int, rows: int, matrices: int = 1, *, needed: bo
 
 
 def _norm(s: NetworkSettings, name: str, shape: Shape, *, needed: bool = True) -> Iterator[Expected]:
+    if not s.graph.norm_weights:
+        return
     yield Expected(f"{name}.weight", shape, needed)
     if s.graph.norm == "layer":
         yield Expected(f"{name}.bias", shape, needed=False)

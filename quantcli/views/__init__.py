@@ -4,7 +4,7 @@
 same elements in other rows, ``computed.py`` changes or makes numbers.
 """
 
-from quantcli.views.computed import Computed, Decoded, Generated, Mapped
+from quantcli.views.computed import ColumnNormed, Computed, Decoded, Generated, Mapped, Zeros
 from quantcli.views.order import Span, Stacked, Strided
 from quantcli.views.reader import Reader, cut_columns
 from quantcli.views.shape import Reshaped, Transposed, transpose
@@ -12,6 +12,7 @@ from quantcli.views.stored import ByteTensor, Stored
 
 __all__ = [
     "ByteTensor",
+    "ColumnNormed",
     "Computed",
     "Decoded",
     "Generated",
@@ -23,6 +24,7 @@ __all__ = [
     "Stored",
     "Strided",
     "Transposed",
+    "Zeros",
     "cut_columns",
     "transpose",
 ]

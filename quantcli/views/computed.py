@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy
 from numpy.typing import NDArray
 
-from quantcli.ggml.tensor_types import BY_NAME
+from quantcli.ggml.tensor_types import BY_NAME, TensorType
 from quantcli.views.reader import Reader, cut_columns, decode
 
 
@@ -63,6 +64,35 @@ class Mapped(Reader):
 
     def gather(self, index: NDArray[numpy.intp], columns: slice | None = None) -> NDArray[numpy.uint8]:
         raise NotImplementedError("changed values are read by rows: put this view last")
+
+
+class ColumnNormed(Computed):
+    """``source`` with each column divided by its Euclidean length plus ``offset``; read once before the first row."""
+
+    def __init__(self, source: Reader, offset: float) -> None:
+        self._source, self._offset = source, offset
+        self.rows, self.columns = source.rows, source.columns
+
+    @cached_property
+    def _lengths(self) -> NDArray[numpy.float32]:
+        total, step = numpy.zeros(self.columns), max(1, (1 << 22) // self.columns)
+        for start in range(0, self.rows, step):
+            part = self._source.read_rows(start, min(start + step, self.rows)).astype(numpy.float64)
+            total += numpy.einsum("ij,ij->j", part, part)
+        return (numpy.sqrt(total) + self._offset).astype(numpy.float32)
+
+    def values(self, index: NDArray[numpy.intp]) -> NDArray[numpy.float32]:
+        return decode(self._source.stored, self._source.gather(index), self.columns, None) / self._lengths
+
+
+class Zeros(Reader):
+    """Rows of zeros, whose stored bytes are zero in every float type."""
+
+    def __init__(self, rows: int, columns: int, stored: TensorType) -> None:
+        self.rows, self.columns, self.stored = rows, columns, stored
+
+    def gather(self, index: NDArray[numpy.intp], columns: slice | None = None) -> NDArray[numpy.uint8]:
+        return cut_columns(numpy.zeros((len(index), self.row_bytes), numpy.uint8), self.stored, columns)
 
 
 class Generated(Reader):

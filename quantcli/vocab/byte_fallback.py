@@ -12,6 +12,9 @@ from quantcli.vocab.token_table import ADDED_SCORE, Table, TokenType, added_kind
 from quantcli.vocab.tokenizer_files import TokenizerFiles, check_merges, flat_steps, merge_pairs, vocabulary
 
 _WHERE = "tokenizer.json: model"
+_VISIBLE = frozenset(  # Gemma 4's marks of channels, tool calls and quotes
+    ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>')
+)
 
 
 def matches(files: TokenizerFiles) -> bool:
@@ -40,6 +43,34 @@ def load(size: int | None, files: TokenizerFiles) -> Table:
         text, kind = added_kind(token.content, token.special)
         table.put(token.id, text, ADDED_SCORE, kind)
     return table
+
+
+def load_with_merges(size: int | None, files: TokenizerFiles) -> tuple[Table, list[str]]:
+    """The table without scores that say anything, and the merges as ``left right`` texts.
+
+    Control tokens are those that the configuration names. Marks that a reader of the answer has to see are
+    user-defined, whatever the files call them; so are added tokens that the vocabulary does not hold.
+    """
+    vocab = vocabulary(files.model, f"{_WHERE}.vocab")
+    merges = merge_pairs(files.model, f"{_WHERE}.merges")
+    check_merges(merges, vocab.__contains__, f"{_WHERE}.merges")
+    special = frozenset(added.named_special(files))
+    table = Table(size, "tokenizer.json")
+    for text, index in vocab.items():
+        table.put(index, text, ADDED_SCORE, _kind(text, special, TokenType.NORMAL))
+    for token in added.settled(files, vocab):
+        if token.content not in vocab:
+            table.put(token.id, token.content, ADDED_SCORE, _kind(token.content, special, TokenType.USER_DEFINED))
+    return table, [f"{left} {right}" for left, right in merges]
+
+
+def _kind(text: str, special: frozenset[str], otherwise: TokenType) -> TokenType:
+    """The type of a token by its text."""
+    if text in _VISIBLE:
+        return TokenType.USER_DEFINED
+    if is_byte(text):
+        return TokenType.BYTE
+    return TokenType.CONTROL if text in special else otherwise
 
 
 def _rank_scores(merges: list[tuple[str, str]]) -> dict[str, float]:

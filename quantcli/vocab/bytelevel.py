@@ -7,6 +7,7 @@ from functools import cache
 
 from quantcli.errors import BadTokenizer
 from quantcli.vocab import added, pretokenizers, structure
+from quantcli.vocab.hints import VocabHints
 from quantcli.vocab.token_table import MAX_TOKENS, Table, TokenType, added_kind
 from quantcli.vocab.tokenizer_files import (
     AddedToken,
@@ -92,13 +93,13 @@ def _joinable(part: str) -> str:
     return part.replace(" ", "\u0120")
 
 
-def pre_tokenizer(files: TokenizerFiles, architecture: str, given: str | None) -> tuple[str, list[str]]:
+def pre_tokenizer(files: TokenizerFiles, hints: VocabHints, given: str | None) -> tuple[str, list[str]]:
     """The name for ``tokenizer.ggml.pre`` and notes."""
     if given is not None:
         return structure.check_name(given), []
     if files.tokenizer:
         found = structure.read(files)
-        return structure.recognise(found, architecture), found.notes
+        return structure.recognise(found, hints.architecture, hints.pre), found.notes
     name = pretokenizers.CLASSES.get(str(files.config.get("tokenizer_class")))
     if name is None:
         raise structure.unknown(structure.Structure((), (), False))

@@ -74,6 +74,15 @@ _CHAMELEON = (
     r"[\p{P}!-/:-@\[-`{-~]", GPT2,
 )  # fmt: skip
 _LINES = r"[^\n]+|[\n]+"
+_GROUPS_OF_3 = r"\d{1,3}(?=(?:\d{3})*\b)"  # digits, counted from the right
+
+
+def _asian(compatibility: str) -> str:
+    """Runs of the scripts that write without blanks; ``compatibility`` begins the range of compatibility ideographs."""
+    return (
+        rf"[\u4e00-\u9fff\u3400-\u4dbf{compatibility}-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf"
+        r"\u0e40-\u0e7f\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+"
+    )
 
 
 # ---- names -----------------------------------------------------------------------------------------------------
@@ -98,8 +107,8 @@ GROUPS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((_BLOOM,), "bloom poro-chat gpt3-finnish"),
     ((_BLOOM, r"\p{N}"), "viking"),
     ((_TEKKEN,), "tekken"),
-    ((_O200,), "gpt-4o llama4 kanana2 talkie minimax-m2"),
-    ((r"\d{1,3}(?=(?:\d{3})*\b)", _O200), "tiny_aya cohere2moe"),
+    ((_O200,), "gpt-4o llama4 kanana2 talkie minimax-m2 granite-embed-multi-97m"),
+    ((_GROUPS_OF_3, _O200), "tiny_aya cohere2moe"),
     ((r"\p{N}+", r"(?=(\d{3})+(?!\d))"), "superbpe"),
     ((_BAILING,), "bailingmoe bailingmoe2 llada-moe"),
     ((_SEED,), "seed-coder"),
@@ -109,8 +118,9 @@ GROUPS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((r"\p{N}{1,3}", _CL3.replace(r"\p{N}{1,3}", r"\p{N}+")), "minicpm5"),
     ((_LINES, _CL1), "laguna"),
     (_CHAMELEON, "chameleon"),
-    # known by name only: raw text without byte mapping, or expressions that are not published in one piece
-    ((), "gemma4 granite-embed-multi-311m sarvam-moe whitespace afmoe granite-embed-multi-97m"),
+    ((_GROUPS_OF_3, _asian(r"\u8c48"), _DEEPSEEK3), "afmoe"),  # llama.cpp has the first one normalized
+    # words of plain text, without a mapping of bytes
+    ((), "gemma4 granite-embed-multi-311m sarvam-moe whitespace"),
 )  # fmt: skip
 
 REGEXES: dict[str, tuple[str, ...]] = {name: regexes for regexes, names in GROUPS for name in names.split()}
@@ -127,6 +137,7 @@ ADD_BOS = frozenset(
         "tekken", "chameleon",
     )
 )  # fmt: skip
+PLAIN_TEXT = frozenset(("gemma4", "granite-embed-multi-311m", "sarvam-moe"))  # U+2581 for blanks, merges over lines
 NO_DEFAULT_BOS = frozenset(("chatglm-bpe", "glm4", "glm5"))
 
 # slow tokenizer classes whose vocab.json and merges.txt stand without a tokenizer.json
@@ -144,6 +155,15 @@ OTHER_STRUCTURES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "deepseek-llm": (
         ("split", r"[\r\n]"), ("split", DEEPSEEK_LATIN), ("split", _DEEPSEEK_SIGNS), ("split", r"\s+$"),
         ("split", _CJK), ("split", r"\p{N}"), ("bytelevel", ""),
+    ),
+}  # fmt: skip
+
+# further structures of names that have one already. Moonshot publishes ranks alone: a tokenizer.json made from them
+# does not exclude Han characters from words
+FURTHER_STRUCTURES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "kimi-k2": (("split", _O200), ("bytelevel", "")),
+    "afmoe": (
+        ("split", _GROUPS_OF_3), ("split", _asian(r"\uf900")), ("split", _DEEPSEEK3), ("bytelevel", ""),
     ),
 }  # fmt: skip
 
@@ -187,9 +207,12 @@ CHOICES: tuple[Choice, ...] = (
     Choice("starcoder", architectures={
         "llama": "smollm", "granite": "refact", "granitemoe": "refact", "granitehybrid": "refact", "refact": "refact",
         "command-r": "command-r", "cohere2": "command-r", "codeshell": "codeshell", "exaone": "exaone",
+        "mellum": "mellum2",
     }),
-    Choice("deepseek-v3", architectures={"hunyuan-dense": "hunyuan-dense", "hunyuan-moe": "hunyuan-dense"}),
+    Choice("deepseek-v3", architectures={
+        "hunyuan-dense": "hunyuan-dense", "hunyuan-moe": "hunyuan-dense", "hy_v3": "hunyuan-dense",
+    }),
     Choice("bloom"),
-    Choice("gpt-4o", architectures={"llama4": "llama4", "minimax-m2": "minimax-m2"}),
+    Choice("gpt-4o", architectures={"llama4": "llama4", "minimax-m2": "minimax-m2", "kimi-linear": "kimi-k2"}),
     Choice("tiny_aya", architectures={"cohere2moe": "cohere2moe"}),
 )  # fmt: skip

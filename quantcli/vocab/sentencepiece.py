@@ -118,19 +118,22 @@ def _piece(message: memoryview, where: str, base: int) -> tuple[str, float, int]
     return text, score, kind
 
 
-def _fill(table: Table, model: SentencePieceModel, files: TokenizerFiles) -> None:
+def _fill(table: Table, model: SentencePieceModel, files: TokenizerFiles, unused: str | None) -> None:
     """Put the pieces and the added tokens into the table, in llama.cpp's order."""
     for index, (text, score, kind) in enumerate(model.pieces):
-        table.put(index, text, score, PIECE_TYPES[kind])
+        idle = unused is not None and text.startswith(unused)
+        table.put(index, text, score, TokenType.UNUSED if idle else PIECE_TYPES[kind])
     added.fill(table, files, {text: index for index, (text, _, _) in enumerate(model.pieces)}, replacing=True)
 
 
-def load(data: bytes, size: int | None, files: TokenizerFiles, where: str) -> tuple[Table, SentencePieceModel]:
-    """The table of a ``llama`` vocabulary and the model it came from."""
+def load(
+    data: bytes, size: int | None, files: TokenizerFiles, where: str, unused: str | None = None
+) -> tuple[Table, SentencePieceModel]:
+    """The table of a ``llama`` vocabulary and the model it came from; pieces that begin with ``unused`` are so."""
     model = parse(data, where)
     if model.algorithm not in (UNIGRAM, _BPE):
         name = _ALGORITHMS.get(model.algorithm, str(model.algorithm))
         raise BadTokenizer(f"a SentencePiece model of kind {name} has no GGUF form", where=where)
     table = Table(size, where)
-    _fill(table, model, files)
+    _fill(table, model, files, unused)
     return table, model

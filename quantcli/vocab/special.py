@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from quantcli.errors import BadTokenizer
 from quantcli.sources.jsonfile import object_in, text_in
+from quantcli.vocab.hints import VocabHints
 from quantcli.vocab.tokenizer_files import TokenizerFiles, expect, flat_steps
 
 # name in the Hugging Face files -> name in the GGUF key, in the order of the keys; cls only ever stands in for bos
@@ -149,13 +150,14 @@ def _text_of(entry: object, kind: str) -> str | None:
     return text_in(object_in(entry, kind), "id")
 
 
-def apply_hints(result: Specials, ids: Mapping[str, int], texts: Mapping[str, str], tokens: list[str]) -> None:
-    """The family's own ids replace what the files say."""
-    ids = {_OLDER_NAMES.get(name, name): index for name, index in ids.items()}
-    unknown = (set(ids) | set(texts)) - _GGUF_NAMES
+def apply_hints(result: Specials, ids: Mapping[str, int], hints: VocabHints, tokens: list[str]) -> None:
+    """The family's own ids replace what the files say (``ids`` are those of the kind); its fallbacks do not."""
+    ids = {_OLDER_NAMES.get(name, name): index for name, index in {**ids, **hints.ids}.items()}
+    unknown = ({*ids, *hints.texts, *hints.fallbacks}) - _GGUF_NAMES
     if unknown:
         raise BadTokenizer(f"the family names an unknown kind of special token: {', '.join(sorted(unknown))}")
     result.ids.update(ids)
-    if texts:
+    if hints.texts or hints.fallbacks:
         by_text = {text: index for index, text in enumerate(tokens)}
-        result.ids.update({name: by_text[text] for name, text in texts.items() if text in by_text})
+        fallbacks = {name: text for name, text in hints.fallbacks.items() if name not in result.ids}
+        result.ids.update({n: by_text[text] for n, text in {**fallbacks, **hints.texts}.items() if text in by_text})

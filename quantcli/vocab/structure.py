@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -82,17 +82,24 @@ def known_structures() -> dict[Steps, frozenset[str]]:
         if regexes and own:
             steps = (*(("split", canonical(regex)) for regex in regexes), ("bytelevel", ""))
             found.setdefault(steps, set()).update(own)
-    for name, steps in pretokenizers.OTHER_STRUCTURES.items():
+    others = (*pretokenizers.OTHER_STRUCTURES.items(), *pretokenizers.FURTHER_STRUCTURES.items())
+    for name, steps in others:
         key = tuple((kind, canonical(text) if kind == "split" else text) for kind, text in steps)
         found.setdefault(key, set()).add(name)
     return {steps: frozenset(names) for steps, names in found.items()}
 
 
-def recognise(structure: Structure, architecture: str) -> str:
-    """The name for ``tokenizer.ggml.pre``. Raises UnknownPreTokenizer, which shows the expressions."""
+def recognise(structure: Structure, architecture: str, preferred: Sequence[str] = ()) -> str:
+    """The name for ``tokenizer.ggml.pre``: the first one ``preferred`` that has this structure, else by the table.
+
+    Raises UnknownPreTokenizer, which shows the expressions.
+    """
     names = known_structures().get(structure.steps, frozenset())
     if structure.normalizer not in _UNDERSTOOD_NORMALIZERS or not names:
         raise unknown(structure)
+    named = next((name for name in preferred if name in names), None)
+    if named is not None:
+        return named
     for choice in pretokenizers.CHOICES:
         if (
             choice.default in names
@@ -113,6 +120,11 @@ def unknown(structure: Structure) -> UnknownPreTokenizer:
         where="tokenizer.json: pre_tokenizer",
         hint=f"if you know which name fits, give --pre-tokenizer NAME (nearest: {', '.join(_nearest(structure))})",
     )
+
+
+def unnamed(message: str, where: str) -> UnknownPreTokenizer:
+    """The error for a tokenizer that does not say how it cuts words."""
+    return UnknownPreTokenizer(message, where=where, hint="if you know which name fits, give --pre-tokenizer NAME")
 
 
 def _nearest(structure: Structure) -> list[str]:

@@ -11,7 +11,7 @@ from quantcli.errors import BadTokenizer
 MAX_TOKENS = 1 << 21  # eight times the largest vocabulary in use: a larger claim is an error, not an allocation
 _MAX_TOKEN_BYTES = 1 << 16
 ADDED_SCORE = -1000.0  # what llama.cpp's converter gives to every added token
-_UNUSED_SCORE = -10000.0
+UNUSED_SCORE = -10000.0
 
 
 class TokenType(IntEnum):
@@ -60,7 +60,7 @@ class Table:
         size = self.size if self.size is not None else max(self.tokens, default=-1) + 1
         if not self.tokens:
             raise BadTokenizer("the vocabulary is empty", where=self.where)
-        padding = ((f"[PAD{index}]", _UNUSED_SCORE, TokenType.UNUSED) for index in range(size))
+        padding = ((f"[PAD{index}]", UNUSED_SCORE, TokenType.UNUSED) for index in range(size))
         tokens = [self.tokens.get(index, pad) for index, pad in enumerate(padding)]
         texts = [text for text, _, _ in tokens]
         _check_texts(texts, self.where)

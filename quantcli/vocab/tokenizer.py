@@ -1,27 +1,27 @@
 """Text to token ids and back from the metadata of a GGUF file alone, as llama.cpp does it.
 
-Special tokens are found in the raw text first (longest first); what lies between them goes to the merges of the
-vocabulary: by score (``llama``) or by rank (``gpt2``).
+Special tokens are found in the raw text first (longest first); what lies between them goes to the encoder of the
+vocabulary's kind (``encoders.py``).
 """
 
 from __future__ import annotations
 
 import codecs
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy
-from numpy.typing import NDArray
 
 from quantcli.container import Value, known
 from quantcli.errors import BadTokenizer, UnsupportedFile
-from quantcli.vocab import bpe, endings, pretokenizers
+from quantcli.vocab import encoders, endings, pretokenizers, rwkv
 from quantcli.vocab.bytelevel import character_to_byte
-from quantcli.vocab.merging import Merger
 from quantcli.vocab.token_table import TokenType, is_byte
 
 _BLANK = "\u2581"
+_BLANKS = " \t\n\r\v\f"
 _SEARCHED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
+_ALWAYS_BOS = ("gemma4", "granite-embed-multi-311m")  # pre-tokenizers for which llama.cpp adds it against the file
 _NAMED = "tokenizer.chat_template."
 _KINDS = ("bos", "eos", "unknown", "seperator", "padding", "mask", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 # special token -> the variable that chat templates know it by
@@ -29,8 +29,6 @@ _VARIABLES = {
     "bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "seperator": "sep_token", "padding": "pad_token",
     "mask": "mask_token",
 }  # fmt: skip
-# kind of vocabulary -> ids that hold where the file names none
-_DEFAULT_IDS = {"llama": {"bos": 1, "eos": 2, "unknown": 0}, "gpt2": {"bos": 11, "eos": 11}}
 
 
 class Tokenizer:
@@ -46,28 +44,34 @@ class Tokenizer:
         for key, problem in known.problems(metadata, known.TOKENIZER):
             raise BadTokenizer(f"{key} {problem}", where=key, hint="the file does not describe its vocabulary")
         self.kind = _text(metadata, "tokenizer.ggml.model") or ""
-        if self.kind not in _DEFAULT_IDS:
+        if self.kind not in encoders.KINDS:
             named = f"a vocabulary of kind {self.kind[:60]!r} cannot be used"
             raise UnsupportedFile(
                 named if self.kind else "the file has no vocabulary",
                 where="tokenizer.ggml.model",
-                hint="text can be tokenized with the kinds llama (SentencePiece) and gpt2 (byte-level BPE)",
+                hint="text can be tokenized with the kinds " + ", ".join(encoders.KINDS),
             )
+        self._kind = encoders.KINDS[self.kind]
         self.pre = _text(metadata, "tokenizer.ggml.pre") or "default"
         self.texts = _token_texts(metadata)
         self.ids = {text: index for index, text in enumerate(self.texts)}
         if len(self.ids) != len(self.texts):
             raise BadTokenizer("two tokens have the same text", where="tokenizer.ggml.tokens")
-        self.types = _numbers(metadata, "token_type", len(self.texts), int(TokenType.NORMAL))
+        self.types = encoders.numbers(metadata, "token_type", len(self.texts), int(TokenType.NORMAL))
         self._name_ids(metadata)
         self._name_flags(metadata)
         self.chat_template = _text(metadata, "tokenizer.chat_template")
         self.named_templates = [key[len(_NAMED) :] for key in metadata if key.startswith(_NAMED)]
         name = (_text(metadata, "general.name") or "").lower()
         self.strips_right = "phi3" in name or "phi-3" in name  # llama.cpp goes by the model's name here
+        self._strips_left = self._mask_of(metadata, name)
         self._searched = self._find_searched()
         self._pieces: dict[int, bytes] = {}
-        self._run = self._make_runner(metadata)
+        self._run = self._kind.build(
+            encoders.Vocabulary(
+                metadata, self.texts, self.ids, self.types, self.pre, self.unknown, self.add_space_prefix
+            )
+        )
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Value]) -> Tokenizer:
@@ -99,8 +103,8 @@ class Tokenizer:
                 part = (" " * (after_special and self.add_space_prefix) + part).replace(" ", _BLANK)
             result += self._run(part)
             after_special = False
-        if add_special and self.add_eos and self.eos is not None:
-            result.append(self.eos)
+        if add_special and self.add_eos and self._end is not None:
+            result.append(self._end)
         return result
 
     def _parts(self, text: str, parse_special: bool) -> list[str | int]:
@@ -112,8 +116,16 @@ class Tokenizer:
                 continue
             if content[:2] in neighbours and content[-2:] in neighbours and content in text:
                 strip = self.strips_right and content not in ("<unk>", "<s>", "<|endoftext|>")
-                parts = [piece for part in parts for piece in _cut(part, token, content, strip)]
+                left = content == self._strips_left
+                parts = [piece for part in parts for piece in _cut(part, token, content, strip, left)]
         return parts
+
+    def _mask_of(self, metadata: Mapping[str, Value], name: str) -> str | None:
+        """The mask that takes white space in front of it, where llama.cpp has one: by the names of things, again."""
+        by_pre = self.pre.startswith(("jina-v2-de", "jina-v2-es", "jina-v2-code"))
+        if by_pre or _text(metadata, "general.architecture") in ("nomic-bert-moe", "jina-bert-v3"):
+            return "<mask>"
+        return "[MASK]" if "modern-bert" in name else None
 
     def _find_searched(self) -> list[tuple[int, str]]:
         """(id, text) of the tokens that are looked for in raw text, longest first."""
@@ -124,21 +136,6 @@ class Tokenizer:
             self.types[index] = TokenType.CONTROL
         found = [int(index) for index in numpy.flatnonzero(numpy.isin(self.types, _SEARCHED)) if self.texts[index]]
         return [(i, self.texts[i]) for i in sorted(found, key=lambda i: -len(self.texts[i].encode("utf-8", "replace")))]
-
-    def _make_runner(self, metadata: Mapping[str, Value]) -> Callable[[str], list[int]]:
-        """What turns raw text between special tokens into ids."""
-        if self.kind == "gpt2":
-            merges = metadata.get("tokenizer.ggml.merges")
-            if merges is None or isinstance(merges.data, (str, int, float, numpy.ndarray)):
-                raise BadTokenizer("there is no list of merges", where="tokenizer.ggml.merges")
-            model = bpe.build(self.ids, merges.data, self.pre)
-            return lambda text: model.encode(text, add_special_tokens=False).ids
-        scores = _numbers(metadata, "scores", len(self.texts), 0.0)
-        if not numpy.isfinite(scores).all():
-            raise BadTokenizer("a score is not finite", where="tokenizer.ggml.scores")
-        plain = [self.ids.get(chr(byte), self.unknown) if byte < 128 else self.unknown for byte in range(256)]
-        byte_ids = [self.ids.get(f"<0x{byte:02X}>", plain[byte]) for byte in range(256)]
-        return Merger(self.ids, scores.tolist(), byte_ids).encode
 
     # ---- ids to text
 
@@ -155,17 +152,19 @@ class Tokenizer:
         text, kind = self.texts[token], self.types[token]
         if kind in _SEARCHED:
             return text.encode("utf-8", "replace")
-        if self.kind == "llama":
-            if kind == TokenType.BYTE and is_byte(text):
-                return bytes([int(text[3:5], 16)])
-            return text.replace(_BLANK, " ").encode("utf-8", "replace")
-        table = character_to_byte()
-        return b"".join(bytes([table[c]]) if c in table else c.encode("utf-8", "replace") for c in text)
+        if kind == TokenType.BYTE and is_byte(text):
+            return bytes([int(text[3:5], 16)])
+        if self.kind == "rwkv":
+            return rwkv.bytes_of(text)
+        if self.kind == "gpt2" and self.pre not in pretokenizers.PLAIN_TEXT:
+            table = character_to_byte()
+            return b"".join(bytes([table[c]]) if c in table else c.encode("utf-8", "replace") for c in text)
+        return (text.replace(_BLANK, " ") if self._kind.escaped else text).encode("utf-8", "replace")
 
     def decode_bytes(self, tokens: Iterable[int], special: bool = False) -> bytes:
         """The bytes of a sequence; the blank that ``encode`` puts in front of a text is taken away again."""
         data = b"".join(self.token_bytes(token, special) for token in tokens)
-        return data.removeprefix(b" ") if self.kind == "llama" and self.add_space_prefix else data
+        return data.removeprefix(b" ") if self.add_space_prefix else data
 
     def decode(self, tokens: Iterable[int], special: bool = False) -> str:
         """The text of a sequence. Bytes that are no UTF-8 become U+FFFD."""
@@ -184,7 +183,7 @@ class Tokenizer:
     # ---- reading the entries
 
     def _name_ids(self, metadata: Mapping[str, Value]) -> None:
-        defaults = dict(_DEFAULT_IDS[self.kind])
+        defaults = dict(self._kind.ids)
         if self.pre in pretokenizers.NO_DEFAULT_BOS:
             defaults.pop("bos", None)
         special: dict[str, int | None] = {}
@@ -193,32 +192,39 @@ class Tokenizer:
             index = value.data if value is not None and isinstance(value.data, int) else defaults.get(kind)
             special[kind] = index if index is not None and 0 <= index < len(self.texts) else None
         # GPT-2's default ids are no words about this vocabulary; a template finds such a token undefined
-        stated = [k for k in _VARIABLES if self.kind == "llama" or f"tokenizer.ggml.{k}_token_id" in metadata]
+        stated = [k for k in _VARIABLES if self.kind != "gpt2" or f"tokenizer.ggml.{k}_token_id" in metadata]
         self.special_texts = {_VARIABLES[k]: self.texts[i] for k in stated if (i := special[k]) is not None}
         endings.detect(special, self.ids)
         self.bos, self.eos, self.unknown = special["bos"], special["eos"], special["unknown"]
         self.eot, self.eom, self.padding = special["eot"], special["eom"], special["padding"]
+        self._end = special[self._kind.end]
         self.end_of_generation = endings.end_ids(special, self.ids)
 
     def _name_flags(self, metadata: Mapping[str, Value]) -> None:
-        def flag(name: str, default: bool) -> bool:
-            value = metadata.get(f"tokenizer.ggml.{name}")
-            return value.data if value is not None and isinstance(value.data, bool) else default
+        kind = self._kind
+        entries: Mapping[str, Value] = {} if kind.fixed else metadata
+        by_name = self.kind == "gpt2" and self.pre in pretokenizers.ADD_BOS
+        always = self.kind == "gemma4" or self.pre in _ALWAYS_BOS
+        self.add_bos = encoders.flag(entries, "add_bos_token", kind.add_bos or by_name) or always
+        self.add_eos = encoders.flag(entries, "add_eos_token", kind.add_end)
+        self.add_space_prefix = kind.prefix is not None and encoders.flag(metadata, "add_space_prefix", kind.prefix)
 
-        self.add_bos = flag("add_bos_token", self.kind == "llama" or self.pre in pretokenizers.ADD_BOS)
-        self.add_eos = flag("add_eos_token", False)
-        self.add_space_prefix = flag("add_space_prefix", self.kind == "llama") and self.kind == "llama"
 
+def _cut(part: str | int, token: int, content: str, strip: bool, strip_left: bool) -> list[str | int]:
+    """``part`` with every ``content`` in it replaced by ``token``; with ``strip`` white space behind it goes too.
 
-def _cut(part: str | int, token: int, content: str, strip: bool) -> list[str | int]:
-    """``part`` with every ``content`` in it replaced by ``token``; with ``strip`` white space behind it goes too."""
+    With ``strip_left`` so does that in front of it.
+    """
     if isinstance(part, int):
         return [part]
     pieces: list[str | int] = []
-    for index, piece in enumerate(part.split(content)):
+    texts = part.split(content)
+    for index, piece in enumerate(texts):
         if index:
             pieces.append(token)
-            piece = piece.lstrip(" \t\n\r\v\f") if strip else piece
+            piece = piece.lstrip(_BLANKS) if strip else piece
+        if strip_left and index + 1 < len(texts):
+            piece = piece.rstrip(_BLANKS)
         if piece:
             pieces.append(piece)
     return pieces
@@ -236,13 +242,3 @@ def _token_texts(metadata: Mapping[str, Value]) -> list[str]:
     if value is None or isinstance(value.data, (str, int, float, numpy.ndarray)) or not len(value.data):
         raise BadTokenizer("there is no list of tokens", where="tokenizer.ggml.tokens")
     return [text or f"[EMPTY_{index}]" for index, text in enumerate(value.data)]
-
-
-def _numbers(metadata: Mapping[str, Value], name: str, size: int, default: float) -> NDArray[numpy.number]:
-    """A numeric array with one element for every token; ``default`` everywhere where the file has none."""
-    value = metadata.get(f"tokenizer.ggml.{name}")
-    if value is None:
-        return numpy.full(size, default)
-    if not isinstance(value.data, numpy.ndarray) or len(value.data) != size:
-        raise BadTokenizer(f"there must be one number for each of the {size:,} tokens", where=f"tokenizer.ggml.{name}")
-    return value.data.copy()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from quantcli.container import Value, boolean, u32
+from quantcli.container import Value, boolean
 from quantcli.vocab import added
 from quantcli.vocab.token_table import Table, TokenType, added_kind
 from quantcli.vocab.tokenizer_files import TokenizerFiles, flat_steps, vocabulary
-
-_TOKEN_TYPES = 2  # segments of BERT where config.json has no type_vocab_size
 
 
 def load(size: int | None, files: TokenizerFiles) -> tuple[Table, dict[str, Value]]:
@@ -20,8 +18,7 @@ def load(size: int | None, files: TokenizerFiles) -> tuple[Table, dict[str, Valu
         text, kind = added_kind(token.content, token.special)
         plain = kind == TokenType.CONTROL and f"##{text}" not in vocab  # that one is stored as `text` already
         table.put(token.id, text if plain else _phantom(text), 0.0, kind)
-    count = files.model_config.get("type_vocab_size", _TOKEN_TYPES)
-    extra = {"token_type_count": u32(count)}
+    extra: dict[str, Value] = {}
     for step in flat_steps(files.tokenizer, "normalizer", "normalizers"):
         lowercase, strip = step.get("lowercase"), step.get("strip_accents")
         if step.get("type") == "BertNormalizer" and isinstance(lowercase, bool):

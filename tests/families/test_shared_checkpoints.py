@@ -27,18 +27,25 @@ SHARED = Path(os.environ.get("QUANTCLI_SHARED", Path(__file__).resolve().parents
 PACKS = ("arch-new", "arch-more")
 NAMES = sorted(f"{pack}/{path.parent.name}" for pack in PACKS for path in (SHARED / pack).glob("*/expected.json"))
 TOLERANCE = 1e-4  # of the reference's standard deviation, largest difference of any number
+#: logits that llama.cpp recorded, whose GELU is a table in F16
+COARSE: Mapping[str, float] = {"arch-more/codeshell": 2e-3}
 
 #: conversions that differ from the record, and why ours is right
 CONVERTED_OTHERWISE: Mapping[str, str] = {}
 #: logits that differ from the record: there the file runs as llama.cpp runs it, the record is of transformers
 COMPUTED_OTHERWISE: Mapping[str, str] = {
     "arch-new/exaone4": "llama.cpp uses windows with 64 layers only",
+    "arch-new/phi-moe": "llama.cpp routes by softmax, not by sparsemixer",
+    "arch-more/glm4-moe-lite": "llama.cpp guesses the router's function from the number of layers",
+    "arch-more/mellum2": "llama.cpp rotates layers with a window by the base of the others",
 }
 #: declared, and not right yet
 PENDING: Mapping[str, str] = {
-    "arch-more/phi4-mini": "its logits",
     "arch-new/embeddinggemma": "both directions",
     "arch-new/mistral3-vl": "the architecture mistral3",
+    "arch-more/qwen3-vl-moe": "sections of its positions",
+    "arch-more/cohere2-moe": "its logits",
+    "arch-more/dbrx": "its logits",
 }
 
 
@@ -84,10 +91,10 @@ def test_computes_as_the_reference(name: str, shared: Path, monkeypatch: pytest.
             if f"logits_{part}" not in oracle or f"decoder_ids_{part}" in oracle:
                 pytest.skip("hidden states and encoder-decoders have tests of their own")
             try:
-                network = Network(model, make_operations("float", 1), kv_type="F32")
+                ids, wanted = oracle[f"ids_{part}"], oracle[f"logits_{part}"]
+                network = Network(model, make_operations("float", 1), kv_type="F32", length=len(ids))
             except (UnsupportedGraph, UnknownArchitecture) as error:
                 pytest.skip(f"not in the runner: {error}")
-            ids, wanted = oracle[f"ids_{part}"], oracle[f"logits_{part}"]
             found = network.forward(ids[None], network.new_cache(1, len(ids)))[0][oracle[f"pos_{part}"]]
             worst = numpy.abs(found - wanted).max() / wanted.std()
-            assert worst < TOLERANCE, f"text {part} is off by {worst:.1e} of the spread"
+            assert worst < COARSE.get(name, TOLERANCE), f"text {part} is off by {worst:.1e} of the spread"

@@ -33,6 +33,8 @@ from helpers.normals import normals
 
 PACKS = Path(__file__).parents[1] / "oracles"
 SUFFIX = ".tar.xz"
+VOCABULARIES = PACKS / "vocabularies.tar.xz"  # made by scripts/pack_vocabularies.py: no weights
+NO_TENSORS = b"\x02\0\0\0\0\0\0\0{}"  # a safetensors file with nothing in it
 DRAWS, REST = ".draws.json", ".rest"
 #: those that matter most: also the order of their tensors and their size labels are compared
 MUST = (
@@ -93,6 +95,27 @@ def place() -> Path:
 def folder(name: str) -> Path:
     """The folder of an oracle, unpacked on first use. Nobody writes there."""
     return unpack(name, place())
+
+
+@cache
+def vocabulary_files() -> dict[str, bytes]:
+    """What the pack of vocabularies holds: ``<pack>/<name>/<file>`` -> content."""
+    with tarfile.open(VOCABULARIES) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive.getmembers()}
+
+
+@cache
+def vocabularies() -> dict[str, Path]:
+    """Folders with the small files of a checkpoint each, by ``<pack>/<name>``; their weights are an empty file."""
+    found: dict[str, Path] = {}
+    for file, data in vocabulary_files().items():
+        path = place() / "vocabularies" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        if path.name == "expected.json":
+            found["/".join(file.split("/")[:2])] = path.parent
+            (path.parent / "model.safetensors").write_bytes(NO_TENSORS)
+    return found
 
 
 def unpack(name: str, target: Path) -> Path:

@@ -16,12 +16,15 @@ from quantcli.vocab import VocabHints
 from quantcli.vocab.bytelevel import byte_to_character
 
 LLAMA_CLASS = ("llama", "granite", "granitemoe", "smollm3")
+OF_FAMILIES = {"tokenizer.ggml.token_type_count"}  # written by the family, tested with it
 OWN_HINTS: dict[str, dict[str, Any]] = {
     "gemma": {"space_prefix": False, "ids": {"eot": 107}},
     "gemma2": {"space_prefix": False},
     "gemma3": {"space_prefix": False},
     "nemotron": {"ids": {"padding": 0, "unknown": 1}},
-    "glm4": {"texts": {"eos": "<|endoftext|>", "bos": "<|endoftext|>", "unknown": "<|endoftext|>", "eot": "<|user|>"}},
+    "glm4": {
+        "fallbacks": {"eos": "<|endoftext|>", "bos": "<|endoftext|>", "unknown": "<|endoftext|>", "eot": "<|user|>"}
+    },
     "phi2": {"add_bos": False},
     "t5": {"kind": "t5"},
 }
@@ -63,9 +66,10 @@ def entry(value: Value) -> dict[str, Any]:
     return form
 
 
-def differences(metadata: dict[str, Value], entries: dict[str, dict[str, Any]]) -> list[str]:
-    """Keys of tokenizer.* that are missing, extra or other than recorded."""
-    wanted = {key: value for key, value in entries.items() if key.startswith("tokenizer.")}
+def differences(metadata: dict[str, Value], entries: dict[str, dict[str, Any]], *, families: bool = False) -> list[str]:
+    """Keys of tokenizer.* that are missing, extra or other than recorded; ``families``: also those that they write."""
+    left_out = set() if families else OF_FAMILIES
+    wanted = {key: value for key, value in entries.items() if key.startswith("tokenizer.") and key not in left_out}
     wrong = [f"{key} is missing" for key in wanted if key not in metadata]
     wrong += [f"{key} is extra" for key in metadata if key not in wanted]
     for key in wanted.keys() & metadata.keys():

@@ -20,7 +20,7 @@ from quantcli.errors import (
     UsageError,
 )
 from quantcli.loader import open_model
-from quantcli.runner.cache import Cache, hadamard
+from quantcli.runner.cache import Cache, LayerShape, hadamard
 from quantcli.runner.network import Network
 from quantcli.runner.operations import Operations
 from quantcli.runner.session import RunOptions, make_operations, open_session
@@ -98,16 +98,16 @@ def test_quantized_caches_rotate_heads_and_spread_outliers() -> None:
     random = numpy.random.default_rng(3)
     keys = random.standard_normal((1, 8, 2, 64)).astype(numpy.float32)
     keys[..., 5] = 40
-    cache = Cache("Q4_0", 1, 1, 8, 2, (64, 64))
+    cache = Cache("Q4_0", [LayerShape(2, (64, 64))], 1, 8)
     stored, values = cache.extend(0, keys, keys, Operations())
     queries = random.standard_normal((1, 8, 2, 64)).astype(numpy.float32)
     expected = numpy.einsum("sqhd,skhd->hqk", queries, keys)
-    found = numpy.einsum("sqhd,shkd->hqk", cache.rotate_queries(queries), stored)
-    plain = Cache("Q4_0", 1, 1, 8, 2, (64, 64))
-    plain.turns = [None, None]
+    found = numpy.einsum("sqhd,shkd->hqk", cache.rotate_queries(0, queries), stored)
+    plain = Cache("Q4_0", [LayerShape(2, (64, 64))], 1, 8)
+    plain.turns = [[None, None]]
     unrotated = numpy.einsum("sqhd,shkd->hqk", queries, plain.extend(0, keys, keys, Operations())[0])
     assert numpy.abs(found - expected).std() < 0.5 * numpy.abs(unrotated - expected).std()
-    back = cache.rotate_back(values.transpose(0, 2, 1, 3))
+    back = cache.rotate_back(0, values.transpose(0, 2, 1, 3))
     assert numpy.abs(back - keys).max() < 40 / 14
     assert numpy.allclose(hadamard(128) @ hadamard(128), numpy.eye(128), atol=1e-6)
 

@@ -9,6 +9,7 @@ from quantcli.errors import NoKernel, QuantcliError
 from quantcli.ggml import kernels, tensor_types
 from quantcli.runner import positions
 from quantcli.runner.operations import ACTIVATIONS, Operations
+from quantcli.runner.positions import Distances, alibi
 from quantcli.runner.products import Products, can_multiply
 from quantcli.runner.rounding import rounded
 from quantcli.runner.weights import PackedMatrix
@@ -157,7 +158,11 @@ ATTENTION = {
     "cap": {"tokens": 33, "start": 64, "heads": 8, "kv_heads": 1, "width": 96, "value": 40, "cap": 20.0},
     "sinks": {"tokens": 100, "start": 0, "heads": 9, "kv_heads": 3, "width": 64, "value": 64, "sinks": True},
     "short window": {"tokens": 40, "start": 3, "heads": 2, "kv_heads": 1, "width": 32, "value": 32, "window": 1},
-}
+    "distances": {"tokens": 33, "start": 9, "heads": 6, "kv_heads": 3, "width": 24, "value": 40, "reach": 0},
+    "distances of one token": {
+        "tokens": 1, "start": 40, "heads": 4, "kv_heads": 2, "width": 64, "value": 64, "window": 20, "reach": 7,
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -183,10 +188,24 @@ def test_attention(case, isa, half):
         "cap": case.get("cap", 0.0),
         "sinks": sinks,
     }
+    if "reach" in case:  # of the table of distances, beyond what these positions need
+        table = random.standard_normal((heads, start + tokens + case["reach"])).astype(numpy.float32)
+        options["distances"] = Distances(table, start + tokens - 1)
     expected = Operations().attend(*(part.astype(numpy.float64) for part in (q, k, v)), **options)
     result = Products("float", 1, isa).attend(q, k, v, **options)
     numpy.testing.assert_allclose(result, expected, atol=3e-6)
     assert numpy.array_equal(result, Products("float", 3, isa).attend(q, k, v, **options))
+
+
+def test_linear_biases():
+    """The slopes of the paper, also for a number of heads that is no power of two; by distance."""
+    assert numpy.array_equal(alibi(8, 8, 3).table[:, :2], numpy.outer(0.5 ** numpy.arange(1, 9), [-2, -1]))
+    slopes = -alibi(12, 8, 2).table[:, 0]
+    assert numpy.allclose(slopes[:8], 0.5 ** numpy.arange(1, 9)) and numpy.allclose(
+        slopes[8:], 0.5 ** (numpy.arange(4) + 0.5)
+    )
+    found = alibi(2, 8, 10).between(4, 2, 3, 6)
+    assert numpy.array_equal(found[0, :, :2] / 2**-4, [[-1, 0], [-2, -1]])
 
 
 def test_attention_of_several_sequences():

@@ -150,6 +150,15 @@ def test_phi3_strips_white_space_after_special_tokens() -> None:
         assert tokenizer.encode("<c> \nb", add_special=False, parse_special=True) == expected
 
 
+def test_masks_strip_white_space_before_them() -> None:
+    words = [*WORDS, ("<mask>", -1000.0, 3)]
+    by_architecture = {"general.architecture": string("nomic-bert-moe")}
+    plain, stripping = (Tokenizer.from_metadata(spm(words, **more)) for more in ({}, by_architecture))
+    text = "b \t<mask> <mask>"
+    assert stripping.encode(text, False, True) == stripping.encode("b<mask><mask>", False, True)
+    assert plain.encode(text, False, True) != stripping.encode(text, False, True)
+
+
 def test_flags_and_ids_from_metadata() -> None:
     defaults = Tokenizer.from_metadata(spm(WORDS))
     assert (defaults.bos, defaults.eos, defaults.unknown, defaults.add_bos, defaults.add_eos) == (1, 2, 0, True, False)
@@ -198,7 +207,7 @@ NOT_A_NUMBER = Value(ValueType.ARRAY, numpy.full(265, numpy.nan, "<f4"), ValueTy
 GPT2 = {"tokenizer.ggml.model": string("gpt2"), "tokenizer.ggml.merges": strings([])}
 WRONG: dict[str, tuple[dict[str, Value], str]] = {
     "no model": ({"tokenizer.ggml.model": string("")}, "no vocabulary"),
-    "other kind": ({"tokenizer.ggml.model": string("rwkv")}, "'rwkv'"),
+    "other kind": ({"tokenizer.ggml.model": string("hybriddna")}, "'hybriddna'"),
     "model is a number": ({"tokenizer.ggml.model": u32(3)}, "has to be a text"),
     "tokens are numbers": ({"tokenizer.ggml.tokens": array(ValueType.INT32, [1, 2])}, "has to be an array of texts"),
     "no tokens": ({"tokenizer.ggml.tokens": strings([])}, "no list of tokens"),
@@ -211,7 +220,7 @@ WRONG: dict[str, tuple[dict[str, Value], str]] = {
     "no merges": ({"tokenizer.ggml.model": string("gpt2")}, "no list of merges"),
     "merge without a blank": (GPT2 | {"tokenizer.ggml.merges": strings(["ab"])}, "no merge"),
     "unknown pre-tokenizer": (GPT2 | {"tokenizer.ggml.pre": string("zz")}, "'zz' is not known"),
-    "pre-tokenizer that cannot run": (GPT2 | {"tokenizer.ggml.pre": string("afmoe")}, "cannot be run"),
+    "pre-tokenizer that cannot run": (GPT2 | {"tokenizer.ggml.pre": string("whitespace")}, "cannot be run"),
 }
 
 

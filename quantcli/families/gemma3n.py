@@ -1,0 +1,144 @@
+"""Gemma 3n: four streams side by side (altup), a low-rank shortcut (laurel), embeddings for every layer."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+from quantcli.families import decoder
+from quantcli.families.declaration import Entry, Family, TensorRule
+from quantcli.families.facts import EachLayer, Facts, bad
+from quantcli.families.fields import count
+from quantcli.families.gemma import GEMMA3, SOFT_CAPS
+from quantcli.families.transforms import single, zero_padded
+
+STREAMS = 4  # llama.cpp knows no other number
+OTHERS = ("0", "1", "2")  # all streams but the first
+
+
+def widths(facts: Facts) -> EachLayer:
+    """The MLP's width of every layer."""
+    found = facts.find("intermediate_size")
+    found = [found] * facts.layers if isinstance(found, int) else found
+    if not isinstance(found, list) or len(found) != facts.layers or not all(type(one) is int for one in found):
+        raise bad("intermediate_size", f"is no list of {facts.layers} widths")
+    return EachLayer(found)
+
+
+def streams(facts: Facts) -> int:
+    if facts.read(count("altup_num_inputs")) != STREAMS:
+        raise bad("altup_num_inputs", f"is not {STREAMS}: the file has no place for another number")
+    return STREAMS
+
+
+def sparsity(facts: Facts) -> list[float]:
+    """Standard deviations above the mean that an activation must exceed, by the share that is to be left out."""
+    shares = decoder.layer_list(facts, "activation_sparsity_pattern", "shares")
+    if not all(isinstance(share, (int, float)) and 0 <= share < 1 for share in shares):
+        raise bad("activation_sparsity_pattern", "holds something that is no share")
+    return [normal_quantile(share) if share else float("-inf") for share in shares]  # type: ignore[arg-type]
+
+
+def normal_quantile(share: float) -> float:
+    """Of the standard normal distribution, rounded at the steps where torch's float32 version rounds."""
+    centred = single(2 * single(share) - 1)
+    return single(single(NormalDist().inv_cdf((1 + centred) / 2) / math.sqrt(2)) * single(math.sqrt(2)))
+
+
+def layer_rule(source: str, target: str, *shape: str, layers: str | None = None) -> TensorRule:
+    return TensorRule(f"layers.{{layer}}.{source}", f"blk.{{layer}}.{target}", shape, bias="none", layers=layers)
+
+
+FACTS = {
+    "layer_vocab": count("vocab_size_per_layer_input", default="=vocab", most=decoder.MOST_WIDTH),
+    "keeps_keys": lambda facts: lambda layer: layer < facts.layers - facts.shared_layers,
+}
+
+# Embeddings for every layer, as Gemma 4 has them too. Gemma 3n has fewer rows than tokens; llama.cpp adds zeros.
+PER_LAYER = (
+    TensorRule(
+        "embed_tokens_per_layer", "per_layer_token_embd", ("layer_vocab", "layers*per_layer"), zero_padded("vocab"),
+    ),
+    TensorRule("per_layer_model_projection", "per_layer_model_proj", ("layers*per_layer", "hidden")),
+    TensorRule("per_layer_projection_norm", "per_layer_proj_norm", ("per_layer",)),
+    layer_rule("per_layer_input_gate", "inp_gate", "per_layer", "hidden"),
+    layer_rule("per_layer_projection", "proj", "hidden", "per_layer"),
+    layer_rule("post_per_layer_input_norm", "post_norm", "hidden"),
+)  # fmt: skip
+FOUR_NORMS = (
+    layer_rule("input_layernorm", "attn_norm", "hidden"),
+    layer_rule("post_attention_layernorm", "post_attention_norm", "hidden"),
+    layer_rule("pre_feedforward_layernorm", "ffn_norm", "hidden"),
+    layer_rule("post_feedforward_layernorm", "post_ffw_norm", "hidden"),
+)
+# The last layers use keys and values of earlier ones.
+SHARED_KEYS = (
+    layer_rule("self_attn.q_proj", "attn_q", "heads*head_dim", "hidden"),
+    layer_rule("self_attn.q_norm", "attn_q_norm", "head_dim"),
+    layer_rule("self_attn.o_proj", "attn_output", "hidden", "heads*head_dim"),
+    layer_rule("self_attn.k_proj", "attn_k", "kv_heads*head_dim", "hidden", layers="keeps_keys"),
+    layer_rule("self_attn.k_norm", "attn_k_norm", "head_dim", layers="keeps_keys"),
+)
+
+GEMMA3N: Family = GEMMA3.derive(
+    "gemma3n",
+    gguf_arch="gemma3n",
+    hf_architectures=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
+    model_types=("gemma3n_text",),
+    facts={
+        **FACTS,
+        "ff": widths,
+        "streams": streams,
+        "active": count("altup_active_idx", default=0, least=0, most=STREAMS - 1),
+        "per_layer": count("hidden_size_per_layer_input", default=256, most=decoder.MOST_WIDTH),
+        "laurel": count("laurel_rank", default=64, most=decoder.MOST_WIDTH),
+        "shared_layers": count("num_kv_shared_layers", default=15, least=0, most=decoder.MOST_LAYERS),
+        "eps": decoder.rms_eps(1e-6),
+        "window_pattern": decoder.window_pattern(5),
+        "sparsity": sparsity,
+    },
+    metadata=(
+        *(Entry("feed_forward_length", "i32s", "ff") if entry.fact == "ff" else entry for entry in decoder.SIZES),
+        *decoder.ROPE,
+        Entry("rope.freq_base_swa", "f32", "local_theta"),
+        *decoder.RMS,
+        *decoder.LENGTHS,
+        *SOFT_CAPS[1:],
+        *decoder.WINDOW,
+        *decoder.WINDOW_PATTERN,
+        Entry("altup.active_idx", "u32", "active"),
+        Entry("altup.num_inputs", "u32", "streams"),
+        Entry("embedding_length_per_layer_input", "u32", "per_layer"),
+        Entry("attention.shared_kv_layers", "u32", "shared_layers"),
+        Entry("activation_sparsity_scale", "f32s", "sparsity"),
+    ),
+    tensors=(
+        *decoder.EMBEDDINGS,
+        *decoder.FINAL_NORM,
+        *PER_LAYER,
+        TensorRule("altup_projections.{part}", "altup_proj", ("hidden", "hidden"), bias="none", parts=OTHERS),
+        TensorRule(
+            "altup_unembed_projections.{part}", "altup_unembd_proj", ("hidden", "hidden"), bias="none", parts=OTHERS
+        ),
+        *FOUR_NORMS,
+        *SHARED_KEYS,
+        layer_rule("self_attn.v_proj", "attn_v", "kv_heads*head_dim", "hidden", layers="keeps_keys"),
+        *decoder.GATED_MLP,
+        TensorRule(
+            "layers.{layer}.altup.correct_output_scale",
+            "blk.{layer}.altup_correct_scale.weight",
+            ("hidden",),
+            exact=True,
+        ),
+        layer_rule("altup.correction_coefs", "altup_correct_coef", "streams", "streams"),
+        layer_rule("altup.modality_router", "altup_router", "streams", "hidden"),
+        layer_rule("altup.prediction_coefs", "altup_predict_coef", "streams*streams", "streams"),
+        layer_rule("altup.router_norm", "altup_router_norm", "hidden"),
+        layer_rule("laurel.linear_left", "laurel_l", "laurel", "hidden"),
+        layer_rule("laurel.linear_right", "laurel_r", "hidden", "laurel"),
+        layer_rule("laurel.post_laurel_norm", "laurel_post_norm", "hidden"),
+    ),
+    cut_embeddings=True,
+)
+
+FAMILIES = (GEMMA3N,)

@@ -1,0 +1,37 @@
+"""Mellum 2: a Qwen3 with experts and windows, which rotate with a base of their own."""
+
+from __future__ import annotations
+
+from quantcli.families import decoder
+from quantcli.families.declaration import Entry
+from quantcli.families.facts import Facts
+from quantcli.families.fields import flag, real
+from quantcli.families.qwen import QWEN3_MOE
+from quantcli.vocab import VocabHints
+
+
+def used_window(facts: Facts) -> int | None:
+    """The window, unless config.json says that it is not used."""
+    return facts.read(decoder.GIVEN_WINDOW) if facts.read(flag("use_sliding_window", default=True)) else None
+
+
+MELLUM = QWEN3_MOE.derive(
+    "mellum",
+    gguf_arch="mellum",
+    hf_architectures=("MellumForCausalLM",),
+    model_types=("mellum",),
+    facts={
+        "local_theta": real("rope_local_base_freq", default=None, least=1e-6),
+        "window": used_window,
+        "window_pattern": decoder.window_pattern(4),
+    },
+    metadata=(
+        *QWEN3_MOE.metadata,
+        Entry("rope.freq_base_swa", "f32", "local_theta"),
+        *decoder.WINDOW,
+        *decoder.WINDOW_PATTERN,
+    ),
+    vocab=VocabHints("mellum"),
+)
+
+FAMILIES = (MELLUM,)
