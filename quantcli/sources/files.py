@@ -242,6 +242,10 @@ class StoredTensor:
         """The lazy view of all rows. A dtype that is no weight is seen as bytes: packed codes are only moved."""
         return Stored(self, self.type or BY_NAME["I8"])
 
+    @property
+    def exact(self) -> None:
+        """What is stored is what is meant."""
+
     def read_raw(self, start: int, stop: int) -> memoryview:
         """The stored bytes of rows ``start`` to ``stop``."""
         return self.read_bytes(start * self.row_bytes, stop * self.row_bytes)
@@ -284,7 +288,7 @@ class StoredTensor:
 
 _HINTS = dict.fromkeys(
     ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
-    "FP8 checkpoints cannot be read yet: take the BF16 version of the model",
+    "8-bit floats need scales (docs/sources.md): config.json should have a quantization_config",
 )
 
 

@@ -13,6 +13,10 @@ from quantcli.sources.files import SourceFile, StoredTensor
 from quantcli.views import Reader
 
 
+# Endings of the logical tensors that hold the numbers beside a tensor of 4-bit floats: its factor, that of its inputs.
+FACTOR, INPUT_FACTOR = ".weight_scale_2", ".input_scale"
+
+
 class SourceTensor(Protocol):
     """One tensor of a checkpoint as everything behind the sources sees it.
 
@@ -50,19 +54,25 @@ class SourceTensor(Protocol):
         """The lazy view of all rows that transforms are put around."""
         ...
 
+    @property
+    def exact(self) -> Reader | None:
+        """The values of the same rows where ``reader`` gives blocks that are copied and mean them; None elsewhere."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LogicalTensor:
     """A tensor that is made from several packed ones: ``view`` puts them together, ``codes`` is the first of them.
 
     ``shape`` is that of the unpacked tensor (torch order). In messages it goes by the name of its codes, which is the
-    one that a user finds in the file.
+    one that a user finds in the file. ``exact``: where ``view`` gives blocks of a tensor type, what they mean.
     """
 
     name: str
     shape: tuple[int, ...]
     view: Reader
     codes: StoredTensor
+    exact: Reader | None = None
 
     @property
     def type(self) -> TensorType:
