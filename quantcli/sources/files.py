@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from quantcli.container import foreign
 from quantcli.errors import MalformedFile, MissingFile, SourceChanged, UnsafePath, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_NAME, TensorType, row_bytes
+from quantcli.sources.factors import NO_FACTORS, Factors
 from quantcli.views import Stored
 
 PIECE_BYTES = 4 << 20  # of stored bytes that are decoded at a time: bounds the scratch buffer of a thread
@@ -245,6 +246,11 @@ class StoredTensor:
     @property
     def exact(self) -> None:
         """What is stored is what is meant."""
+
+    @property
+    def factors(self) -> Factors:
+        """It needs none beside it."""
+        return NO_FACTORS
 
     def read_raw(self, start: int, stop: int) -> memoryview:
         """The stored bytes of rows ``start`` to ``stop``."""

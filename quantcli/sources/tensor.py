@@ -9,12 +9,9 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.ggml.tensor_types import TensorType
+from quantcli.sources.factors import NO_FACTORS, Factors
 from quantcli.sources.files import SourceFile, StoredTensor
 from quantcli.views import Reader
-
-
-# Endings of the logical tensors that hold the numbers beside a tensor of 4-bit floats: its factor, that of its inputs.
-FACTOR, INPUT_FACTOR = ".weight_scale_2", ".input_scale"
 
 
 class SourceTensor(Protocol):
@@ -59,6 +56,11 @@ class SourceTensor(Protocol):
         """The values of the same rows where ``reader`` gives blocks that are copied and mean them; None elsewhere."""
         ...
 
+    @property
+    def factors(self) -> Factors:
+        """What belongs to such blocks."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LogicalTensor:
@@ -73,6 +75,7 @@ class LogicalTensor:
     view: Reader
     codes: StoredTensor
     exact: Reader | None = None
+    factors: Factors = NO_FACTORS
 
     @property
     def type(self) -> TensorType:

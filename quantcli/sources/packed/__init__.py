@@ -23,8 +23,8 @@ What ``logical`` gives is a `tensor.LogicalTensor` around a view (`views.Reader`
 
 - A format that is also a tensor type (MXFP4, NVFP4) gives a view whose ``stored`` is this type and whose ``gather``
   moves bits only: such rows are copied into the output without being decoded. Row permutations of families work on it
-  as on any other. ``exact`` gives the values, for outputs of other types. Numbers that stay apart in GGUF are tensors of
-  their own behind it (`tensor.FACTOR`).
+  as on any other. ``exact`` gives the values, for outputs of other types. Numbers that stay apart in GGUF are its
+  ``factors``.
 - Every other format gives a `views.Computed`: ``values(index)`` are any rows as float32 (one rounding, in the order
   that the format's authors define), made from those parts of codes and scales alone that these rows need.
 - Where the unpacked tensor is the transpose of what is packed, ``views.transpose`` goes around the view. A

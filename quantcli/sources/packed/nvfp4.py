@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from quantcli.errors import MalformedFile, ShapeMismatch
 from quantcli.ggml import tensor_types
+from quantcli.sources.factors import Factors
 from quantcli.sources.files import StoredTensor
 from quantcli.sources.packed.group import Format, Group, Settings, check, of_dtypes
 from quantcli.sources.packed.scales import Floats, Indices, one_number
-from quantcli.sources.tensor import FACTOR, INPUT_FACTOR, LogicalTensor
-from quantcli.views import Computed, Generated, Reader, cut_columns
+from quantcli.sources.tensor import LogicalTensor
+from quantcli.views import Computed, Reader, cut_columns
 
 _GROUP, _SUPER = 16, 64  # weights under one scale, and in a block of the tensor type
 _NVFP4 = tensor_types.BY_NAME["NVFP4"]
@@ -89,18 +90,18 @@ class _Exact(Computed):
         return values
 
 
-def _number(group: Group, endings: tuple[str, str]) -> tuple[float, StoredTensor | None]:
-    """A factor, stored as it is or as its reciprocal, and the tensor that holds it; 1 where there is none."""
+def _number(group: Group, endings: tuple[str, str]) -> float:
+    """A factor, stored as it is or as its reciprocal; 1 where there is none."""
     plain, reciprocal = (group.parts.get(ending) for ending in endings)
     if plain is not None:
-        return one_number(plain), plain
+        return one_number(plain)
     if reciprocal is not None:
-        return float(numpy.float32(1) / numpy.float32(one_number(reciprocal))), reciprocal
-    return 1.0, None
+        return float(numpy.float32(1) / numpy.float32(one_number(reciprocal)))
+    return 1.0
 
 
 def logical(settings: Settings, group: Group) -> Iterator[LogicalTensor]:
-    """The weights, and the one or two numbers beside them. Raises UnsupportedFile, ShapeMismatch, MalformedFile."""
+    """The weights, with the numbers beside them. Raises UnsupportedFile, ShapeMismatch, MalformedFile."""
     ending = next(ending for ending in (".weight_packed", ".weight") if ending in group.parts)
     codes, scales = group.parts[ending], group.parts[_SCALE]
     check(codes, ("U8",))
@@ -109,17 +110,14 @@ def logical(settings: Settings, group: Group) -> Iterator[LogicalTensor]:
     if len(codes.shape) < 2 or columns % _GROUP:
         raise ShapeMismatch(f"has the shape {list(codes.shape)}, NVFP4 has [rows, groups * 8]", where=codes.where)
     check(scales, ("F8_E4M3",), (*codes.shape[:-1], columns // _GROUP))
-    factor, of_factor = _number(group, (".weight_scale_2", ".weight_global_scale"))
-    inputs, of_inputs = _number(group, (".input_scale", ".input_global_scale"))
+    factor = _number(group, (".weight_scale_2", ".weight_global_scale"))
+    inputs = _number(group, (".input_scale", ".input_global_scale"))
     parts, shape = _Parts(codes, scales), (*codes.shape[:-1], columns)
     exact, name = _Exact(parts, factor), f"{group.name}.weight"
     if columns % _SUPER:
         yield LogicalTensor(name, shape, exact, codes)
         return
-    yield LogicalTensor(name, shape, _Repacked(parts), codes, exact)
-    for suffix, value, part in ((FACTOR, factor, of_factor), (INPUT_FACTOR, inputs, of_inputs)):
-        if part is not None:
-            yield LogicalTensor(group.name + suffix, (1,), Generated([value]), part)
+    yield LogicalTensor(name, shape, _Repacked(parts), codes, exact, Factors(factor, inputs))
 
 
 def recognise(settings: Settings, tensors: Mapping[str, StoredTensor]) -> bool:
