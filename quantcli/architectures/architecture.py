@@ -73,6 +73,7 @@ class Graph:
     # experts (where expert_count > 0)
     expert_gating: Gating = "softmax"  # "softmax_chosen": softmax over the chosen logits
     expert_norm: bool = True  # the chosen weights are divided by their sum (else metadata expert_weights_norm)
+    gated_experts: bool = True  # False: experts are "plain"
     expert_first: bool = False  # the best logits are chosen, and weight the experts' inputs instead of their outputs
     early_router: bool = False  # the router reads the layer's input, before any norm
     shared_expert: Literal["sum", "average"] = "sum"  # how it joins the others
@@ -87,7 +88,6 @@ class Graph:
     # "all": no attention at all; "beside": both in every layer, summed; "without_key_values": layers whose
     # attention.head_count_kv is 0; "listed": attention.recurrent_layers or full_attention_interval
     recurrent_layers: RecurrentLayers = "all"
-    single_part: bool = False  # a layer is one thing: a state, attention, or (feed_forward_length not 0) an MLP
     gated_attention: bool = False  # attn_q holds for every head its queries, then a gate: sigmoid(gate) * output
     tiled_heads: bool = False  # value head h of a delta rule reads key head h % groups, else h / (heads / groups)
     rope_switch: bool = False  # metadata rope.scaling.finetuned false: nothing rotates

@@ -20,6 +20,7 @@ from quantcli.cli import (
     convert_options,
     formats_options,
     generate_options,
+    graft_options,
     imatrix_options,
     inspect_options,
     perplexity_options,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 for command in (
     convert_options,
+    graft_options,
     inspect_options,
     verify_options,
     formats_options,

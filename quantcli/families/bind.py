@@ -73,20 +73,25 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What the tensors of a checkpoint became: GGUF tensors in the order of their sources, and remarks."""
+    """What the tensors of a checkpoint became: GGUF tensors in the order of their sources, and remarks.
+
+    ``left_out`` counts those of towers and projectors beside the language model.
+    """
 
     tensors: list[Bound]
     notes: list[str]
+    left_out: int = 0
 
     def has(self, name: str) -> bool:
         """Whether there is a GGUF tensor of this name."""
         return any(one.name == name for one in self.tensors)
 
 
-def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: str) -> Binding:
+def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: str, whole: bool = True) -> Binding:
     """The GGUF tensors of a checkpoint.
 
-    ``sources`` in the order in which llama.cpp's converter meets them (files in order, names sorted).
+    ``sources`` in the order in which llama.cpp's converter meets them (files in order, names sorted); without ``whole``
+    they are some of the model's tensors, and none is missed.
     Raises UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile.
     """
     matcher = _Matcher(family, facts)
@@ -97,16 +102,15 @@ def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: s
             where=where,
             hint="the checkpoint is of another family or newer than quantcli; --architecture NAME reads it differently",
         )
-    matcher.check_complete(where)
-    matcher.leave_out_copies()
-    if matcher.left_out:
-        matcher.notes.append(f"left out {matcher.left_out} vision tensors: only the language model is converted")
+    if whole:
+        matcher.check_complete(where)
+        matcher.leave_out_copies()
     if matcher.beyond:
         matcher.notes.append(
             f"left out {matcher.beyond} tensors of layers that predict further tokens: {family.gguf_arch} has no place "
             "for them in llama.cpp"
         )
-    return Binding(matcher.in_order(), matcher.notes)
+    return Binding(matcher.in_order(), matcher.notes, matcher.left_out)
 
 
 class _Matcher:
@@ -204,8 +208,9 @@ class _Matcher:
 
     def _block(self, spec: Spec, layer: int) -> int:
         """The block of the file that a layer becomes."""
-        first: int = self.facts[spec.rule.first] if spec.rule.first else 0
-        return layer + first
+        rule = spec.rule
+        block: int = self.facts[rule.places][layer] if rule.places else layer
+        return block + (self.facts[rule.first] if rule.first else 0)
 
     def leave_out_copies(self) -> None:
         """A tensor that repeats another is one tensor; one that differs and has no place of its own is told."""

@@ -42,8 +42,10 @@ class TensorRule:
     along (``bias``: "optional", "required" or "none"; it passes through those transforms that move rows).
     ``layers`` names a fact, a function (layer) -> bool: the layers that have this rule. ``depth`` names the fact
     that counts the layers of this rule (an encoder-decoder has two), ``first`` the one that numbers the block of its
-    layer 0 (layers that predict further tokens come behind the others). ``optional`` may name a fact: absence is fine
-    when it is true. A rule with ``when`` only exists when that fact is true. A bias has ``shape[bias_axis]`` elements.
+    layer 0 (layers that predict further tokens come behind the others), ``places`` one that lists the blocks of all of
+    them. ``optional`` may name a fact: absence is fine when it is true. A rule with ``when`` only exists when that fact
+    is true. A bias has ``shape[bias_axis]`` elements. ``type`` is what the weight is written as whatever the target, in
+    files whose types are the converter's (projectors).
     """
 
     source: str
@@ -57,7 +59,9 @@ class TensorRule:
     layers: str | None = None
     depth: str = "layers"
     first: str | None = None
+    places: str | None = None
     when: str | None = None
+    type: str | None = None
     parts: tuple[str, ...] = ()
 
 

@@ -56,10 +56,15 @@ def architecture(family: Family, facts: Facts) -> dict[str, Value]:
     return found
 
 
-def general(family: Family, checkpoint: Checkpoint, tensors: Sequence[ModelTensor]) -> dict[str, Value]:
-    """``general.*``: names and size from folder and tensors, sampling defaults, license and base from the card."""
-    found = {"general.architecture": container.string(family.gguf_arch), "general.type": container.string("model")}
-    found |= sampling(checkpoint.json("generation_config.json"))
+def general(
+    family: Family, checkpoint: Checkpoint, tensors: Sequence[ModelTensor], kind: str = "model"
+) -> dict[str, Value]:
+    """``general.*``: names and size from folder and tensors, license and base from the card; ``kind`` is general.type.
+
+    A model that writes text has sampling defaults.
+    """
+    found = {"general.architecture": container.string(family.gguf_arch), "general.type": container.string(kind)}
+    found |= sampling(checkpoint.json("generation_config.json")) if kind == "model" else {}
     names: dict[str, str | None] = {"general.name": title(checkpoint.name), **name_parts(checkpoint.name)}
     names["general.organization"] = title(checkpoint.owner) if checkpoint.owner else None
     names["general.size_label"] = size_label(tensors)
@@ -69,9 +74,10 @@ def general(family: Family, checkpoint: Checkpoint, tensors: Sequence[ModelTenso
     return found | card(checkpoint.card)
 
 
-def provenance(checkpoint: Checkpoint) -> dict[str, Value]:
-    """sha256 of the small files that the metadata was made from; never a path."""
-    return {f"quantcli.source.sha256.{name}": container.string(digest) for name, digest in checkpoint.digests().items()}
+def provenance(checkpoint: Checkpoint, names: Sequence[str] | None = None) -> dict[str, Value]:
+    """sha256 of the small files that the metadata was made from (``names``: of these); never a path."""
+    digests = checkpoint.digests(names)
+    return {f"quantcli.source.sha256.{name}": container.string(digest) for name, digest in digests.items()}
 
 
 def sampling(settings: object) -> dict[str, Value]:

@@ -113,6 +113,26 @@ class ConvertResult(TypedDict):
     weights_per_second: NotRequired[int]
 
 
+# ---- graft
+
+
+class GraftedTensor(TypedDict):
+    """One tensor that was taken over; ``before`` is the type of the one that it replaces, None where there was none."""
+
+    name: str
+    type: str
+    before: str | None
+
+
+class GraftResult(TypedDict):
+    """`quantcli graft`."""
+
+    schema: int
+    output: OutputResult
+    grafted: list[GraftedTensor]
+    seconds: float
+
+
 # ---- inspect, verify, formats
 
 

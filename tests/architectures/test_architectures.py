@@ -16,6 +16,7 @@ from quantcli.errors import UnsupportedGraph
 from quantcli.loader import open_model
 from quantcli.model import Model
 from quantcli.runner import settings
+from quantcli.runner.schema import SETTINGS
 
 ALL = architectures.every()
 # The architectures that the runner computes.
@@ -25,7 +26,7 @@ RUN = sorted(
     if one.graph and one.graph.causal and not any(getattr(one.graph, flag) for flag in settings.LACKING)
 )
 # Every key below an architecture's name that llama.cpp's own converter can write; some are newer than the package.
-NEWER = {"attention.rope_pattern", "attention.value_scale"}
+NEWER = {"attention.rope_pattern", "attention.recurrent_layers", "attention.value_scale"}
 WRITTEN = sorted(
     NEWER
     | {
@@ -42,6 +43,8 @@ def sizes(name: str) -> Model:
     """A model of this architecture with the least metadata that can be run, and no tensors."""
     numbers = {"block_count": 4, "context_length": 64, "embedding_length": 64, "attention.head_count": 4}
     metadata = {f"{name}.{key}": container.u32(number) for key, number in numbers.items()}
+    states = [key for key in keys.STATES.get(ALL[name].graph.recurrent, ()) if key != "ssm.dt_b_c_rms"]
+    metadata |= {f"{name}.{key}": container.u32(4) for key in states}
     epsilon = keys.EPSILON[ALL[name].graph.norm]
     metadata[f"{name}.{epsilon}"] = container.f32(1e-5)
     return Model(name="made", architecture=name, metadata=metadata, tensors=[], default_float=None, kind="gguf")
@@ -113,7 +116,8 @@ def test_what_an_architecture_does_not_read_is_refused(name: str) -> None:
 def test_harmless_keys_pass(name: str) -> None:
     model, plain = sizes(name), settings.read(sizes(name))
     for key in (*keys.HARMLESS, *ALL[name].harmless):
-        model.metadata[f"{name}.{key}"] = container.u32(7)
+        flag = key in SETTINGS and SETTINGS[key].kind == "flag"
+        model.metadata[f"{name}.{key}"] = container.boolean(True) if flag else container.u32(7)
     model.metadata["general.anything"] = model.metadata["other.attention.sliding_window"] = container.u32(7)
     assert settings.read(model) == plain
 

@@ -35,6 +35,9 @@ CONVERTED_OTHERWISE: Mapping[str, str] = {}
 #: logits that differ from the record: there the file runs as llama.cpp runs it, the record is of transformers
 COMPUTED_OTHERWISE: Mapping[str, str] = {
     "arch-new/exaone4": "llama.cpp uses windows with 64 layers only",
+    "arch-more/bamba": "the converter turns the rows of whole heads, of which a part rotates",
+    "arch-more/mimo-v2-flash": "to be done: sinks in some layers only",
+    "arch-new/rwkv7": "recorded by a kernel of llama.cpp that reads 64 elements of these heads of 32",
     "arch-new/phi-moe": "llama.cpp routes by softmax, not by sparsemixer",
     "arch-more/glm4-moe-lite": "llama.cpp guesses the router's function from the number of layers",
     "arch-more/mellum2": "llama.cpp rotates layers with a window by the base of the others",
