@@ -45,9 +45,9 @@ class ModelTensor:
     ``shape`` is in GGUF order (columns first); a file may leave trailing ones out. ``type`` is the type that
     llama.cpp's converter with ``--outtype auto`` would write (for a GGUF source: the type in the file). ``stored`` is
     the type of the bytes that ``read_raw`` gives; ``raw`` says that these bytes are the tensor's rows unchanged, so
-    that a copy to type ``stored`` needs no decoding. Of 4-bit floats with a factor of their own (NVFP4), ``decoded`` has
-    the values and the factor is a tensor ``beside`` it. ``targets``, where given, has the type for every file type (by
-    name) that such a tensor is written in, and no rule of a recipe speaks of it (projectors, adapters).
+    that a copy to type ``stored`` needs no decoding. Of 4-bit floats with a factor of their own (NVFP4), ``decoded``
+    has the values and the factor is a tensor ``beside`` it. ``targets``, where given, has the type for every file
+    type (by name) that such a tensor is written in, and no rule of a recipe speaks of it (projectors, adapters).
     """
 
     name: str

@@ -50,6 +50,4 @@ def _vector(name: str, values: list[float], owner: ModelTensor) -> ModelTensor:
     from quantcli.views import Generated
 
     shape = (len(values),)
-    return ModelTensor(
-        name, shape, _F32, _F32, True, Generated(values), owner.origin, owner.shard, beside=owner.name
-    )
+    return ModelTensor(name, shape, _F32, _F32, True, Generated(values), owner.origin, owner.shard, beside=owner.name)

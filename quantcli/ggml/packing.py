@@ -78,7 +78,13 @@ def unpack(
     packed = ffi.new("qc_packed *")
     held = [  # what the struct points to has to live as long
         ffi.NULL if array is None else ffi.from_buffer(f"{kind}[]", array)
-        for kind, array in (("uint8_t", codes), ("float", scale), ("float", zero), ("float", levels), ("int32_t", index))
+        for kind, array in (
+            ("uint8_t", codes),
+            ("float", scale),
+            ("float", zero),
+            ("float", levels),
+            ("int32_t", index),
+        )
     ]
     packed.codes, packed.scale, packed.zero, packed.levels, packed.index = held
     packed.rows, packed.columns, packed.groups, packed.packing = rows, columns, groups, packing.number
@@ -151,4 +157,6 @@ def _turned(function: str, words: Words, shape: tuple[int, int], isa: str | None
 def _check(array: NDArray[numpy.generic], dtype: type[numpy.generic], count: int) -> None:
     """The C side trusts its pointers: a caller's mistake must end here."""
     if array.dtype != dtype or not array.flags.c_contiguous or array.size < count:
-        raise ValueError(f"need a C-contiguous {dtype.__name__} array of {count} elements, got {array.dtype} {array.shape}")
+        raise ValueError(
+            f"need a C-contiguous {dtype.__name__} array of {count} elements, got {array.dtype} {array.shape}"
+        )

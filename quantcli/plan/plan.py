@@ -200,7 +200,9 @@ def _bytes(tensor_type: TensorType, tensor: ModelTensor) -> int:
 
 def _decoded_notes(model: Model, entries: Sequence[PlannedTensor], recipe: FileType) -> list[str]:
     """What was packed as a tensor type and becomes another: it is rounded twice."""
-    own = {tensor.name: tensor.stored for tensor in model.tensors if tensor.decoded and not tensor.decoded.type.quantized}
+    own = {
+        tensor.name: tensor.stored for tensor in model.tensors if tensor.decoded and not tensor.decoded.type.quantized
+    }
     counts = Counter(
         own[entry.tensor.name].name
         for entry in entries

@@ -1,7 +1,7 @@
 """AWQ as AutoAWQ writes it (version gemm): codes of four bits in words along the outputs.
 
-``X.qweight`` I32 [inputs, outputs / 8]: nibble k of a word, from the low one on, is output 0, 2, 4, 6, 1, 3, 5, 7 of its
-eight; ``X.qzeros`` I32 [groups, outputs / 8] in the same order; ``X.scales`` [groups, outputs]. The value is
+``X.qweight`` I32 [inputs, outputs / 8]: nibble k of a word, from the low one on, is output 0, 2, 4, 6, 1, 3, 5, 7 of
+its eight; ``X.qzeros`` I32 [groups, outputs / 8] in the same order; ``X.scales`` [groups, outputs]. The value is
 (code - zero) * scale, here in float32 (AutoAWQ multiplies in half precision).
 """
 

@@ -1,7 +1,7 @@
 """BitNet b1.58 as transformers packs it: four ternary weights a byte.
 
-``X.weight`` U8 [rows / 4, columns]: bits 2q and 2q + 1 of row r hold row q * rows / 4 + r, plus 1. ``X.weight_scale`` is
-one number: weights are divided by it, or multiplied where ``linear_class`` is autobitlinear.
+``X.weight`` U8 [rows / 4, columns]: bits 2q and 2q + 1 of row r hold row q * rows / 4 + r, plus 1. ``X.weight_scale``
+is one number: weights are divided by it, or multiplied where ``linear_class`` is autobitlinear.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy
+from numpy.typing import NDArray
 
 from quantcli.errors import MalformedFile, ShapeMismatch
 from quantcli.ggml import packing
@@ -34,7 +35,8 @@ class _Ternary(Computed):
         stated = numpy.float32(one_number(self._scale))
         factor = stated if self._multiplied else numpy.float32(1) / stated
         quarter, row = numpy.divmod(index, self._codes.rows)
-        codes = (self._codes.reader().gather(row) >> (2 * quarter).astype(numpy.uint8)[:, None]) & 3
+        raw, shifts = self._codes.reader().gather(row), (2 * quarter).astype(numpy.uint8)
+        codes: NDArray[numpy.uint8] = (raw >> shifts[:, None]) & numpy.uint8(3)
         if codes.size and codes.max() == 3:
             bad = int(index[numpy.flatnonzero((codes == 3).any(axis=1))[0]])
             raise MalformedFile(

@@ -1,9 +1,9 @@
 """bitsandbytes: 4-bit levels (nf4, fp4) in blocks of the flattened matrix, and 8-bit rows.
 
-``X`` holds two codes a byte, the high four bits first, whatever its dtype; ``X.quant_map`` F32 [16] says what they mean,
+``X`` holds two codes a byte, the high four bits first, whatever its dtype; ``X.quant_map`` F32 [16] is what they mean;
 ``X.absmax`` is the factor of each block, in float32 or, with double quantization, 8-bit codes into
-``X.nested_quant_map`` F32 [256] times ``X.nested_absmax`` of their own block plus an offset. Sizes and the offset are JSON
-in ``X.quant_state.bitsandbytes__nf4``. 8-bit weights are I8 with ``X.SCB`` F32 [rows]: code * SCB / 127.
+``X.nested_quant_map`` F32 [256] times ``X.nested_absmax`` of their own block plus an offset. Sizes and the offset are
+JSON in ``X.quant_state.bitsandbytes__nf4``. 8-bit weights are I8 with ``X.SCB`` F32 [rows]: code * SCB / 127.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class _Blocks(Computed):
         wanted, back = numpy.unique(index, return_inverse=True)
         runs = numpy.split(wanted, numpy.flatnonzero(numpy.diff(wanted) > 1) + 1) if len(wanted) else []
         parts = [self._span(int(run[0]), int(run[-1]) + 1) for run in runs]
-        return numpy.concatenate(parts)[back] if parts else numpy.empty((0, self.columns), numpy.float32)
+        found: Floats = numpy.concatenate(parts)[back] if parts else numpy.empty((0, self.columns), numpy.float32)
+        return found
 
     def read_rows(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         if out is None:
@@ -70,7 +71,7 @@ class _Blocks(Computed):
         low, high = first * size, min(last * size, total)
         raw = numpy.frombuffer(self._parts[CODES].read_bytes(low // 2, -(-high // 2)), numpy.uint8)
         count = len(raw) * 2
-        found = packing.unpack(
+        found: Floats = packing.unpack(
             packing.NIBBLES_HIGH,
             raw,
             count,
@@ -78,7 +79,8 @@ class _Blocks(Computed):
             group=size,
             levels=_floats(self._parts[LEVELS]),
         )[0]
-        return found[start * self.columns - low : stop * self.columns - low].reshape(stop - start, self.columns)
+        inside: Floats = found[start * self.columns - low : stop * self.columns - low]
+        return inside.reshape(stop - start, self.columns)
 
     def _factors(self, first: int, last: int) -> Floats:
         """The factors of blocks ``first`` to ``last``. Raises MalformedFile."""
@@ -86,20 +88,16 @@ class _Blocks(Computed):
         width = part.nbytes // self._state.blocks
         raw = numpy.frombuffer(part.read_bytes(first * width, last * width), numpy.uint8)
         if NESTED not in self._parts:
-            values = as_floats(part, raw.reshape(1, -1), last - first)
-            return checked(values, part, zeros=True)[0]
+            return _row(as_floats(part, raw.reshape(1, -1), last - first), part)
         levels, factors = _floats(self._parts[NESTED_LEVELS]), _floats(self._parts[NESTED])
         outer = factors[numpy.arange(first, last) // self._state.nested_block]
-        values = levels[raw] * outer + numpy.float32(self._state.offset)
-        return checked(values[None, :], part, zeros=True)[0]
+        return _row((levels[raw] * outer + numpy.float32(self._state.offset))[None, :], part)
 
 
 class _Bytes(Scaled):
     """8-bit rows."""
 
-    def _decoded(
-        self, raw: NDArray[numpy.uint8], numbers: tuple[Floats, Floats | None], out: Floats | None
-    ) -> Floats:
+    def _decoded(self, raw: NDArray[numpy.uint8], numbers: tuple[Floats, Floats | None], out: Floats | None) -> Floats:
         found = super()._decoded(raw, numbers, out)
         found *= _INT8_FACTOR
         return found
@@ -107,8 +105,13 @@ class _Bytes(Scaled):
 
 def _floats(part: StoredTensor) -> Floats:
     """A whole small tensor of float32. Raises MalformedFile for a number that is none."""
-    values = numpy.frombuffer(part.read_bytes(0, part.nbytes), numpy.float32).reshape(1, -1)
-    return checked(values, part, zeros=True)[0].copy()
+    return _row(numpy.frombuffer(part.read_bytes(0, part.nbytes), numpy.float32).reshape(1, -1).copy(), part)
+
+
+def _row(values: Floats, part: StoredTensor) -> Floats:
+    """The only row of ``values``, each a number. Raises MalformedFile."""
+    row: Floats = checked(values, part, zeros=True)[0]
+    return row
 
 
 def read_state(part: StoredTensor) -> State:

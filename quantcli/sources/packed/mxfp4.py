@@ -1,10 +1,10 @@
 """MXFP4: 4-bit floats in groups of 32 with one power of two each.
 
-As gpt-oss is released, ``X_blocks`` uint8 [..., rows, groups, 16] holds two codes a byte, ``X_scales`` uint8 [..., rows,
-groups] the exponents plus 127; the unpacked X is [..., groups * 32, rows], the transpose (transformers,
-``convert_moe_packed_tensors``). compressed-tensors and Quark have ``X.weight_packed`` or ``X.weight`` uint8 [rows, columns
-/ 2] and ``X.weight_scale`` uint8 [rows, columns / 32], not transposed. The same codes and scales are the tensor type
-MXFP4, in another order, so nothing is decoded.
+As gpt-oss is released, ``X_blocks`` uint8 [..., rows, groups, 16] holds two codes a byte, ``X_scales`` uint8 [...,
+rows, groups] the exponents plus 127; the unpacked X is [..., groups * 32, rows], the transpose (transformers,
+``convert_moe_packed_tensors``). compressed-tensors and Quark have ``X.weight_packed`` or ``X.weight`` uint8 [rows,
+columns / 2] and ``X.weight_scale`` uint8 [rows, columns / 32], not transposed. The same codes and scales are the tensor
+type MXFP4, in another order, so nothing is decoded.
 """
 
 from __future__ import annotations

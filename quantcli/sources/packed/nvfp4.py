@@ -1,9 +1,9 @@
 """NVFP4 of ModelOpt and compressed-tensors: 4-bit floats in groups of 16 with an 8-bit float each, and one number more.
 
 ``X.weight`` or ``X.weight_packed`` U8 [rows, columns / 2], the low four bits first; ``X.weight_scale`` E4M3 [rows,
-columns / 16]; ``X.weight_scale_2`` one number, or its reciprocal ``X.weight_global_scale``. The same codes and scales are
-the tensor type NVFP4 in another order, so they are copied; the number becomes the tensor ``X.scale`` of the GGUF, and
-``X.input_scale`` (``X.input_global_scale``) goes with it. Rows that are no multiple of 64 are decoded.
+columns / 16]; ``X.weight_scale_2`` one number, or its reciprocal ``X.weight_global_scale``. The same codes and scales
+are the tensor type NVFP4 in another order, so they are copied; the number becomes the tensor ``X.scale`` of the GGUF,
+and ``X.input_scale`` (``X.input_global_scale``) goes with it. Rows that are no multiple of 64 are decoded.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Parts:
 
     def scales(self, index: Indices) -> NDArray[numpy.uint8]:
         """The bytes of the scales without their signs. Raises MalformedFile for one that is NaN."""
-        raw = self._scales.reader().gather(index) & 0x7F
+        raw: NDArray[numpy.uint8] = self._scales.reader().gather(index) & numpy.uint8(0x7F)
         bad = numpy.argwhere(raw == _NAN)
         if len(bad):
             row, column = bad[0].tolist()

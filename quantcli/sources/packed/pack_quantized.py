@@ -13,18 +13,19 @@ from functools import cached_property
 import numpy
 from numpy.typing import NDArray
 
-from quantcli.errors import BadConfig, MalformedFile, ShapeMismatch, UnsupportedFile
+from quantcli.errors import MalformedFile, ShapeMismatch, UnsupportedFile
 from quantcli.ggml import packing
 from quantcli.ggml.packing import Packing
 from quantcli.sources.files import StoredTensor
 from quantcli.sources.jsonfile import object_in
-from quantcli.sources.packed.group import Format, Group, Settings, bad_setting, check, of_dtypes, whole_number
+from quantcli.sources.packed.group import Format, Group, Settings, check, of_dtypes, whole_number
 from quantcli.sources.packed.integers import stated_tile
 from quantcli.sources.packed.rows import Codes, Scaled
 from quantcli.sources.packed.scales import Floats, Indices, Tiles, tiles
 from quantcli.sources.tensor import LogicalTensor
 
-CODES, SCALE, SHAPE, ZERO, ORDER = ".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx"
+CODES, SCALE, SHAPE = ".weight_packed", ".weight_scale", ".weight_shape"
+ZERO, ORDER = ".weight_zero_point", ".weight_g_idx"
 PACKINGS: Mapping[int, Packing] = {2: packing.PAIRS, 4: packing.NIBBLES, 8: packing.BYTES}
 _WORD = 32  # bits
 

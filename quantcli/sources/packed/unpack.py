@@ -28,8 +28,9 @@ _DROPPED = (
 _DAMAGED = "the checkpoint's config.json is damaged"
 # Methods that are known and not read: what they keep in place of scales of codes.
 _UNREADABLE = {
-    "hqq": "HQQ", "aqlm": "AQLM, additive codebooks", "vptq": "VPTQ, vector codebooks", "quip": "QuIP#, rotated codebooks",
-    "exl2": "ExLlamaV2", "exl3": "ExLlamaV3", "spqr": "SpQR", "eetq": "EETQ", "quanto": "Quanto", "torchao": "torchao",
+    "hqq": "HQQ", "aqlm": "AQLM, additive codebooks", "vptq": "VPTQ, vector codebooks",
+    "quip": "QuIP#, rotated codebooks", "exl2": "ExLlamaV2", "exl3": "ExLlamaV3", "spqr": "SpQR", "eetq": "EETQ",
+    "quanto": "Quanto", "torchao": "torchao",
     "higgs": "HIGGS", "fp_quant": "FP-Quant",
 }  # fmt: skip
 
