@@ -58,7 +58,7 @@ QC_API int32_t qc_matmul(qc_pool *pool, int32_t isa, int32_t mode, const qc_prod
 QC_API int32_t qc_round_activations(qc_pool *pool, int32_t isa, int32_t mode, int32_t type, const float *x,
                                     int64_t tokens, int64_t columns, float *out);
 
-/* Causal attention of one sequence: keys and values of positions 0 .. start + tokens - 1, queries of the last `tokens`.
+/* Attention of one sequence: keys and values of positions 0 .. start + tokens - 1, queries of the last `tokens`.
  * Head h of heads reads head h / (heads / kv_heads) of keys and values. Strides count elements. */
 typedef struct {
     const float *q; /* q[token * q_token + head * q_head + i], i < width */
@@ -68,6 +68,7 @@ typedef struct {
     int32_t half;
     int64_t tokens, start, heads, kv_heads, width, value_width;
     int64_t window;     /* > 0: position i sees only j > i - window */
+    int64_t ahead;      /* position i sees j <= i + ahead: 0 is causal */
     float scale, cap;   /* score = scale * q.k; cap != 0: cap * tanh(score / cap) */
     const float *sinks; /* NULL, or per head one more logit that takes its share and gives nothing */
     /* NULL, or what the score of the query at i and the key at j becomes more by (ALiBi, T5):

@@ -69,16 +69,18 @@ static int storage_fits(const qc_storage *s, int64_t shift) {
                s->out_bytes);
 }
 
-/* The table of distances reaches as far back as the first key of the last query. */
+/* The table of distances reaches as far back as the first key of the last query, and as far on as any query sees. */
 static int distances_fit(const qc_attention *a, int64_t positions) {
-    return a->distance_zero >= positions - 1 && a->distance_head > a->distance_zero &&
+    const int64_t on = a->ahead < a->tokens ? a->ahead : a->tokens - 1;
+    return a->distance_zero >= positions - 1 && a->distance_head > plus(a->distance_zero, on) &&
            within(times(a->heads, a->distance_head), a->distance_count);
 }
 
 static int attention_fits(const qc_attention *a, int64_t shift) {
     const int64_t positions = plus(plus(a->start, a->tokens), shift);
     if (a->tokens == 0) return 1;
-    if (a->heads < a->kv_heads || a->out_head < a->value_width || a->out_token < a->value_width) return 0;
+    if (a->ahead < 0 || a->heads < a->kv_heads || a->out_head < a->value_width || a->out_token < a->value_width)
+        return 0;
     if (positions > 1 && (a->k_position < a->width || a->v_position < a->value_width)) return 0;
     return within(reach2(a->heads, a->q_head, a->tokens, a->q_token, a->width), a->q_count) &&
            within(reach2(a->kv_heads, a->k_head, positions, a->k_position, a->width), a->k_count) &&

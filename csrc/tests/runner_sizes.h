@@ -9,7 +9,7 @@ typedef struct {
     size_t offset, size;
 } number;
 #define NUMBER(type, name) {offsetof(type, name), sizeof(((type *)0)->name)}
-enum { MOST_NUMBERS = 14, MOST_ARGUMENTS = 320, MOST_BUFFERS = 6 };
+enum { MOST_NUMBERS = 15, MOST_ARGUMENTS = 320, MOST_BUFFERS = 6 };
 
 /* A kind of step: what of its arguments is changed (no counts: they tell the truth). */
 typedef struct {
@@ -43,7 +43,7 @@ static const mutable_step mutable_steps[] = {
       NUMBER(qc_attention, k_position), NUMBER(qc_attention, v_head), NUMBER(qc_attention, v_position),
       NUMBER(qc_attention, tokens), NUMBER(qc_attention, start), NUMBER(qc_attention, heads),
       NUMBER(qc_attention, kv_heads), NUMBER(qc_attention, width), NUMBER(qc_attention, value_width),
-      NUMBER(qc_attention, distance_head), NUMBER(qc_attention, distance_zero)}},
+      NUMBER(qc_attention, ahead), NUMBER(qc_attention, distance_head), NUMBER(qc_attention, distance_zero)}},
 };
 enum { MUTABLE_STEPS = sizeof mutable_steps / sizeof mutable_steps[0] };
 
@@ -142,6 +142,7 @@ static void make_step(int32_t kind, void *arguments) {
                                                     S_KV_HEADS,
                                                     S_WIDTH,
                                                     S_WIDTH,
+                                                    0,
                                                     0,
                                                     0.25f,
                                                     0.0f,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from quantcli.errors import MissingTensors, ShapeMismatch, UnknownTensors, UnsupportedFile
-from quantcli.families import names
+from quantcli.families import names, numbers
 from quantcli.families.copies import is_copy
 from quantcli.families.declaration import Family, TensorRule
 from quantcli.families.experts import Stacks
@@ -123,6 +123,7 @@ class _Matcher:
             for part, source in enumerate(spec.sources):
                 self.by_key.setdefault(_key(source), []).append((spec, part))
         self.ignored = family.ignored + tuple(pattern for pattern, fact in family.ignored_if if facts[fact])
+        self.numbers = [numbers.pattern(name) for name in family.numbers.values()]
         self.stacks = Stacks(rules, facts)
         self.bound: dict[str, Bound] = {}
         self.found: Counter[Spec] = Counter()
@@ -140,7 +141,7 @@ class _Matcher:
         for (name, _), tensor in zip(plain, sources, strict=True):
             self.stacks.look_at(name, tensor)
         for position, ((name, prefix), tensor) in enumerate(zip(plain, sources, strict=True)):
-            if names.is_buffer(name) or self._is_ignored(name):
+            if names.is_buffer(name) or self._is_ignored(name) or self._is_zero(name, tensor):
                 continue
             if not self._take(name, prefix, tensor, position):
                 self._pass_over(tensor)
@@ -148,6 +149,8 @@ class _Matcher:
     def _is_ignored(self, name: str) -> bool:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
             return True
+        if any(expression.fullmatch(name) for expression in self.numbers):
+            return True  # of the metadata
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.further):
             self.beyond += 1
             return True
@@ -155,6 +158,19 @@ class _Matcher:
         beyond = layer is not None and int(layer[1]) >= self.facts.layers
         self.beyond += beyond
         return beyond
+
+    def _is_zero(self, name: str, tensor: SourceTensor) -> bool:
+        """Whether the tensor has no place in GGUF and needs none. Raises UnsupportedFile for numbers in it."""
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.zeros):
+            return False
+        reader = tensor.reader()
+        if reader.read_rows(0, reader.rows).any():
+            raise UnsupportedFile(
+                f"is not zero, and {self.family.gguf_arch} has no place for it",
+                where=tensor.where,
+                hint="llama.cpp cannot run this checkpoint; use one without these biases",
+            )
+        return True
 
     def _take(self, name: str, prefix: str, tensor: SourceTensor, position: int) -> bool:
         """Give one source tensor its place; False for one that has none."""
@@ -226,11 +242,11 @@ class _Matcher:
 
     def _match(self, name: str) -> tuple[list[tuple[Spec, int]], int, int] | None:
         """The specs of this name (and which part of each it is) with layer and expert."""
-        for key, numbers in _keys(name):
+        for key, positions in _keys(name):
             specs = self.by_key.get(key)
             if not specs:
                 continue
-            slots = dict(zip(specs[0][0].slots, numbers, strict=True))
+            slots = dict(zip(specs[0][0].slots, positions, strict=True))
             layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
             if "{layer}" in slots and layer >= self.facts[specs[0][0].rule.depth]:
                 return None
@@ -378,7 +394,7 @@ def _check(tensor: SourceTensor, spec: Spec, facts: Facts) -> None:
         )
 
 
-def _list(names: Sequence[str], total: int | None = None) -> str:
-    total = total or len(names)
-    shown = ", ".join(names[:_SHOWN])
+def _list(labels: Sequence[str], total: int | None = None) -> str:
+    total = total or len(labels)
+    shown = ", ".join(labels[:_SHOWN])
     return f"{shown} and {total - _SHOWN} more" if total > _SHOWN else shown

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Entry:
     """GGUF metadata ``key`` of value type ``type`` <- ``fact``, omitted when None.
 
-    The key is below the architecture's name, unless it starts with "tokenizer." or "diffusion.".
+    The key is below the architecture's name, unless it begins with one of ``metadata.WHOLE`` ("tokenizer." ...).
     """
 
     key: str
@@ -114,6 +114,8 @@ class Family:
     # fact -> tokens, the first of which that the vocabulary has is the row that the fact numbers
     rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cut_embeddings: bool = False  # token_embd rows beyond the tokenizer's size are cut
+    numbers: Mapping[str, str] = field(default_factory=dict)  # fact -> tensor whose numbers it holds (numbers.py)
+    zeros: tuple[str, ...] = ()  # shell patterns of tensors that are left out, for they hold zeros alone
     same: Mapping[str, str] = field(default_factory=dict)  # names under which a tensor may be stored as well
     copies: Mapping[str, str] = field(default_factory=dict)  # name -> the tensor that it may repeat: then left out
     spellings: Mapping[str, str] = field(default_factory=dict)  # part of a name elsewhere -> as declared here
@@ -147,6 +149,8 @@ class Changes(TypedDict, total=False):
     may_lack: str
     prefixes: tuple[str, ...]
     cut_embeddings: bool
+    numbers: Mapping[str, str]
+    zeros: tuple[str, ...]
     variants: tuple[Variant, ...]
     relative: Callable[[Mapping[str, object]], str | None] | None
     templates: Mapping[str, str]

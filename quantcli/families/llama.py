@@ -13,8 +13,9 @@ from quantcli.families.fields import count, real
 from quantcli.vocab import VocabHints
 
 
-def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0) -> list[float] | None:
-    """Llama 3.1's scaling as a table of head_dim/2 divisors: long wavelengths by ``factor``, a ramp between.
+def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0, width: str = "rope_dims") -> list[float] | None:
+    """Llama 3.1's scaling as a table of divisors, half as many as the fact ``width`` says: long wavelengths by
+    ``factor``, a ramp between.
 
     Formula: the rope scaling of type "llama3" in transformers' modeling_rope_utils.
     """
@@ -38,7 +39,8 @@ def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0) -> list[f
         smooth = _single(_single(_single(original / wavelength) - low) / (high - low))
         return 1 / _single(_single(_single(1 - smooth) / factor) + smooth)
 
-    return [divisor(i / facts.rope_dims) for i in range(0, facts.rope_dims, 2)]
+    dims: int = facts[width]
+    return [divisor(i / dims) for i in range(0, dims, 2)]
 
 
 def _single(value: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quantcli import container, vocab
 from quantcli.architectures.fixed import stays_float32
 from quantcli.errors import BadTokenizer, QuantcliError
-from quantcli.families import bind, catalogue, metadata, packed, pooling, unread, variants
+from quantcli.families import bind, catalogue, metadata, numbers, packed, pooling, unread, variants
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
 from quantcli.families.projectors import catalogue as projectors
@@ -84,11 +84,12 @@ def read_config(
         family = catalogue.relative(family, choice.config)
         if weights:
             checkpoint.check_packing()
-        stored = [tensor.name for tensor in checkpoint.logical_tensors] if weights else []
-        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored)
+        tensors = checkpoint.logical_tensors if weights else []
+        stored, found = [tensor.name for tensor in tensors], numbers.read(family.numbers, family.prefixes, tensors)
+        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored, found)
         if "pooling" not in facts:
-            facts["pooling"], found = pooling.read(checkpoint.json)
-            notes = [*notes, *found]
+            facts["pooling"], remarks = pooling.read(checkpoint.json)
+            notes = [*notes, *remarks]
     except QuantcliError as error:
         error.where = str(checkpoint.folder / "config.json") if error.where == "config.json" else error.where
         raise

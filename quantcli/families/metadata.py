@@ -25,10 +25,12 @@ _SAMPLING = (
     ("temperature", "temp", "f32"),
     ("repetition_penalty", "penalty_repeat", "f32"),
 )
-_ELSEWHERE = ("tokenizer.", "diffusion.")  # beginnings of keys that are not below the architecture's name
 # What sentence-transformers' files say, for every family.
 POOLING = Entry("pooling_type", "u32", "pooling")
 
+
+# Keys that no architecture's name stands before.
+WHOLE = ("tokenizer.", "xielu.", "diffusion.")
 
 # How a fact becomes a GGUF value, by ``Entry.type``.
 WRITERS: Mapping[str, Callable[[Fact], Value]] = {
@@ -51,7 +53,7 @@ def architecture(family: Family, facts: Facts) -> dict[str, Value]:
     for entry in (*family.metadata, POOLING):
         value = facts[entry.fact]
         if value is not None:
-            key = entry.key if entry.key.startswith(_ELSEWHERE) else f"{family.gguf_arch}.{entry.key}"
+            key = entry.key if entry.key.startswith(WHOLE) else f"{family.gguf_arch}.{entry.key}"
             found[key] = WRITERS[entry.type](value)
     return found
 

@@ -116,4 +116,14 @@ T5 = Family(
     vocab=VocabHints("t5"),
 )  # fmt: skip
 
-FAMILIES = (T5,)
+# The encoder alone; llama.cpp knows it as an architecture of its own.
+T5_ENCODER = T5.derive(
+    "t5-encoder",
+    gguf_arch="t5encoder",
+    hf_architectures=("T5EncoderModel", "UMT5EncoderModel"),
+    model_types=(),
+    metadata=tuple(entry for entry in T5.metadata if entry.fact not in ("decoder_layers", "start")),
+    tensors=tuple(rule for rule in T5.tensors if not rule.target.startswith("dec.") and rule.target != "output"),
+)
+
+FAMILIES = (T5, T5_ENCODER)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from quantcli.views import Reader
 
 Dimension = str | int
+_SLAB = 1 << 22  # numbers that are looked at together
 MERGE_HINT = "merge the adapter into its base instead: quantcli convert BASE -t TYPE --merge-lora ADAPTER"
 
 
@@ -267,3 +269,27 @@ def _mapped(name: str, function: Callable[[NDArray[numpy.float32]], None]) -> Tr
         return replace(node, reader=Mapped(node.reader, function))
 
     return Transform(name, apply, moves_rows=False)
+
+
+def ternary() -> Transform:
+    """-1, 0 and 1 times the mean magnitude of the matrix (BitNet b1.58, arXiv 2402.17764, with the roundings of
+    llama.cpp's converter). The mean is taken when the first rows are read."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        @cache
+        def inverse() -> numpy.float32:
+            step = max(1, _SLAB // node.reader.columns)
+            starts = range(0, node.reader.rows, step)
+            slabs = (node.reader.read_rows(start, min(start + step, node.reader.rows)) for start in starts)
+            total = sum(float(numpy.abs(slab).sum(dtype=numpy.float64)) for slab in slabs)
+            mean = numpy.float32(total / (node.reader.rows * node.reader.columns))
+            return numpy.float32(1) / max(mean, numpy.float32(1e-5))
+
+        def change(values: NDArray[numpy.float32]) -> None:
+            values *= inverse()
+            numpy.clip(numpy.rint(values, out=values), -1, 1, out=values)
+            values /= inverse()
+
+        return _mapped("ternary", change).apply(node, facts)
+
+    return Transform("ternary", apply, moves_rows=False)

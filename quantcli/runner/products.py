@@ -185,7 +185,9 @@ class Products(Operations):
         self.pool.run("add", fields, inputs=[x, y], outputs=[out])
         return out
 
-    def activate(self, kind: str, gate: Floats, up: Floats | None) -> Floats:
+    def activate(self, kind: str, gate: Floats, up: Floats | None, parameters: tuple[float, ...] = ()) -> Floats:
+        if parameters:
+            return super().activate(kind, gate, up, parameters)
         columns = gate.shape[-1]
         out: Floats = numpy.empty(gate.shape, numpy.float32)
         if out.size == 0:
@@ -268,12 +270,13 @@ class Products(Operations):
         scale: float,
         start: int,
         window: int = 0,
+        ahead: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
         distances: Distances | None = None,
     ) -> Floats:
         whole = self.attend_all(
-            q[None], k[None], v[None], scale=scale, start=start, window=window, cap=cap, sinks=sinks,
+            q[None], k[None], v[None], scale=scale, start=start, window=window, ahead=ahead, cap=cap, sinks=sinks,
             distances=distances,
         )  # fmt: skip
         return whole.reshape(whole.shape[1:])
@@ -287,6 +290,7 @@ class Products(Operations):
         scale: float,
         start: int,
         window: int = 0,
+        ahead: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
         distances: Distances | None = None,
@@ -294,7 +298,7 @@ class Products(Operations):
         """`attend` of several sequences at once, in one call; keys and values without gaps in the last dimension."""
         sequences, positions, heads, _ = q.shape
         out: Floats = numpy.empty((sequences, positions, heads, v.shape[-1]), numpy.float32)
-        common: dict[str, object] = {"start": start, "window": window, "scale": scale, "cap": cap}
+        common: dict[str, object] = {"start": start, "window": window, "ahead": ahead, "scale": scale, "cap": cap}
         common |= {"sinks": self.pool.optional(sinks, heads), "sinks_count": 0 if sinks is None else sinks.size}
         common |= self._distances(distances, heads)
         queries = [numpy.ascontiguousarray(one) for one in q]

@@ -31,6 +31,7 @@ LACKING = {
 }
 GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_chosen"}  # llama.cpp's numbers
 MOST_SHOWN = 10  # names in an error
+XIELU = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
 SCALINGS = ("none", "linear", "yarn", "longrope")
 
 
@@ -46,6 +47,7 @@ class Rope:
     extrapolation: float = 1.0
     fast: float = 32.0
     slow: float = 1.0
+    log_multiplier: float = 0.0  # yarn's magnitude is divided by 1 + 0.1 * log_multiplier * log(scale)
 
 
 class Heads(NamedTuple):
@@ -103,6 +105,9 @@ class NetworkSettings:
     parallel: bool
     turns: bool  # whether any layer has rotary positions
     rotating: tuple[bool, ...]  # per layer, where the metadata lists it
+    causal: bool
+    temperature: float  # late queries grow: times 1 + temperature * log(1 + floor(position / rope.original)); 0: none
+    activation_parameters: tuple[tuple[float, ...], ...]  # per layer: alpha_n, alpha_p, beta, eps of xIELU
 
     def rotates(self, layer: int) -> bool:
         """Whether the layer has rotary positions."""
@@ -111,6 +116,21 @@ class NetworkSettings:
         skipped |= graph.rope_skip_period > 0 and (layer + 1) % graph.rope_skip_period == 0
         skipped |= graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer]
         return self.turns and graph.rope != "none" and graph.rope_layers in (0, self.layers) and not skipped
+
+    @property
+    def reach(self) -> int:
+        """Positions of a window, the query's own and those before it."""
+        return self.window // 2 + 1 if self.graph.symmetric_window else self.window
+
+    def ahead(self, windowed: bool) -> int:
+        """How many positions behind its own a query sees."""
+        if self.causal:
+            return 0
+        return self.window // 2 if windowed and self.graph.symmetric_window else self.context
+
+    def activation_of(self, layer: int) -> tuple[float, ...]:
+        """The parameters of a layer's activation, () where it has none."""
+        return self.activation_parameters[layer] if self.activation_parameters else ()
 
 
 def read(model: Model) -> NetworkSettings:
@@ -131,17 +151,19 @@ def read_metadata(
             hint="`quantcli convert`, `inspect` and `verify` take it",
         )
     lacking = [what for flag, what in LACKING.items() if getattr(graph, flag)]
-    if lacking or not graph.causal:
-        problem = f"needs {lacking[0]}" if lacking else "is no causal language model"
-        hint = MISSING_KIND.format(what=lacking[0] if lacking else "encoders")
-        raise UnsupportedGraph(f"{architecture} {problem}", where=where, hint=hint)
+    if lacking:
+        hint = MISSING_KIND.format(what=lacking[0])
+        raise UnsupportedGraph(f"{architecture} needs {lacking[0]}", where=where, hint=hint)
     reader.check_arrays()
+    absent = next((key for key in declared.needs if key not in reader.entries), None)
+    if absent:
+        raise reader.unsupported(absent, "is missing", f"what llama.cpp takes instead of {absent}")
     unread = [f"{architecture}.{key}" for key in keys.unread(declared, reader.entries)]
     layers, blocks = layers_run(reader), reader.whole("block_count")
     read = (name for name in tensors if runs(name, layers, blocks))
     refuse_unread(architecture, unread + unread_tensors(graph, read), where)
     reader.check()
-    return _read(reader, graph)
+    return replace(_read(reader, graph), activation_parameters=_xielu(reader, graph, metadata))
 
 
 def layers_run(reader: _Reader) -> int:
@@ -213,7 +235,19 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         rotating=_rotating(reader),
         parallel=reader.flag("use_parallel_residual", graph.parallel),
         turns=not graph.rope_switch or reader.flag("rope.scaling.finetuned", True),
+        causal=reader.flag("attention.causal", graph.causal),
+        temperature=reader.real("attention.temperature_scale", 0.0),
+        activation_parameters=(),
     )
+
+
+def _xielu(reader: _Reader, graph: Graph, metadata: Mapping[str, Value]) -> tuple[tuple[float, ...], ...]:
+    """alpha_n, alpha_p, beta and eps of every layer's activation, from arrays without the architecture's name."""
+    if graph.activation != "xielu":
+        return ()
+    layers = reader.whole("block_count")
+    columns = [reader.reals(key, metadata.get(key), layers) for key in XIELU]
+    return tuple(zip(*columns, strict=True))
 
 
 def _recurs(reader: _Reader, graph: Graph, layers: int) -> tuple[bool, ...]:
@@ -331,6 +365,7 @@ def _rope(reader: _Reader) -> Rope:
         reader.real("rope.scaling.yarn_ext_factor", 1.0),
         reader.real("rope.scaling.yarn_beta_fast", 32.0),
         reader.real("rope.scaling.yarn_beta_slow", 1.0),
+        reader.real("rope.scaling.yarn_log_multiplier", 0.0),
     )
 
 

@@ -84,7 +84,10 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     """All tensors that the forward pass may read, of a model with these tensors."""
     s, vocabulary = settings, rows_of(shapes, "token_embd.weight")
     yield Expected("token_embd.weight", (s.hidden, vocabulary))
-    yield from _norm(s, s.graph.final_norm, (s.hidden,))
+    if s.graph.final_norm:
+        yield from _norm(s, s.graph.final_norm, (s.hidden,))
+    if s.graph.token_types:
+        yield Expected("token_types.weight", (s.hidden, rows_of(shapes, "token_types.weight")))
     yield from _matrix("output", s.hidden, vocabulary, needed=False)
     if s.graph.learned_positions:
         yield Expected("position_embd.weight", (s.hidden, s.context), needed=s.graph.alibi is None)
@@ -98,7 +101,7 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
         routed = s.experts > 0 and f"{prefix}ffn_gate_inp.weight" in shapes
         mixes = s.attention[layer].queries > 0 or s.recurs[layer]
         feeds = _feeds(s, prefix, shapes, mixes)
-        yield from _attention(s, prefix, s.attention[layer])
+        yield from _attention(s, prefix, s.attention[layer], shapes)
         if s.state is not None and s.recurs[layer]:
             channels = (shapes.get(f"{prefix}channel_mix_value.weight") or (1,))[0]
             found = state_shapes.of(s, layer, channels)
@@ -114,25 +117,29 @@ def _feeds(s: NetworkSettings, prefix: str, shapes: Shapes, mixes: bool) -> bool
     return there or not s.graph.gaps or (s.state is not None and not mixes)
 
 
-def _attention(s: NetworkSettings, prefix: str, heads: Heads) -> Iterator[Expected]:
+def _attention(s: NetworkSettings, prefix: str, heads: Heads, shapes: Shapes) -> Iterator[Expected]:
     if heads.queries == 0:
         return
     if heads.keys == 0:  # one matrix in the place of attention
         yield from _matrix(f"{prefix}attn_output", s.hidden, s.hidden)
         return
     widths = heads.widths
-    rows: tuple[int, ...] = (sum(widths),) if s.graph.fused_qkv else widths
-    if s.graph.gated_attention:
-        rows = (2 * rows[0], *rows[1:])
-    for role, count in zip(attention_inputs(s.graph), rows, strict=True):
+    rows = (2 * widths[0], *widths[1:]) if s.graph.gated_attention else widths
+    roles = attention_inputs(s.graph, lambda role: f"{prefix}{role}.weight" in shapes)
+    for role, count in zip(roles, rows if len(roles) > 1 else (sum(rows),), strict=True):
         yield from _matrix(prefix + role, s.hidden, count)
     yield from _matrix(f"{prefix}attn_output", heads.queries * heads.value, s.hidden)
+    if s.graph.inner_norm:
+        yield from _norm(s, f"{prefix}attn_sub_norm", (heads.queries * heads.value,))
     if s.graph.sinks:
         yield Expected(f"{prefix}attn_sinks.weight", (heads.queries,))
     if s.graph.qk_norm is not None:
         for role, number, width in (("attn_q_norm", heads.queries, widths[0]), ("attn_k_norm", heads.keys, widths[1])):
             shape = {"head": (heads.key,), "full": (width,), "each": (heads.key, number)}[s.graph.qk_norm]
             yield from _norm(s, prefix + role, shape, needed=False)
+
+
+_SUM_NORMS = (("attn_output_norm", True), ("attn_norm_2", False), ("layer_output_norm", True))
 
 
 def _layer_norms(s: NetworkSettings, prefix: str, attends: bool, feeds: bool) -> Iterator[Expected]:
@@ -144,6 +151,8 @@ def _layer_norms(s: NetworkSettings, prefix: str, attends: bool, feeds: bool) ->
             yield from _norm(s, prefix + before, (s.hidden,), needed=not (s.parallel and before == "ffn_norm"))
         if there and s.graph.post_norm:
             yield from _norm(s, prefix + after, (s.hidden,))
+    for role, needed in _SUM_NORMS if s.graph.sum_norm else ():
+        yield from _norm(s, prefix + role, (s.hidden,), needed=needed)
 
 
 def _mlp(s: NetworkSettings, prefix: str, shapes: Shapes, suffix: str = "") -> Iterator[Expected]:
@@ -153,6 +162,8 @@ def _mlp(s: NetworkSettings, prefix: str, shapes: Shapes, suffix: str = "") -> I
     for role in mlp_inputs(s.graph, suffix):
         yield from _matrix(prefix + role, s.hidden, width * (2 if s.graph.mlp == "fused" else 1))
     yield from _matrix(down, width, s.hidden)
+    if s.graph.inner_norm:
+        yield from _norm(s, f"{prefix}ffn_sub_norm{suffix}", (width,))
 
 
 def _experts(s: NetworkSettings, prefix: str, shapes: Shapes) -> Iterator[Expected]:
