@@ -294,7 +294,7 @@ class StoredTensor:
 
 _HINTS = dict.fromkeys(
     ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
-    "8-bit floats need scales (docs/sources.md): config.json should have a quantization_config",
+    "8-bit floats are read with the scales and the quantization_config that they came with; or take the BF16 version",
 )
 
 
