@@ -102,7 +102,7 @@ BERT = Family(
     ),
     ignored=("pooler.*", "cls.*"),
     prefixes=("bert.",),
-    vocab=VocabHints("bert", kind="bert"),
+    vocab=VocabHints("bert"),
 )  # fmt: skip
 
 XLM_ROBERTA = BERT.derive(

@@ -29,7 +29,7 @@ JINA_BERT = BERT.derive(
         ".mlp.down_layer.": ".mlp.wo.",
         ".layer_norm_2.": ".mlp.layernorm.",
     },
-    vocab=VocabHints("jina-bert-v2"),
+    vocab=VocabHints("jina-bert-v2", pre=("jina-v2-en",)),
 )
 
 FAMILIES = (JINA_BERT,)

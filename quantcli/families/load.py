@@ -117,6 +117,14 @@ def beside(checkpoint: Checkpoint, left_out: int) -> list[str]:
     return [f"{told}; {way}" if way else f"{told} (no projector is declared for this class)"]
 
 
+def left_out(checkpoint: Checkpoint, architecture: str | None = None) -> list[str]:
+    """Names of the tensors that no GGUF tensor is made of: other modalities, heads without a place, buffers, copies."""
+    family, facts, _ = read_config(checkpoint, architecture)
+    binding = bind.bind(family, facts, checkpoint.logical_tensors, str(checkpoint.folder))
+    used = {part.origin for one in binding.tensors for part in one.parts.values()}
+    return [tensor.name for tensor in checkpoint.logical_tensors if tensor.origin not in used]
+
+
 def vocabulary(
     checkpoint: Checkpoint,
     family: Family,

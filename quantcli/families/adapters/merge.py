@@ -134,7 +134,7 @@ def _whole(tensor: StoredTensor) -> Callable[[SourceTensor], Reader]:
 
 def _rows(adapter: Adapter, name: str, tensor: StoredTensor) -> Callable[[SourceTensor], Reader]:
     def step(base: SourceTensor) -> Reader:
-        places = adapter.settings.token_indices(name)
+        places = adapter.token_indices(name)
         if len(tensor.shape) != 2 or tensor.shape != (len(places), base.shape[-1]):
             raise ShapeMismatch(
                 f"has the shape {list(tensor.shape)}, {len(places)} rows of {base.shape[-1]} are expected",
