@@ -167,7 +167,7 @@ def test_a_name_overrides_its_part_of_a_quality() -> None:
 def test_a_model_that_the_runner_does_not_know_says_what_is_possible(tmp_path: Path) -> None:
     from helpers import oracles
 
-    asked = convert_request(source=oracles.folder("mamba"), types=("Q8_0",), output=tmp_path / "x.gguf", quality="good")
+    asked = convert_request(source=oracles.folder("bert"), types=("Q8_0",), output=tmp_path / "x.gguf", quality="good")
     with pytest.raises(UnsupportedGraph) as caught:
         convert.run(asked)
     assert "fast" in (caught.value.hint or "")
