@@ -23,7 +23,7 @@ def check(request: ConvertRequest) -> None:
     if request.merge_lora is None and request.lora_scale != 1.0:
         raise UsageError("--lora-scale is for --merge-lora", hint="give the adapter with --merge-lora DIR")
     if not math.isfinite(request.lora_scale):
-        raise UsageError("is no finite number", where="--lora-scale")
+        raise UsageError("is no finite number", where="--lora-scale", hint="1 is the adapter as it was trained")
     written = request.file_types if request.mmproj_only else [request.mmproj] if request.mmproj else []
     for file_type in written:
         if file_type.name not in FILE_TYPES:

@@ -167,6 +167,14 @@ class Adapter(Checkpoint):
                     hint="merge it with the package peft first",
                 )
 
+    def token_indices(self, module: str) -> Sequence[int]:
+        """The rows that single trained tokens replace in the embedding ``module``. Raises BadConfig."""
+        try:
+            return self.settings.token_indices(module)
+        except BadConfig as error:
+            error.where = str(self.folder / CONFIG)
+            raise
+
     def scale(self, module: Module) -> float:
         """What the product of the factors is multiplied by: alpha over the rank (its root with rslora)."""
         settings = self.settings
@@ -199,7 +207,7 @@ class Settings:
         return next((alpha for pattern, alpha in self._patterns if pattern.fullmatch(module)), self.alpha)
 
     def token_indices(self, module: str) -> Sequence[int]:
-        """The rows that single trained tokens replace in the embedding ``module``."""
+        """See `Adapter.token_indices`."""
         given = self._config.get("trainable_token_indices")
         if isinstance(given, Mapping):
             given = next((rows for name, rows in given.items() if f".{module}".endswith(f".{name}")), None)

@@ -17,7 +17,7 @@ from quantcli.families.adapters.factors import Factors, factors_of
 from quantcli.families.adapters.stacks import stacked
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts
-from quantcli.families.load import guess_float, read_config
+from quantcli.families.load import choose_rows, cut, guess_float, read_config, vocabulary
 from quantcli.families.transforms import MERGE_HINT, Node
 from quantcli.families.written import types_of
 from quantcli.ggml.tensor_types import BY_NAME
@@ -42,6 +42,7 @@ def load_adapter(adapter: Adapter, base: Checkpoint, architecture: str | None = 
     sources: list[SourceTensor] = sorted([*pairs, *_norms(adapter)], key=lambda tensor: tensor.name)
     binding = bind.bind(family, facts, sources, str(adapter.folder), whole=False)
     _check_places(binding, sources, family, str(adapter.folder))
+    _number_tokens(base, family, facts, binding)
     tensors = [tensor for bound in binding.tensors for tensor in _tensors(bound, facts)]
     default = guess_float(list(adapter.tensors.values()))
     for tensor in tensors:
@@ -60,6 +61,17 @@ def load_adapter(adapter: Adapter, base: Checkpoint, architecture: str | None = 
         weight_files=adapter.files[1:],
         notes=[*notes, *_notes(adapter, binding, facts), *adapter.notes, *base.notes],
     )
+
+
+def _number_tokens(base: Checkpoint, family: Family, facts: Facts, binding: bind.Binding) -> None:
+    """What the base's vocabulary says of rows that stand for tokens; it is read where that matters only."""
+    cut_there = family.cut_embeddings and binding.has(_EMBEDDING)
+    if not (cut_there or family.rows):
+        return
+    tokens, _ = vocabulary(base, family, facts)
+    choose_rows(family, facts, tokens, base)
+    if cut_there:
+        facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
 
 
 def _refuse(adapter: Adapter) -> None:
@@ -123,8 +135,8 @@ def _tensors(bound: bind.Bound, facts: Facts) -> list[ModelTensor]:
     else:
         left, right = pairs[0]
     if bound.name == _EMBEDDING:
-        left, right = right, left  # a lookup multiplies from the other side
-        left = _turned(left)
+        # a lookup multiplies from the other side
+        left, right = _turned(right), cut(left, facts["vocab"])
     return [_tensor(f"{bound.name}.lora_a", right, bound), _tensor(f"{bound.name}.lora_b", left, bound)]
 
 
@@ -134,6 +146,7 @@ def _transformed(bound: bind.Bound, part: Factors, facts: Facts) -> tuple[Node, 
     transform = bound.spec.rule.transform
     if transform is None:
         return left, right
+    facts["layer"] = bound.layer
     try:
         return transform.factors(left, right, facts.at(bound.layer))
     except QuantcliError as error:
