@@ -174,7 +174,8 @@ def tensors_read(graph: Graph) -> frozenset[str]:
         "rope_factors_long.weight": graph.rope != "none",
         "rope_factors_short.weight": graph.rope != "none",
     }
-    found |= set(STATES[graph.recurrent]) if graph.recurrent else set()
+    states = STATES[graph.recurrent] if graph.recurrent else ()
+    found |= {*states, *(name.replace(".weight", ".bias") for name in states)}
     return frozenset(found | set(graph.bare_norms) | {name for name, read in tables.items() if read})
 
 
