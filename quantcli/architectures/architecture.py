@@ -30,6 +30,7 @@ class Graph:
     norm_weights: bool = True  # False: norms have neither weights nor bias
     embedding_norm: bool = False  # token_embd_norm after the embeddings
     pre_norm: bool = True  # attn_norm / ffn_norm before attention and MLP
+    first_norm: bool = True  # False: layer 0 may lack attn_norm
     post_norm: bool = False  # post_attention_norm / post_ffw_norm on their outputs, before the residual sum
     attention_post_norm: str = "post_attention_norm"  # name of the first of the two
     sum_norm: bool = False  # attn_output_norm / layer_output_norm after the residual sums

@@ -15,4 +15,20 @@ NOMIC_BERT = Architecture(
     head="none",
 )
 
-ARCHITECTURES = (NOMIC_BERT,)
+# Experts of two matrices in some layers: their tensors say in which.
+NOMIC_BERT_MOE = Architecture(
+    "nomic-bert-moe",
+    replace(
+        BERT_GRAPH,
+        learned_positions=False,
+        rope="neox",
+        fused_qkv=True,
+        gated_experts=False,
+        expert_norm=False,
+    ),
+    reads=(*keys.CLASSIFIER, *keys.EXPERTS),
+    harmless=("moe_every_n_layers",),
+    head="none",
+)
+
+ARCHITECTURES = (NOMIC_BERT, NOMIC_BERT_MOE)

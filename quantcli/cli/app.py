@@ -16,6 +16,7 @@ import typer
 from quantcli import __version__
 from quantcli.cli import (
     calibrate_options,
+    check_options,
     compare_options,
     convert_options,
     formats_options,
@@ -42,6 +43,7 @@ for command in (
     convert_options,
     graft_options,
     inspect_options,
+    check_options,
     verify_options,
     formats_options,
     imatrix_options,

@@ -37,7 +37,7 @@ INTERNLM2 = Family(
         TensorRule("output", "output", ("vocab", "hidden"), optional="may_tie"),
         *decoder.FINAL_NORM,
     ),
-    vocab=VocabHints("internlm2", texts={"eos": "<|im_end|>"}),
+    vocab=VocabHints("internlm2", space_prefix="stated", unused="[UNUSED", texts={"eos": "<|im_end|>"}),
 )
 
 FAMILIES = (INTERNLM2,)

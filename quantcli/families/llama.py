@@ -114,4 +114,20 @@ INTERNLM3 = LLAMA.derive(
     vocab_for=None,
 )
 
-FAMILIES = (LLAMA, MISTRAL, MIXTRAL, INTERNLM3)
+# Trained to see both directions; llama.cpp does so where the metadata says it.
+LLAMA_BIDIRECTIONAL = LLAMA.derive(
+    "llama-bidirectional",
+    gguf_arch="llama-embed",
+    hf_architectures=("LlamaBidirectionalModel",),
+    model_types=("llama_bidirec",),
+    facts={
+        "key_length": decoder.given_head_dim,
+        "pooling": None,
+        "causal": lambda facts: facts.config.get("is_causal") is not False,
+    },
+    harmless=("pooling",),
+    remarks=(("causal", "llama.cpp runs llama-embed causally where config.json does not say is_causal: false"),),
+    vocab_for=None,
+)
+
+FAMILIES = (LLAMA, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)

@@ -49,6 +49,7 @@ def load_checkpoint(
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
         facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
     tensors, default_float = make_tensors(checkpoint, family, facts, binding.tensors, sources)
+    remarks += [text for fact, text in family.remarks if facts[fact]]
     remarks += unread.check(family, facts, where=str(checkpoint.folder / "config.json"))
     entries = {
         **metadata.general(family, checkpoint, tensors),
@@ -87,6 +88,7 @@ def read_config(
         tensors = checkpoint.logical_tensors if weights else []
         stored, found = [tensor.name for tensor in tensors], numbers.read(family.numbers, family.prefixes, tensors)
         facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored, found)
+        facts["stated_causal"] = False if choice.config.get("is_causal") is False else None
         if "pooling" not in facts:
             facts["pooling"], remarks = pooling.read(checkpoint.json)
             notes = [*notes, *remarks]
@@ -115,6 +117,14 @@ def beside(checkpoint: Checkpoint, left_out: int) -> list[str]:
     way = "--mmproj F16 writes them to a file beside it" if projectors.find(checkpoint.config) else ""
     told = f"left out {left_out} vision tensors: only the language model is converted"
     return [f"{told}; {way}" if way else f"{told} (no projector is declared for this class)"]
+
+
+def left_out(checkpoint: Checkpoint, architecture: str | None = None) -> list[str]:
+    """Names of the tensors that no GGUF tensor is made of: other modalities, heads without a place, buffers, copies."""
+    family, facts, _ = read_config(checkpoint, architecture)
+    binding = bind.bind(family, facts, checkpoint.logical_tensors, str(checkpoint.folder))
+    used = {part.origin for one in binding.tensors for part in one.parts.values()}
+    return [tensor.name for tensor in checkpoint.logical_tensors if tensor.origin not in used]
 
 
 def vocabulary(

@@ -27,6 +27,8 @@ _SAMPLING = (
 )
 # What sentence-transformers' files say, for every family.
 POOLING = Entry("pooling_type", "u32", "pooling")
+# What config.json says of any decoder that sees both directions.
+CAUSAL = Entry("attention.causal", "boolean", "stated_causal")
 
 
 # Keys that no architecture's name stands before.
@@ -50,7 +52,7 @@ WRITERS: Mapping[str, Callable[[Fact], Value]] = {
 def architecture(family: Family, facts: Facts) -> dict[str, Value]:
     """``<arch>.*`` as the family declares it; entries whose fact is None are left out."""
     found = {}
-    for entry in (*family.metadata, POOLING):
+    for entry in (CAUSAL, *family.metadata, POOLING):
         value = facts[entry.fact]
         if value is not None:
             key = entry.key if entry.key.startswith(WHOLE) else f"{family.gguf_arch}.{entry.key}"

@@ -271,6 +271,25 @@ class VerifyResult(TypedDict):
     files: list[CheckedFile]
 
 
+class CheckStep(TypedDict):
+    """One step of `quantcli check`. ``verdict``: "ok", "note", "skipped", or "differs", which makes the whole fail."""
+
+    name: str
+    verdict: str
+    summary: str
+    details: list[str]
+
+
+class CheckResult(TypedDict):
+    """`quantcli check`."""
+
+    schema: int
+    ok: bool
+    source: str
+    architecture: str
+    steps: list[CheckStep]
+
+
 class RecipeResult(TypedDict):
     """One file type. ``bpw`` is that of a model shaped like Llama-3-8B."""
 

@@ -209,7 +209,7 @@ class Network:
                     f"{start + tokens.shape[1]} positions, the model has {len(table)}", where=self.model.name
                 )
             x += table[start : start + tokens.shape[1]]
-        if self.settings.graph.token_types:
+        if self.settings.graph.token_types and "token_types.weight" in self.weights:
             x += self.weights.vector("token_types.weight").reshape(-1, self.settings.hidden)[0]
         if self.settings.embedding_scale != 1:
             x *= numpy.float32(self.settings.embedding_scale)

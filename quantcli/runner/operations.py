@@ -195,9 +195,11 @@ class Operations:
         """See `recurrence.recur`."""
         return recurrence.recur(r)
 
-    def scan(self, x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, state: Floats) -> Floats:
+    def scan(
+        self, x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, skip: Floats, state: Floats
+    ) -> Floats:
         """See `recurrence.scan`."""
-        return recurrence.scan(x, step, rate, key, query, state)
+        return recurrence.scan(x, step, rate, key, query, skip, state)
 
     # ---- logits
 

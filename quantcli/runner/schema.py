@@ -83,6 +83,7 @@ SETTINGS: Mapping[str, Setting] = {
     "attention.iclr_lora_rank": _WIDTH,
     "attention.value_residual_mix_lora_rank": _WIDTH,
     "attention.gate_lora_rank": _WIDTH,
+    "hidden_activation": Setting("text"),
     "rope.dimension_count": Setting("whole", 2),
     "rope.freq_base": _BASE,
     "rope.freq_base_swa": _BASE,

@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from typing import NamedTuple
 
+import numpy
+
 from quantcli import architectures
 from quantcli.architectures import Graph, keys
+from quantcli.architectures.architecture import Activation
 from quantcli.architectures.topology import unread_tensors
 from quantcli.container import Value
 from quantcli.errors import UnknownArchitecture, UnsupportedGraph
@@ -163,7 +166,21 @@ def read_metadata(
     read = (name for name in tensors if runs(name, layers, blocks))
     refuse_unread(architecture, unread + unread_tensors(graph, read), where)
     reader.check()
+    graph = _said(reader, graph)
     return replace(_read(reader, graph), activation_parameters=_xielu(reader, graph, metadata))
+
+
+ACTIVATIONS: Mapping[str, Activation] = {"gelu": "gelu", "silu": "silu", "relu": "relu"}
+
+
+def _said(reader: _Reader, graph: Graph) -> Graph:
+    """The graph with what metadata say of it: the activation function, and sections, with which halves rotate."""
+    name = reader.text("hidden_activation", "")
+    if name and name not in ACTIVATIONS:
+        raise reader.unsupported("hidden_activation", f"is {name[:60]!r}", "this activation function")
+    sections = reader.entries.get("rope.dimension_sections")
+    turned = graph.rope == "norm" and isinstance(sections, (list, numpy.ndarray)) and sum(map(bool, sections[:2])) == 2
+    return replace(graph, activation=ACTIVATIONS.get(name, graph.activation), rope="neox" if turned else graph.rope)
 
 
 def layers_run(reader: _Reader) -> int:
@@ -343,6 +360,8 @@ def _window_layers(reader: _Reader, graph: Graph, layers: int, window: int) -> t
     if isinstance(pattern, list):  # one for every layer
         return tuple(map(bool, pattern))
     period = reader.whole("attention.sliding_window_pattern", graph.window_period) or 1
+    if not graph.window_last_full:
+        return tuple(period == 1 or i % period > 0 for i in range(layers))
     return tuple(period == 1 or i % period < period - 1 for i in range(layers))
 
 

@@ -87,7 +87,7 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     if s.graph.final_norm:
         yield from _norm(s, s.graph.final_norm, (s.hidden,))
     if s.graph.token_types:
-        yield Expected("token_types.weight", (s.hidden, rows_of(shapes, "token_types.weight")))
+        yield Expected("token_types.weight", (s.hidden, rows_of(shapes, "token_types.weight")), needed=False)
     yield from _matrix("output", s.hidden, vocabulary, needed=False)
     if s.graph.learned_positions:
         yield Expected("position_embd.weight", (s.hidden, s.context), needed=s.graph.alibi is None)
@@ -148,7 +148,10 @@ def _layer_norms(s: NetworkSettings, prefix: str, attends: bool, feeds: bool) ->
     second = "ffn_norm" if s.parallel else s.graph.second_norm
     for there, before, after in ((attends, "attn_norm", "post_attention_norm"), (feeds, second, "post_ffw_norm")):
         if there and s.graph.pre_norm:
-            yield from _norm(s, prefix + before, (s.hidden,), needed=not (s.parallel and before == "ffn_norm"))
+            missing = (s.parallel and before == "ffn_norm") or (
+                prefix == "blk.0." and before == "attn_norm" and not s.graph.first_norm
+            )
+            yield from _norm(s, prefix + before, (s.hidden,), needed=not missing)
         if there and s.graph.post_norm:
             yield from _norm(s, prefix + after, (s.hidden,))
     for role, needed in _SUM_NORMS if s.graph.sum_norm else ():

@@ -25,6 +25,7 @@ RUN = sorted(
 )
 # Every key below an architecture's name that llama.cpp's own converter can write; some are newer than the package.
 NEWER = {
+    "hidden_activation",
     "attention.rope_pattern", "attention.recurrent_layers", "attention.value_scale", "classifier.pooling_type",
 }  # fmt: skip
 WRITTEN = sorted(
