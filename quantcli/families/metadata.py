@@ -49,13 +49,13 @@ WRITERS: Mapping[str, Callable[[Fact], Value]] = {
 }
 
 
-def architecture(family: Family, facts: Facts, beside: Sequence[Entry] = (CAUSAL, POOLING)) -> dict[str, Value]:
-    """``<arch>.*`` as the family declares it, and the entries that any family of its kind may have (``beside``).
+def architecture(family: Family, facts: Facts, text: bool = True) -> dict[str, Value]:
+    """``<arch>.*`` as the family declares it, and for models of ``text`` what any of them may have.
 
     Entries whose fact is None are left out.
     """
     found = {}
-    for entry in (*family.metadata, *beside):
+    for entry in (CAUSAL, *family.metadata, POOLING) if text else family.metadata:
         value = facts[entry.fact]
         if value is not None:
             key = entry.key if entry.key.startswith(WHOLE) else f"{family.gguf_arch}.{entry.key}"
