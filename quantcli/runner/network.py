@@ -50,7 +50,7 @@ class Network:
         Raises ContextTooLong and what `description.check` raises: what the file says is checked as a whole before a
         tensor is read.
         """
-        self.model = model
+        self.model = model = model.plain()
         self.operations = operations or Operations()
         tensors = {tensor.name: tensor.shape for tensor in model.tensors}
         self.settings = description.check(model.architecture, model.metadata, tensors, model.name)
