@@ -104,7 +104,8 @@ class Graph:
     tiled_heads: bool = False  # value head h of a delta rule reads key head h % groups, else h / (heads / groups)
     rope_switch: bool = False  # metadata rope.scaling.finetuned false: nothing rotates
     bare_norms: tuple[str, ...] = ()  # norms whose tensors have no ".weight"
-    encoder_decoder: bool = False
+    encoder_decoder: bool = False  # tensors of enc.blk.N and dec.blk.N, distances as biases
+    decodes: bool = True  # False: of an encoder-decoder, the encoder alone
     layer_inputs: bool = False  # Gemma 4: embeddings for every layer, shared keys, layers of two widths
     streams: bool = False  # Gemma 3n: beside that, several streams side by side
 

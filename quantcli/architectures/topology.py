@@ -176,7 +176,11 @@ def tensors_read(graph: Graph) -> frozenset[str]:
         "rope_factors_long.weight": graph.rope != "none",
         "rope_factors_short.weight": graph.rope != "none",
     }
-    found |= set(STATES[graph.recurrent]) if graph.recurrent else set()
+    states = STATES[graph.recurrent] if graph.recurrent else ()
+    found |= {*states, *(name.replace(".weight", ".bias") for name in states)}
+    if graph.encoder_decoder:
+        sides = [f"{kind}_{part}" for kind in ("attn", "cross_attn") for part in ("q", "k", "v", "o", "rel_b", "norm")]
+        found |= {f"{name}.weight" for name in (*sides, "ffn_gate", "enc.output_norm")}
     return frozenset(found | set(graph.bare_norms) | {name for name, read in tables.items() if read})
 
 
@@ -192,4 +196,5 @@ def unread_tensors(graph: Graph, names: Iterable[str]) -> list[str]:
 
 
 def _in_layer(name: str) -> str:
+    name = name.removeprefix("enc.").removeprefix("dec.") if name.startswith(("enc.blk.", "dec.blk.")) else name
     return name.split(".", 2)[2] if name.startswith("blk.") and name.count(".") > 1 else name

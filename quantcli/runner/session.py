@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from quantcli import loader
+from quantcli import architectures, loader
 from quantcli.errors import UnsupportedGraph, UsageError
 from quantcli.ggml import kernels, tensor_types
 from quantcli.model import Model
 from quantcli.report.measurements import RunnerModel
+from quantcli.runner.encoder_decoder import EncoderDecoder
 from quantcli.runner.network import Network
 from quantcli.runner.operations import ACTIVATIONS, Operations
 from quantcli.runner.settings import RANKS
@@ -100,15 +101,22 @@ def is_quantized(model: Model) -> bool:
     return any(tensor.stored.quantized for tensor in model.tensors)
 
 
-def open_session(path: str | os.PathLike[str], options: RunOptions | None = None) -> Session:
-    """Open the checkpoint folder or GGUF file at ``path`` for running. Weights are read when first used."""
+def open_session(
+    path: str | os.PathLike[str], options: RunOptions | None = None, *, both_sides: bool = False
+) -> Session:
+    """Open the checkpoint folder or GGUF file at ``path`` for running. Weights are read when first used.
+
+    ``both_sides``: also models with an encoder beside the decoder, which are refused otherwise.
+    """
     options = options or RunOptions()
     model = loader.open_model(path)
     try:
         activations = options.activations or ("q8" if is_quantized(model) and not options.exact else "float")
         kv_type = (options.kv_type or ("F32" if options.exact else "F16")).upper()
         operations = make_operations(activations, options.threads)
-        network = Network(model, operations, length=options.length, kv_type=kv_type, beyond=True)
+        graph = architectures.find(model.architecture).graph
+        kind = EncoderDecoder if both_sides and graph is not None and graph.encoder_decoder else Network
+        network = kind(model, operations, length=options.length, kv_type=kv_type, beyond=True)
         if not options.both_directions:
             _require_language_model(network, path)
         return Session(model, network, activations, Path(os.path.abspath(path)), options)
