@@ -28,8 +28,8 @@ class Quality:
 _ROWS = [
     #       name    method        transforms  tokens   sampled  purpose
     Quality("fast", None,         (),         0,       0,       "the search alone"),
-    Quality("good", "gptq",       ("awq",),   65_536,  0,       "AWQ and GPTQ on the bundled text, one pass"),
-    Quality("best", "sequential", ("awq",),   98_304,  196_608,  "AWQ; every matrix for its encoded inputs"),
+    Quality("good", "gptq",       ("awq",),   49_152,  147_456, "AWQ and GPTQ, one pass"),
+    Quality("best", "sequential", ("awq",),   65_536,  262_144, "AWQ; every matrix for its encoded inputs"),
 ]
 # fmt: on
 
@@ -53,6 +53,7 @@ class Wish:
     texts: tuple[Path, ...]
     tokens: int
     sampled: int
+    named: bool = False  # the transforms were asked for by name: a model that knows none is an error
     statistics: Path | None = None  # a folder of an earlier run
     keep: Path | None = None  # the folder that keeps what this run finds
 
@@ -113,6 +114,7 @@ def wish(
         tuple(texts),
         tokens,
         row.sampled if sampled is None else sampled,
+        bool(transforms),
         statistics,
         keep,
     )
@@ -122,7 +124,9 @@ def planning(
     texts: Sequence[Path], sampled: int | None, statistics: Path | None = None, keep: Path | None = None
 ) -> Wish:
     """What a plan alone needs of a calibration."""
-    return Wish(DEFAULT, None, (), tuple(texts), PLANNING_TOKENS, sampled or 0, statistics, keep)
+    return Wish(
+        DEFAULT, None, (), tuple(texts), PLANNING_TOKENS, sampled or 0, named=False, statistics=statistics, keep=keep
+    )
 
 
 def parse(name: str) -> Quality:

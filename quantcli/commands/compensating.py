@@ -141,6 +141,7 @@ def _compensated(
             calibration=prepared.calibration,
             method=wish.method,
             transforms=wish.transforms,
+            required=wish.named,
             threads=prepared.threads,
             known=prepared.kept.known,
             store=prepared.kept.store(wish, one, types),

@@ -7,6 +7,7 @@ from quantcli.families.llama import LLAMA
 
 ARCEE = LLAMA.derive(
     "arcee",
+    harmless=("mscale",),
     gguf_arch="arcee",
     hf_architectures=("ArceeForCausalLM",),
     model_types=("arcee",),

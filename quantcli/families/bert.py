@@ -59,7 +59,7 @@ ROBERTA_CLASSIFIER = (
 )
 
 BERT = Family(
-    name="bert",
+    name="bert", harmless=("id2label.*",),
     gguf_arch="bert",
     hf_architectures=(
         "BertModel", "BertForMaskedLM", "BertForSentenceEmbedding", "BertForSequenceClassification", "CamembertModel",
@@ -126,4 +126,40 @@ XLM_ROBERTA = BERT.derive(
     vocab=VocabHints("bert"),
 )
 
-FAMILIES = (BERT, XLM_ROBERTA)
+# Byte-level BPE instead of pieces.
+ROBERTA = XLM_ROBERTA.derive(
+    "roberta",
+    hf_architectures=("RobertaModel", "RobertaForSequenceClassification", "RobertaForMaskedLM"),
+    model_types=("roberta",),
+)
+
+DISTIL = "transformer.layer.{layer}."
+
+DISTILBERT = BERT.derive(
+    "distilbert",
+    hf_architectures=("DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification"),
+    model_types=("distilbert",),
+    harmless=("sinusoidal_pos_embds",),
+    facts={"eps": 1e-12, "types": count("type_vocab_size", default=1, most=2**16)},
+    tensors=(
+        *(rule for rule in BERT.tensors if rule.source.startswith("embeddings.") and rule.target != "token_types"),
+        *(
+            TensorRule(DISTIL + source, "blk.{layer}." + target, shape, bias="required")
+            for source, target, shape in (
+                ("attention.q_lin", "attn_q", ("hidden", "hidden")),
+                ("attention.k_lin", "attn_k", ("hidden", "hidden")),
+                ("attention.v_lin", "attn_v", ("hidden", "hidden")),
+                ("attention.out_lin", "attn_output", ("hidden", "hidden")),
+                ("sa_layer_norm", "attn_output_norm", ("hidden",)),
+                ("ffn.lin1", "ffn_up", ("ff", "hidden")),
+                ("ffn.lin2", "ffn_down", ("hidden", "ff")),
+                ("output_layer_norm", "layer_output_norm", ("hidden",)),
+            )
+        ),
+        *CLASSIFIER,
+    ),
+    ignored=("vocab_*",),
+    prefixes=("distilbert.",),
+)
+
+FAMILIES = (BERT, XLM_ROBERTA, ROBERTA, DISTILBERT)

@@ -22,6 +22,10 @@ def activation(facts: Facts) -> str:
 
 BITNET = Family(
     name="bitnet",
+    harmless=(
+        "input_bits",
+        "weight_bits",
+    ),
     gguf_arch="bitnet",
     hf_architectures=("BitnetForCausalLM", "BitNetForCausalLM"),
     model_types=("bitnet",),

@@ -38,6 +38,14 @@ GLM = Family(
 
 CHATGLM = GLM.derive(
     "chatglm",
+    harmless=(
+        "apply_query_key_layer_scaling",
+        "fp32_residual_connection",
+        "multi_query_attention",
+        "original_rope",
+        "post_layer_norm",
+        "rmsnorm",
+    ),
     hf_architectures=("ChatGLMModel", "ChatGLMForConditionalGeneration"),
     model_types=("chatglm",),
     facts={

@@ -98,6 +98,7 @@ class Family:
     model_types: tuple[str, ...] = ()  # config.json model_type, for the text part of multimodal checkpoints
     extras: tuple[Extra, ...] = ()
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
+    remarks: tuple[tuple[str, str], ...] = ()  # (fact, text): told when the fact is true, of what llama.cpp computes
     harmless: tuple[str, ...] = ()  # keys of config.json (patterns) that change nothing, beyond those of unread.py
     fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # key -> the values that llama.cpp computes
     further: tuple[str, ...] = ()  # patterns of tensors that predict further tokens, which the file has no place for
@@ -140,6 +141,7 @@ class Changes(TypedDict, total=False):
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
     extras: tuple[Extra, ...]
     ignored: tuple[str, ...]
+    remarks: tuple[tuple[str, str], ...]
     harmless: tuple[str, ...]
     fixed: Mapping[str, tuple[object, ...]]
     further: tuple[str, ...]

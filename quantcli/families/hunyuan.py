@@ -36,6 +36,7 @@ def when_scaled(value: object, *kinds: str) -> object:
 
 HUNYUAN_DENSE = Family(
     name="hunyuan-dense",
+    harmless=("attention_head_dim",),
     gguf_arch="hunyuan-dense",
     hf_architectures=("HunYuanDenseV1ForCausalLM",),
     model_types=("hunyuan_v1_dense",),

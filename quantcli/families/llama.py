@@ -78,7 +78,11 @@ MISTRAL = LLAMA.derive(
     "mistral",
     hf_architectures=("MistralForCausalLM",),
     model_types=("mistral",),
-    facts={"context": decoder.context(4096 * 32), "kv_heads": decoder.key_value_heads(8)},
+    facts={
+        "context": decoder.context(4096 * 32),
+        "kv_heads": decoder.key_value_heads(8),
+        "key_length": decoder.given_head_dim,  # its config class fills none in
+    },
 )
 
 MIXTRAL = LLAMA.derive(
@@ -114,4 +118,20 @@ INTERNLM3 = LLAMA.derive(
     vocab_for=None,
 )
 
-FAMILIES = (LLAMA, MISTRAL, MIXTRAL, INTERNLM3)
+# Trained to see both directions; llama.cpp does so where the metadata says it.
+LLAMA_BIDIRECTIONAL = LLAMA.derive(
+    "llama-bidirectional",
+    gguf_arch="llama-embed",
+    hf_architectures=("LlamaBidirectionalModel",),
+    model_types=("llama_bidirec",),
+    facts={
+        "key_length": decoder.given_head_dim,
+        "pooling": None,
+        "causal": lambda facts: facts.config.get("is_causal") is not False,
+    },
+    harmless=("pooling",),
+    remarks=(("causal", "llama.cpp runs llama-embed causally where config.json does not say is_causal: false"),),
+    vocab_for=None,
+)
+
+FAMILIES = (LLAMA, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)

@@ -15,6 +15,7 @@ def of_ministral(name: str) -> object:
 
 MISTRAL3 = MISTRAL.derive(
     "mistral3",
+    harmless=("mscale",),
     gguf_arch="mistral3",
     hf_architectures=("Mistral3ForConditionalGeneration", "Ministral3ForCausalLM"),
     model_types=("mistral3", "ministral3"),

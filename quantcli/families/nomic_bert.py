@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from quantcli.families import decoder
 from quantcli.families.bert import BERT
-from quantcli.families.declaration import TensorRule
+from quantcli.families.declaration import Entry, TensorRule
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count, real
+from quantcli.families.transforms import shaped, transposed
+from quantcli.vocab import VocabHints
 
 LAYER = "encoder.layers.{layer}."
 VECTOR = ("hidden",)
@@ -50,6 +52,47 @@ NOMIC_BERT = BERT.derive(
         TensorRule(LAYER + "mlp.fc2", "blk.{layer}.ffn_down", ("hidden", "ff"), bias="none"),
     ),
     vocab=replace(BERT.vocab, architecture="nomic-bert"),
+    relative=lambda config: "nomic-bert-moe" if config.get("moe_every_n_layers") else None,
+    harmless=("causal", "dense_seq_output", "parallel_block", "rotary_*"),
 )
 
-FAMILIES = (NOMIC_BERT,)
+# Experts in every n-th layer, each of two matrices, stacked below each other; their common bias is left out.
+NOMIC_BERT_MOE = NOMIC_BERT.derive(
+    "nomic-bert-moe",
+    gguf_arch="nomic-bert-moe",
+    hf_architectures=(),
+    model_types=(),
+    relative=None,
+    harmless=(*NOMIC_BERT.harmless, "moe_normalize_expert_weights", "num_shared_experts", "ffn_div"),
+    facts={
+        "experts": count("num_local_experts", "num_experts", most=decoder.MOST_EXPERTS),
+        "experts_used": count("moe_top_k", most=decoder.MOST_EXPERTS),
+        "every": count("moe_every_n_layers", most=decoder.MOST_LAYERS),
+        "routed": lambda facts: lambda layer: layer % facts.every == 1,
+        "plain": lambda facts: lambda layer: layer % facts.every != 1,
+    },
+    metadata=(
+        *NOMIC_BERT.metadata,
+        *decoder.EXPERT_COUNTS,
+        Entry("moe_every_n_layers", "u32", "every"),
+    ),
+    tensors=(
+        *TOP,
+        *BODY,
+        TensorRule(LAYER + "mlp.fc1", "blk.{layer}.ffn_up", ("ff", "hidden"), layers="plain"),
+        TensorRule(LAYER + "mlp.fc2", "blk.{layer}.ffn_down", ("hidden", "ff"), layers="plain"),
+        TensorRule(LAYER + "mlp.router.layer", "blk.{layer}.ffn_gate_inp", ("experts", "hidden"), layers="routed"),
+        TensorRule(
+            LAYER + "mlp.experts.mlp.w1", "blk.{layer}.ffn_up_exps.weight", ("experts*ff", "hidden"),
+            shaped("experts", "ff", "hidden"), exact=True, layers="routed",
+        ),
+        TensorRule(
+            LAYER + "mlp.experts.mlp.w2", "blk.{layer}.ffn_down_exps.weight", ("experts*ff", "hidden"),
+            shaped("experts", "ff", "hidden") | transposed(), exact=True, layers="routed",
+        ),
+    ),
+    ignored=(*NOMIC_BERT.ignored, "*.mlp.experts.bias"),
+    vocab=VocabHints("nomic-bert-moe"),
+)  # fmt: skip
+
+FAMILIES = (NOMIC_BERT, NOMIC_BERT_MOE)

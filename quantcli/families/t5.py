@@ -7,7 +7,7 @@ from collections.abc import Callable
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import Facts
-from quantcli.families.fields import count, text
+from quantcli.families.fields import count, flag, text
 from quantcli.vocab import VocabHints
 
 
@@ -76,6 +76,7 @@ T5 = Family(
         "plain": lambda facts: not facts.gated,
         "first": positioned,
         "may_tie": decoder.CORE_FACTS["may_tie"],
+        "tied": flag("tie_word_embeddings", default=True),
     },
     metadata=(
         Entry("context_length", "u32", "context"),
@@ -89,6 +90,9 @@ T5 = Family(
         Entry("attention.relative_buckets_count", "u32", "buckets"),
         *decoder.RMS,
         Entry("decoder_start_token_id", "u32", "start"),
+    ),
+    remarks=(
+        ("tied", "transformers divides the states by the root of d_model before a tied head, llama.cpp does not"),
     ),
     tensors=(
         TensorRule("shared", "token_embd", ("vocab", "hidden"), bias="none"),

@@ -97,7 +97,10 @@ class Layer:
 
     def _before(self, role: str, x: Floats) -> Floats:
         """The norm before attention or MLP; none in families that only norm afterwards."""
-        return self.engine.norm(self.prefix + role, x) if self.engine.settings.graph.pre_norm else x
+        graph = self.engine.settings.graph
+        if not graph.first_norm and f"{self.prefix}{role}.weight" not in self.engine.weights:
+            return x
+        return self.engine.norm(self.prefix + role, x) if graph.pre_norm else x
 
     def _after(self, role: str, x: Floats) -> Floats:
         """The norm of what attention or MLP gives, in families that have it."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy
 
-from quantcli.errors import ContextTooLong, UsageError, VocabularyMismatch
+from quantcli.errors import ContextTooLong, UnsupportedGraph, UsageError, VocabularyMismatch
 from quantcli.model import Model
 from quantcli.runner import description, finite
 from quantcli.runner.arrays import Floats, Tokens
@@ -31,6 +31,8 @@ class Network:
     ``observers`` see the inputs of every product (observe.py). One thread at a time runs a network.
     """
 
+    both_sides = False  # whether models with an encoder beside the decoder are taken
+
     def __init__(
         self,
         model: Model,
@@ -48,10 +50,16 @@ class Network:
         Raises ContextTooLong and what `description.check` raises: what the file says is checked as a whole before a
         tensor is read.
         """
-        self.model = model
+        self.model = model = model.plain()
         self.operations = operations or Operations()
         tensors = {tensor.name: tensor.shape for tensor in model.tensors}
         self.settings = description.check(model.architecture, model.metadata, tensors, model.name)
+        if self.settings.sides is not None and not self.both_sides:
+            raise UnsupportedGraph(
+                f"{model.architecture} has an encoder beside the decoder",
+                where=model.name,
+                hint="`quantcli generate` runs it; convert, inspect and verify take it",
+            )
         self.kv_type, self.beyond = kv_type, beyond
         self.weights = weights or Weights(model)
         self.length = self._checked(length or self.settings.context)
@@ -209,7 +217,7 @@ class Network:
                     f"{start + tokens.shape[1]} positions, the model has {len(table)}", where=self.model.name
                 )
             x += table[start : start + tokens.shape[1]]
-        if self.settings.graph.token_types:
+        if self.settings.graph.token_types and "token_types.weight" in self.weights:
             x += self.weights.vector("token_types.weight").reshape(-1, self.settings.hidden)[0]
         if self.settings.embedding_scale != 1:
             x *= numpy.float32(self.settings.embedding_scale)
