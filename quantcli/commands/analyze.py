@@ -9,6 +9,7 @@ import numpy
 from quantcli.commands import convert
 from quantcli.commands.job import ConvertRequest
 from quantcli.commands.planning import Planning
+from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.model import ModelTensor
 from quantcli.report import plans
 from quantcli.report.plans import AnalyzedTensor, AnalyzeResult
@@ -28,7 +29,7 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> AnalyzeResult:
         result: AnalyzeResult = {
             "schema": 1,
             "model": model.name,
-            "types": list(dict.fromkeys(one for losses in names.values() for one in losses)),
+            "bits": {one: BY_NAME[one].bpw for losses in names.values() for one in losses},
             "tensors": [_tensor(tensor, found) for tensor in model.tensors if tensor.name in names],
         }
     finally:

@@ -11,6 +11,7 @@ from quantcli.commands import convert, targets
 from quantcli.commands.job import ConvertRequest
 from quantcli.commands.planning import Planning
 from quantcli.errors import UsageError
+from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.output import writer
 from quantcli.plan.plan import Plan
 from quantcli.report import plans
@@ -90,5 +91,6 @@ def describe(made: Plan, found: Planning, target: str, output: Path | None) -> P
         "bytes": made.file_bytes,
         "bpw": made.bpw,
         "loss": found.choosing.loss(made),
+        "bits": {name: BY_NAME[name].bpw for one in tensors for name in (one["type"], *one["losses"])},
         "tensors": tensors,
     }

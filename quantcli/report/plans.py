@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
-from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.report.terminal import Reporter
 
 
@@ -23,7 +22,7 @@ class PlannedTensor(TypedDict):
 
 
 class PlanningResult(TypedDict):
-    """`quantcli plan`. ``loss``: the estimates' sum, before any compensation."""
+    """`quantcli plan`. ``loss``: the estimates' sum, before any compensation; ``bits``: bits per weight of every type."""
 
     schema: int
     output: str | None
@@ -32,6 +31,7 @@ class PlanningResult(TypedDict):
     bytes: int
     bpw: float
     loss: float
+    bits: dict[str, float]
     tensors: list[PlannedTensor]
 
 
@@ -49,11 +49,11 @@ class AnalyzedTensor(TypedDict):
 
 
 class AnalyzeResult(TypedDict):
-    """`quantcli analyze`."""
+    """`quantcli analyze`. ``bits``: bits per weight of every type."""
 
     schema: int
     model: str
-    types: list[str]
+    bits: dict[str, float]
     tensors: list[AnalyzedTensor]
 
 
@@ -63,12 +63,12 @@ def show_plan(reporter: Reporter, result: PlanningResult, *, explain: bool) -> N
         return
     if explain:
         columns = ("tensor", "type", "bytes", "loss", "share", "one smaller", "one larger")
-        reporter.table(columns, [_explained(one) for one in result["tensors"]], right=(2, 3, 4))
+        reporter.table(columns, [_explained(one, result["bits"]) for one in result["tensors"]], right=(2, 3, 4))
         reporter.line("")
     counts: dict[str, int] = {}
     for one in result["tensors"]:
         counts[one["type"]] = counts.get(one["type"], 0) + 1
-    order = sorted(counts, key=lambda name: BY_NAME[name].bpw)
+    order = sorted(counts, key=result["bits"].__getitem__)
     mix = ", ".join(f"{counts[name]} {name}" for name in order)
     reporter.line(f"{result['target']}: {result['bytes']:,} bytes, {result['bpw']:.3f} bits per weight: {mix}")
     if result["output"] is not None:
@@ -77,12 +77,12 @@ def show_plan(reporter: Reporter, result: PlanningResult, *, explain: bool) -> N
         reporter.note(f"or with `{made}`")
 
 
-def _explained(one: PlannedTensor) -> tuple[str, ...]:
+def _explained(one: PlannedTensor, bits: Mapping[str, float]) -> tuple[str, ...]:
     if one["loss"] is None or not one["chosen"]:
         return one["name"], one["type"], f"{one['bytes']:,}", "-", "-", "pinned", ""
-    bits = BY_NAME[one["type"]].bpw
-    smaller = [name for name in one["losses"] if BY_NAME[name].bpw < bits]
-    larger = [name for name in one["losses"] if BY_NAME[name].bpw > bits]
+    own = bits[one["type"]]
+    smaller = max((name for name in one["losses"] if bits[name] < own), key=bits.__getitem__, default=None)
+    larger = min((name for name in one["losses"] if bits[name] > own), key=bits.__getitem__, default=None)
     share = 0.0 if one["share"] is None else one["share"]
     return (
         one["name"],
@@ -90,22 +90,22 @@ def _explained(one: PlannedTensor) -> tuple[str, ...]:
         f"{one['bytes']:,}",
         f"{one['loss']:.5f}",
         f"{100 * share:.1f} %",
-        _step(one, max(smaller, key=lambda name: BY_NAME[name].bpw, default=None)),
-        _step(one, min(larger, key=lambda name: BY_NAME[name].bpw, default=None)),
+        _step(one, smaller, bits),
+        _step(one, larger, bits),
     )
 
 
-def _step(one: PlannedTensor, other: str | None) -> str:
+def _step(one: PlannedTensor, other: str | None, bits: Mapping[str, float]) -> str:
     """Another type, and how the loss and the bytes would change."""
     if other is None or one["loss"] is None:
         return "-"
-    size = one["bytes"] * (BY_NAME[other].bpw / BY_NAME[one["type"]].bpw - 1)
+    size = one["bytes"] * (bits[other] / bits[one["type"]] - 1)
     return f"{other} {one['losses'][other] - one['loss']:+.5f}, {size / 1000:+,.0f} kB"
 
 
 def show_analysis(reporter: Reporter, result: AnalyzeResult) -> None:
     """A line per tensor."""
-    types = sorted(result["types"], key=lambda name: BY_NAME[name].bpw)
+    types = sorted(result["bits"], key=result["bits"].__getitem__)
     columns = ("tensor", "shape", "peak", "kurtosis", "input peak", "kappa", *types)
     lines = [
         (

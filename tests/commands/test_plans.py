@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from helpers.plans import little_text, request  # noqa: F401 - the fixture is used by its name
 from quantcli import container
 from quantcli.cli.parse import SizeTexts, convert_request
 from quantcli.commands import convert, verify
-from quantcli.commands.job import ConvertRequest
 from quantcli.errors import OutputExists, TargetTooSmall, UnknownType, UsageError
 from quantcli.ggml.tensor_types import by_name
 
-TOKENS = 8192  # the fewest
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little_text() -> Iterator[None]:
-    """The same work on few tokens."""
-    with pytest.MonkeyPatch.context() as patched:
-        for place, tokens in (
-            ("sensitivity.MOMENT_TOKENS", 4096),
-            ("sensitivity.MOST_TOKENS", 512),
-            ("sensitivity.FEWEST_TOKENS", 512),
-            ("sensitivity.TOGETHER", 512),
-            ("tables.JUDGING_TOKENS", 512),
-            ("tables.NOISE_TOKENS", 512),
-            ("tables.TOKENS", 512),
-            ("quality.PLANNING_TOKENS", TOKENS),
-        ):
-            patched.setattr(f"quantcli.calibration.{place}", tokens)
-        yield
-
-
-def request(root: Path, output: Path, size: SizeTexts, **options: object) -> ConvertRequest:
-    """A conversion of the bundled model with little text."""
-    asked = convert_request(source=root / "examples" / "tiny", size=size, output=output, threads=2, **options)
-    assert asked.sizing is not None
-    small = dataclasses.replace(asked.sizing.wish, tokens=TOKENS, sampled=0)
-    sizing = dataclasses.replace(asked.sizing, wish=small)
-    return dataclasses.replace(asked, sizing=sizing, wish=small if asked.wish else None)
+pytestmark = pytest.mark.usefixtures("little_text")
 
 
 @pytest.fixture(scope="module")
-def kept(root: Path, tmp_path_factory) -> Path:
+def kept(root: Path, tmp_path_factory, little_text) -> Path:  # noqa: F811
     """A folder that knows what the types of the bundled model cost."""
     folder = tmp_path_factory.mktemp("plans")
     convert.run(request(root, folder / "x.gguf", SizeTexts(like="Q4_K_M"), keep_statistics=folder / "statistics"))
