@@ -31,7 +31,7 @@ from quantcli.runner.network import Network
 from quantcli.runner.text import Chunks
 from quantcli.runner.weights import Packed, PackedMatrix
 
-MOMENT_TOKENS = 32_768  # for H
+MOMENT_TOKENS = 16_384  # for H
 MOST_TOKENS, FEWEST_TOKENS = 4096, 2048  # of a probe
 TOGETHER = 1024  # tokens that all probes of a batch see
 WORK = 2.5e13  # products (additions counted) that probes may take before layers are left out

@@ -22,7 +22,7 @@ class PlannedTensor(TypedDict):
 
 
 class PlanningResult(TypedDict):
-    """`quantcli plan`. ``loss``: the estimates' sum, before any compensation; ``bits``: bits per weight of every type."""
+    """`quantcli plan`. ``loss``: the estimates' sum, before any compensation; ``bits``: bits per weight of types."""
 
     schema: int
     output: str | None
