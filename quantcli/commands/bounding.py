@@ -5,7 +5,7 @@ The estimates of a plan give the shape of the curve, measurements of files that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -31,7 +31,8 @@ from quantcli.runner.text import Chunks
 from quantcli.runner.weights import Packed, holding
 
 TOKENS = 16_384  # held out, that measure
-ROUNDS = 6  # files that are encoded
+ROUNDS = 8  # files that are encoded at most
+CLOSE = 0.999  # sizes that are not worth another round
 NEAR = 0.94  # of the bound: not worth another round
 SIZES = 40  # halvings of an interval of sizes
 SLAB = 128  # rows
@@ -56,36 +57,49 @@ def smallest(found: Planning, prepared: Ready, choice: Choice, most: float, repo
     """The smallest plan with a `Measured.bound` of at most ``most``. Raises TargetTooSmall."""
     judge = _Judge(prepared)
     low, high = found.choosing.limits()
-    wanted, best = most, None
-    ceiling: Measured | None = None
+    known: list[tuple[float, Measured]] = []  # estimated loss, what was measured
     for _ in range(ROUNDS):
-        made = found.choosing.plan(_size_for(found, wanted, low, high))
+        made = found.choosing.plan(_size_for(found, _wanted(known, most), low, high))
         one = judge.measured(made, prepared, choice, reporter)
         reporter.note(f"note: {made.bpw:.3f} bits per weight: divergence {one.kld:.5f} +- {one.error:.5f}")
-        if one.bound <= most and (best is None or made.file_bytes < best.plan.file_bytes):
-            best = one
-        if one.bound > most and (ceiling is None or made.file_bytes > ceiling.plan.file_bytes):
-            ceiling = one
-        if NEAR * most <= one.bound <= most or (one.bound > most and made.file_bytes >= high):
+        known.append((found.choosing.loss(made), one))
+        if one.bound <= most:
+            high = min(high, made.file_bytes)
+        elif made.file_bytes >= high * CLOSE:
             break
-        if best is not None and ceiling is not None and best.plan.file_bytes <= ceiling.plan.file_bytes * 1.001:
+        else:
+            low = max(low, made.file_bytes)
+        if NEAR * most <= one.bound <= most or low >= high * CLOSE:
             break
-        wanted = found.choosing.loss(made) * most / max(one.bound, 1e-9) * (1 + NEAR) / 2
-        low = low if ceiling is None else ceiling.plan.file_bytes
-        high = high if best is None else best.plan.file_bytes
+    within = [one for _, one in known if one.bound <= most]
+    best = min(within, key=lambda one: one.plan.file_bytes, default=None)
     if best is None:
         raise TargetTooSmall(
-            f"no plan stays within {most} (the nearest: {ceiling.bound if ceiling else 0:.5f})",
+            f"no plan stays within {most} (the nearest: {min(one.bound for _, one in known):.5f})",
             where="--max-kld",
             hint="allow more, or larger types with --candidates",
         )
     return best
 
 
+def _wanted(known: Sequence[tuple[float, Measured]], most: float) -> float:
+    """The estimated loss at which the bound is expected a little below ``most``: on the line through two measurements."""
+    aim = most * (1 + NEAR) / 2
+    nearest = sorted(known, key=lambda pair: abs(pair[1].bound - aim))[:2]
+    if not nearest:
+        return aim
+    loss, one = nearest[0]
+    slope = one.bound / max(loss, 1e-12)
+    if len(nearest) > 1 and nearest[1][0] != loss:
+        found = (nearest[1][1].bound - one.bound) / (nearest[1][0] - loss)
+        slope = found if found > slope / 10 else slope
+    return float(max(loss + (aim - one.bound) / max(slope, 1e-12), loss / 20))
+
+
 def _size_for(found: Planning, loss: float, low: int, high: int) -> int:
     """The least size whose plan is estimated to lose at most ``loss``."""
     for _ in range(SIZES):
-        if high - low <= high // 2000:
+        if high - low <= high // 4000:
             break
         middle = (low + high) // 2
         if found.choosing.loss(found.choosing.plan(middle)) <= loss:
