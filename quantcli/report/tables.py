@@ -19,6 +19,7 @@ from quantcli.report.results import (
     MatrixResult,
     MetadataResult,
     OutputResult,
+    TensorResult,
     VerifyResult,
     summary,
 )
@@ -118,7 +119,7 @@ def show_model(reporter: Reporter, result: GgufResult | CheckpointResult, *, ten
     reporter.table(("type", "tensors", "weights", "size", "bpw"), [*lines, ("all", *total)], right=(1, 2, 3, 4))
     if tensors:
         reporter.line("")
-        shares = {t["name"]: t.get("grids", {}) for t in result["tensors"]} if result["kind"] == "checkpoint" else {}
+        shares = {t["name"]: _shares(t) for t in result["tensors"]} if result["kind"] == "checkpoint" else {}
         more = any(shares.values())
         reporter.table(
             ("tensor", "shape", "type", "bytes", *(("on the grid of",) if more else ())),
@@ -133,6 +134,12 @@ def show_model(reporter: Reporter, result: GgufResult | CheckpointResult, *, ten
             reporter.note(f"note: {note}")
 
 
+def _shares(tensor: TensorResult) -> dict[str, float]:
+    """What `inspect` found of a tensor's grids."""
+    found = tensor.get("grids")
+    return found if isinstance(found, dict) else {}
+
+
 def _grids(shares: dict[str, float]) -> str:
     """The types on whose grid blocks of a tensor lie."""
     return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
@@ -142,7 +149,7 @@ def grid_notes(result: CheckpointResult) -> list[str]:
     """The types that some tensors are carried over into, as a sample has it."""
     count: dict[str, int] = {}
     for tensor in result["tensors"]:
-        for name, share in tensor.get("grids", {}).items():
+        for name, share in _shares(tensor).items():
             count[name] = count.get(name, 0) + (share == 1)
     return [
         f"{tensors} tensors lie on the grid of {name}: as {name} they are carried over"
