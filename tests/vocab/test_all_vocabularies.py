@@ -17,6 +17,7 @@ from helpers.vocabularies import differences, named, recorded
 from quantcli.container import Value
 from quantcli.errors import BadConfig, UnknownArchitecture
 from quantcli.families import load, metadata
+from quantcli.families.naming import title
 from quantcli.sources.checkpoint import Checkpoint
 from quantcli.vocab.tokenizer import Tokenizer
 
@@ -61,7 +62,7 @@ def test_ids(name: str) -> None:
     if not path.exists():
         pytest.skip("there is no tokenizer.json that could give ids")
     entries = vocabulary(name)
-    tokenizer = Tokenizer.from_metadata(named(entries, path.parent.name))
+    tokenizer = Tokenizer.from_metadata(named(entries, title(path.parent.name)))  # llama.cpp goes by it at times
     composes = '"NFC"' in (path.parent / "tokenizer.json").read_text(encoding="utf-8")
     part, _ = OTHER_IDS.get(name, ("", ""))
     vectors = json.loads(path.read_text(encoding="utf-8"))["vectors"]
