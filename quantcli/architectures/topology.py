@@ -163,6 +163,8 @@ def tensors_read(graph: Graph) -> frozenset[str]:
     norms += ["attn_sub_norm", "ffn_sub_norm"] if graph.inner_norm else []
     norms += ["attn_q_norm", "attn_k_norm"] if graph.qk_norm else []
     found = {"token_embd.weight", "exp_probs_b.bias", *HARMLESS}
+    matrices += ["cls", "cls.output"] if graph.classifier else []
+    norms += ["cls.norm"] if graph.classifier else []
     found |= {f"{name}.weight" for name in matrices + norms}
     found |= {f"{name}.bias" for name in (matrices if graph.norm == "rms" else matrices + norms)}
     tables = {
@@ -174,10 +176,11 @@ def tensors_read(graph: Graph) -> frozenset[str]:
         "rope_factors_long.weight": graph.rope != "none",
         "rope_factors_short.weight": graph.rope != "none",
     }
+    states = STATES[graph.recurrent] if graph.recurrent else ()
+    found |= {*states, *(name.replace(".weight", ".bias") for name in states)}
     if graph.encoder_decoder:
         sides = [f"{kind}_{part}" for kind in ("attn", "cross_attn") for part in ("q", "k", "v", "o", "rel_b", "norm")]
         found |= {f"{name}.weight" for name in (*sides, "ffn_gate", "enc.output_norm")}
-    found |= set(STATES[graph.recurrent]) if graph.recurrent else set()
     return frozenset(found | set(graph.bare_norms) | {name for name, read in tables.items() if read})
 
 
