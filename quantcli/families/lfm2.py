@@ -130,4 +130,12 @@ LFM2_MOE = LFM2.derive(
     ),
 )  # fmt: skip
 
-FAMILIES = (LFM2, LFM2_MOE)
+# An encoder for embeddings: sees both directions.
+LFM2_BIDIRECTIONAL = LFM2.derive(
+    "lfm2-bidirectional",
+    hf_architectures=("Lfm2BidirectionalModel",),
+    model_types=("lfm2_bidirectional",),
+    facts={"stated_causal": False},
+)
+
+FAMILIES = (LFM2, LFM2_MOE, LFM2_BIDIRECTIONAL)

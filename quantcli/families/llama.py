@@ -134,4 +134,20 @@ LLAMA_BIDIRECTIONAL = LLAMA.derive(
     vocab_for=None,
 )
 
-FAMILIES = (LLAMA, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)
+# The text part of SmolVLM 2, whose config.json leaves the number of heads to the class.
+VLLAMA3 = LLAMA.derive(
+    "vllama3",
+    hf_architectures=("VLlama3ForCausalLM",),
+    model_types=(),
+    facts={"heads": count("num_attention_heads", default=32, most=decoder.MOST_HEADS)},
+)
+
+# Makes images too: what it has for them is left out.
+JANUS = LLAMA.derive(
+    "janus",
+    hf_architectures=("JanusForConditionalGeneration",),
+    model_types=("janus",),
+    ignored=("aligner.*", "vqmodel.*", "generation_*"),
+)
+
+FAMILIES = (LLAMA, VLLAMA3, JANUS, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)
