@@ -163,6 +163,8 @@ def tensors_read(graph: Graph) -> frozenset[str]:
     norms += ["attn_sub_norm", "ffn_sub_norm"] if graph.inner_norm else []
     norms += ["attn_q_norm", "attn_k_norm"] if graph.qk_norm else []
     found = {"token_embd.weight", "exp_probs_b.bias", *HARMLESS}
+    matrices += ["cls", "cls.output"] if graph.classifier else []
+    norms += ["cls.norm"] if graph.classifier else []
     found |= {f"{name}.weight" for name in matrices + norms}
     found |= {f"{name}.bias" for name in (matrices if graph.norm == "rms" else matrices + norms)}
     tables = {

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from quantcli import architectures, loader
-from quantcli.errors import UsageError
+from quantcli.errors import UnsupportedGraph, UsageError
 from quantcli.ggml import kernels, tensor_types
 from quantcli.model import Model
 from quantcli.report.measurements import RunnerModel
 from quantcli.runner.encoder_decoder import EncoderDecoder
 from quantcli.runner.network import Network
 from quantcli.runner.operations import ACTIVATIONS, Operations
+from quantcli.runner.settings import RANKS
 from quantcli.vocab.tokenizer import Tokenizer
 
 
@@ -30,6 +32,7 @@ class RunOptions:
     kv_type: str | None = None
     threads: int | None = None
     length: int | None = None  # positions that will be asked for
+    both_directions: bool = False  # also a model that is no causal language model, or one that ranks
 
     def __post_init__(self) -> None:
         if self.activations is not None and self.activations not in ACTIVATIONS:
@@ -114,10 +117,25 @@ def open_session(
         graph = architectures.find(model.architecture).graph
         kind = EncoderDecoder if both_sides and graph is not None and graph.encoder_decoder else Network
         network = kind(model, operations, length=options.length, kv_type=kv_type, beyond=True)
+        if not options.both_directions:
+            _require_language_model(network, path)
         return Session(model, network, activations, Path(os.path.abspath(path)), options)
     except BaseException:
         model.close()
         raise
+
+
+def _require_language_model(network: Network, path: str | os.PathLike[str]) -> None:
+    """Raises UnsupportedGraph for a model that predicts no next tokens."""
+    settings = network.settings
+    if settings.causal and settings.pooling != RANKS:
+        return
+    what = "sees both directions" if not settings.causal else "ranks texts"
+    raise UnsupportedGraph(
+        f"a model that {what} predicts no next tokens",
+        where=network.model.name,
+        hint=f"its vectors: quantcli embed {shlex.quote(os.fspath(path))} -f LINES",
+    )
 
 
 def make_operations(activations: str, threads: int | None) -> Operations:

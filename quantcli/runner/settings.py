@@ -33,6 +33,7 @@ LACKING = {
     "beside_experts": "an MLP beside experts",
 }
 GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_chosen"}  # llama.cpp's numbers
+RANKS = 4  # the pooling_type of models with a classifier
 MOST_SHOWN = 10  # names in an error
 XIELU = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
 SCALINGS = ("none", "linear", "yarn", "longrope")
@@ -109,6 +110,8 @@ class NetworkSettings:
     turns: bool  # whether any layer has rotary positions
     rotating: tuple[bool, ...]  # per layer, where the metadata lists it
     causal: bool
+    pooling: int  # how states become one vector, GGUF's number (pooling.py); 0: nobody says
+    classifier_pooling: int  # the same before a classifier
     temperature: float  # late queries grow: times 1 + temperature * log(1 + floor(position / rope.original)); 0: none
     sides: Sides | None  # of an encoder-decoder
     activation_parameters: tuple[tuple[float, ...], ...]  # per layer: alpha_n, alpha_p, beta, eps of xIELU
@@ -257,10 +260,20 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         parallel=reader.flag("use_parallel_residual", graph.parallel),
         turns=not graph.rope_switch or reader.flag("rope.scaling.finetuned", True),
         causal=reader.flag("attention.causal", graph.causal),
+        pooling=_pooling(reader, graph),
+        classifier_pooling=reader.whole("classifier.pooling_type", 0),
         temperature=reader.real("attention.temperature_scale", 0.0),
         sides=sides.read(reader, graph),
         activation_parameters=(),
     )
+
+
+def _pooling(reader: _Reader, graph: Graph) -> int:
+    """How states become one vector: none, mean, first or last token; 4 ranks, with a classifier."""
+    number = reader.whole("pooling_type", 0)
+    if number > RANKS or (number == RANKS and graph.classifier is None):
+        raise reader.unsupported("pooling_type", f"is {number}", "pooling of this kind")
+    return number
 
 
 def _xielu(reader: _Reader, graph: Graph, metadata: Mapping[str, Value]) -> tuple[tuple[float, ...], ...]:

@@ -90,6 +90,11 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     if s.graph.token_types:
         yield Expected("token_types.weight", (s.hidden, rows_of(shapes, "token_types.weight")), needed=False)
     yield from _matrix("output", s.hidden, vocabulary, needed=False)
+    if s.graph.classifier:
+        width = rows_of(shapes, "cls.weight")
+        yield from _matrix("cls", s.hidden, width, needed=False)
+        yield Expected("cls.norm.weight", (width,), needed=False)
+        yield from _matrix("cls.output", width or s.hidden, rows_of(shapes, "cls.output.weight"), needed=False)
     if s.graph.learned_positions:
         yield Expected("position_embd.weight", (s.hidden, s.context), needed=s.graph.alibi is None)
     if s.graph.embedding_norm:
