@@ -13,7 +13,12 @@ from quantcli.vocab import VocabHints
 QWEN2 = Family(
     name="qwen2",
     gguf_arch="qwen2",
-    hf_architectures=("Qwen2ForCausalLM", "DotsOCRForCausalLM"),
+    hf_architectures=(
+        "Qwen2ForCausalLM",
+        "Qwen2AudioForConditionalGeneration",
+        "AudioFlamingo3ForConditionalGeneration",
+        "DotsOCRForCausalLM",
+    ),
     model_types=("qwen2",),
     facts={**decoder.FACTS, "context": decoder.context(32768), "kv_heads": decoder.key_value_heads(32)},
     metadata=decoder.METADATA,

@@ -58,7 +58,9 @@ T5 = Family(
     harmless=("is_gated_act", "dense_act_fn", "scale_decoder_outputs",),
     gguf_arch="t5",
     hf_architectures=(
-        "T5ForConditionalGeneration", "T5WithLMHeadModel", "UMT5ForConditionalGeneration",
+        "T5ForConditionalGeneration",
+        "T5WithLMHeadModel",
+        "UMT5ForConditionalGeneration",
         "MT5ForConditionalGeneration",
     ),
     model_types=("t5", "umt5", "mt5"),
