@@ -73,7 +73,6 @@ LLAMA = Family(
         "VLlama3ForCausalLM",
         "LlavaForConditionalGeneration",
         "VoxtralForConditionalGeneration",
-        "JanusForConditionalGeneration",
     ),
     model_types=("llama",),
     relative=of_text_model,
@@ -151,14 +150,6 @@ LLAMA_BIDIRECTIONAL = LLAMA.derive(
     vocab_for=None,
 )
 
-# The text part of SmolVLM 2, whose config.json leaves the number of heads to the class.
-VLLAMA3 = LLAMA.derive(
-    "vllama3",
-    hf_architectures=("VLlama3ForCausalLM",),
-    model_types=(),
-    facts={"heads": count("num_attention_heads", default=32, most=decoder.MOST_HEADS)},
-)
-
 # Makes images too: what it has for them is left out.
 JANUS = LLAMA.derive(
     "janus",
@@ -167,4 +158,4 @@ JANUS = LLAMA.derive(
     ignored=("aligner.*", "vqmodel.*", "generation_*"),
 )
 
-FAMILIES = (LLAMA, VLLAMA3, JANUS, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)
+FAMILIES = (LLAMA, JANUS, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)
