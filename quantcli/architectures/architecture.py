@@ -11,6 +11,7 @@ Rope = Literal["norm", "neox", "none"]
 Mlp = Literal["gated", "fused", "plain"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai", "xielu"]
 Gating = Literal["softmax", "sigmoid", "softmax_chosen"]
+Classifier = Literal["tanh", "gelu", "softmax"]
 Head = Literal["optional", "required", "none"]
 Recurrent = Literal["mamba", "mamba2", "plamo2", "short_convolution", "delta", "kimi_delta", "rwkv6", "rwkv7"]
 RecurrentLayers = Literal["all", "beside", "without_key_values", "listed"]
@@ -88,6 +89,9 @@ class Graph:
     beside_experts: bool = False  # an MLP beside the experts: (both added) * sqrt(1/2)
     guessed_sigmoid: tuple[int, ...] = ()  # layers, tokens: the model of this size routes by sigmoid if it says nothing
     shared_expert_gate: bool = False  # the shared expert is multiplied by sigmoid(ffn_gate_inp_shexp . x)
+    # a classifier behind the pooling
+    classifier: Classifier | None = None  # what follows its first layer, cls ("softmax": there is none, and one behind
+    #                                       cls.output)
     # scales
     embedding_scale: Literal["sqrt_hidden"] | None = None  # embeddings times sqrt(embedding_length), in float32
     logit_scale: Literal["multiply", "divide"] = "multiply"  # how metadata logit_scale is used
@@ -100,7 +104,8 @@ class Graph:
     tiled_heads: bool = False  # value head h of a delta rule reads key head h % groups, else h / (heads / groups)
     rope_switch: bool = False  # metadata rope.scaling.finetuned false: nothing rotates
     bare_norms: tuple[str, ...] = ()  # norms whose tensors have no ".weight"
-    encoder_decoder: bool = False
+    encoder_decoder: bool = False  # tensors of enc.blk.N and dec.blk.N, distances as biases
+    decodes: bool = True  # False: of an encoder-decoder, the encoder alone
     layer_inputs: bool = False  # Gemma 4: embeddings for every layer, shared keys, layers of two widths
     streams: bool = False  # Gemma 3n: beside that, several streams side by side
 

@@ -43,6 +43,7 @@ WRITTEN = sorted(
 def sizes(name: str) -> Model:
     """A model of this architecture with the least metadata that can be run, and no tensors."""
     numbers = {"block_count": 4, "context_length": 64, "embedding_length": 64, "attention.head_count": 4}
+    numbers |= {"attention.relative_buckets_count": 32} if ALL[name].graph.encoder_decoder else {}
     metadata = {f"{name}.{key}": container.u32(number) for key, number in numbers.items()}
     states = [key for key in keys.STATES.get(ALL[name].graph.recurrent, ()) if key != "ssm.dt_b_c_rms"]
     metadata |= {f"{name}.{key}": container.u32(4) for key in states}

@@ -41,6 +41,8 @@ MUST = (
     "gemma gemma2 gemma3 granite llama-k256 llama-quirks llama-spm llama-tied-bias llama3 mistral-spm mistral-tekken "
     "mixtral phi3 qwen2 qwen3 qwen3-moe smollm3"
 ).split()
+#: those that see both directions and predict no next tokens
+ENCODERS = ("bert", "bge-reranker-xlmr", "embeddinggemma", "eurobert", "jina-bert-v2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ def drawn(size: int, draws: Iterable[Draw]) -> NDArray[numpy.uint8]:
     return found
 
 
-def names(pack: str = "*") -> list[str]:
-    """The checkpoints of a pack, or of all."""
+def names(pack: str = "arch*") -> list[str]:
+    """The checkpoints of a pack, or of several; those of "derived" have a record of the converter and no logits."""
     return sorted(path.name.removesuffix(SUFFIX) for path in PACKS.glob(f"{pack}/*{SUFFIX}"))
 
 
