@@ -186,9 +186,9 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 HEAD = """\
 # Models
 
-`quantcli convert` reads these checkpoints. *Runs* means that `generate`, `perplexity`, `compare` and `imatrix` (`embed`
-for models that see both directions) compute them, from a checkpoint and from a GGUF file of any program; the others are
-converted only, and `quantcli check DIR` says why. GGUF files are a source of `convert` whatever their architecture.
+`quantcli convert` reads these checkpoints. *Runs* means that `generate`, `perplexity`, `compare` and `imatrix`
+(`embed` for models that see both directions) compute them, from a checkpoint and from a GGUF file of any program; the
+others are converted only, and `quantcli check DIR` says why. GGUF files are a source of `convert` whatever their architecture.
 
 Class names are those of `architectures` in config.json. Base classes (`...Model`) and wrappers with a vision or audio
 part are read as well, whatever stands before the names of their tensors; what is left out is counted. A family without a
@@ -242,9 +242,10 @@ def vocabularies() -> str:
     kinds = ", ".join(f"`{name}`" for name in READERS)
     return (
         "## Tokenizers\n\n"
-        "Read from tokenizer.json, SentencePiece files, vocab.json with merges.txt, tekken.json, tiktoken's ranks (Qwen 1,\n"
-        "Kimi K2, Hunyuan, GLM-4: merges are rebuilt, no code of the checkpoint runs), RWKV's list of words and PLaMo 2's\n"
-        f"tokenizer.jsonl, and written as {kinds}. Byte-level pre-tokenizers are recognised by their structure.\n"
+        "Read from tokenizer.json, SentencePiece files, vocab.json with merges.txt, tekken.json, tiktoken's ranks\n"
+        "(Qwen 1, Kimi K2, Hunyuan, GLM-4: merges are rebuilt, no code of the checkpoint runs), RWKV's list of words\n"
+        f"and PLaMo 2's tokenizer.jsonl, and written as {kinds}.\n"
+        "Byte-level pre-tokenizers are recognised by their structure.\n"
     )
 
 

@@ -43,4 +43,13 @@ ERNIE4_5 = Family(
     vocab=VocabHints("ernie4_5", prefix_from_config=True),
 )
 
-FAMILIES = (ERNIE4_5,)
+# Its vision tower and what joins them are left out.
+PADDLEOCR = ERNIE4_5.derive(
+    "paddleocr",
+    gguf_arch="paddleocr",
+    hf_architectures=("PaddleOCRVLForConditionalGeneration",),
+    model_types=("paddleocr_vl",),
+    ignored=("mlp_AR.*",),
+)
+
+FAMILIES = (ERNIE4_5, PADDLEOCR)
