@@ -42,6 +42,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "qwen3-moe": "Qwen 3 30B-A3B, 235B-A22B, Qwen 3 Coder",
         "qwen3-vl": "Qwen 3 VL (text part)",
         "qwen3-vl-moe": "Qwen 3 VL 30B-A3B, 235B-A22B (text part)",
+        "qwen3-omni-moe": "Qwen 3 Omni (text part)",
         "qwen3-next": "Qwen 3 Next, Qwen 3 Coder Next",
         "qwen3.5": "Qwen 3.5 (text part)",
         "qwen3.5-moe": "Qwen 3.5 with experts (text part)",
@@ -55,6 +56,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "gemma3": "Gemma 3 (text part)",
         "gemma3n": "Gemma 3n (text part)",
         "gemma4": "Gemma 4 (text part)",
+        "gemma4-unified": "Gemma 4 in one stack (text part)",
         "embeddinggemma": "EmbeddingGemma",
     },
     "DeepSeek, Kimi": {
@@ -70,6 +72,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "glm": "GLM-4 9B (transformers' class), GLM Edge",
         "glm4": "GLM-4 0414, GLM-Z1",
         "glm4v": "GLM-4.1V (text part)",
+        "glm-ocr": "GLM-OCR (text part)",
         "glm4-moe": "GLM-4.5, 4.6, Air, 4.5V (text part)",
         "glm4-moe-lite": "GLM-4.7 Flash",
         "glm-moe-dsa": "GLM-5",
@@ -88,6 +91,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "granite-4-moe": "Granite 4 with experts, without a scan",
         "granite-4-h": "Granite 4 H",
         "granite-swa": "Granite with windows",
+        "granite-moe-swa": "Granite with windows and experts",
         "bamba": "Bamba",
     },
     "NVIDIA": {
@@ -110,6 +114,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "hy-v3": "Hunyuan 3",
         "ernie4.5": "ERNIE 4.5 0.3B",
         "ernie4.5-moe": "ERNIE 4.5 21B-A3B, 300B",
+        "paddleocr": "PaddleOCR-VL (text part)",
         "minimax-m2": "MiniMax M2",
         "mimo-v2": "MiMo V2 Flash",
         "seed-oss": "Seed OSS",
@@ -121,6 +126,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "LG, Upstage, Naver and other Korean models": {
         "exaone": "EXAONE 3, 3.5",
         "exaone4": "EXAONE 4",
+        "exaone4.5": "EXAONE 4.5 (text part)",
         "exaone-moe": "EXAONE with experts",
     },
     "InternLM, MiniCPM, Baichuan and other Chinese models": {
@@ -164,6 +170,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "refact": "Refact",
         "mellum": "Mellum 2",
         "laguna": "Laguna",
+        "maincoder": "Maincoder",
     },
     "Others": {
         "afmoe": "Arcee Trinity",
@@ -176,8 +183,10 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "grok": "Grok 1, 2",
         "jais": "Jais",
         "jais2": "Jais 2",
+        "janus": "Janus (text part)",
         "mpt": "MPT",
         "openelm": "OpenELM",
+        "sarvam-moe": "Sarvam",
         "smollm3": "SmolLM 3",
         "stablelm": "StableLM, StableLM 2",
     },
@@ -186,13 +195,13 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 HEAD = """\
 # Models
 
-`quantcli convert` reads these checkpoints. *Runs* means that `generate`, `perplexity`, `compare` and `imatrix`
-(`embed` for models that see both directions) compute them, from a checkpoint and from a GGUF file of any program; the
-others are converted only, and `quantcli check DIR` says why. GGUF files are a source of `convert` whatever their architecture.
+`quantcli convert` reads these checkpoints. *Runs* means that `generate`, `perplexity`, `compare` and `imatrix` (`embed`
+for models that see both directions) compute them, from a checkpoint and from a GGUF file of any program; the others are
+converted only, and `quantcli check DIR` says why. GGUF files are a source of `convert` whatever their architecture.
 
 Class names are those of `architectures` in config.json. Base classes (`...Model`) and wrappers with a vision or audio
-part are read as well, whatever stands before the names of their tensors; what is left out is counted. A family without a
-class is told by its settings or its name. `--architecture NAME` reads a checkpoint as one of them.
+part are read as well, whatever stands before the names of their tensors; what is left out is counted. A family without
+a class is told by its settings or its name. `--architecture NAME` reads a checkpoint as one of them.
 
 This page is made by `python scripts/models_page.py`.
 """
