@@ -73,7 +73,6 @@ LLAMA = Family(
         "VLlama3ForCausalLM",
         "LlavaForConditionalGeneration",
         "VoxtralForConditionalGeneration",
-        "JanusForConditionalGeneration",
     ),
     model_types=("llama",),
     relative=of_text_model,
@@ -151,4 +150,12 @@ LLAMA_BIDIRECTIONAL = LLAMA.derive(
     vocab_for=None,
 )
 
-FAMILIES = (LLAMA, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)
+# Makes images too: what it has for them is left out.
+JANUS = LLAMA.derive(
+    "janus",
+    hf_architectures=("JanusForConditionalGeneration",),
+    model_types=("janus",),
+    ignored=("aligner.*", "vqmodel.*", "generation_*"),
+)
+
+FAMILIES = (LLAMA, JANUS, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)
