@@ -83,7 +83,7 @@ def smallest(found: Planning, prepared: Ready, choice: Choice, most: float, repo
 
 
 def _wanted(known: Sequence[tuple[float, Measured]], most: float) -> float:
-    """The estimated loss at which the bound is expected a little below ``most``: on the line through two measurements."""
+    """The estimated loss at which the bound is expected just below ``most``, on a line through two measurements."""
     aim = most * (1 + NEAR) / 2
     nearest = sorted(known, key=lambda pair: abs(pair[1].bound - aim))[:2]
     if not nearest:
