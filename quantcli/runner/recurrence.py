@@ -112,7 +112,8 @@ def gates(forget: Floats, write: Floats | None, bias: Floats, rate: Floats) -> t
     decay: Floats = numpy.exp(step * rate)
     if write is None:
         return decay, step
-    return decay, (1 / (1 + numpy.exp(-write.reshape(step.shape)))).astype(numpy.float32)
+    share: Floats = numpy.reciprocal(1 + numpy.exp(-write.reshape(step.shape)))
+    return decay, share
 
 
 def softplus(x: Floats) -> Floats:
