@@ -10,5 +10,12 @@ DEEPSEEK32 = Architecture(
     "deepseek32", Graph(latent=True, indexer=True, expert_norm=False), reads=keys.EXPERTS + keys.ROUTING
 )
 DEEPSEEK = Architecture("deepseek", Graph(expert_norm=False), reads=keys.EXPERTS + keys.ROUTING)
+# Plain attention, in which whole heads rotate: llama.cpp does not read the window, nor how much rotates.
+DEEPSEEK_OCR = Architecture(
+    "deepseek2-ocr",
+    Graph(rope="neox", expert_norm=False),
+    reads=keys.EXPERTS + keys.ROUTING,
+    harmless=("attention.sliding_window",),
+)
 
-ARCHITECTURES = (DEEPSEEK, DEEPSEEK2, DEEPSEEK32)
+ARCHITECTURES = (DEEPSEEK, DEEPSEEK2, DEEPSEEK_OCR, DEEPSEEK32)
