@@ -78,6 +78,7 @@ class Graph:
     shared_expert: Literal["sum", "average"] = "sum"  # how it joins the others
     beside_experts: bool = False  # an MLP beside the experts: (both added) * sqrt(1/2)
     guessed_sigmoid: tuple[int, ...] = ()  # layers, tokens: the model of this size routes by sigmoid if it says nothing
+    gated_experts: bool = True  # False: experts are "plain"
     shared_expert_gate: bool = False  # the shared expert is multiplied by sigmoid(ffn_gate_inp_shexp . x)
     # scales
     embedding_scale: Literal["sqrt_hidden"] | None = None  # embeddings times sqrt(embedding_length), in float32
@@ -87,7 +88,6 @@ class Graph:
     # "all": no attention at all; "beside": both in every layer, summed; "without_key_values": layers whose
     # attention.head_count_kv is 0; "listed": attention.recurrent_layers or full_attention_interval
     recurrent_layers: RecurrentLayers = "all"
-    single_part: bool = False  # a layer is one thing: a state, attention, or (feed_forward_length not 0) an MLP
     gated_attention: bool = False  # attn_q holds for every head its queries, then a gate: sigmoid(gate) * output
     tiled_heads: bool = False  # value head h of a delta rule reads key head h % groups, else h / (heads / groups)
     rope_switch: bool = False  # metadata rope.scaling.finetuned false: nothing rotates

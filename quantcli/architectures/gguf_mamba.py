@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantcli.architectures.architecture import Architecture, Graph
 
-MAMBA = Architecture("mamba", Graph(recurrent="mamba", rope="none", single_part=True))
-MAMBA2 = Architecture("mamba2", Graph(recurrent="mamba2", rope="none", single_part=True))
+MAMBA = Architecture("mamba", Graph(recurrent="mamba", rope="none", gaps=True))
+MAMBA2 = Architecture("mamba2", Graph(recurrent="mamba2", rope="none", gaps=True))
 
 ARCHITECTURES = (MAMBA, MAMBA2)

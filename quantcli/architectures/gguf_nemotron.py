@@ -18,8 +18,10 @@ NEMOTRON_H_GRAPH = Graph(
     activation="relu2",
     recurrent="mamba2",
     recurrent_layers="without_key_values",
-    single_part=True,
+    gaps=True,
+    second_norm="attn_norm",
     expert_gating="sigmoid",
+    gated_experts=False,
 )
 WORDS = (keys.EPSILON["layer"], "rope.dimension_count", "rope.freq_base", "rope.scaling.finetuned")
 NEMOTRON_H = Architecture("nemotron_h", NEMOTRON_H_GRAPH, harmless=WORDS)

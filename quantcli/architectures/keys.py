@@ -15,7 +15,7 @@ from quantcli.architectures.architecture import Architecture, Graph
 
 SIZES = (
     "block_count", "context_length", "embedding_length", "attention.head_count", "attention.head_count_kv",
-    "attention.key_length", "attention.value_length",
+    "attention.key_length", "attention.value_length", "nextn_predict_layers",
 )  # fmt: skip
 EPSILON = {"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}
 ROPE = (
@@ -30,6 +30,21 @@ ROUTING = ("expert_gating_func", "expert_weights_norm", "expert_weights_scale")
 MULTIPLIERS = ("attention.scale", "embedding_scale", "residual_scale", "logit_scale")
 SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 PARALLEL_RESIDUAL = ("use_parallel_residual",)
+_HEADS = ("ssm.conv_kernel", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count")
+STATES: Mapping[str, tuple[str, ...]] = {
+    "mamba": (*_HEADS[:4], "ssm.dt_b_c_rms"),
+    "mamba2": _HEADS,
+    "plamo2": _HEADS,
+    "delta": _HEADS,
+    "short_convolution": ("shortconv.l_cache",),
+    "kimi_delta": ("ssm.conv_kernel", "kda.head_dim"),
+    "rwkv6": ("wkv.head_size", "rescale_every_n_layers", "time_mix_extra_dim", "time_decay_extra_dim"),
+    "rwkv7": (
+        "wkv.head_size", "attention.decay_lora_rank", "attention.iclr_lora_rank",
+        "attention.value_residual_mix_lora_rank", "attention.gate_lora_rank",
+    ),
+}  # fmt: skip
+LISTED = ("attention.recurrent_layers", "full_attention_interval")
 CLAMP = ("attention.clamp_kqv",)
 ALIBI = ("attention.max_alibi_bias",)
 
@@ -70,7 +85,10 @@ def _implied(graph: Graph) -> tuple[str, ...]:
     rope = ROPE if graph.rope != "none" else ()
     window = WINDOW + (WINDOW_ROPE if rope else ()) if graph.window_period else ()
     alibi = ALIBI if graph.alibi is not None else ()
-    return (*SIZES, EPSILON[graph.norm], *rope, *window, *alibi)
+    states = STATES[graph.recurrent] if graph.recurrent else ()
+    listed = LISTED if graph.recurrent_layers == "listed" else ()
+    switch = ("rope.scaling.finetuned",) if graph.rope_switch else ()
+    return (*SIZES, EPSILON[graph.norm], *rope, *window, *alibi, *states, *listed, *switch)
 
 
 def unread(architecture: Architecture, entries: Mapping[str, object]) -> list[str]:

@@ -6,7 +6,7 @@ or merged together; a factor on a channel of what feeds them can be taken out of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -43,7 +43,7 @@ def attention_inputs(graph: Graph) -> tuple[str, ...]:
 
 def mlp_inputs(graph: Graph, suffix: str = "") -> tuple[str, ...]:
     """The matrices that read the MLP's input; stacked experts ("_exps") always have both."""
-    gated = graph.mlp == "gated" or suffix == "_exps"
+    gated = graph.gated_experts if suffix == "_exps" else graph.mlp == "gated"
     return tuple(f"ffn_{kind}{suffix}" for kind in (("gate", "up") if gated else ("up",)))
 
 
@@ -97,6 +97,36 @@ def _inside(graph: Graph, suffix: str) -> Through:
 
 # ---- what is read at all ---------------------------------------------------------------------------------------
 
+_SCAN = ("ssm_in.weight", "ssm_conv1d.weight", "ssm_conv1d.bias", "ssm_a", "ssm_d", "ssm_dt.bias", "ssm_out.weight")
+_STEP = ("ssm_x.weight", "ssm_dt.weight", "ssm_dt_norm.weight", "ssm_b_norm.weight", "ssm_c_norm.weight")
+_MIXED = ("key.weight", "receptance.weight", "value.weight", "output.weight", "ln.weight", "ln.bias", "w1.weight",
+          "w2.weight", "lerp_fused.weight")  # fmt: skip
+_RWKV = (*(f"time_mix_{name}" for name in _MIXED), "channel_mix_key.weight", "channel_mix_value.weight",
+         "channel_mix_lerp_k.weight")  # fmt: skip
+_KIMI = tuple(f"ssm_{name}.weight" for name in (
+    "conv1d_q", "conv1d_k", "conv1d_v", "f_a", "f_b", "g_a", "g_b", "beta", "norm",
+))  # fmt: skip
+#: tensors of layers with a state, by `Graph.recurrent`
+STATES: Mapping[str, tuple[str, ...]] = {
+    "mamba": (*_SCAN, *_STEP),
+    "mamba2": (*_SCAN, "ssm_norm.weight"),
+    "plamo2": (*_SCAN, *_STEP),
+    "short_convolution": ("shortconv.conv.weight", "shortconv.in_proj.weight", "shortconv.out_proj.weight"),
+    "delta": (
+        "attn_qkv.weight", "attn_gate.weight", "ssm_ba.weight", "ssm_alpha.weight", "ssm_beta.weight", "ssm_a",
+        "ssm_dt.bias", "ssm_conv1d.weight", "ssm_norm.weight", "ssm_out.weight",
+    ),
+    "kimi_delta": (*_KIMI, "ssm_a", "ssm_dt.bias"),
+    "rwkv6": (
+        *_RWKV, "time_mix_gate.weight", "time_mix_decay.weight", "time_mix_decay_w1.weight",
+        "time_mix_decay_w2.weight", "time_mix_first.weight", "time_mix_lerp_x.weight", "channel_mix_receptance.weight",
+        "channel_mix_lerp_r.weight",
+    ),
+    "rwkv7": (*_RWKV, *(f"time_mix_{name}.weight" for name in (
+        "w0", "a0", "a1", "a2", "v0", "v1", "v2", "g1", "g2", "k_a", "k_k", "r_k",
+    ))),
+}  # fmt: skip
+
 HARMLESS = ("attn_rot_embd.weight",)  # tables of angles in old files: computed anew
 
 
@@ -106,7 +136,7 @@ def tensors_read(graph: Graph) -> frozenset[str]:
     matrices = [*attention_inputs(graph), "attn_output", "ffn_gate_inp", "output"]
     matrices += [name for suffix in ("", "_exps", "_shexp") for name in mlp_inputs(graph, suffix)]
     matrices += [f"ffn_down{suffix}" for suffix in ("", "_exps", "_shexp")]
-    norms = ["output_norm"] if graph.norm_weights else []
+    norms = [graph.final_norm] if graph.norm_weights else []
     norms += ["token_embd_norm"] if graph.embedding_norm else []
     norms += ["attn_norm", graph.second_norm] if graph.pre_norm and graph.norm_weights else []
     norms += ["post_attention_norm", "post_ffw_norm"] if graph.post_norm else []
@@ -122,7 +152,13 @@ def tensors_read(graph: Graph) -> frozenset[str]:
         "rope_factors_long.weight": graph.rope != "none",
         "rope_factors_short.weight": graph.rope != "none",
     }
-    return frozenset(found | {name for name, read in tables.items() if read})
+    found |= set(STATES[graph.recurrent]) if graph.recurrent else set()
+    return frozenset(found | set(graph.bare_norms) | {name for name, read in tables.items() if read})
+
+
+def norm_tensor(graph: Graph, name: str) -> str:
+    """The tensor with the weights of a norm."""
+    return name if name.rpartition(".")[2] in graph.bare_norms else f"{name}.weight"
 
 
 def unread_tensors(graph: Graph, names: Iterable[str]) -> list[str]:

@@ -5,10 +5,12 @@ Shapes: S sequences of equal length, T new positions each, H hidden; heads h of 
 
 from __future__ import annotations
 
+import numpy
+
 from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine, flat
-from quantcli.runner.operations import clamped, split
+from quantcli.runner.operations import clamped, sigmoid, split
 from quantcli.runner.weights import PackedMatrix
 
 
@@ -38,8 +40,9 @@ class Attention:
             self.inputs = (matrix(f"{self.prefix}attn_qkv", s.hidden, sum(self.widths)),)
         else:
             roles = ("attn_q", "attn_k", "attn_v")
+            rows = (2 * self.widths[0], *self.widths[1:]) if s.graph.gated_attention else self.widths
             self.inputs = tuple(
-                matrix(self.prefix + role, s.hidden, width) for role, width in zip(roles, self.widths, strict=True)
+                matrix(self.prefix + role, s.hidden, width) for role, width in zip(roles, rows, strict=True)
             )
         self.output = matrix(f"{self.prefix}attn_output", self.heads.queries * self.heads.value, s.hidden)
 
@@ -47,7 +50,7 @@ class Attention:
         """Of the normed stream: [S, T, H] -> [S, T, H]."""
         engine, s = self.engine, self.engine.settings
         start, windowed = cache.length[self.index], s.window_layers[self.index]
-        q, k, v = self._heads(x)
+        q, k, v, gate = self._heads(x)
         if s.rotates(self.index):
             angles = engine.angles.between(windowed, start, start + x.shape[1])
             q, k = (engine.operations.rotate(part, angles, s.graph.rope) for part in (q, k))
@@ -67,13 +70,20 @@ class Attention:
             distances=engine.angles.distances,
         )  # [S, T, h, d]
         mixed = cache.rotate_back(self.index, mixed).reshape(x.shape[0] * x.shape[1], -1)
+        if gate is not None:
+            mixed = mixed * sigmoid(gate)
         return engine.multiply(mixed, self.output)[0].reshape(x.shape)
 
-    def _heads(self, x: Floats) -> tuple[Floats, Floats, Floats]:
-        """Queries [S, T, h, d], keys and values [S, T, kv heads, d], normed where the family norms them."""
+    def _heads(self, x: Floats) -> tuple[Floats, Floats, Floats, Floats | None]:
+        """Queries [S, T, h, d], keys and values [S, T, kv heads, d], normed where the family norms them; and what the
+        output is gated with, [tokens, h * d], where the family does so."""
         s = self.engine.settings
         parts = self.engine.multiply(flat(x), *self.inputs)
         q, k, v = split(parts[0], self.widths) if s.graph.fused_qkv else parts
+        gate = None
+        if s.graph.gated_attention:
+            both = q.reshape(len(q), self.heads.queries, 2, self.heads.key)
+            q, gate = (numpy.ascontiguousarray(both[:, :, part]).reshape(len(q), -1) for part in (0, 1))
         if s.clamp:
             q, k, v = (clamped(part, s.clamp) for part in (q, k, v))
         q, k = self._head_norm("attn_q_norm", q), self._head_norm("attn_k_norm", k)
@@ -82,6 +92,7 @@ class Attention:
             q.reshape(*shape, self.heads.queries, self.heads.key),
             k.reshape(*shape, self.heads.keys, self.heads.key),
             v.reshape(*shape, self.heads.keys, self.heads.value),
+            gate,
         )
 
     def _head_norm(self, role: str, x: Floats) -> Floats:

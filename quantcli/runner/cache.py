@@ -51,6 +51,8 @@ class Cache:
         self.stores: dict[
             int, list[Bytes]
         ] = {}  # per layer keys and values, uint8 [S, heads, capacity, bytes of a head]
+        self.states: dict[int, dict[str, Floats]] = {}  # of layers that keep no positions
+        self.passed: dict[str, Floats] = {}  # what a layer of the pass that runs leaves to later ones
         self.turns = [
             [self._turn(layer.widths[0], largest=True), self._turn(layer.widths[1], largest=False)] for layer in layers
         ]
@@ -113,6 +115,15 @@ class Cache:
     def drop(self, layer: int) -> None:
         """Free a layer that nothing will be added to any more."""
         self.stores.pop(layer, None)
+        self.states.pop(layer, None)
+
+    def state(self, layer: int, name: str, *shape: int) -> Floats:
+        """What a layer keeps of all positions so far, to be changed in place: float32 [sequences, *shape], zeros at
+        first."""
+        states = self.states.setdefault(layer, {})
+        if name not in states:
+            states[name] = numpy.zeros((self.sequences, *shape), numpy.float32)
+        return states[name]
 
     def rotate_queries(self, layer: int, queries: Floats) -> Floats:
         """Queries as the layer's stored keys expect them: the products stay what they were."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy
 
+from quantcli.architectures.topology import norm_tensor
 from quantcli.runner.arrays import Floats, Ints
 from quantcli.runner.observe import Observer, show, show_experts
 from quantcli.runner.operations import Operations
@@ -44,7 +45,7 @@ class Engine:
         """The family's kind of norm over the last dimension, with the weights (and bias) called ``name``."""
         if not self.settings.graph.norm_weights:
             return self._bare_norm(x)
-        weight = self.weights.vector(f"{name}.weight")
+        weight = self.weights.vector(norm_tensor(self.settings.graph, name))
         if self.settings.graph.norm == "rms":
             return self.operations.rms_norm(x, weight, self.settings.eps)
         bias = self.weights.vector(f"{name}.bias") if f"{name}.bias" in self.weights else None

@@ -9,6 +9,7 @@ import numpy
 
 from quantcli.architectures.topology import mlp_inputs
 from quantcli.runner.arrays import Floats, Ints
+from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine, flat
 from quantcli.runner.operations import sigmoid, softmax, split, top_indices
 
@@ -25,7 +26,7 @@ class Mlp:
         self.inputs = tuple(matrix(prefix + role, hidden, rows) for role in mlp_inputs(graph, suffix))
         self.down = matrix(f"{prefix}ffn_down{suffix}", width, hidden)
 
-    def forward(self, x: Floats) -> Floats:
+    def forward(self, x: Floats, cache: Cache | None = None) -> Floats:
         """[..., H] -> [..., H]."""
         graph = self.engine.settings.graph
         parts = self.engine.multiply(flat(x), *self.inputs)
@@ -49,7 +50,7 @@ class Experts:
         self.down = matrix(f"{prefix}ffn_down_exps", width, s.hidden, s.experts)
         self.shared = Mlp(engine, prefix, "_shexp") if f"{prefix}ffn_up_shexp.weight" in engine.weights else None
 
-    def forward(self, x: Floats) -> Floats:
+    def forward(self, x: Floats, cache: Cache | None = None) -> Floats:
         """[S, T, H] -> [S, T, H]."""
         tokens = flat(x)
         result = self._mixed(tokens)
@@ -70,8 +71,8 @@ class Experts:
         engine = self.engine
         (logits,) = engine.multiply(x, self.router)  # [tokens, E]
         chosen, share = self._route(logits)  # [tokens, used] each
-        gate, up = engine.multiply_experts(x, chosen, *self.inputs)  # [tokens, used, width]
-        inner = engine.operations.activate(engine.settings.graph.activation, gate, up)
+        parts = engine.multiply_experts(x, chosen, *self.inputs)  # [tokens, used, width] each
+        inner = engine.operations.activate(engine.settings.graph.activation, parts[0], parts[1] if parts[1:] else None)
         (outer,) = engine.multiply_experts(inner, chosen, self.down)  # [tokens, used, H]
         mixed: Floats = numpy.einsum("tuh,tu->th", outer, share)
         return mixed

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy
+
+from quantcli.runner import mixers
 from quantcli.runner.arrays import Floats
 from quantcli.runner.attention import Attention, Linear
 from quantcli.runner.cache import Cache
@@ -25,7 +28,10 @@ class Layer:
         self.attention: Attention | Linear | None = None
         if heads.queries:
             self.attention = Attention(engine, index) if heads.keys else Linear(engine, index)
-        self.feed_forward: Mlp | Experts | None = None
+        self.state = mixers.make(engine, index) if engine.settings.recurs[index] else None
+        self.feed_forward: Mlp | Experts | mixers.Mixer | None = mixers.channels(engine, index)
+        if self.feed_forward is not None:
+            return
         if engine.settings.experts and f"{self.prefix}ffn_gate_inp.weight" in engine.weights:
             self.feed_forward = Experts(engine, self.prefix)
         elif not engine.settings.graph.gaps or f"{self.prefix}ffn_down.weight" in engine.weights:
@@ -45,30 +51,41 @@ class Layer:
         """
         return (self._both,) if self.engine.settings.parallel else (self._attend, self._feed)
 
-    def _attend(self, x: Floats, cache: Cache) -> Floats:
+    def _mix(self, x: Floats, cache: Cache) -> Floats:
+        """What positions give to one another: attention, a state, or the sum of both."""
         if self.attention is None:
             cache.skip(self.index, x.shape[1])
+        parts = [part.forward(x, cache) for part in (self.attention, self.state) if part is not None]
+        return parts[0] if len(parts) == 1 else self.engine.operations.add(*parts)
+
+    def _attend(self, x: Floats, cache: Cache) -> Floats:
+        if self.attention is None and self.state is None:
+            cache.skip(self.index, x.shape[1])
             return x
-        normed = self._before("attn_norm", x)
-        attended = self._after("post_attention_norm", self.attention.forward(normed, cache))
+        attended = self._after("post_attention_norm", self._mix(self._before("attn_norm", x), cache))
         return self.engine.operations.add(x, attended, self.engine.settings.residual_scale)
 
     def _feed(self, x: Floats, cache: Cache) -> Floats:
         if self.feed_forward is None:
             return x
         normed = self._before(self.engine.settings.graph.second_norm, x)
-        fed = self._after("post_ffw_norm", self.feed_forward.forward(normed))
-        return self.engine.operations.add(x, fed, self.engine.settings.residual_scale)
+        fed = self._after("post_ffw_norm", self.feed_forward.forward(normed, cache))
+        return self._rescaled(self.engine.operations.add(x, fed, self.engine.settings.residual_scale))
+
+    def _rescaled(self, x: Floats) -> Floats:
+        """Half the stream behind every so many layers, in models that count on it."""
+        state = self.engine.settings.state
+        return x * numpy.float32(0.5) if state and state.rescale and (self.index + 1) % state.rescale == 0 else x
 
     def _both(self, x: Floats, cache: Cache) -> Floats:
         if self.attention is None or self.feed_forward is None:
             return self._feed(self._attend(x, cache), cache)
         add = self.engine.operations.add
         normed = self._before("attn_norm", x)
-        attended = self._after("post_attention_norm", self.attention.forward(normed, cache))
+        attended = self._after("post_attention_norm", self._mix(normed, cache))
         own_norm = f"{self.prefix}ffn_norm.weight" in self.engine.weights
         other = self._before("ffn_norm", x) if own_norm else normed
-        return add(add(x, attended), self._after("post_ffw_norm", self.feed_forward.forward(other)))
+        return add(add(x, attended), self._after("post_ffw_norm", self.feed_forward.forward(other, cache)))
 
     def _before(self, role: str, x: Floats) -> Floats:
         """The norm before attention or MLP; none in families that only norm afterwards."""

@@ -232,5 +232,5 @@ class Network:
         finite.check(x, "the output matrix or its norm", f"{self.model.name}: output_norm.weight, output.weight")
 
     def _outputs(self, x: Floats) -> Floats:
-        (logits,) = self.engine.multiply(flat(self.engine.norm("output_norm", x)), self.head_matrix())
+        (logits,) = self.engine.multiply(flat(self.engine.norm(self.settings.graph.final_norm, x)), self.head_matrix())
         return logits.reshape(*x.shape[:-1], -1)

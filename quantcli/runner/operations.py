@@ -13,7 +13,7 @@ import numpy
 
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.runner import positions
+from quantcli.runner import positions, recurrence
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.positions import Distances
 from quantcli.runner.rounding import rounded
@@ -170,6 +170,21 @@ class Operations:
             mixed = numpy.matmul(scores.reshape(len(k), -1, high - low), v[:, low:high])
             result[first:last] = mixed.reshape(heads, last - first, -1).transpose(1, 0, 2)
         return result
+
+    # ---- layers with a state
+
+    def convolve(self, x: Floats, window: Floats, kernel: Floats, bias: Floats | None, *, silu: bool) -> Floats:
+        """See `recurrence.convolve`; ``silu`` of the result."""
+        result = recurrence.convolve(x, window, kernel, bias)
+        return ACTIVATION["silu"](result) if silu else result
+
+    def recur(self, r: recurrence.Recurrence) -> Floats:
+        """See `recurrence.recur`."""
+        return recurrence.recur(r)
+
+    def scan(self, x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, state: Floats) -> Floats:
+        """See `recurrence.scan`."""
+        return recurrence.scan(x, step, rate, key, query, state)
 
     # ---- logits
 

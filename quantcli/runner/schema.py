@@ -40,7 +40,7 @@ class Setting:
     each_layer: bool = False
 
 
-_WIDTH, _COUNT = Setting("whole", 1), Setting("whole", 0)
+_WIDTH, _COUNT, _KERNEL = Setting("whole", 1), Setting("whole", 0), Setting("whole", 2, 1 << 12)
 _FACTOR, _SIGNED = Setting("real", 0, LARGE), Setting("real", -LARGE, LARGE)
 _DIVISOR = Setting("real", 1 / LARGE, LARGE, off=0)
 _TURNS = Setting("real", 1 / LARGE, LARGE)
@@ -62,6 +62,27 @@ SETTINGS: Mapping[str, Setting] = {
     "attention.sliding_window": _COUNT,
     "attention.sliding_window_pattern": Setting("pattern", each_layer=True),
     "attention.rope_pattern": Setting("pattern", each_layer=True),
+    "attention.recurrent_layers": Setting("pattern", each_layer=True),
+    "feed_forward_length": Setting("whole", 0, each_layer=True),
+    "full_attention_interval": _WIDTH,
+    "nextn_predict_layers": Setting("whole", 0, MOST_LAYERS),
+    "rope.scaling.finetuned": Setting("flag"),
+    "ssm.conv_kernel": _KERNEL,
+    "ssm.inner_size": _WIDTH,
+    "ssm.state_size": _WIDTH,
+    "ssm.time_step_rank": _WIDTH,
+    "ssm.group_count": _COUNT,
+    "ssm.dt_b_c_rms": Setting("flag"),
+    "shortconv.l_cache": _KERNEL,
+    "kda.head_dim": _WIDTH,
+    "wkv.head_size": _WIDTH,
+    "rescale_every_n_layers": _COUNT,
+    "time_mix_extra_dim": _WIDTH,
+    "time_decay_extra_dim": _WIDTH,
+    "attention.decay_lora_rank": _WIDTH,
+    "attention.iclr_lora_rank": _WIDTH,
+    "attention.value_residual_mix_lora_rank": _WIDTH,
+    "attention.gate_lora_rank": _WIDTH,
     "rope.dimension_count": Setting("whole", 2),
     "rope.freq_base": _BASE,
     "rope.freq_base_swa": _BASE,
@@ -161,7 +182,7 @@ class Reader:
         if value is None:
             raise self.bad(key, "is missing")
         numbers = value if isinstance(value, list) else [value] * layers
-        return [number for number in numbers if isinstance(number, int)]
+        return [number for number in numbers if isinstance(number, int)][:layers]
 
     def whole(self, key: str, default: int | None = None) -> int:
         return int(self.number(key, default))

@@ -13,8 +13,10 @@ from quantcli.architectures.topology import unread_tensors
 from quantcli.container import Value
 from quantcli.errors import UnknownArchitecture, UnsupportedGraph
 from quantcli.model import Model
+from quantcli.runner import states
 from quantcli.runner.schema import MISSING_KIND
 from quantcli.runner.schema import Reader as _Reader
+from quantcli.runner.states import StateSettings
 
 # Graph flags that name computations which the runner lacks.
 LACKING = {
@@ -25,7 +27,6 @@ LACKING = {
     "attention_gate": "gated attention",
     "early_router": "early routing",
     "beside_experts": "an MLP beside experts",
-    "recurrent": "recurrent layers",
     "encoder_decoder": "an encoder beside the decoder",
 }
 GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_chosen"}  # llama.cpp's numbers
@@ -76,6 +77,8 @@ class NetworkSettings:
     key: int
     value: int
     attention: tuple[Heads, ...]
+    state: StateSettings | None  # of the layers that have one
+    recurs: tuple[bool, ...]  # which these are
     eps: float
     context: int
     rope_dims: int
@@ -97,6 +100,7 @@ class NetworkSettings:
     expert_scale: float
     gating: str
     parallel: bool
+    turns: bool  # whether any layer has rotary positions
     rotating: tuple[bool, ...]  # per layer, where the metadata lists it
 
     def rotates(self, layer: int) -> bool:
@@ -105,7 +109,7 @@ class NetworkSettings:
         skipped = bool(self.rotating) and not self.rotating[layer]
         skipped |= graph.rope_skip_period > 0 and (layer + 1) % graph.rope_skip_period == 0
         skipped |= graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer]
-        return graph.rope != "none" and graph.rope_layers in (0, self.layers) and not skipped
+        return self.turns and graph.rope != "none" and graph.rope_layers in (0, self.layers) and not skipped
 
 
 def read(model: Model) -> NetworkSettings:
@@ -132,9 +136,24 @@ def read_metadata(
         raise UnsupportedGraph(f"{architecture} {problem}", where=where, hint=hint)
     reader.check_arrays()
     unread = [f"{architecture}.{key}" for key in keys.unread(declared, reader.entries)]
-    refuse_unread(architecture, unread + unread_tensors(graph, tensors), where)
+    layers = layers_run(reader)
+    refuse_unread(architecture, unread + unread_tensors(graph, (one for one in tensors if runs(one, layers))), where)
     reader.check()
     return _read(reader, graph)
+
+
+def layers_run(reader: _Reader) -> int:
+    """Layers of the forward pass: those behind them predict further tokens. Raises BadConfig."""
+    blocks, further = reader.whole("block_count"), reader.whole("nextn_predict_layers", 0)
+    if further >= blocks:
+        raise reader.bad("nextn_predict_layers", f"is {further}: the model has {blocks} layers")
+    return blocks - further
+
+
+def runs(tensor: str, layers: int) -> bool:
+    """Whether a tensor belongs to the first ``layers`` layers, or to none."""
+    number = tensor.split(".", 2)[1] if tensor.startswith("blk.") else ""
+    return not (number.isascii() and number.isdigit() and len(number) < 8) or int(number) < layers
 
 
 def refuse_unread(architecture: str, unread: Sequence[str], where: str) -> None:
@@ -149,8 +168,9 @@ def refuse_unread(architecture: str, unread: Sequence[str], where: str) -> None:
 
 
 def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
-    layers, hidden = reader.whole("block_count"), reader.whole("embedding_length")
-    attention = _heads(reader, graph, layers, hidden)
+    layers, hidden = layers_run(reader), reader.whole("embedding_length")
+    recurs = _recurs(reader, graph, layers)
+    attention = _heads(reader, graph, layers, hidden, recurs)
     heads, kv_heads, key, value = (max(numbers) for numbers in zip(*attention, strict=True))
     scale = reader.real("logit_scale", 1.0)
     window = reader.whole("attention.sliding_window", 0) if graph.window_period else 0
@@ -165,6 +185,8 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         key=key,
         value=value,
         attention=attention,
+        state=states.read(reader, graph, hidden),
+        recurs=recurs,
         eps=reader.real(keys.EPSILON[graph.norm]),
         context=reader.whole("context_length"),
         rope_dims=_rope_dims(reader, graph, key),
@@ -187,17 +209,42 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         gating=_gating(reader, graph),
         rotating=_rotating(reader),
         parallel=reader.flag("use_parallel_residual", graph.parallel),
+        turns=not graph.rope_switch or reader.flag("rope.scaling.finetuned", True),
     )
 
 
-def _heads(reader: _Reader, graph: Graph, layers: int, hidden: int) -> tuple[Heads, ...]:
-    """Of every layer."""
+def _recurs(reader: _Reader, graph: Graph, layers: int) -> tuple[bool, ...]:
+    """Which layers have a state."""
+    if graph.recurrent is None:
+        return (False,) * layers
+    if graph.recurrent_layers in ("all", "beside"):
+        return (True,) * layers
+    if graph.recurrent_layers == "listed":
+        listed = reader.value("attention.recurrent_layers", None)
+        period = reader.whole("full_attention_interval", 4)
+        return tuple(map(bool, listed))[:layers] if isinstance(listed, list) else _all_but_last(period, layers)
+    heads = reader.each("attention.head_count_kv", layers)
+    feeds = reader.each("feed_forward_length", layers, [0] * layers) if graph.gaps else [0] * layers
+    return tuple(not count and not width for count, width in zip(heads, feeds, strict=True))
+
+
+def _all_but_last(period: int, layers: int) -> tuple[bool, ...]:
+    return tuple((layer + 1) % period != 0 for layer in range(layers))
+
+
+def _heads(reader: _Reader, graph: Graph, layers: int, hidden: int, recurs: tuple[bool, ...]) -> tuple[Heads, ...]:
+    """Of every layer; a state may stand in the place of attention."""
     counts = reader.each("attention.head_count", layers)
     keys_of = reader.each("attention.head_count_kv", layers, counts)
+    if graph.recurrent is not None and graph.recurrent_layers != "beside":
+        absent = [state or (not count and graph.gaps) for state, count in zip(recurs, keys_of, strict=True)]
+        counts = [0 if one else count for one, count in zip(absent, counts, strict=True)]
+        keys_of = [0 if one else count for one, count in zip(absent, keys_of, strict=True)]
     for name, numbers in (("head_count", counts), ("head_count_kv", keys_of)):
-        if 0 in numbers and not (graph.gaps and any(numbers)):
+        missing = any(not number and not state for number, state in zip(numbers, recurs, strict=True))
+        if missing and not (graph.gaps and (any(numbers) or any(recurs))):
             raise reader.bad(f"attention.{name}", "is 0, it has to lie from 1 to 2147483647")
-    key = reader.whole("attention.key_length", max(hidden // max(counts), 1))
+    key = reader.whole("attention.key_length", max(hidden // max([*counts, 1]), 1))
     value = reader.whole("attention.value_length", key)
     for heads, kv_heads in zip(counts, keys_of, strict=True):
         if kv_heads and (heads < kv_heads or heads % kv_heads):

@@ -7,26 +7,19 @@ that of the matrix which leads back to the residual stream, and all the others m
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from quantcli.architectures.topology import HARMLESS, attention_inputs, mlp_inputs
+from quantcli.architectures.topology import HARMLESS, attention_inputs, mlp_inputs, norm_tensor
 from quantcli.container import Strings, Value, without_trailing_ones
 from quantcli.errors import BadConfig, BadTokenizer, MissingTensors, ShapeMismatch
-from quantcli.runner.settings import Heads, NetworkSettings, refuse_unread
+from quantcli.runner import state_shapes
+from quantcli.runner.settings import Heads, NetworkSettings, refuse_unread, runs
+from quantcli.runner.state_shapes import Expected, Shape
 
-Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]  # by tensor name
 
 TOKENS = "tokenizer.ggml.tokens"
 TORN = "the file contradicts itself: get it again"
-
-
-class Expected(NamedTuple):
-    """One tensor that the forward pass reads; not ``needed``: where the model has it."""
-
-    name: str
-    shape: Shape
-    needed: bool = True
 
 
 def check(settings: NetworkSettings, metadata: Mapping[str, Value], shapes: Shapes, where: str) -> None:
@@ -48,6 +41,7 @@ def check(settings: NetworkSettings, metadata: Mapping[str, Value], shapes: Shap
             raise ShapeMismatch(
                 f"{' x '.join(map(str, found))}, the metadata wants {wanted}", where=f"{where}: {name}", hint=TORN
             )
+    unread = {name for name in unread if runs(name, settings.layers)}
     refuse_unread(settings.architecture, sorted(unread), where)
     _check_vocabulary(metadata, shapes)
 
@@ -90,7 +84,7 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     """All tensors that the forward pass may read, of a model with these tensors."""
     s, vocabulary = settings, rows_of(shapes, "token_embd.weight")
     yield Expected("token_embd.weight", (s.hidden, vocabulary))
-    yield from _norm(s, "output_norm", (s.hidden,))
+    yield from _norm(s, s.graph.final_norm, (s.hidden,))
     yield from _matrix("output", s.hidden, vocabulary, needed=False)
     if s.graph.learned_positions:
         yield Expected("position_embd.weight", (s.hidden, s.context), needed=s.graph.alibi is None)
@@ -101,12 +95,21 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
             yield Expected(f"{name}.weight", (s.rope_dims // 2,), needed=False)
     for layer in range(s.layers):
         prefix = f"blk.{layer}."
-        feeds = not s.graph.gaps or f"{prefix}ffn_down.weight" in shapes
-        yield from _attention(s, prefix, s.attention[layer])
-        yield from _layer_norms(s, prefix, s.attention[layer].queries > 0, feeds)
         routed = s.experts > 0 and f"{prefix}ffn_gate_inp.weight" in shapes
-        if feeds:
+        mixes = s.attention[layer].queries > 0 or s.recurs[layer]
+        feeds = _feeds(s, prefix, shapes, mixes)
+        yield from _attention(s, prefix, s.attention[layer])
+        if s.state is not None and s.recurs[layer]:
+            yield from (Expected(prefix + one.name, one.shape, one.needed) for one in state_shapes.of(s, layer))
+        yield from _layer_norms(s, prefix, mixes, feeds)
+        if feeds and not state_shapes.mixes_channels(s):
             yield from (_experts if routed else _mlp)(s, prefix, shapes)
+
+
+def _feeds(s: NetworkSettings, prefix: str, shapes: Shapes, mixes: bool) -> bool:
+    """Whether a layer has an MLP or experts: in a graph with gaps, where it has their tensors or nothing else."""
+    there = any(f"{prefix}ffn_down{suffix}.weight" in shapes for suffix in ("", "_exps"))
+    return there or not s.graph.gaps or (s.state is not None and not mixes)
 
 
 def _attention(s: NetworkSettings, prefix: str, heads: Heads) -> Iterator[Expected]:
@@ -117,6 +120,8 @@ def _attention(s: NetworkSettings, prefix: str, heads: Heads) -> Iterator[Expect
         return
     widths = heads.widths
     rows: tuple[int, ...] = (sum(widths),) if s.graph.fused_qkv else widths
+    if s.graph.gated_attention:
+        rows = (2 * rows[0], *rows[1:])
     for role, count in zip(attention_inputs(s.graph), rows, strict=True):
         yield from _matrix(prefix + role, s.hidden, count)
     yield from _matrix(f"{prefix}attn_output", heads.queries * heads.value, s.hidden)
@@ -172,6 +177,6 @@ def _matrix(name: str, columns: int, rows: int, matrices: int = 1, *, needed: bo
 def _norm(s: NetworkSettings, name: str, shape: Shape, *, needed: bool = True) -> Iterator[Expected]:
     if not s.graph.norm_weights:
         return
-    yield Expected(f"{name}.weight", shape, needed)
+    yield Expected(norm_tensor(s.graph, name), shape, needed)
     if s.graph.norm == "layer":
         yield Expected(f"{name}.bias", shape, needed=False)

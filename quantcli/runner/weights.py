@@ -112,7 +112,9 @@ class Weights:
         """Bytes of the tensors in memory."""
         return sum(m.data.nbytes for m in self._matrices.values()) + sum(v.nbytes for v in self._vectors.values())
 
-    def matrix(self, name: str, columns: int, rows: int | None = None, matrices: int = 1) -> PackedMatrix:
+    def matrix(
+        self, name: str, columns: int, rows: int | None = None, matrices: int = 1, *, with_bias: bool = True
+    ) -> PackedMatrix:
         """``<name>.weight`` with ``<name>.bias`` where there is one; its shape must be the given one.
 
         Raises MissingTensors, ShapeMismatch, NoKernel, and what reading raises.
@@ -122,7 +124,9 @@ class Weights:
             tensor = self._find(f"{name}.weight")
             count = _checked_rows(tensor, columns, rows, matrices)
             tensor_type, data = packed(tensor)
-            bias = self.vector(f"{name}.bias").reshape(matrices, count) if f"{name}.bias" in self else None
+            bias = (
+                self.vector(f"{name}.bias").reshape(matrices, count) if with_bias and f"{name}.bias" in self else None
+            )
             found = PackedMatrix(
                 tensor.name, tensor_type, matrices, count, columns, data.reshape(matrices, count, -1), bias
             )
