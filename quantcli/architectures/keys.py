@@ -26,7 +26,20 @@ ROPE = (
 WINDOW = ("attention.sliding_window", "attention.sliding_window_pattern")
 WINDOW_ROPE = ("rope.freq_base_swa",)
 EXPERTS = ("expert_count", "expert_used_count")
-ROUTING = ("expert_gating_func", "expert_weights_norm", "expert_weights_scale")
+ROUTING = (
+    "expert_gating_func", "expert_weights_norm", "expert_weights_scale", "expert_group_count",
+    "expert_group_used_count",
+)  # fmt: skip
+LATENT = (
+    "attention.q_lora_rank", "attention.kv_lora_rank", "attention.key_length_mla", "attention.value_length_mla",
+    "rope.scaling.yarn_log_multiplier",
+)  # fmt: skip
+INDEXER = tuple(f"attention.indexer.{part}" for part in ("head_count", "key_length", "top_k", "types"))
+LAYER_INPUTS = (
+    "embedding_length_per_layer_input", "attention.shared_kv_layers", "attention.key_length_swa",
+    "attention.value_length_swa", "rope.dimension_count_swa",
+)  # fmt: skip
+STREAMS = ("altup.num_inputs", "altup.active_idx", "activation_sparsity_scale")
 MULTIPLIERS = ("attention.scale", "embedding_scale", "residual_scale", "logit_scale")
 SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 PARALLEL_RESIDUAL = ("use_parallel_residual",)
@@ -88,7 +101,14 @@ def _implied(graph: Graph) -> tuple[str, ...]:
     states = STATES[graph.recurrent] if graph.recurrent else ()
     listed = LISTED if graph.recurrent_layers == "listed" else ()
     switch = ("rope.scaling.finetuned",) if graph.rope_switch else ()
-    return (*SIZES, EPSILON[graph.norm], *rope, *window, *alibi, *states, *listed, *switch)
+    parts = (
+        (graph.latent, LATENT),
+        (graph.indexer, INDEXER),
+        (graph.layer_inputs, LAYER_INPUTS),
+        (graph.streams, STREAMS),
+    )
+    more = (key for there, own in parts if there for key in own)
+    return (*SIZES, EPSILON[graph.norm], *rope, *window, *alibi, *states, *listed, *switch, *more)
 
 
 def unread(architecture: Architecture, entries: Mapping[str, object]) -> list[str]:

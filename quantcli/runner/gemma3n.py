@@ -57,7 +57,8 @@ def _as_long_as(others: Floats, target: Floats) -> Floats:
     """``others`` [tokens, n - 1, H] scaled to the root mean square of ``target`` [tokens, H]."""
     wanted = numpy.sqrt(numpy.square(target).mean(axis=-1, dtype=numpy.float64))[:, None, None]
     own = numpy.sqrt(numpy.square(others).mean(axis=-1, keepdims=True, dtype=numpy.float64))
-    return (others * (wanted / numpy.maximum(own, LEAST))).astype(numpy.float32)
+    result: Floats = (others * (wanted / numpy.maximum(own, LEAST))).astype(numpy.float32)
+    return result
 
 
 class Gemma3nLayer:
@@ -111,14 +112,16 @@ class Gemma3nLayer:
         if not isfinite(self.sparsity):
             return gate
         cut = gate.mean(axis=-1, keepdims=True) + gate.std(axis=-1, keepdims=True) * numpy.float32(self.sparsity)
-        return numpy.maximum(gate - cut, 0)
+        result: Floats = numpy.maximum(gate - cut, 0)
+        return result
 
     # ---- the streams
 
     def _modes(self, x: Floats) -> Floats:
         """How much of each mode a token is: [tokens, H] -> [tokens, n]."""
         hidden = numpy.float32(self.engine.settings.hidden)
-        return numpy.tanh(self.engine.multiply(self._norm("altup_router_norm", x) / hidden, self.router)[0])
+        modes: Floats = numpy.tanh(self.engine.multiply(self._norm("altup_router_norm", x) / hidden, self.router)[0])
+        return modes
 
     def _predicted(self, streams: Floats, active: int) -> Floats:
         """What each stream will be, as a mixture of all: [tokens, n, H]."""

@@ -38,7 +38,7 @@ class LatentAttention:
         self.absorbed = self._matrix("attn_k_b", sizes.plain, sizes.rank, self.heads)
         self.values = self._matrix("attn_v_b", sizes.rank, sizes.value, self.heads)
         self.output = self._matrix("attn_output", self.heads * sizes.value, s.hidden)
-        self.indexer = Indexer(engine, index) if s.graph.indexer and s.indexes(index) else None
+        self.indexer = Indexer(engine, index) if s.indexer and s.indexer.full[index] else None
 
     def _matrix(self, role: str, columns: int, rows: int, matrices: int = 1) -> PackedMatrix:
         return self.engine.weights.matrix(self.prefix + role, columns, rows, matrices)
@@ -98,7 +98,7 @@ class LatentAttention:
     def _chosen(self, x: Floats, low: Floats, cache: Cache, start: int) -> Ints | None:
         """The positions that each query sees, where an indexer chooses them; layers without one take over the choice
         of the layer before."""
-        if not self.engine.settings.graph.indexer:
+        if self.engine.settings.indexer is None:
             return None
         if self.indexer is not None:
             self.indexer.choose(x, low, cache, start)

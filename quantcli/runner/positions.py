@@ -102,7 +102,9 @@ class Angles:
         """Cosines and sines of positions ``start`` to ``stop`` in layers with or without window."""
         if windowed not in self._tables:
             rope = self.settings.window_rope if windowed else self.settings.rope
-            self._tables[windowed] = table(rope, self.settings.rope_dims, 0, self.length, self._divisors())
+            dims = self.settings.window_rope_dims if windowed else self.settings.rope_dims
+            divisors = None if windowed and not self.settings.graph.window_divisors else self._divisors()
+            self._tables[windowed] = table(rope, dims, 0, self.length, divisors)
         cosine, sine = self._tables[windowed]
         return cosine[start:stop], sine[start:stop]
 

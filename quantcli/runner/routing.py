@@ -1,18 +1,13 @@
-"""Which experts a token takes and how much of each: from the router's scores to places and weights.
-
-Shapes: E experts in ``groups`` equal groups, of which each token uses ``used``.
-"""
+"""How a model routes its tokens to experts, read from metadata and checked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy
+from quantcli.architectures import Graph
+from quantcli.runner.schema import Reader
 
-from quantcli.runner.arrays import Floats, Ints
-from quantcli.runner.operations import sigmoid, softmax, top_indices
-
-LEAST_SUM = 2.0**-14  # weights are divided by no less, as llama.cpp does
+GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_chosen", 4: "root_softplus"}  # llama.cpp's numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,41 +23,51 @@ class Routing:
     groups_used: int = 1
     by_logits: bool = False  # the logits choose, not the weights
 
-    def route(self, logits: Floats, bias: Floats | None) -> tuple[Ints, Floats]:
-        """Experts of each token and their weights, [tokens, used] each, of logits [tokens, E].
+    @property
+    def biased(self) -> bool:
+        """Whether a bias may count for the choice."""
+        return self.gating != "softmax_chosen"
 
-        ``bias`` [E] counts for the choice alone (it evens out the experts' load).
-        """
-        if self.gating == "softmax_chosen":
-            chosen = top_indices(logits, self.used)
-            share = numpy.take_along_axis(logits, chosen, axis=1)
-            softmax(share)
-            return chosen, share
-        share = self._shares(logits)
-        scores = logits if self.by_logits else share
-        chosen = top_indices(self._in_groups(scores if bias is None else scores + bias), self.used)
-        share = numpy.take_along_axis(share, chosen, axis=1)
-        if self.norm:
-            share /= numpy.maximum(share.sum(axis=1, keepdims=True), numpy.float32(LEAST_SUM))
-        return chosen, share * numpy.float32(self.scale)
 
-    def _shares(self, logits: Floats) -> Floats:
-        """The weights of all experts: [tokens, E]."""
-        if self.gating == "sigmoid":
-            return sigmoid(logits)
-        if self.gating == "root_softplus":
-            return numpy.sqrt(numpy.logaddexp(numpy.float32(0), logits))
-        share = logits.copy()
-        softmax(share)
-        return share
+def read(reader: Reader, graph: Graph, layers: int, tokens: int) -> Routing | None:
+    """What the metadata of a model with so many ``tokens`` say; None for one without experts. Raises BadConfig."""
+    experts = reader.whole("expert_count", 0)
+    if not experts:
+        return None
+    used = reader.whole("expert_used_count")
+    if not 1 <= used <= experts:
+        raise reader.bad("expert_used_count", f"is {used}: the model has {experts} experts")
+    groups, groups_used = _groups(reader, experts, used)
+    return Routing(
+        experts=experts,
+        used=used,
+        gating=_gating(reader, graph, layers, tokens),
+        norm=reader.flag("expert_weights_norm", graph.expert_norm),
+        scale=reader.real("expert_weights_scale", 1.0) or 1.0,
+        groups=groups,
+        groups_used=groups_used,
+        by_logits=graph.expert_first,
+    )
 
-    def _in_groups(self, scores: Floats) -> Floats:
-        """Scores [tokens, E], -inf outside the best groups: those whose two best experts have the largest sum."""
-        if self.groups <= 1:
-            return scores
-        grouped = scores.reshape(len(scores), self.groups, -1)
-        best = -numpy.sort(-grouped, axis=2)[:, :, :2].sum(axis=2)  # [tokens, groups]
-        kept = numpy.zeros(best.shape, bool)
-        numpy.put_along_axis(kept, top_indices(best, self.groups_used), True, axis=1)
-        result: Floats = numpy.where(kept[:, :, None], grouped, numpy.float32(-numpy.inf)).reshape(scores.shape)
-        return result
+
+def _groups(reader: Reader, experts: int, used: int) -> tuple[int, int]:
+    """How many groups there are, and how many of them a token uses."""
+    groups = reader.whole("expert_group_count", 0) or 1
+    if experts % groups:
+        raise reader.bad("expert_group_count", f"is {groups}: {experts} experts are no multiple of it")
+    kept = reader.whole("expert_group_used_count", 0) or groups
+    if kept > groups or kept * (experts // groups) < used:
+        raise reader.bad(
+            "expert_group_used_count", f"is {kept}: of {groups} groups of {experts // groups}, {used} experts are used"
+        )
+    return groups, kept
+
+
+def _gating(reader: Reader, graph: Graph, layers: int, tokens: int) -> str:
+    """How the scores of experts become weights; number 0 leaves it to the architecture."""
+    number = reader.whole("expert_gating_func", 0)
+    if number and number not in GATING:
+        raise reader.unsupported("expert_gating_func", f"is {number}", "routing of this kind")
+    if not number and graph.guessed_sigmoid and layers in graph.guessed_sigmoid[1:]:
+        return "sigmoid" if tokens == graph.guessed_sigmoid[0] else graph.expert_gating
+    return GATING.get(number, graph.expert_gating)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from quantcli.architectures.topology import HARMLESS, attention_inputs, mlp_inputs, norm_tensor
+from quantcli.architectures.topology import BIAS_NAMES, HARMLESS, attention_inputs, mlp_inputs, norm_tensor
 from quantcli.container import Strings, Value, without_trailing_ones
 from quantcli.errors import BadConfig, BadTokenizer, MissingTensors, ShapeMismatch
-from quantcli.runner import state_shapes
-from quantcli.runner.settings import Heads, NetworkSettings, refuse_unread, runs
+from quantcli.runner import gemma_shapes, latent_sizes, state_shapes
+from quantcli.runner.settings import NetworkSettings, refuse_unread, runs
 from quantcli.runner.state_shapes import Expected, Shape
 
 Shapes: TypeAlias = Mapping[str, Shape]  # by tensor name
@@ -93,17 +93,22 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     if s.graph.rope != "none":
         for name in ("rope_freqs", "rope_factors_long", "rope_factors_short"):
             yield Expected(f"{name}.weight", (s.rope_dims // 2,), needed=False)
+    if s.graph.layer_inputs:
+        yield from gemma_shapes.of_model(s, vocabulary)
     for layer in range(s.layers):
         prefix = f"blk.{layer}."
         routed = s.experts > 0 and f"{prefix}ffn_gate_inp.weight" in shapes
         mixes = s.attention[layer].queries > 0 or s.recurs[layer]
         feeds = _feeds(s, prefix, shapes, mixes)
-        yield from _attention(s, prefix, s.attention[layer])
+        yield from _attention(s, prefix, layer, shapes)
         if s.state is not None and s.recurs[layer]:
             yield from (Expected(prefix + one.name, one.shape, one.needed) for one in state_shapes.of(s, layer))
         yield from _layer_norms(s, prefix, mixes, feeds)
         if feeds and not state_shapes.mixes_channels(s):
             yield from (_experts if routed else _mlp)(s, prefix, shapes)
+        if s.graph.layer_inputs:
+            yield from gemma_shapes.of_layer(s, prefix, shapes)
+            yield from _mlp(s, prefix, shapes) if routed else ()
 
 
 def _feeds(s: NetworkSettings, prefix: str, shapes: Shapes, mixes: bool) -> bool:
@@ -112,8 +117,12 @@ def _feeds(s: NetworkSettings, prefix: str, shapes: Shapes, mixes: bool) -> bool
     return there or not s.graph.gaps or (s.state is not None and not mixes)
 
 
-def _attention(s: NetworkSettings, prefix: str, heads: Heads) -> Iterator[Expected]:
+def _attention(s: NetworkSettings, prefix: str, layer: int, shapes: Shapes) -> Iterator[Expected]:
+    heads = s.attention[layer]
     if heads.queries == 0:
+        return
+    if s.latent is not None:
+        yield from (Expected(prefix + one.name, one.shape, one.needed) for one in latent_sizes.shapes(s, layer))
         return
     if heads.keys == 0:  # one matrix in the place of attention
         yield from _matrix(f"{prefix}attn_output", s.hidden, s.hidden)
@@ -122,11 +131,16 @@ def _attention(s: NetworkSettings, prefix: str, heads: Heads) -> Iterator[Expect
     rows: tuple[int, ...] = (sum(widths),) if s.graph.fused_qkv else widths
     if s.graph.gated_attention:
         rows = (2 * rows[0], *rows[1:])
+    own = s.sources[layer] == layer  # keys and values
     for role, count in zip(attention_inputs(s.graph), rows, strict=True):
-        yield from _matrix(prefix + role, s.hidden, count)
+        needed = role not in ("attn_k", "attn_v") or (own and (role == "attn_k" or not s.graph.value_norm))
+        yield from _matrix(prefix + role, s.hidden, count, needed=needed)
     yield from _matrix(f"{prefix}attn_output", heads.queries * heads.value, s.hidden)
+    if s.graph.attention_gate:
+        single = rows_of(shapes, f"{prefix}attn_gate.weight") == heads.queries  # for a whole head
+        yield Expected(f"{prefix}attn_gate.weight", (s.hidden, heads.queries * (1 if single else heads.value)))
     if s.graph.sinks:
-        yield Expected(f"{prefix}attn_sinks.weight", (heads.queries,))
+        yield Expected(f"{prefix}attn_sinks.weight", (heads.queries,), needed=not s.graph.sinks_optional)
     if s.graph.qk_norm is not None:
         for role, number, width in (("attn_q_norm", heads.queries, widths[0]), ("attn_k_norm", heads.keys, widths[1])):
             shape = {"head": (heads.key,), "full": (width,), "each": (heads.key, number)}[s.graph.qk_norm]
@@ -137,7 +151,7 @@ def _layer_norms(s: NetworkSettings, prefix: str, attends: bool, feeds: bool) ->
     """Of a layer that has attention or an MLP."""
     # side by side, the MLP may read what attention reads
     second = "ffn_norm" if s.parallel else s.graph.second_norm
-    for there, before, after in ((attends, "attn_norm", "post_attention_norm"), (feeds, second, "post_ffw_norm")):
+    for there, before, after in ((attends, "attn_norm", s.graph.attention_post_norm), (feeds, second, "post_ffw_norm")):
         if there and s.graph.pre_norm:
             yield from _norm(s, prefix + before, (s.hidden,), needed=not (s.parallel and before == "ffn_norm"))
         if there and s.graph.post_norm:
@@ -154,14 +168,20 @@ def _mlp(s: NetworkSettings, prefix: str, shapes: Shapes, suffix: str = "") -> I
 
 
 def _experts(s: NetworkSettings, prefix: str, shapes: Shapes) -> Iterator[Expected]:
-    down = f"{prefix}ffn_down_exps"
+    down, routing = f"{prefix}ffn_down_exps", s.routing
+    assert routing is not None
     width = (shapes.get(f"{down}.weight") or (1,))[0]
     yield from _matrix(f"{prefix}ffn_gate_inp", s.hidden, s.experts)
-    for role in mlp_inputs(s.graph, "_exps"):
-        yield from _matrix(prefix + role, s.hidden, width, s.experts)
+    if f"{prefix}ffn_gate_up_exps.weight" in shapes:
+        yield from _matrix(f"{prefix}ffn_gate_up_exps", s.hidden, 2 * width, s.experts)
+    else:
+        for role in mlp_inputs(s.graph, "_exps"):
+            yield from _matrix(prefix + role, s.hidden, width, s.experts)
     yield from _matrix(down, width, s.hidden, s.experts)
-    if s.gating != "softmax_chosen":
-        yield Expected(f"{prefix}exp_probs_b.bias", (s.experts,), needed=False)
+    if routing.biased:
+        yield from (Expected(f"{prefix}{name}", (s.experts,), needed=False) for name in BIAS_NAMES)
+    if s.graph.beside_experts and f"{prefix}ffn_up.weight" in shapes:
+        yield from _mlp(s, prefix, shapes)
     if f"{prefix}ffn_up_shexp.weight" in shapes:
         yield from _mlp(s, prefix, shapes, "_shexp")
         if s.graph.shared_expert_gate:

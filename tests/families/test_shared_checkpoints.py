@@ -44,8 +44,6 @@ PENDING: Mapping[str, str] = {
     "arch-new/embeddinggemma": "both directions",
     "arch-new/mistral3-vl": "the architecture mistral3",
     "arch-more/qwen3-vl-moe": "sections of its positions",
-    "arch-more/cohere2-moe": "its logits",
-    "arch-more/dbrx": "its logits",
 }
 
 
