@@ -100,6 +100,12 @@ class BadConfig(QuantcliError):
     code = "bad-config"
 
 
+class UnsupportedConfig(QuantcliError):
+    """config.json says something about the computation that the GGUF architecture has no place for."""
+
+    code = "unsupported-config"
+
+
 class UnknownArchitecture(QuantcliError):
     """No family declares this architecture."""
 

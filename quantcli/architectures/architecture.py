@@ -87,6 +87,8 @@ class Graph:
     gated_experts: bool = True  # False: experts are "plain"
     shared_expert_gate: bool = False  # the shared expert is multiplied by sigmoid(ffn_gate_inp_shexp . x)
     # scales
+    # MiniCPM 3: the factor of embeddings, that of residual sums times sqrt(layers), that of logits times hidden
+    constant_scales: tuple[float, float, float] | None = None
     embedding_scale: Literal["sqrt_hidden"] | None = None  # embeddings times sqrt(embedding_length), in float32
     logit_scale: Literal["multiply", "divide"] = "multiply"  # how metadata logit_scale is used
     # layers with a state instead of attention, or beside it

@@ -1,7 +1,9 @@
-"""Deci: what llama-quantize knows of it."""
+"""DeciLM and Nemotron NAS: layers may lack attention or MLP."""
 
 from __future__ import annotations
 
-from quantcli.architectures.architecture import Architecture
+from quantcli.architectures.architecture import Architecture, Graph
 
-ARCHITECTURES = (Architecture("deci", layers_of_70b=80),)
+DECI = Architecture("deci", Graph(gaps=True), layers_of_70b=80)
+
+ARCHITECTURES = (DECI,)

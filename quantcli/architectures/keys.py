@@ -15,7 +15,7 @@ from quantcli.architectures.architecture import Architecture, Graph
 
 SIZES = (
     "block_count", "context_length", "embedding_length", "attention.head_count", "attention.head_count_kv",
-    "attention.key_length", "attention.value_length", "nextn_predict_layers",
+    "attention.key_length", "attention.value_length", "feed_forward_length", "nextn_predict_layers",
 )  # fmt: skip
 EPSILON = {"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}
 ROPE = (
@@ -25,14 +25,14 @@ ROPE = (
 )  # fmt: skip
 WINDOW = ("attention.sliding_window", "attention.sliding_window_pattern")
 WINDOW_ROPE = ("rope.freq_base_swa",)
-EXPERTS = ("expert_count", "expert_used_count")
+EXPERTS = ("expert_count", "expert_used_count", "leading_dense_block_count")
 ROUTING = (
     "expert_gating_func", "expert_weights_norm", "expert_weights_scale", "expert_group_count",
     "expert_group_used_count",
 )  # fmt: skip
 LATENT = (
     "attention.q_lora_rank", "attention.kv_lora_rank", "attention.key_length_mla", "attention.value_length_mla",
-    "rope.scaling.yarn_log_multiplier",
+    "rope.dimension_count", "rope.scaling.yarn_log_multiplier",
 )  # fmt: skip
 INDEXER = tuple(f"attention.indexer.{part}" for part in ("head_count", "key_length", "top_k", "types"))
 LAYER_INPUTS = (
@@ -64,8 +64,8 @@ ALIBI = ("attention.max_alibi_bias",)
 # ---- what changes no logit: sizes that the tensors have too, and words about how the file was made.
 
 HARMLESS = (
-    "vocab_size", "feed_forward_length", "expert_feed_forward_length", "expert_shared_feed_forward_length",
-    "expert_shared_count", "leading_dense_block_count", "tensor_data_layout",
+    "vocab_size", "expert_feed_forward_length", "expert_shared_feed_forward_length",
+    "expert_shared_count", "tensor_data_layout",
 )  # fmt: skip
 
 # Values that turn off what their key is about: there the entry says no more than its absence.
@@ -80,6 +80,7 @@ OFF: Mapping[str, tuple[object, ...]] = {
     "expert_used_count": (0,),
     "expert_group_count": (0, 1),
     "expert_group_used_count": (0, 1),
+    "leading_dense_block_count": (0,),
     "nextn_predict_layers": (0,),
     "pooling_type": (0, 1, 2, 3),  # none, mean, first or last token; 4 ranks, with another head
     "rope.scaling.finetuned": (True,),

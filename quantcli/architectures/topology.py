@@ -130,6 +130,7 @@ STATES: Mapping[str, tuple[str, ...]] = {
 BIAS_NAMES = ("exp_probs_b.bias", "exp_probs_b")  # of the router's bias
 _LATENT = tuple(f"{name}.weight" for name in (
     "attn_q_a", "attn_q_a_norm", "attn_q_b", "attn_q", "attn_kv_a_mqa", "attn_kv_a_norm", "attn_k_b", "attn_v_b",
+    "attn_kv_b",
 ))  # fmt: skip
 _INDEXER = (*(f"indexer.{name}.weight" for name in ("attn_q_b", "attn_k", "proj", "k_norm")), "indexer.k_norm.bias")
 _LAYER_INPUTS = tuple(f"{name}.weight" for name in (

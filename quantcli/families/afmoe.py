@@ -9,6 +9,10 @@ from quantcli.vocab import VocabHints
 
 AFMOE = LLAMA.derive(
     "afmoe",
+    harmless=(
+        "global_attn_every_n_layers",
+        "mup_enabled",
+    ),
     gguf_arch="afmoe",
     hf_architectures=("AfmoeForCausalLM",),
     model_types=("afmoe",),

@@ -20,6 +20,7 @@ BODY = (
 
 BAILING_MOE = Family(
     name="bailing-moe",
+    harmless=("norm_softmax",),
     gguf_arch="bailingmoe",
     hf_architectures=("BailingMoeForCausalLM",),
     model_types=("bailing_moe",),
@@ -54,6 +55,7 @@ SHARED_FF = count("moe_shared_expert_intermediate_size", default=None)
 
 BAILING_MOE2 = BAILING_MOE.derive(
     "bailing-moe-v2",
+    harmless=("use_rmsnorm",),
     gguf_arch="bailingmoe2",
     hf_architectures=("BailingMoeV2ForCausalLM",),
     model_types=("bailing_moe_v2",),

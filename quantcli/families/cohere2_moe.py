@@ -19,6 +19,7 @@ def averaged(facts: Facts) -> bool:
 
 COHERE2_MOE = Family(
     name="cohere2-moe",
+    harmless=("prefix_dense_sliding_window_pattern",),
     gguf_arch="cohere2moe",
     hf_architectures=("Cohere2MoeForCausalLM",),
     model_types=("cohere2_moe",),

@@ -18,6 +18,11 @@ def stack(source: str, role: str, transform: Transform) -> TensorRule:
 
 DBRX = Family(
     name="dbrx",
+    harmless=(
+        "ffn_act_fn",
+        "moe_normalize_expert_weights",
+        "rope_theta",
+    ),
     gguf_arch="dbrx",
     hf_architectures=("DbrxForCausalLM",),
     model_types=("dbrx",),

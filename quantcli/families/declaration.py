@@ -94,6 +94,8 @@ class Family:
     model_types: tuple[str, ...] = ()  # config.json model_type, for the text part of multimodal checkpoints
     extras: tuple[Extra, ...] = ()
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
+    harmless: tuple[str, ...] = ()  # keys of config.json (patterns) that change nothing, beyond those of unread.py
+    fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # key -> the values that llama.cpp computes
     further: tuple[str, ...] = ()  # patterns of tensors that predict further tokens, which the file has no place for
     not_float32: tuple[str, ...] = ()  # parts of names that other families write as F32, and this one does not
     ignored_if: tuple[tuple[str, str], ...] = ()  # (pattern, fact): left out when the fact is true
@@ -132,6 +134,8 @@ class Changes(TypedDict, total=False):
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
     extras: tuple[Extra, ...]
     ignored: tuple[str, ...]
+    harmless: tuple[str, ...]
+    fixed: Mapping[str, tuple[object, ...]]
     further: tuple[str, ...]
     not_float32: tuple[str, ...]
     ignored_if: tuple[tuple[str, str], ...]

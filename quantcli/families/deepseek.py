@@ -50,7 +50,7 @@ VALUE_PART = regrouped((*KV_B_GRID[:2], 1), pick={1: ("nope", "nope+value", 1)})
 
 ROPE_DIMS = count("qk_rope_head_dim", most=decoder.MOST_WIDTH)
 DEEPSEEK2 = Family(
-    name="deepseek2",
+    name="deepseek2", harmless=("topk_method", "num_nextn_predict_layers", "mscale",),
     gguf_arch="deepseek2",
     hf_architectures=(
         "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM",
@@ -144,6 +144,7 @@ INDEXER = "layers.{layer}.self_attn.indexer."
 DEEPSEEK32 = GLM4_MOE_LITE.derive(
     "deepseek-v3.2",
     gguf_arch="deepseek32",
+    harmless=("topk_method", "num_nextn_predict_layers", "mscale", "layer_types", "mlp_layer_types"),
     hf_architectures=("DeepseekV32ForCausalLM",),
     model_types=("deepseek_v32",),
     facts={

@@ -12,6 +12,10 @@ MASK = (Entry("tokenizer.ggml.mask_token_id", "u32", "mask_token"),)
 
 LLADA_MOE = QWEN3_MOE.derive(
     "llada-moe",
+    harmless=(
+        "moe_layer_freq",
+        "first_k_dense_replace",
+    ),
     gguf_arch="llada-moe",
     hf_architectures=("LLaDAMoEModelLM", "LLaDAMoEModel"),
     model_types=(),

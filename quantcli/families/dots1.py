@@ -9,6 +9,7 @@ from quantcli.vocab import VocabHints
 
 DOTS1 = Family(
     name="dots1",
+    harmless=("topk_method",),
     gguf_arch="dots1",
     hf_architectures=("Dots1ForCausalLM",),
     model_types=("dots1",),

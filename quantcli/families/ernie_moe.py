@@ -18,6 +18,13 @@ def stated_shared_width(facts: Facts) -> int | None:
 
 ERNIE_MOE = Family(
     name="ernie4.5-moe",
+    harmless=(
+        "moe_gate",
+        "moe_layer_end_index",
+        "moe_norm_min",
+        "moe_use_aux_free",
+        "num_nextn_predict_layers",
+    ),
     gguf_arch="ernie4_5-moe",
     hf_architectures=("Ernie4_5_MoeForCausalLM",),
     model_types=("ernie4_5_moe",),

@@ -11,6 +11,10 @@ ATTENTION = decoder.PRE_NORMS + decoder.PROJECTIONS + decoder.HEAD_NORMS + decod
 
 EXAONE_MOE = EXAONE4.derive(
     "exaone-moe",
+    harmless=(
+        "mlp_layer_types",
+        "topk_method",
+    ),
     gguf_arch="exaone-moe",
     hf_architectures=("ExaoneMoeForCausalLM", "ExaoneMoEForCausalLM"),
     model_types=("exaone_moe",),

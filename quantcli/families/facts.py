@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from quantcli.errors import BadConfig
+from quantcli.families.config import Config
 from quantcli.families.fields import REQUIRED, Field
 
 _KINDS = {"count": "an integer", "real": "a finite number", "flag": "true or false", "text": "a string"}
@@ -35,6 +36,7 @@ class Facts(dict[str, Fact]):
     def __init__(self, config: Mapping[str, object], file: Callable[[str], object], stored: Sequence[str] = ()) -> None:
         super().__init__()
         self.config, self.file, self.stored = config, file, stored
+        self.assumed: dict[str, Fact] = {}  # what config.json does not say -> the default that was taken
         self.declared: Mapping[str, object] = {}  # names of facts -> what each is settled from
         self._layers: dict[int, Facts] = {}
 
@@ -57,16 +59,18 @@ class Facts(dict[str, Fact]):
 
     def read(self, field: Field) -> Fact:
         """The value of ``field``. Raises BadConfig naming the field, when it is absent, of a wrong kind or absurd."""
-        for name in field.names:
-            value = self.find(name)
-            if value is not None:
-                return _checked(name, value, field)
+        found = [(name, value) for name in field.names if (value := self.find(name)) is not None]
+        if found:
+            return _checked(*found[0], field)
         if field.default is REQUIRED:
             names = " (or ".join(field.names[:2]) + ")" * (len(field.names) > 1)
             raise bad(names, "is missing", "a config.json that describes the model is needed")
-        if isinstance(field.default, str) and field.default.startswith("="):
-            return self[field.default[1:]]
-        return field.default
+        default = field.default
+        if isinstance(default, str) and default.startswith("="):
+            default = self[default[1:]]
+        if default is not None:
+            self.assumed[field.names[0]] = default
+        return default
 
     def quotient(self, total: str, parts: str, config_names: tuple[str, str]) -> int:
         """Fact ``total`` divided by fact ``parts``. Raises BadConfig when it leaves a remainder."""
@@ -144,7 +148,7 @@ def settle(
 
     ``headless``: the class has no output head, so that none is missed. ``stored``: names of the tensors.
     """
-    facts = Facts(flatten(config), file, stored)
+    facts = Facts(Config(flatten(config)), file, stored)
     facts["headless"] = headless
     facts.declared = declared
     for name in declared:

@@ -51,6 +51,7 @@ def _scaled(rule: TensorRule) -> TensorRule:
 
 FALCON_H1 = Family(
     name="falcon-h1",
+    harmless=("mamba_rms_norm",),
     gguf_arch="falcon-h1",
     hf_architectures=("FalconH1ForCausalLM",),
     model_types=("falcon_h1",),

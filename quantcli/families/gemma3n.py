@@ -82,6 +82,10 @@ SHARED_KEYS = (
 
 GEMMA3N: Family = GEMMA3.derive(
     "gemma3n",
+    harmless=(
+        "hidden_activation",
+        "altup_co*",
+    ),
     gguf_arch="gemma3n",
     hf_architectures=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
     model_types=("gemma3n_text",),

@@ -89,6 +89,12 @@ EXPERTS = (
 
 GEMMA4 = GEMMA3.derive(
     "gemma4",
+    harmless=(
+        "hidden_activation",
+        "enable_moe_block",
+        "per_layer_config.*",
+        "rope_scaling",
+    ),
     gguf_arch="gemma4",
     hf_architectures=("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration"),
     model_types=("gemma4_text",),

@@ -44,6 +44,11 @@ DOWN = (
 
 GPT_OSS = Family(
     name="gpt-oss",
+    harmless=(
+        "initial_context_length",
+        "truncate",
+        "swiglu_alpha",
+    ),
     gguf_arch="gpt-oss",
     hf_architectures=("GptOssForCausalLM",),
     model_types=("gpt_oss",),

@@ -109,6 +109,7 @@ GRANITE_4_MOE = GRANITE_4.derive("granite-4-moe", gguf_arch="granitemoe")
 
 BAMBA = GRANITE_HYBRID.derive(
     "bamba",
+    harmless=("partial_rotary_factor",),
     hf_architectures=("BambaForCausalLM",),
     model_types=("bamba",),
     relative=None,

@@ -30,6 +30,7 @@ def norm(source: str, target: str) -> TensorRule:
 
 GROK = Family(
     name="grok",
+    harmless=("hidden_act",),
     gguf_arch="grok",
     hf_architectures=("Grok1ForCausalLM", "GrokForCausalLM"),
     facts={

@@ -52,7 +52,9 @@ KDA = (
 )
 
 KIMI_LINEAR = Family(
-    name="kimi-linear",
+    name="kimi-linear", harmless=(
+        "layer_types", "kda_layers", "linear_*", "mlp_layer_types", "moe_renormalize", "num_expert_group",
+    ),
     gguf_arch="kimi-linear",
     hf_architectures=("KimiLinearForCausalLM",),
     model_types=("kimi_linear",),

@@ -40,6 +40,11 @@ def window_rope_dims(facts: Facts) -> int | None:
 
 LAGUNA = Family(
     name="laguna",
+    harmless=(
+        "moe_apply_router_weight_on_input",
+        "moe_router_logit_softcapping",
+        "rope_parameters.*",
+    ),
     gguf_arch="laguna",
     hf_architectures=("LagunaForCausalLM",),
     model_types=("laguna",),

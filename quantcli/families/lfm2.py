@@ -71,6 +71,7 @@ COMMON = (
 
 LFM2 = Family(
     name="lfm2",
+    harmless=("block_*",),
     gguf_arch="lfm2",
     hf_architectures=("Lfm2ForCausalLM", "LFM2ForCausalLM"),
     model_types=("lfm2",),

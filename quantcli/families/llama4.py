@@ -31,6 +31,12 @@ def is_dense(facts: Facts) -> Callable[[int], bool]:
 
 LLAMA4 = LLAMA.derive(
     "llama4",
+    fixed={
+        "attention_chunk_size": (8192,),
+        "attn_scale": (0.1,),
+        "floor_scale": (8192,),
+        "attn_temperature_tuning": (True, 4),
+    },
     gguf_arch="llama4",
     hf_architectures=("Llama4ForConditionalGeneration", "Llama4ForCausalLM"),
     model_types=("llama4_text",),

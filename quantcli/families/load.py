@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quantcli import container, vocab
 from quantcli.architectures.fixed import stays_float32
 from quantcli.errors import BadTokenizer, QuantcliError
-from quantcli.families import bind, catalogue, metadata, pooling, variants
+from quantcli.families import bind, catalogue, metadata, pooling, unread, variants
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
 from quantcli.families.transforms import Node
@@ -45,6 +45,7 @@ def load_checkpoint(
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
         facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
     tensors, default_float = make_tensors(checkpoint, family, facts, binding.tensors, sources)
+    remarks += unread.check(family, facts, where=str(checkpoint.folder / "config.json"))
     entries = {
         **metadata.general(family, checkpoint, tensors),
         **metadata.architecture(family, facts),
@@ -83,7 +84,17 @@ def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Famil
         raise
     if choice.headless and "may_tie" in facts:
         facts["may_tie"] = True
-    return family, facts, [*notes, *unknown_scaling(facts)]
+    return family, facts, [*notes, *unknown_scaling(facts), *assumptions(choice, family, facts, architecture)]
+
+
+def assumptions(choice: catalogue.Choice, family: Family, facts: Facts, architecture: str | None) -> list[str]:
+    """What is taken for granted of a class that only ``--architecture`` makes one of the family."""
+    named = choice.config.get("architectures") or choice.config.get("model_type")
+    stated = named[0] if isinstance(named, list) else named
+    known = catalogue.by_class(stated if isinstance(stated, str) else None)
+    return (
+        unread.assumed(family, facts, stated) if architecture and (known is None or known.name != family.name) else []
+    )
 
 
 def vocabulary(

@@ -51,6 +51,7 @@ def mixer(
 
 MAMBA2 = Family(
     name="mamba2",
+    harmless=("num_heads",),
     gguf_arch="mamba2",
     hf_architectures=("Mamba2ForCausalLM",),
     model_types=("mamba2",),

@@ -17,6 +17,11 @@ def used_window(facts: Facts) -> int | None:
 
 MELLUM = QWEN3_MOE.derive(
     "mellum",
+    harmless=(
+        "mlp_layer_types",
+        "mtp_*",
+        "num_nextn_predict_layers",
+    ),
     gguf_arch="mellum",
     hf_architectures=("MellumForCausalLM",),
     model_types=("mellum",),

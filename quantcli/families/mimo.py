@@ -34,7 +34,7 @@ def is_dense(facts: Facts) -> Callable[[int], bool]:
 
 
 MIMO2 = Family(
-    name="mimo-v2",
+    name="mimo-v2", harmless=("swa_*", "topk_method",),
     gguf_arch="mimo2",
     hf_architectures=("MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM"),
     model_types=("mimo_v2_flash",),

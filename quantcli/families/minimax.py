@@ -9,6 +9,12 @@ from quantcli.vocab import VocabHints
 
 MINIMAX_M2 = Family(
     name="minimax-m2",
+    harmless=(
+        "partial_rotary_factor",
+        "attn_type_list",
+        "mtp_*",
+        "num_mtp_modules",
+    ),
     gguf_arch="minimax-m2",
     hf_architectures=("MiniMaxM2ForCausalLM",),
     model_types=("minimax_m2",),

@@ -38,6 +38,11 @@ def widths(facts: Facts) -> list[int]:
 
 NEMOTRON_H = Family(
     name="nemotron-h",
+    harmless=(
+        "mamba_hidden_act",
+        "moe_latent_size",
+        "num_nextn_predict_layers",
+    ),
     gguf_arch="nemotron_h",
     hf_architectures=("NemotronHForCausalLM",),
     model_types=("nemotron_h",),

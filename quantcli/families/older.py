@@ -92,6 +92,7 @@ FALCON_QKV = joined(
 
 FALCON = GPT_NEOX.derive(
     "falcon",
+    harmless=("num_ln_in_parallel_attn",),
     gguf_arch="falcon",
     hf_architectures=("FalconForCausalLM", "RWForCausalLM"),
     model_types=("falcon",),

@@ -80,6 +80,7 @@ PHI3 = Family(
 # LayerNorm with biases, and a bias for the head; llama.cpp routes by the softmax of the best, not by sparsemixer.
 PHI_MOE = PHI3.derive(
     "phi-moe",
+    harmless=("long_mscale", "short_mscale"),
     gguf_arch="phimoe",
     hf_architectures=("PhiMoEForCausalLM", "PhimoeForCausalLM"),
     model_types=("phimoe",),

@@ -29,7 +29,7 @@ def in_attention(fact: str) -> Callable[[Facts], list[int]]:
 
 
 PLAMO2 = Family(
-    name="plamo2",
+    name="plamo2", harmless=("full_attention_idx",),
     gguf_arch="plamo2",
     hf_architectures=("Plamo2ForCausalLM", "PLaMo2ForCausalLM"),
     model_types=("plamo2",),

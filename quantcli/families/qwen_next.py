@@ -161,6 +161,10 @@ def layers(linear: tuple[TensorRule, ...], feed_forward: tuple[TensorRule, ...])
 
 QWEN3_NEXT = Family(
     name="qwen3-next",
+    harmless=(
+        "attn_output_gate",
+        "mtp_*",
+    ),
     gguf_arch="qwen3next",
     hf_architectures=("Qwen3NextForCausalLM",),
     model_types=("qwen3_next",),

@@ -138,6 +138,13 @@ def low_rank(
 
 RWKV7 = Family(
     name="rwkv7",
+    harmless=(
+        "hidden_act",
+        "attn",
+        "hidden_ratio",
+        "norm_first",
+        "num_heads",
+    ),
     gguf_arch="rwkv7",
     hf_architectures=("RWKV7ForCausalLM", "Rwkv7ForCausalLM"),
     model_types=("rwkv7",),

@@ -23,6 +23,10 @@ def gating(facts: Facts) -> int:
 
 SMALLTHINKER = Family(
     name="smallthinker",
+    harmless=(
+        "hidden_act",
+        "rope_layout",
+    ),
     gguf_arch="smallthinker",
     hf_architectures=("SmallThinkerForCausalLM",),
     model_types=("smallthinker",),

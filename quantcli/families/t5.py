@@ -55,6 +55,7 @@ ENCODER, DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
 
 T5 = Family(
     name="t5",
+    harmless=("is_gated_act", "dense_act_fn", "scale_decoder_outputs",),
     gguf_arch="t5",
     hf_architectures=("T5ForConditionalGeneration", "T5WithLMHeadModel", "UMT5ForConditionalGeneration"),
     model_types=("t5", "umt5"),

@@ -126,7 +126,8 @@ class Attention:
             return q
         span, scale = temperature
         growth = 1 + scale * numpy.log1p(numpy.arange(start, start + q.shape[1]) // span)
-        return q * growth.astype(numpy.float32)[:, None, None]
+        result: Floats = q * growth.astype(numpy.float32)[:, None, None]
+        return result
 
     def _gated(self, mixed: Floats, gate: Floats) -> Floats:
         """``mixed`` [tokens, h * d] times a function of ``gate``, [tokens, h * d] or one for each head."""

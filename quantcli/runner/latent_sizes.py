@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import log
-from typing import TYPE_CHECKING
 
 from quantcli.architectures import Graph
+from quantcli.runner.ropes import Rope
 from quantcli.runner.schema import Reader
-from quantcli.runner.state_shapes import Expected
-
-if TYPE_CHECKING:
-    from quantcli.runner.settings import NetworkSettings, Rope
 
 
 @dataclass(frozen=True, slots=True)
 class LatentSizes:
     """Widths in elements. A head's query is ``plain`` elements for the latent's keys and ``rotated`` ones for the key
-    that all heads share; its values are ``value`` elements."""
+    that all heads share; its values are ``value`` elements.
+
+    ``absorbed``: the matrices that make keys and values of the latent are apart in the file, and the cache holds
+    latents; else they are one, and it holds each head's keys and values.
+    """
 
     rank: int  # of the latent that keys and values of all heads are made of
     query_rank: int  # of what queries are made of; 0: of the stream itself
     plain: int
     rotated: int
     value: int
+    absorbed: bool = True
 
     @property
     def key(self) -> int:
@@ -53,21 +53,24 @@ def read_latent(reader: Reader, graph: Graph) -> LatentSizes | None:
     if not graph.latent:
         return None
     rank, rotated = reader.whole("attention.kv_lora_rank"), reader.whole("rope.dimension_count")
-    key = reader.whole("attention.key_length_mla")
+    absorbed = "attention.key_length_mla" in reader.entries
+    length, width = reader.whole("attention.key_length"), reader.whole("attention.value_length", 0)
+    key = reader.whole("attention.key_length_mla") if absorbed else length
     if key <= rotated:
-        raise reader.bad("attention.key_length_mla", f"is {key}: {rotated} elements of it rotate, some must not")
-    for name, given, wanted in (
-        ("key_length", reader.whole("attention.key_length"), rank + rotated),
-        ("value_length", reader.whole("attention.value_length"), rank),
-    ):
-        if given != wanted:
-            raise reader.bad(f"attention.{name}", f"is {given}, its parts are {wanted}")
+        raise reader.bad("attention.key_length", f"is {key}: {rotated} elements of it rotate, some must not")
+    if absorbed and (length, width) != (rank + rotated, rank):
+        raise reader.bad(
+            "attention.key_length", f"is {length}, and value_length {width}: not {rank + rotated} and {rank}"
+        )
+    if not absorbed and not width:
+        width = max(reader.whole("embedding_length") // max(reader.whole("attention.head_count"), 1), 1)
     return LatentSizes(
         rank=rank,
         query_rank=reader.whole("attention.q_lora_rank", 0),
         plain=key - rotated,
         rotated=rotated,
-        value=reader.whole("attention.value_length_mla"),
+        value=reader.whole("attention.value_length_mla") if absorbed else width,
+        absorbed=absorbed,
     )
 
 
@@ -108,32 +111,3 @@ def read_indexer(reader: Reader, graph: Graph, layers: int) -> IndexerSizes | No
     if found.width < reader.whole("rope.dimension_count"):
         raise reader.bad("attention.indexer.key_length", f"is {found.width}: more elements of it rotate")
     return found
-
-
-def shapes(s: NetworkSettings, layer: int) -> Iterator[Expected]:
-    """The tensors of a layer with latent attention, names without ``blk.N.``."""
-    latent, heads = s.latent, s.attention[layer].queries
-    assert latent is not None
-    if latent.query_rank:
-        yield from _matrix("attn_q_a", s.hidden, latent.query_rank)
-        yield Expected("attn_q_a_norm.weight", (latent.query_rank,))
-        yield from _matrix("attn_q_b", latent.query_rank, heads * latent.key)
-    else:
-        yield from _matrix("attn_q", s.hidden, heads * latent.key)
-    yield from _matrix("attn_kv_a_mqa", s.hidden, latent.stored)
-    yield Expected("attn_kv_a_norm.weight", (latent.rank,))
-    yield Expected("attn_k_b.weight", (latent.plain, latent.rank, heads))
-    yield Expected("attn_v_b.weight", (latent.rank, latent.value, heads))
-    yield from _matrix("attn_output", heads * latent.value, s.hidden)
-    if s.indexer is not None:
-        own, needed = s.indexer, s.indexer.full[layer]
-        yield from _matrix("indexer.attn_q_b", latent.query_rank, own.heads * own.width, needed)
-        yield from _matrix("indexer.attn_k", s.hidden, own.width, needed)
-        yield from _matrix("indexer.proj", s.hidden, own.heads, needed)
-        yield Expected("indexer.k_norm.weight", (own.width,), needed)
-        yield Expected("indexer.k_norm.bias", (own.width,), needed)
-
-
-def _matrix(name: str, columns: int, rows: int, needed: bool = True) -> Iterator[Expected]:
-    yield Expected(f"{name}.weight", (columns, rows), needed)
-    yield Expected(f"{name}.bias", (rows,), needed=False)

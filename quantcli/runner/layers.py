@@ -41,13 +41,15 @@ class Layer:
         elif heads.queries:
             self.attention = Attention(engine, index) if heads.keys else Linear(engine, index)
         self.state = mixers.make(engine, index) if engine.settings.recurs[index] else None
-        self.feed_forward: Mlp | Experts | mixers.Mixer | None = mixers.channels(engine, index)
-        if self.feed_forward is not None:
-            return
+        self.feed_forward = mixers.channels(engine, index) or self._feed_forward()
+
+    def _feed_forward(self) -> Mlp | Experts | None:
+        """The MLP or the experts; in a graph with gaps perhaps neither."""
+        engine = self.engine
         if engine.settings.experts and f"{self.prefix}ffn_gate_inp.weight" in engine.weights:
-            self.feed_forward = Experts(engine, self.prefix)
-        elif not engine.settings.graph.gaps or f"{self.prefix}ffn_down.weight" in engine.weights:
-            self.feed_forward = Mlp(engine, self.prefix)
+            return Experts(engine, self.prefix)
+        there = not engine.settings.graph.gaps or f"{self.prefix}ffn_down.weight" in engine.weights
+        return Mlp(engine, self.prefix) if there else None
 
     def forward(self, x: Floats, cache: Cache) -> Floats:
         """[S, T, H] -> [S, T, H]; the positions' keys and values go into ``cache``."""
@@ -70,7 +72,7 @@ class Layer:
         if self.attention is None:
             cache.skip(self.index, x.shape[1])
         parts = [part.forward(x, cache) for part in (self.attention, self.state) if part is not None]
-        return parts[0] if len(parts) == 1 else self.engine.operations.add(*parts)
+        return parts[0] if len(parts) == 1 else self.engine.operations.add(parts[0], parts[1])
 
     def _scored_early(self, x: Floats, cache: Cache) -> Floats:
         """Attention and experts, whose router reads the layer's own input."""

@@ -9,7 +9,8 @@ from typing import NamedTuple, TypeAlias
 import numpy
 
 from quantcli.runner.arrays import Doubles, Floats
-from quantcli.runner.settings import NetworkSettings, Rope
+from quantcli.runner.ropes import Rope
+from quantcli.runner.settings import NetworkSettings
 from quantcli.runner.weights import Weights
 
 AngleTable: TypeAlias = tuple[Floats, Floats]  # cosines and sines, [positions, dims / 2] each

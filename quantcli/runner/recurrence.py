@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy
 
-from quantcli.runner.arrays import Floats
+from quantcli.runner.arrays import Floats, Ints
 
 
 def convolve(x: Floats, window: Floats, kernel: Floats, bias: Floats | None) -> Floats:
@@ -56,11 +56,12 @@ class Recurrence:
     tiled: bool = False  # head h reads group h % G, else h // (H / G)
 
     @property
-    def groups(self) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.intp]]:
+    def groups(self) -> Ints:
         """The group of every head."""
         heads, groups = self.value.shape[2], self.key.shape[2]
         places = numpy.arange(heads)
-        return places % groups if self.tiled else places // (heads // groups)
+        found: Ints = places % groups if self.tiled else places // (heads // groups)
+        return found
 
 
 def recur(r: Recurrence) -> Floats:

@@ -156,13 +156,15 @@ class TimeMix7(_Shifted):
         """Each head's part of length 1."""
         heads = key.reshape(len(key), self.sizes.heads, -1)
         length = numpy.sqrt(numpy.einsum("thn,thn->th", heads, heads))[..., None]
-        return (heads / numpy.maximum(length, numpy.float32(LENGTH_EPS))).reshape(key.shape)
+        result: Floats = heads / numpy.maximum(length, numpy.float32(LENGTH_EPS))
+        return result.reshape(key.shape)
 
     def _bonus(self, query: Floats, key: Floats, value: Floats) -> Floats:
         """What a position gives to itself."""
         heads = (len(query), self.sizes.heads, self.sizes.size)
         weighted = (query * key * self.vector("time_mix_r_k.weight", query.shape[1])).reshape(heads)
-        return (weighted.sum(axis=2, keepdims=True) * value.reshape(heads)).reshape(value.shape)
+        result: Floats = weighted.sum(axis=2, keepdims=True) * value.reshape(heads)
+        return result.reshape(value.shape)
 
 
 class ChannelMix(_Shifted):

@@ -169,10 +169,10 @@ class Reader:
     def _array(self, key: str, value: Sequence[object] | AnyArray) -> list[object]:
         setting = SETTINGS[key]
         layers = self.whole("block_count") if setting.each_layer else 0
+        run = layers - self.whole("nextn_predict_layers", 0) if setting.each_layer else 0
         if not setting.each_layer:
             raise self.bad(key, f"is an array of {len(value)}, it has to be {WORDS[setting.kind]}")
-        further = self.whole("nextn_predict_layers", 0) if layers != len(value) else 0  # may be left out
-        if len(value) != layers - further:
+        if len(value) not in (layers, run):
             raise self.bad(key, f"is an array of {len(value)}, the model has {layers} layers")
         found: list[object] = value.tolist() if isinstance(value, numpy.ndarray) else list(value)
         for one in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf, sqrt
 from typing import NamedTuple
 
@@ -13,8 +13,9 @@ from quantcli.architectures.topology import unread_tensors
 from quantcli.container import Value
 from quantcli.errors import UnknownArchitecture, UnsupportedGraph
 from quantcli.model import Model
-from quantcli.runner import routing, states
+from quantcli.runner import ropes, routing, states
 from quantcli.runner.latent_sizes import IndexerSizes, LatentSizes, read_indexer, read_latent, stretched
+from quantcli.runner.ropes import Rope
 from quantcli.runner.routing import Routing
 from quantcli.runner.schema import MISSING_KIND
 from quantcli.runner.schema import Reader as _Reader
@@ -26,21 +27,6 @@ LACKING = {
 }
 MOST_SHOWN = 10  # names in an error
 STREAMS = 4  # of Gemma 3n
-SCALINGS = ("none", "linear", "yarn", "longrope")
-
-
-@dataclass(frozen=True, slots=True)
-class Rope:
-    """Rotary embedding of one kind of layer. ``base`` and ``scale`` (a divisor of the position), yarn's parameters."""
-
-    base: float
-    scale: float = 1.0
-    kind: str = "none"  # of scaling: one of SCALINGS
-    original: int = 0  # context that the unscaled model was trained with
-    magnitude: float = 1.0  # cosines and sines are multiplied by it
-    extrapolation: float = 1.0
-    fast: float = 32.0
-    slow: float = 1.0
 
 
 class Heads(NamedTuple):
@@ -66,6 +52,7 @@ class NetworkSettings:
     architecture: str
     graph: Graph
     layers: int
+    blocks: int  # with the layers behind them that predict further tokens
     hidden: int
     heads: int
     kv_heads: int
@@ -113,6 +100,11 @@ class NetworkSettings:
         """Of a layer that has any; 0: none has."""
         return self.routing.experts if self.routing else 0
 
+    @property
+    def experts_used(self) -> int:
+        """Of them, by one token."""
+        return self.routing.used if self.routing else 0
+
     def rotates(self, layer: int) -> bool:
         """Whether the layer has rotary positions."""
         graph = self.graph
@@ -147,8 +139,9 @@ def read_metadata(
         raise UnsupportedGraph(f"{architecture} {problem}", where=where, hint=hint)
     reader.check_arrays()
     unread = [f"{architecture}.{key}" for key in keys.unread(declared, reader.entries)]
-    layers = layers_run(reader)
-    refuse_unread(architecture, unread + unread_tensors(graph, (one for one in tensors if runs(one, layers))), where)
+    layers, blocks = layers_run(reader), reader.whole("block_count")
+    read = (name for name in tensors if runs(name, layers, blocks))
+    refuse_unread(architecture, unread + unread_tensors(graph, read), where)
     reader.check()
     return _read(reader, graph)
 
@@ -161,10 +154,10 @@ def layers_run(reader: _Reader) -> int:
     return blocks - further
 
 
-def runs(tensor: str, layers: int) -> bool:
-    """Whether a tensor belongs to the first ``layers`` layers, or to none."""
+def runs(tensor: str, layers: int, blocks: int) -> bool:
+    """Whether the forward pass has a use for a tensor: it is in none of the blocks from ``layers`` to ``blocks``."""
     number = tensor.split(".", 2)[1] if tensor.startswith("blk.") else ""
-    return not (number.isascii() and number.isdigit() and len(number) < 8) or int(number) < layers
+    return not (number.isascii() and number.isdigit() and len(number) < 8 and layers <= int(number) < blocks)
 
 
 def refuse_unread(architecture: str, unread: Sequence[str], where: str) -> None:
@@ -183,16 +176,20 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
     recurs = _recurs(reader, graph, layers)
     window = _window(reader, graph)
     window_layers = _window_layers(reader, graph, layers, window)
+    latent = read_latent(reader, graph)
     attention = _narrowed(reader, _heads(reader, graph, layers, hidden, recurs), window_layers)
+    if latent is not None and not latent.absorbed:
+        attention = tuple(one._replace(value=latent.value) for one in attention)
     heads, kv_heads, key, value = (max(numbers) for numbers in zip(*attention, strict=True))
-    scale = reader.real("logit_scale", 1.0)
-    rope_dims, rope, stretch = _rope_dims(reader, graph, key), _rope(reader), 1.0
-    if graph.latent:
-        rope, stretch = stretched(reader, rope)
+    constants = graph.constant_scales or (1.0, sqrt(layers), hidden)
+    scale = reader.real("logit_scale", constants[2] / hidden)
+    turns = ropes.read(reader, graph, key)
+    rope, stretch = stretched(reader, turns.full) if graph.latent else (turns.full, 1.0)
     return NetworkSettings(
         architecture=reader.architecture,
         graph=graph,
         layers=layers,
+        blocks=reader.whole("block_count"),
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,
@@ -203,22 +200,24 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         recurs=recurs,
         eps=reader.real(keys.EPSILON[graph.norm]),
         context=reader.whole("context_length"),
-        rope_dims=rope_dims,
-        window_rope_dims=_window_rope_dims(reader, graph, rope_dims),
+        rope_dims=turns.dims,
+        window_rope_dims=turns.window_dims,
         rope=rope,
-        window_rope=_window_rope(reader, graph),
+        window_rope=turns.windowed,
         window=window,
         window_layers=window_layers,
-        attention_scale=_attention_scale(reader, graph, layers, hidden, heads, key) * stretch,
+        attention_scale=_attention_scale(reader, graph, layers, hidden, heads, latent.key if latent else key) * stretch,
         attention_cap=reader.real("attn_logit_softcapping", 0.0),
         alibi=_alibi(reader, graph, layers),
         clamp=reader.real("attention.clamp_kqv", 0.0),
         final_cap=reader.real("final_logit_softcapping", 0.0),
-        embedding_scale=sqrt(hidden) if graph.embedding_scale == "sqrt_hidden" else reader.real("embedding_scale", 1.0),
-        residual_scale=reader.real("residual_scale", 1.0),
+        embedding_scale=sqrt(hidden)
+        if graph.embedding_scale == "sqrt_hidden"
+        else reader.real("embedding_scale", constants[0]),
+        residual_scale=reader.real("residual_scale", constants[1] / sqrt(layers)),
         logit_scale=1 / scale if graph.logit_scale == "divide" and scale else scale or 1.0,
         routing=routing.read(reader, graph, layers, reader.whole("vocab_size", 0)),
-        latent=read_latent(reader, graph),
+        latent=latent,
         indexer=read_indexer(reader, graph, layers),
         value_scale=reader.real("attention.value_scale", 1.0) or 1.0,
         layer_width=reader.whole("embedding_length_per_layer_input", 0),
@@ -242,7 +241,7 @@ def _recurs(reader: _Reader, graph: Graph, layers: int) -> tuple[bool, ...]:
         listed = reader.value("attention.recurrent_layers", None)
         period = reader.whole("full_attention_interval", 4)
         return tuple(map(bool, listed))[:layers] if isinstance(listed, list) else _all_but_last(period, layers)
-    heads = reader.each("attention.head_count_kv", layers)
+    heads = reader.each("attention.head_count_kv", layers, reader.each("attention.head_count", layers))
     feeds = reader.each("feed_forward_length", layers, [0] * layers) if graph.gaps else [0] * layers
     return tuple(not count and not width for count, width in zip(heads, feeds, strict=True))
 
@@ -282,22 +281,6 @@ def _narrowed(reader: _Reader, heads: tuple[Heads, ...], windows: tuple[bool, ..
     )
 
 
-def _rope_dims(reader: _Reader, graph: Graph, key: int, name: str = "rope.dimension_count") -> int:
-    """How many elements of a head rotate, in pairs."""
-    dims = reader.whole(name, 0) or key
-    if graph.rope != "none" and (dims % 2 or dims > key):
-        raise reader.bad(name, f"is {dims}: no even part of a head's {key} elements")
-    return dims
-
-
-def _window_rope_dims(reader: _Reader, graph: Graph, full: int) -> int:
-    """The same in layers with a window, where they have a number of their own."""
-    if graph.window_period == 0 or "rope.dimension_count_swa" not in reader.entries:
-        return full
-    key = reader.whole("attention.key_length_swa", 0) or reader.whole("attention.key_length", full)
-    return _rope_dims(reader, graph, key, "rope.dimension_count_swa")
-
-
 def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, heads: int, key: int) -> float:
     """What the products of queries and keys are multiplied by."""
     if graph.attention_scale == "one":
@@ -305,8 +288,6 @@ def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, he
     if graph.attention_scale == "inverse":
         return reader.real("attention.scale", 0.0) or 1 / key
     width = hidden / heads if graph.wide_query_layers and layers == graph.wide_query_layers else key
-    if graph.latent:
-        width = reader.whole("attention.key_length_mla")
     return reader.real("attention.scale", 0.0) or reader.real("attention.output_scale", 0.0) or 1 / sqrt(width)
 
 
@@ -365,42 +346,3 @@ def _sparsity(reader: _Reader, graph: Graph, layers: int) -> tuple[float, ...]:
     """Per layer; minus infinity for none."""
     found = reader.value("activation_sparsity_scale", None) if graph.streams else None
     return tuple(float(one) for one in found)[:layers] if isinstance(found, list) else (-inf,) * layers
-
-
-def _rope(reader: _Reader) -> Rope:
-    kind = reader.text("rope.scaling.type", "linear")
-    if kind not in SCALINGS:
-        raise reader.unsupported("rope.scaling.type", f"is {kind[:60]!r}", "rope scaling of this kind")
-    factor = reader.real("rope.scaling.factor", 0.0) or 1.0
-    base = reader.real("rope.freq_base", 10000.0)
-    magnitude = reader.real("rope.scaling.attn_factor", 1.0)
-    original = reader.whole("rope.scaling.original_context_length", 0) or reader.whole("context_length")
-    if kind != "yarn":
-        return Rope(base, factor if kind == "linear" else 1.0, kind, original, magnitude)
-    return Rope(
-        _above_one(reader, "rope.freq_base", base),
-        factor,
-        kind,
-        original,
-        reader.real("rope.scaling.yarn_attn_factor", 1.0) * magnitude,
-        reader.real("rope.scaling.yarn_ext_factor", 1.0),
-        reader.real("rope.scaling.yarn_beta_fast", 32.0),
-        reader.real("rope.scaling.yarn_beta_slow", 1.0),
-    )
-
-
-def _above_one(reader: _Reader, key: str, base: float) -> float:
-    """A base that yarn can divide by the logarithm of."""
-    if base <= 1:
-        raise reader.bad(key, f"is {base:g}: yarn needs more than 1")
-    return base
-
-
-def _window_rope(reader: _Reader, graph: Graph) -> Rope:
-    """The rotation of layers with a window: the same, unless the architecture has another base or no scaling there."""
-    full = _rope(reader)
-    own = graph.window_rope_base or full.base
-    base = reader.real("rope.freq_base_swa", own) if graph.own_window_base else own
-    if not graph.scaled_window_rope:
-        return Rope(base)
-    return replace(full, base=_above_one(reader, "rope.freq_base_swa", base) if full.kind == "yarn" else base)

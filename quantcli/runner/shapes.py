@@ -12,7 +12,7 @@ from typing import TypeAlias
 from quantcli.architectures.topology import BIAS_NAMES, HARMLESS, attention_inputs, mlp_inputs, norm_tensor
 from quantcli.container import Strings, Value, without_trailing_ones
 from quantcli.errors import BadConfig, BadTokenizer, MissingTensors, ShapeMismatch
-from quantcli.runner import gemma_shapes, latent_sizes, state_shapes
+from quantcli.runner import gemma_shapes, latent_shapes, state_shapes
 from quantcli.runner.settings import NetworkSettings, refuse_unread, runs
 from quantcli.runner.state_shapes import Expected, Shape
 
@@ -41,7 +41,7 @@ def check(settings: NetworkSettings, metadata: Mapping[str, Value], shapes: Shap
             raise ShapeMismatch(
                 f"{' x '.join(map(str, found))}, the metadata wants {wanted}", where=f"{where}: {name}", hint=TORN
             )
-    unread = {name for name in unread if runs(name, settings.layers)}
+    unread = {name for name in unread if runs(name, settings.layers, settings.blocks)}
     refuse_unread(settings.architecture, sorted(unread), where)
     _check_vocabulary(metadata, shapes)
 
@@ -102,7 +102,9 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
         feeds = _feeds(s, prefix, shapes, mixes)
         yield from _attention(s, prefix, layer, shapes)
         if s.state is not None and s.recurs[layer]:
-            yield from (Expected(prefix + one.name, one.shape, one.needed) for one in state_shapes.of(s, layer))
+            channels = (shapes.get(f"{prefix}channel_mix_value.weight") or (1,))[0]
+            found = state_shapes.of(s, layer, channels)
+            yield from (Expected(prefix + one.name, one.shape, one.needed) for one in found)
         yield from _layer_norms(s, prefix, mixes, feeds)
         if feeds and not state_shapes.mixes_channels(s):
             yield from (_experts if routed else _mlp)(s, prefix, shapes)
@@ -122,7 +124,7 @@ def _attention(s: NetworkSettings, prefix: str, layer: int, shapes: Shapes) -> I
     if heads.queries == 0:
         return
     if s.latent is not None:
-        yield from (Expected(prefix + one.name, one.shape, one.needed) for one in latent_sizes.shapes(s, layer))
+        yield from (Expected(prefix + one.name, one.shape, one.needed) for one in latent_shapes.of(s, layer))
         return
     if heads.keys == 0:  # one matrix in the place of attention
         yield from _matrix(f"{prefix}attn_output", s.hidden, s.hidden)

@@ -22,10 +22,13 @@ class Expected(NamedTuple):
     needed: bool = True
 
 
-def of(settings: NetworkSettings, layer: int) -> Iterator[Expected]:
-    """What the mixer of ``layer`` reads."""
+def of(settings: NetworkSettings, layer: int, channels: int) -> Iterator[Expected]:
+    """What the mixer of ``layer`` reads, and the channel mix of width ``channels`` where it has one."""
     assert settings.state is not None
     yield from _SHAPES[settings.state.kind](settings, settings.state, layer)
+    if mixes_channels(settings):
+        yield from _matrix("channel_mix_key", settings.hidden, channels)
+        yield from _matrix("channel_mix_value", channels, settings.hidden)
 
 
 def mixes_channels(settings: NetworkSettings) -> bool:
@@ -120,9 +123,6 @@ def _rwkv(s: NetworkSettings, t: StateSettings, layer: int) -> Iterator[Expected
     for part in ("weight", "bias"):
         yield Expected(f"time_mix_ln.{part}", (s.hidden,))
     yield Expected("channel_mix_lerp_k.weight", (s.hidden,))
-    width = t.channels
-    yield from _matrix("channel_mix_key", s.hidden, width)
-    yield from _matrix("channel_mix_value", width, s.hidden)
 
 
 def _rwkv6(s: NetworkSettings, t: StateSettings, layer: int) -> Iterator[Expected]:

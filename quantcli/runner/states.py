@@ -24,7 +24,6 @@ class StateSettings:
     rank: int = 0  # of the projection that makes the step or the decay
     ranks: tuple[int, ...] = ()  # RWKV: of the low-rank projections
     normed: bool = False  # step, key and query are normed without weights
-    channels: int = 0  # width of the channel mix
     rescale: int = 0  # the residual stream is halved behind every so many layers
 
     @property
@@ -91,10 +90,7 @@ def _rwkv(reader: Reader, graph: Graph, hidden: int) -> StateSettings:
     six = graph.recurrent == "rwkv6"
     ranks = tuple(reader.whole(key) for key in (_RANKS_6 if six else _RANKS_7))
     rescale = reader.whole("rescale_every_n_layers", 0) if six else 0
-    channels = reader.whole("feed_forward_length")
-    return StateSettings(
-        str(graph.recurrent), 2, hidden, width, heads, heads, ranks=ranks, channels=channels, rescale=rescale
-    )
+    return StateSettings(str(graph.recurrent), 2, hidden, width, heads, heads, ranks=ranks, rescale=rescale)
 
 
 _RANKS_6 = ("time_mix_extra_dim", "time_decay_extra_dim")

@@ -28,6 +28,10 @@ _SMALL_FILES: dict[str, int] = {
     "sentencepiece.bpe.model": LARGE_JSON,
     "rwkv_vocab_v20230424.txt": SMALL_JSON,
     "tokenizer.jsonl": LARGE_JSON,
+    "tekken.json": LARGE_JSON,
+    "tiktoken.model": SMALL_JSON,
+    "qwen.tiktoken": SMALL_JSON,
+    "hy.tiktoken": SMALL_JSON,
     "tokenizer_config.json": LARGE_JSON,  # may list every added token
     "special_tokens_map.json": SMALL_JSON,
     "added_tokens.json": SMALL_JSON,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from quantcli.container import Value
 from quantcli.errors import BadTokenizer
-from quantcli.vocab import byte_fallback, bytelevel, plamo, rwkv, sentencepiece, unigram, wordpiece
+from quantcli.vocab import byte_fallback, bytelevel, plamo, ranks, rwkv, sentencepiece, unigram, wordpiece
 from quantcli.vocab.hints import VocabHints
 from quantcli.vocab.token_table import Table
 from quantcli.vocab.tokenizer_files import Folder, TokenizerFiles
@@ -84,8 +84,8 @@ def _kind_of(request: Request) -> str:
     if files.model.get("type", "BPE") == "BPE" and (files.tokenizer or checkpoint.json("vocab.json")):
         return "gpt2"
     if not files.tokenizer:
-        for name, kind in ((rwkv.FILE, "rwkv"), (plamo.FILE, "plamo2")):
-            if checkpoint.bytes(name) is not None:
+        for name, kind in ((rwkv.FILE, "rwkv"), (plamo.FILE, "plamo2"), (ranks.find(checkpoint), "gpt2")):
+            if name is not None and checkpoint.bytes(name) is not None:
                 return kind
     found = f"a tokenizer of kind {files.model.get('type')!r} has no GGUF form"
     raise BadTokenizer(
@@ -120,7 +120,12 @@ def _no_prefix(request: Request, stated: bool) -> bool | None:
 
 
 def _gpt2(request: Request) -> Loaded:
-    """Byte-level BPE."""
+    """Byte-level BPE: from tokenizer.json or its two older files, else from ranks."""
+    if not request.files.tokenizer and request.checkpoint.json("vocab.json") is None:
+        found = ranks.find(request.checkpoint)
+        if found is not None:
+            own = ranks.load(request.checkpoint, found, request.size, request.files, request.pre_tokenizer)
+            return Loaded("gpt2", own.pre, own.table, merges=own.merges, ids=own.ids, add=own.add)
     name, notes = bytelevel.pre_tokenizer(request.files, request.hints, request.pre_tokenizer)
     table, merges = bytelevel.load(request.checkpoint, request.size, request.files)
     return Loaded("gpt2", name, table, merges=merges, notes=notes)

@@ -122,6 +122,11 @@ def unknown(structure: Structure) -> UnknownPreTokenizer:
     )
 
 
+def unnamed(message: str, where: str) -> UnknownPreTokenizer:
+    """The error for a tokenizer that does not say how it cuts words."""
+    return UnknownPreTokenizer(message, where=where, hint="if you know which name fits, give --pre-tokenizer NAME")
+
+
 def _nearest(structure: Structure) -> list[str]:
     """Three names with similar expressions, most similar first."""
     text = _joined(structure.steps)

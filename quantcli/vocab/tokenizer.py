@@ -19,6 +19,7 @@ from quantcli.vocab.bytelevel import character_to_byte
 from quantcli.vocab.token_table import TokenType, is_byte
 
 _BLANK = "\u2581"
+_BLANKS = " \t\n\r\v\f"
 _SEARCHED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
 _ALWAYS_BOS = ("gemma4", "granite-embed-multi-311m")  # pre-tokenizers for which llama.cpp adds it against the file
 _NAMED = "tokenizer.chat_template."
@@ -63,6 +64,7 @@ class Tokenizer:
         self.named_templates = [key[len(_NAMED) :] for key in metadata if key.startswith(_NAMED)]
         name = (_text(metadata, "general.name") or "").lower()
         self.strips_right = "phi3" in name or "phi-3" in name  # llama.cpp goes by the model's name here
+        self._strips_left = self._mask_of(metadata, name)
         self._searched = self._find_searched()
         self._pieces: dict[int, bytes] = {}
         self._run = self._kind.build(
@@ -114,8 +116,16 @@ class Tokenizer:
                 continue
             if content[:2] in neighbours and content[-2:] in neighbours and content in text:
                 strip = self.strips_right and content not in ("<unk>", "<s>", "<|endoftext|>")
-                parts = [piece for part in parts for piece in _cut(part, token, content, strip)]
+                left = content == self._strips_left
+                parts = [piece for part in parts for piece in _cut(part, token, content, strip, left)]
         return parts
+
+    def _mask_of(self, metadata: Mapping[str, Value], name: str) -> str | None:
+        """The mask that takes white space in front of it, where llama.cpp has one: by the names of things, again."""
+        by_pre = self.pre.startswith(("jina-v2-de", "jina-v2-es", "jina-v2-code"))
+        if by_pre or _text(metadata, "general.architecture") in ("nomic-bert-moe", "jina-bert-v3"):
+            return "<mask>"
+        return "[MASK]" if "modern-bert" in name else None
 
     def _find_searched(self) -> list[tuple[int, str]]:
         """(id, text) of the tokens that are looked for in raw text, longest first."""
@@ -200,15 +210,21 @@ class Tokenizer:
         self.add_space_prefix = kind.prefix is not None and encoders.flag(metadata, "add_space_prefix", kind.prefix)
 
 
-def _cut(part: str | int, token: int, content: str, strip: bool) -> list[str | int]:
-    """``part`` with every ``content`` in it replaced by ``token``; with ``strip`` white space behind it goes too."""
+def _cut(part: str | int, token: int, content: str, strip: bool, strip_left: bool) -> list[str | int]:
+    """``part`` with every ``content`` in it replaced by ``token``; with ``strip`` white space behind it goes too.
+
+    With ``strip_left`` so does that in front of it.
+    """
     if isinstance(part, int):
         return [part]
     pieces: list[str | int] = []
-    for index, piece in enumerate(part.split(content)):
+    texts = part.split(content)
+    for index, piece in enumerate(texts):
         if index:
             pieces.append(token)
-            piece = piece.lstrip(" \t\n\r\v\f") if strip else piece
+            piece = piece.lstrip(_BLANKS) if strip else piece
+        if strip_left and index + 1 < len(texts):
+            piece = piece.rstrip(_BLANKS)
         if piece:
             pieces.append(piece)
     return pieces

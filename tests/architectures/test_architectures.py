@@ -15,7 +15,8 @@ from quantcli.architectures import keys
 from quantcli.errors import UnsupportedGraph
 from quantcli.loader import open_model
 from quantcli.model import Model
-from quantcli.runner import settings
+from quantcli.runner import ropes, routing, settings
+from quantcli.runner.schema import SETTINGS
 
 ALL = architectures.every()
 # The architectures that the runner computes.
@@ -25,7 +26,16 @@ RUN = sorted(
     if one.graph and one.graph.causal and not any(getattr(one.graph, flag) for flag in settings.LACKING)
 )
 # Every key below an architecture's name that llama.cpp's own converter can write; some are newer than the package.
-NEWER = {"attention.rope_pattern", "attention.value_scale"}
+NEWER = {"attention.rope_pattern", "attention.recurrent_layers", "attention.value_scale", *keys.INDEXER}
+# What the parts of a graph cannot do without.
+LEAST = {
+    "latent": {
+        "attention.kv_lora_rank": 8, "rope.dimension_count": 4, "attention.key_length": 12,
+        "attention.value_length": 8, "attention.key_length_mla": 12, "attention.value_length_mla": 8,
+    },
+    "indexer": {"attention.indexer.head_count": 1, "attention.indexer.key_length": 8, "attention.indexer.top_k": 4},
+    "streams": {"altup.num_inputs": 4},
+}  # fmt: skip
 WRITTEN = sorted(
     NEWER
     | {
@@ -41,7 +51,11 @@ WRITTEN = sorted(
 def sizes(name: str) -> Model:
     """A model of this architecture with the least metadata that can be run, and no tensors."""
     numbers = {"block_count": 4, "context_length": 64, "embedding_length": 64, "attention.head_count": 4}
+    for part, least in LEAST.items():
+        numbers |= least if getattr(ALL[name].graph, part) else {}
     metadata = {f"{name}.{key}": container.u32(number) for key, number in numbers.items()}
+    states = [key for key in keys.STATES.get(ALL[name].graph.recurrent, ()) if key != "ssm.dt_b_c_rms"]
+    metadata |= {f"{name}.{key}": container.u32(4) for key in states}
     epsilon = keys.EPSILON[ALL[name].graph.norm]
     metadata[f"{name}.{epsilon}"] = container.f32(1e-5)
     return Model(name="made", architecture=name, metadata=metadata, tensors=[], default_float=None, kind="gguf")
@@ -113,7 +127,8 @@ def test_what_an_architecture_does_not_read_is_refused(name: str) -> None:
 def test_harmless_keys_pass(name: str) -> None:
     model, plain = sizes(name), settings.read(sizes(name))
     for key in (*keys.HARMLESS, *ALL[name].harmless):
-        model.metadata[f"{name}.{key}"] = container.u32(7)
+        flag = key in SETTINGS and SETTINGS[key].kind == "flag"
+        model.metadata[f"{name}.{key}"] = container.boolean(True) if flag else container.u32(7)
     model.metadata["general.anything"] = model.metadata["other.attention.sliding_window"] = container.u32(7)
     assert settings.read(model) == plain
 
@@ -141,13 +156,15 @@ def test_values_that_nobody_computes(root: Path) -> None:
     """A key that is read, with a word or number outside what is known."""
     for name, key, value in (
         ("llama", "rope.scaling.type", container.string("dynamic")),
-        ("deepseek2", "expert_gating_func", container.u32(4)),
+        ("deepseek2", "expert_gating_func", container.u32(9)),
     ):
         model = sizes(name)
+        model.metadata |= {f"{name}.expert_count": container.u32(4), f"{name}.expert_used_count": container.u32(2)}
         model.metadata[f"{model.architecture}.{key}"] = value
         reader = settings._Reader(model.architecture, model.metadata)
+        graph = ALL[name].graph
         with pytest.raises(UnsupportedGraph, match=key):
-            settings._rope(reader) if key.startswith("rope") else settings._gating(reader, ALL[name].graph)
+            ropes.read(reader, graph, 16) if key.startswith("rope") else routing.read(reader, graph, 4, 0)
 
 
 # ---- windows

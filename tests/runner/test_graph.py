@@ -113,7 +113,7 @@ def test_quantized_caches_rotate_heads_and_spread_outliers() -> None:
 
 
 def test_refuses_what_it_cannot_run(root: Path) -> None:
-    with open_model(oracles.folder("mamba")) as model, pytest.raises(UnsupportedGraph, match="recurrent"):
+    with open_model(oracles.folder("t5")) as model, pytest.raises(UnsupportedGraph, match="an encoder beside"):
         Network(model)
     with open_model(root / "examples" / "tiny") as model:
         with pytest.raises(ContextTooLong, match="513 positions, the model knows 512"):

@@ -150,6 +150,15 @@ def test_phi3_strips_white_space_after_special_tokens() -> None:
         assert tokenizer.encode("<c> \nb", add_special=False, parse_special=True) == expected
 
 
+def test_masks_strip_white_space_before_them() -> None:
+    words = [*WORDS, ("<mask>", -1000.0, 3)]
+    by_architecture = {"general.architecture": string("nomic-bert-moe")}
+    plain, stripping = (Tokenizer.from_metadata(spm(words, **more)) for more in ({}, by_architecture))
+    text = "b \t<mask> <mask>"
+    assert stripping.encode(text, False, True) == stripping.encode("b<mask><mask>", False, True)
+    assert plain.encode(text, False, True) != stripping.encode(text, False, True)
+
+
 def test_flags_and_ids_from_metadata() -> None:
     defaults = Tokenizer.from_metadata(spm(WORDS))
     assert (defaults.bos, defaults.eos, defaults.unknown, defaults.add_bos, defaults.add_eos) == (1, 2, 0, True, False)
