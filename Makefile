@@ -9,7 +9,7 @@ PYTHON_CODE := quantcli tests scripts setup.py
 C_CODE = $(shell find csrc -name "*.[ch]" -o -name "*.inc" | grep -v grids.h)
 NATIVE := $(wildcard csrc/*.c csrc/*.h csrc/*.inc csrc/*/* csrc/*.def) scripts/build_kernels.py setup.py
 
-.PHONY: demo lint format transcripts test test-all test-peers test-arm64 test-sanitize trust bench clean help
+.PHONY: demo lint format transcripts test test-all test-peers test-arm64 test-sanitize outputs trust bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -68,6 +68,9 @@ $(SMOLLM2): | $(STAMP)
 test-peers: $(PEERS) $(SMOLLM2)  ## load our files in llama.cpp and compare (builds llama-cpp-python first)
 	@$(BIN)/python scripts/check_peers.py --smollm2 $(SMOLLM2) --output docs/peers.md
 	@$(BIN)/python scripts/check_recipes.py --output docs/recipes.md
+
+outputs: $(STAMP)  ## projectors and adapters against llama.cpp's, byte for byte (needs the oracle folder ../shared)
+	@$(BIN)/python scripts/check_outputs.py
 
 TRUST ?=
 trust: $(STAMP)  ## every bar of docs/security.md: broken files, mutants, kills, searches, sanitizers (an hour; TRUST=--quick)

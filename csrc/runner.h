@@ -58,7 +58,7 @@ QC_API int32_t qc_matmul(qc_pool *pool, int32_t isa, int32_t mode, const qc_prod
 QC_API int32_t qc_round_activations(qc_pool *pool, int32_t isa, int32_t mode, int32_t type, const float *x,
                                     int64_t tokens, int64_t columns, float *out);
 
-/* Causal attention of one sequence: keys and values of positions 0 .. start + tokens - 1, queries of the last `tokens`.
+/* Attention of one sequence: keys and values of positions 0 .. start + tokens - 1, queries of the last `tokens`.
  * Head h of heads reads head h / (heads / kv_heads) of keys and values. Strides count elements. */
 typedef struct {
     const float *q; /* q[token * q_token + head * q_head + i], i < width */
@@ -68,6 +68,7 @@ typedef struct {
     int32_t half;
     int64_t tokens, start, heads, kv_heads, width, value_width;
     int64_t window;     /* > 0: position i sees only j > i - window */
+    int64_t ahead;      /* position i sees j <= i + ahead: 0 is causal */
     float scale, cap;   /* score = scale * q.k; cap != 0: cap * tanh(score / cap) */
     const float *sinks; /* NULL, or per head one more logit that takes its share and gives nothing */
     /* NULL, or what the score of the query at i and the key at j becomes more by (ALiBi, T5):
@@ -148,6 +149,51 @@ typedef struct {
     int64_t x_count, angle_count, out_count; /* angle_count: of each table */
 } qc_rotation;
 
+/* Causal convolution of every channel: out[t][c] = act(bias[c] + sum over k of weight[k][c] in[t + k - kernel + 1][c]),
+ * where positions before the first are those of `window` [sequences][kernel - 1][channels], which the last inputs
+ * replace; act is x sigmoid(x) if `silu`. out: [sequences][tokens][channels]. Strides count elements. */
+typedef struct {
+    const float *x;
+    int64_t x_sequence, x_token;
+    float *window;
+    const float *weight, *bias; /* [kernel][channels]; [channels] or NULL */
+    int64_t sequences, tokens, channels, kernel;
+    int32_t silu;
+    float *out;
+    int64_t x_count, window_count, weight_count, bias_count, out_count;
+} qc_convolution;
+QC_API int32_t qc_convolve(qc_pool *pool, int32_t isa, const qc_convolution *convolution);
+
+/* A linear recurrence of one sequence over `state` [heads][size][width], changed in place. Per head and position, with
+ * key k, query q (of the head's group), value v, decay a (one number, or one for every key) and scale b (1 if NULL):
+ *   s = a s + k (b v)          or, `delta`, s = a s + k b (v - (a s)^T k)       or, with `read` and `write`,
+ *   s = a s + k (b v) + write (s^T read); then y = s^T q + skip v (or, with `bonus`, y = (s before)^T q + sum(q bonus
+ * k) v). Head h reads group h % groups if `tiled`, else h / (heads / groups). out: [tokens][heads][width]. */
+typedef struct {
+    const float *key, *query, *value; /* [groups][size] and [heads][width] at each position, strides in elements */
+    int64_t key_token, query_token, value_token;
+    const float *decay, *scale, *skip, *bonus; /* [tokens][heads][decays], [tokens][heads], [heads], [heads][size] */
+    const float *read, *write;                 /* both [tokens][heads][size], or both NULL */
+    float *state, *out;
+    int64_t tokens, heads, groups, size, width;
+    int32_t decays, delta, tiled; /* decays: 1 or size */
+    int64_t key_count, query_count, value_count, decay_count, scale_count, skip_count, bonus_count, read_count,
+        write_count, state_count, out_count;
+} qc_recurrence;
+/* All sequences in one go; they have the same sizes. */
+QC_API int32_t qc_recur(qc_pool *pool, int32_t isa, const qc_recurrence *sequences, int32_t count);
+
+/* The selective scan of one sequence over `state` [size][channels], changed in place: s = exp(step rate) s + step x
+ * key, y = s^T query + skip x. rate: [size][channels]; out: [tokens][channels]. */
+typedef struct {
+    const float *x, *step, *key, *query, *rate, *skip;
+    int64_t x_token, step_token, key_token, query_token;
+    float *state, *out;
+    int64_t tokens, channels, size;
+    int64_t x_count, step_count, key_count, query_count, rate_count, skip_count, state_count, out_count;
+} qc_scan;
+QC_API int32_t qc_scan_states(qc_pool *pool, int32_t isa, const qc_scan *sequences, int32_t count);
+
 enum {
     QC_STEP_MATMUL,
     QC_STEP_RMS_NORM,
@@ -156,7 +202,10 @@ enum {
     QC_STEP_ROTATE,
     QC_STEP_ADD,
     QC_STEP_STORE,
-    QC_STEP_ATTEND
+    QC_STEP_ATTEND,
+    QC_STEP_CONVOLVE,
+    QC_STEP_RECUR,
+    QC_STEP_SCAN
 };
 typedef struct {
     int32_t kind, count;   /* QC_STEP_...; how many products or sequences */

@@ -142,6 +142,12 @@ class UnknownPreTokenizer(BadTokenizer):
     code = "unknown-pre-tokenizer"
 
 
+class MetadataMismatch(QuantcliError):
+    """Two models that are put together say different things about how they compute."""
+
+    code = "metadata-mismatch"
+
+
 # ---- plan, importance, encoding --------------------------------------------------------------------------------
 
 

@@ -6,12 +6,17 @@ A checkpoint folder goes through its family; a GGUF file is taken as it is.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from quantcli import container, families
 from quantcli.container import foreign
 from quantcli.errors import MissingFile, PickleCheckpoint, UnsupportedFile, UsageError
 from quantcli.model import Model
+from quantcli.sources.adapter import CONFIG, Adapter
 from quantcli.sources.checkpoint import Checkpoint
 from quantcli.sources.gguf import open_gguf
 
@@ -21,14 +26,15 @@ _PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
 
 @dataclass(slots=True)
 class Models:
-    """What lies at one path. ``text`` is the language model, the only kind so far."""
+    """What lies at one path: ``text`` is the language model, ``projector`` what stands before it, where asked for."""
 
     text: Model
+    projector: Model | None = None
 
     @property
     def every(self) -> list[Model]:
         """All models, the language model first."""
-        return [self.text]
+        return [self.text] if self.projector is None else [self.text, self.projector]
 
     def close(self) -> None:
         """Close the sources' files."""
@@ -48,16 +54,37 @@ def open_models(
     architecture: str | None = None,
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
+    projector: bool = False,
+    merge: Merge | None = None,
 ) -> Models:
     """Open the checkpoint folder or GGUF file ``path``: headers, configuration and vocabulary, not the weights.
 
-    The three options say what a checkpoint does not, and so make no sense for a GGUF (UsageError). Raises MissingFile,
-    UnsupportedFile, MalformedFile and whatever families and vocabularies raise. Close the models when done.
+    The three options say what a checkpoint does not, and so make no sense for a GGUF (UsageError). ``projector``: that
+    of the checkpoint, too; ``merge``: an adapter that its tensors are changed by. Raises MissingFile, UnsupportedFile,
+    MalformedFile and whatever families and vocabularies raise. Close the models when done.
     """
     if os.path.isdir(path):
-        return Models(_open_checkpoint(path, architecture, pre_tokenizer, chat_template))
+        with _opened(path, merge) as checkpoint:
+            text = families.load_checkpoint(
+                checkpoint,
+                architecture=architecture,
+                pre_tokenizer=pre_tokenizer,
+                chat_template=chat_template,
+                alone=not projector,
+            )
+            beside = families.load_projector(checkpoint) if projector else None
+        models = Models(text, beside)
+        for model in models.every:
+            _describe(model, checkpoint, merge)
+        return models
     _explain_other_files(path)
-    given = [name for name, value in (("--architecture", architecture), ("--pre-tokenizer", pre_tokenizer)) if value]
+    for_checkpoints = {
+        "--architecture": architecture,
+        "--pre-tokenizer": pre_tokenizer,
+        "--mmproj": projector,
+        "--merge-lora": merge,
+    }
+    given = [name for name, value in for_checkpoints.items() if value]
     if given:
         raise UsageError(f"{given[0]} is for checkpoints: a GGUF file says that itself", where=os.fspath(path))
     model = open_gguf(path)
@@ -71,19 +98,76 @@ def open_model(path: str | os.PathLike[str]) -> Model:
     return open_models(path).text
 
 
-def _open_checkpoint(
-    path: str | os.PathLike[str], architecture: str | None, pre_tokenizer: str | None, chat_template: str | None
-) -> Model:
-    checkpoint = Checkpoint(path)
-    try:
-        model = families.load_checkpoint(
-            checkpoint, architecture=architecture, pre_tokenizer=pre_tokenizer, chat_template=chat_template
-        )
-    except BaseException:
-        checkpoint.close()
-        raise
-    model.handles = [checkpoint]
+def open_projector(path: str | os.PathLike[str], merge: Merge | None = None) -> Model:
+    """The projector of the checkpoint folder ``path`` alone; see `open_models`."""
+    if not os.path.isdir(path):
+        _explain_other_files(path)
+        raise UsageError("--mmproj is for checkpoints: a GGUF file holds one model", where=os.fspath(path))
+    with _opened(path, merge) as checkpoint:
+        model = families.load_projector(checkpoint)
+    _describe(model, checkpoint, merge)
     return model
+
+
+def open_adapter(path: Path, base: Path, architecture: str | None = None) -> Model:
+    """The LoRA adapter in the folder ``path`` for the model whose configuration lies in the folder ``base``.
+
+    Raises what `families.adapters.load.load_adapter` raises. `Model.close` closes it.
+    """
+    from quantcli.families.adapters.load import load_adapter
+
+    adapter = Adapter(path)
+    with _closed_on_error(adapter):
+        model = load_adapter(adapter.sorted(), Checkpoint(base), architecture)
+    model.handles = [adapter]
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """An adapter's folder, and what its changes are multiplied by."""
+
+    adapter: Path
+    scale: float = 1.0
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], merge: Merge | None) -> Iterator[Checkpoint]:
+    """The checkpoint at ``path``, open; closed where something goes wrong."""
+    checkpoint = Checkpoint(path)
+    with _closed_on_error(checkpoint):
+        if merge is not None:
+            from quantcli.families.adapters.merge import merged
+
+            adapter = Adapter(merge.adapter)
+            checkpoint.beside.append(adapter)
+            adapter.sorted()
+            checkpoint.change = partial(merged, adapter=adapter, scale=merge.scale)
+        yield checkpoint
+
+
+def _describe(model: Model, checkpoint: Checkpoint, merge: Merge | None) -> None:
+    """What the model is read from, and what it says of a merge."""
+    model.handles = [checkpoint, *checkpoint.beside]
+    for adapter in checkpoint.beside:
+        model.files = [*model.files, *adapter.files]
+        model.notes += adapter.notes
+        digest = adapter.digests((CONFIG,))[CONFIG]
+        model.metadata |= {
+            "quantcli.lora.name": container.string(adapter.name),
+            "quantcli.lora.scale": container.f32(merge.scale if merge else 1.0),
+            f"quantcli.lora.sha256.{CONFIG}": container.string(digest),
+        }
+
+
+@contextmanager
+def _closed_on_error(checkpoint: Checkpoint) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for one in (checkpoint, *checkpoint.beside):
+            one.close()
+        raise
 
 
 def _explain_other_files(path: str | os.PathLike[str]) -> None:

@@ -6,10 +6,10 @@ becomes one as it is. Everything behind this point (plan, encode, writer, runner
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy
 from numpy.typing import NDArray
@@ -45,7 +45,8 @@ class ModelTensor:
     ``shape`` is in GGUF order (columns first); a file may leave trailing ones out. ``type`` is the type that
     llama.cpp's converter with ``--outtype auto`` would write (for a GGUF source: the type in the file). ``stored`` is
     the type of the bytes that ``read_raw`` gives; ``raw`` says that these bytes are the tensor's rows unchanged, so
-    that a copy to type ``stored`` needs no decoding.
+    that a copy to type ``stored`` needs no decoding. ``targets``, where given, has the type for every file type (by
+    name) that such a tensor is written in, and no rule of a recipe speaks of it (projectors, adapters).
     """
 
     name: str
@@ -56,6 +57,7 @@ class ModelTensor:
     reader: RowReader
     origin: str  # where it comes from, for messages: "model-00001-of-00003.safetensors: model.norm.weight"
     shard: int = 0  # index of the source file, for --keep-split
+    targets: Mapping[str, TensorType] | None = None
 
     @property
     def columns(self) -> int:
@@ -73,6 +75,7 @@ class Model:
     ``default_float`` is the type of the first tensor with two or more dimensions (what ``--outtype auto`` means).
     ``follows_converter``: outputs of float types, and copies, are what llama.cpp's converter writes (its F32 rules,
     trailing dimensions of 1 kept, the file type of ``default_float``); for other models they are llama-quantize's.
+    ``role``: "text" for a language model, "projector" for what stands before one, "adapter" for what changes one.
     ``notes`` are remarks for the user (left-out vision tensors, ids beyond the vocabulary ...).
     """
 
@@ -87,6 +90,7 @@ class Model:
     weight_files: Sequence[str] = ()  # those of them that hold tensors
     shards: int = 1
     notes: list[str] = field(default_factory=list)
+    role: Literal["text", "projector", "adapter"] = "text"
     handles: Sequence[Closable] = ()  # what has to be closed when nothing is read any more
 
     @property

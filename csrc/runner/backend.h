@@ -98,6 +98,13 @@ typedef struct {
     void (*activate)(int32_t kind, const float *gate, const float *up, int64_t columns, float *out);
     void (*rotate)(const float *x, int64_t heads, int64_t width, int64_t pairs, int32_t neox, const float *cosines,
                    const float *sines, float *out);
+    /* channels first .. last - 1 of a sequence */
+    void (*convolve)(const qc_convolution *, int64_t sequence, int64_t first, int64_t last);
+    /* a block of state_lanes values of a head; scratch: size * state_lanes floats */
+    void (*recur)(const qc_recurrence *, int64_t head, int64_t block, float *scratch);
+    /* a block of scan_lanes channels; scratch: 2 * size * scan_lanes floats */
+    void (*scan)(const qc_scan *, int64_t block, float *scratch);
+    int32_t state_lanes, scan_lanes;
     void (*log_softmax)(float *logits, int64_t columns, float scale, float cap);
     double (*divergence)(const float *base, const float *other, int64_t columns);
     int64_t (*top)(const float *x, int64_t columns);

@@ -185,8 +185,8 @@ static void attend_unit(void *argument, int64_t unit, qc_pool *pool, int32_t thr
     for (; unit >= blocks_of(a) * a->kv_heads; ++a) unit -= blocks_of(a) * a->kv_heads;
     int64_t block = blocks_of(a) - 1 - unit / a->kv_heads; /* the longest first */
     int64_t first = block * QUERY_BLOCK, last = first + QUERY_BLOCK < a->tokens ? first + QUERY_BLOCK : a->tokens;
-    int64_t keys = a->start + last;
-    if (a->window > 0 && a->window + QUERY_BLOCK < keys) keys = a->window + QUERY_BLOCK;
+    int64_t ahead = a->ahead < a->tokens - last ? a->ahead : a->tokens - last, keys = a->start + last + ahead;
+    if (a->window > 0 && a->window + QUERY_BLOCK + ahead < keys) keys = a->window + QUERY_BLOCK + ahead;
     float *scratch = qc_pool_scratch(pool, thread, (size_t)ATTENTION_SCRATCH(keys, a->width, a->value_width) * 4);
     if (scratch)
         job->backend->attend(a, unit % a->kv_heads, first, last, scratch);
@@ -200,8 +200,8 @@ int32_t qc_attend(qc_pool *pool, int32_t isa, const qc_attention *sequences, int
     if (!job.backend) return QC_NO_KERNEL;
     for (int32_t i = 0; i < count; ++i) {
         const qc_attention *a = &sequences[i];
-        if (a->kv_heads < 1 || a->heads % a->kv_heads || a->tokens < 0 || a->start < 0 || a->width < 1 ||
-            a->value_width < 1)
+        if (a->kv_heads < 1 || a->heads % a->kv_heads || a->tokens < 0 || a->start < 0 || a->ahead < 0 ||
+            a->width < 1 || a->value_width < 1)
             return QC_NO_KERNEL;
         units += blocks_of(a) * a->kv_heads;
     }

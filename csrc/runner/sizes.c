@@ -69,22 +69,56 @@ static int storage_fits(const qc_storage *s, int64_t shift) {
                s->out_bytes);
 }
 
-/* The table of distances reaches as far back as the first key of the last query. */
+/* The table of distances reaches as far back as the first key of the last query, and as far on as any query sees. */
 static int distances_fit(const qc_attention *a, int64_t positions) {
-    return a->distance_zero >= positions - 1 && a->distance_head > a->distance_zero &&
+    const int64_t on = a->ahead < a->tokens ? a->ahead : a->tokens - 1;
+    return a->distance_zero >= positions - 1 && a->distance_head > plus(a->distance_zero, on) &&
            within(times(a->heads, a->distance_head), a->distance_count);
 }
 
 static int attention_fits(const qc_attention *a, int64_t shift) {
     const int64_t positions = plus(plus(a->start, a->tokens), shift);
     if (a->tokens == 0) return 1;
-    if (a->heads < a->kv_heads || a->out_head < a->value_width || a->out_token < a->value_width) return 0;
+    if (a->ahead < 0 || a->heads < a->kv_heads || a->out_head < a->value_width || a->out_token < a->value_width)
+        return 0;
     if (positions > 1 && (a->k_position < a->width || a->v_position < a->value_width)) return 0;
     return within(reach2(a->heads, a->q_head, a->tokens, a->q_token, a->width), a->q_count) &&
            within(reach2(a->kv_heads, a->k_head, positions, a->k_position, a->width), a->k_count) &&
            within(reach2(a->kv_heads, a->v_head, positions, a->v_position, a->value_width), a->v_count) &&
            within(reach2(a->heads, a->out_head, a->tokens, a->out_token, a->value_width), a->out_count) &&
            (!a->sinks || a->heads <= a->sinks_count) && (!a->distances || distances_fit(a, positions));
+}
+
+static int convolution_fits(const qc_convolution *c) {
+    const int64_t weights = times(c->kernel, c->channels);
+    if (c->kernel < 1) return 0;
+    return within(reach2(c->sequences, c->x_sequence, c->tokens, c->x_token, c->channels), c->x_count) &&
+           within(times(c->sequences, times(c->kernel - 1, c->channels)), c->window_count) &&
+           within(weights, c->weight_count) && (!c->bias || c->channels <= c->bias_count) &&
+           within(times(c->sequences, times(c->tokens, c->channels)), c->out_count);
+}
+
+static int recurrence_fits(const qc_recurrence *r) {
+    const int64_t heads = times(r->tokens, r->heads), keys = times(r->groups, r->size), all = times(heads, r->size);
+    const int64_t values = times(r->heads, r->width);
+    if (r->decays != 1 && r->decays != r->size) return 0;
+    return within(reach(r->tokens, r->key_token, keys), r->key_count) &&
+           within(reach(r->tokens, r->query_token, keys), r->query_count) &&
+           within(reach(r->tokens, r->value_token, values), r->value_count) &&
+           within(times(heads, r->decays), r->decay_count) && (!r->scale || within(heads, r->scale_count)) &&
+           (!r->skip || r->heads <= r->skip_count) && (!r->bonus || within(times(r->heads, r->size), r->bonus_count)) &&
+           (!r->read || (r->write && within(all, r->read_count) && within(all, r->write_count))) &&
+           within(times(values, r->size), r->state_count) && within(times(r->tokens, values), r->out_count);
+}
+
+static int scan_fits(const qc_scan *c) {
+    const int64_t states = times(c->size, c->channels);
+    return within(reach(c->tokens, c->x_token, c->channels), c->x_count) &&
+           within(reach(c->tokens, c->step_token, c->channels), c->step_count) &&
+           within(reach(c->tokens, c->key_token, c->size), c->key_count) &&
+           within(reach(c->tokens, c->query_token, c->size), c->query_count) && within(states, c->rate_count) &&
+           c->channels <= c->skip_count && within(states, c->state_count) &&
+           within(times(c->tokens, c->channels), c->out_count);
 }
 
 int qc_step_fits(const qc_step *step, int64_t shift) {
@@ -101,6 +135,13 @@ int qc_step_fits(const qc_step *step, int64_t shift) {
     case QC_STEP_ROTATE: return rotation_fits(a, shift);
     case QC_STEP_ADD: return addition_fits(a);
     case QC_STEP_STORE: return storage_fits(a, shift);
+    case QC_STEP_CONVOLVE: return convolution_fits(a);
+    case QC_STEP_RECUR:
+        for (int32_t i = 0; i < step->count; ++i) fits &= recurrence_fits((const qc_recurrence *)a + i);
+        return fits;
+    case QC_STEP_SCAN:
+        for (int32_t i = 0; i < step->count; ++i) fits &= scan_fits((const qc_scan *)a + i);
+        return fits;
     case QC_STEP_ATTEND:
         for (int32_t i = 0; i < step->count; ++i) fits &= attention_fits((const qc_attention *)a + i, shift);
         return fits;

@@ -46,6 +46,9 @@ static int32_t run(qc_pool *pool, int32_t isa, int32_t mode, const qc_step *step
     case QC_STEP_ROTATE: return rotate(pool, isa, a, shift);
     case QC_STEP_ADD: return qc_add(pool, isa, a);
     case QC_STEP_STORE: return store(pool, isa, a, shift);
+    case QC_STEP_CONVOLVE: return qc_convolve(pool, isa, a);
+    case QC_STEP_RECUR: return qc_recur(pool, isa, a, step->count);
+    case QC_STEP_SCAN: return qc_scan_states(pool, isa, a, step->count);
     case QC_STEP_ATTEND: return attend(pool, isa, a, step->count, shift);
     }
     return QC_NO_KERNEL;

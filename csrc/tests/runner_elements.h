@@ -10,16 +10,20 @@ enum { ROW_SHAPES = sizeof row_shapes / sizeof row_shapes[0] };
 /* ---- attention */
 
 typedef struct {
-    int64_t tokens, start, heads, kv_heads, width, value_width, window;
+    int64_t tokens, start, heads, kv_heads, width, value_width, window, ahead;
     float cap;
     int sinks, distances;
 } attention_shape;
 
 static const attention_shape attention_shapes[] = {
-    {1, 0, 1, 1, 1, 1, 0, 0, 0, 0},       {1, 40, 4, 2, 64, 64, 0, 0, 1, 1}, {3, 21, 6, 2, 77, 45, 5, 30, 0, 0},
-    {4, 300, 8, 8, 32, 128, 64, 0, 1, 1}, {5, 0, 9, 3, 20, 8, 0, 0, 0, 0},   {7, 5, 6, 2, 77, 45, 0, 50, 1, 1},
-    {33, 64, 8, 1, 96, 40, 0, 20, 0, 0},  {40, 3, 2, 1, 32, 32, 1, 0, 1, 0}, {70, 30, 4, 4, 64, 64, 40, 0, 0, 1},
-    {100, 0, 5, 1, 64, 64, 0, 0, 1, 0},   {0, 7, 2, 2, 16, 16, 0, 0, 0, 0},  {65, 200, 3, 3, 13, 17, 33, 10, 1, 1},
+    {1, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0},      {1, 40, 4, 2, 64, 64, 0, 0, 0, 1, 1},
+    {3, 21, 6, 2, 77, 45, 5, 0, 30, 0, 0},  {4, 300, 8, 8, 32, 128, 64, 0, 0, 1, 1},
+    {5, 0, 9, 3, 20, 8, 0, 0, 0, 0, 0},     {7, 5, 6, 2, 77, 45, 0, 0, 50, 1, 1},
+    {33, 64, 8, 1, 96, 40, 0, 0, 20, 0, 0}, {40, 3, 2, 1, 32, 32, 1, 0, 0, 1, 0},
+    {70, 30, 4, 4, 64, 64, 40, 0, 0, 0, 1}, {100, 0, 5, 1, 64, 64, 0, 0, 0, 1, 0},
+    {0, 7, 2, 2, 16, 16, 0, 0, 0, 0, 0},    {65, 200, 3, 3, 13, 17, 33, 0, 10, 1, 1},
+    {3, 0, 4, 2, 24, 24, 0, 9, 0, 0, 1},    {70, 0, 4, 2, 40, 40, 0, 1000, 0, 1, 0},
+    {90, 0, 3, 1, 33, 20, 17, 16, 0, 0, 1}, {40, 12, 2, 2, 16, 16, 9, 200, 30, 0, 1},
 };
 enum { SEQUENCES = sizeof attention_shapes / sizeof attention_shapes[0] };
 
@@ -54,8 +58,9 @@ static void expect_query(const qc_attention *a, const float *k, const float *v, 
     int64_t kv_head = head / (a->heads / a->kv_heads), position = a->start + token;
     int64_t from = a->window > 0 && position - a->window + 1 > 0 ? position - a->window + 1 : 0;
     const float *q = a->q + token * a->q_token + head * a->q_head;
-    double *weights = doubles(position + 1), most = a->sinks ? a->sinks[head] : -INFINITY, total = 0.0, size = 1.0;
-    for (int64_t j = from; j <= position; ++j) {
+    const int64_t all = a->start + a->tokens, to = a->ahead < all - position ? position + a->ahead + 1 : all;
+    double *weights = doubles(to), most = a->sinks ? a->sinks[head] : -INFINITY, total = 0.0, size = 1.0;
+    for (int64_t j = from; j < to; ++j) {
         double score = 0.0, sum = 0.0;
         for (int64_t i = 0; i < a->width; ++i) {
             double product = (double)q[i] * k[kv_head * a->k_head + j * a->k_position + i];
@@ -65,11 +70,11 @@ static void expect_query(const qc_attention *a, const float *k, const float *v, 
         if (a->distances) weights[j] += a->distances[head * a->distance_head + a->distance_zero + j - position];
         most = fmax(most, weights[j]), size = fmax(size, sum * a->scale);
     }
-    for (int64_t j = from; j <= position; ++j) total += weights[j] = exp(weights[j] - most);
+    for (int64_t j = from; j < to; ++j) total += weights[j] = exp(weights[j] - most);
     if (a->sinks) total += exp(a->sinks[head] - most);
     for (int64_t i = 0; i < a->value_width; ++i) {
         double sum = 0.0, largest = 0.0;
-        for (int64_t j = from; j <= position; ++j) {
+        for (int64_t j = from; j < to; ++j) {
             double value = v[kv_head * a->v_head + j * a->v_position + i];
             sum += weights[j] / total * value, largest = fmax(largest, fabs(value));
         }
@@ -97,6 +102,7 @@ static attention_data random_sequence(const attention_shape *s, int half, qc_att
                         .width = s->width,
                         .value_width = s->value_width,
                         .window = s->window,
+                        .ahead = s->ahead,
                         .scale = 1.0f / sqrtf((float)s->width),
                         .cap = s->cap,
                         .out_head = s->value_width + gap};
@@ -106,8 +112,8 @@ static attention_data random_sequence(const attention_shape *s, int half, qc_att
     d.k_stored = random_cache(count * a->k_head - gap, half, &d.k);
     d.v_stored = random_cache(count * a->v_head - gap, half, &d.v);
     d.sinks = s->sinks ? random_floats(s->heads, 4.0f) : 0;
-    a->distance_zero = positions - 1, a->distance_head = positions;
-    d.distances = s->distances ? random_floats(s->heads * positions, 4.0f) : 0;
+    a->distance_zero = positions - 1, a->distance_head = 2 * positions;
+    d.distances = s->distances ? random_floats(s->heads * a->distance_head, 4.0f) : 0;
     a->q = d.q, a->k = d.k_stored, a->v = d.v_stored, a->sinks = d.sinks, a->distances = d.distances;
     return d;
 }

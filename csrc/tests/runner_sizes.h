@@ -9,7 +9,7 @@ typedef struct {
     size_t offset, size;
 } number;
 #define NUMBER(type, name) {offsetof(type, name), sizeof(((type *)0)->name)}
-enum { MOST_NUMBERS = 14, MOST_ARGUMENTS = 320, MOST_BUFFERS = 6 };
+enum { MOST_NUMBERS = 15, MOST_ARGUMENTS = 320, MOST_BUFFERS = 12 };
 
 /* A kind of step: what of its arguments is changed (no counts: they tell the truth). */
 typedef struct {
@@ -43,7 +43,20 @@ static const mutable_step mutable_steps[] = {
       NUMBER(qc_attention, k_position), NUMBER(qc_attention, v_head), NUMBER(qc_attention, v_position),
       NUMBER(qc_attention, tokens), NUMBER(qc_attention, start), NUMBER(qc_attention, heads),
       NUMBER(qc_attention, kv_heads), NUMBER(qc_attention, width), NUMBER(qc_attention, value_width),
-      NUMBER(qc_attention, distance_head), NUMBER(qc_attention, distance_zero)}},
+      NUMBER(qc_attention, ahead), NUMBER(qc_attention, distance_head), NUMBER(qc_attention, distance_zero)}},
+    {QC_STEP_CONVOLVE,
+     "convolve",
+     {NUMBER(qc_convolution, x_sequence), NUMBER(qc_convolution, x_token), NUMBER(qc_convolution, sequences),
+      NUMBER(qc_convolution, tokens), NUMBER(qc_convolution, channels), NUMBER(qc_convolution, kernel)}},
+    {QC_STEP_RECUR,
+     "recur",
+     {NUMBER(qc_recurrence, key_token), NUMBER(qc_recurrence, query_token), NUMBER(qc_recurrence, value_token),
+      NUMBER(qc_recurrence, tokens), NUMBER(qc_recurrence, heads), NUMBER(qc_recurrence, groups),
+      NUMBER(qc_recurrence, size), NUMBER(qc_recurrence, width), NUMBER(qc_recurrence, decays)}},
+    {QC_STEP_SCAN,
+     "scan",
+     {NUMBER(qc_scan, x_token), NUMBER(qc_scan, step_token), NUMBER(qc_scan, key_token), NUMBER(qc_scan, query_token),
+      NUMBER(qc_scan, tokens), NUMBER(qc_scan, channels), NUMBER(qc_scan, size)}},
 };
 enum { MUTABLE_STEPS = sizeof mutable_steps / sizeof mutable_steps[0] };
 
@@ -55,12 +68,90 @@ static int buffer_count;
 
 static float *numbers_of(int64_t count) { return buffers[buffer_count++] = random_floats(count, 1.0f); }
 
+/* Steps of layers with a state: S_KV_HEADS sequences, or one. */
+static void make_state_step(int32_t kind, void *arguments) {
+    const int64_t all = S_TOKENS * S_COLUMNS, keys = S_TOKENS * S_KV_HEADS * S_WIDTH, heads = 2 * keys;
+    const int64_t each = S_TOKENS * S_HEADS, states = S_HEADS * S_WIDTH * S_WIDTH, scanned = S_WIDTH * S_COLUMNS;
+    if (kind == QC_STEP_CONVOLVE)
+        *(qc_convolution *)arguments = (qc_convolution){.x = numbers_of(S_KV_HEADS * all),
+                                                        .x_sequence = all,
+                                                        .x_token = S_COLUMNS,
+                                                        .window = numbers_of(S_KV_HEADS * 3 * S_COLUMNS),
+                                                        .weight = numbers_of(4 * S_COLUMNS),
+                                                        .bias = numbers_of(S_COLUMNS),
+                                                        .sequences = S_KV_HEADS,
+                                                        .tokens = S_TOKENS,
+                                                        .channels = S_COLUMNS,
+                                                        .kernel = 4,
+                                                        .silu = 1,
+                                                        .out = numbers_of(S_KV_HEADS * all),
+                                                        .x_count = S_KV_HEADS * all,
+                                                        .window_count = S_KV_HEADS * 3 * S_COLUMNS,
+                                                        .weight_count = 4 * S_COLUMNS,
+                                                        .bias_count = S_COLUMNS,
+                                                        .out_count = S_KV_HEADS * all};
+    else if (kind == QC_STEP_RECUR)
+        *(qc_recurrence *)arguments = (qc_recurrence){.key = numbers_of(keys),
+                                                      .query = numbers_of(keys),
+                                                      .value = numbers_of(heads),
+                                                      .key_token = S_KV_HEADS * S_WIDTH,
+                                                      .query_token = S_KV_HEADS * S_WIDTH,
+                                                      .value_token = S_HEADS * S_WIDTH,
+                                                      .decay = numbers_of(each),
+                                                      .scale = numbers_of(each),
+                                                      .skip = numbers_of(S_HEADS),
+                                                      .state = numbers_of(states),
+                                                      .out = numbers_of(heads),
+                                                      .tokens = S_TOKENS,
+                                                      .heads = S_HEADS,
+                                                      .groups = S_KV_HEADS,
+                                                      .size = S_WIDTH,
+                                                      .width = S_WIDTH,
+                                                      .decays = 1,
+                                                      .delta = 1,
+                                                      .key_count = keys,
+                                                      .query_count = keys,
+                                                      .value_count = heads,
+                                                      .decay_count = each,
+                                                      .scale_count = each,
+                                                      .skip_count = S_HEADS,
+                                                      .state_count = states,
+                                                      .out_count = heads};
+    else
+        *(qc_scan *)arguments = (qc_scan){.x = numbers_of(all),
+                                          .step = numbers_of(all),
+                                          .key = numbers_of(S_TOKENS * S_WIDTH),
+                                          .query = numbers_of(S_TOKENS * S_WIDTH),
+                                          .rate = numbers_of(scanned),
+                                          .skip = numbers_of(S_COLUMNS),
+                                          .x_token = S_COLUMNS,
+                                          .step_token = S_COLUMNS,
+                                          .key_token = S_WIDTH,
+                                          .query_token = S_WIDTH,
+                                          .state = numbers_of(scanned),
+                                          .out = numbers_of(all),
+                                          .tokens = S_TOKENS,
+                                          .channels = S_COLUMNS,
+                                          .size = S_WIDTH,
+                                          .x_count = all,
+                                          .step_count = all,
+                                          .key_count = S_TOKENS * S_WIDTH,
+                                          .query_count = S_TOKENS * S_WIDTH,
+                                          .rate_count = scanned,
+                                          .skip_count = S_COLUMNS,
+                                          .state_count = scanned,
+                                          .out_count = all};
+}
+
 /* A sound step in `arguments`. */
 static void make_step(int32_t kind, void *arguments) {
     const int64_t all = S_TOKENS * S_COLUMNS, heads = S_TOKENS * S_HEADS * S_WIDTH;
     const int64_t cache = S_KV_HEADS * S_CAPACITY * S_WIDTH;
     buffer_count = 0;
     switch (kind) {
+    case QC_STEP_CONVOLVE:
+    case QC_STEP_RECUR:
+    case QC_STEP_SCAN: make_state_step(kind, arguments); break;
     case QC_STEP_MATMUL:
         *(qc_product *)arguments = (qc_product){0,
                                                 (const uint8_t *)numbers_of(S_ROWS * S_COLUMNS),
@@ -142,6 +233,7 @@ static void make_step(int32_t kind, void *arguments) {
                                                     S_KV_HEADS,
                                                     S_WIDTH,
                                                     S_WIDTH,
+                                                    0,
                                                     0,
                                                     0.25f,
                                                     0.0f,

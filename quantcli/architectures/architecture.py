@@ -9,7 +9,7 @@ Norm = Literal["rms", "layer"]
 QueryNorm = Literal["head", "full", "each"]
 Rope = Literal["norm", "neox", "none"]
 Mlp = Literal["gated", "fused", "plain"]
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai", "xielu"]
 Gating = Literal["softmax", "sigmoid", "softmax_chosen"]
 Head = Literal["optional", "required", "none"]
 Recurrent = Literal["mamba", "mamba2", "plamo2", "short_convolution", "delta", "kimi_delta", "rwkv6", "rwkv7"]
@@ -30,14 +30,20 @@ class Graph:
     norm_weights: bool = True  # False: norms have neither weights nor bias
     embedding_norm: bool = False  # token_embd_norm after the embeddings
     pre_norm: bool = True  # attn_norm / ffn_norm before attention and MLP
+    first_norm: bool = True  # False: layer 0 may lack attn_norm
     post_norm: bool = False  # post_attention_norm / post_ffw_norm on their outputs, before the residual sum
     attention_post_norm: str = "post_attention_norm"  # name of the first of the two
+    sum_norm: bool = False  # attn_output_norm / layer_output_norm after the residual sums
+    inner_norm: bool = False  # attn_sub_norm / ffn_sub_norm before the matrices that lead back to the stream
+    final_norm: str | None = "output_norm"  # what is normed with before the head
     parallel: bool = False  # attention and MLP both read the layer's input, normed by attn_norm, or each by its own
     #                         where ffn_norm exists; one residual sum. Metadata use_parallel_residual goes first
     second_norm: str = "ffn_norm"  # name of the tensor that norms the MLP's input
     qk_norm: QueryNorm | None = None  # "head": per head over head_dim; "full": over the whole projection;
     #                                   "each": per head with weights of its own [heads, head_dim]; before rope
-    # positions
+    late_qk_norm: bool = False  # behind rope
+    # positions and kinds of tokens
+    token_types: bool = False  # the first row of token_types is added to every embedding
     rope: Rope = "norm"  # "norm": pairs (2i, 2i+1); "neox": pairs (i, i + n/2)
     rope_skip_period: int = 0  # p > 0: layers with (i + 1) % p == 0 have no rotation (SmolLM3: 4)
     rope_in_windows: bool = False  # in a model with windows, only the layers that have one rotate
@@ -48,7 +54,7 @@ class Graph:
     alibi: float | None = None  # linear biases: the largest one where metadata has no attention.max_alibi_bias; 0: none
     alibi_layers: int = 0  # only a model of this many layers has them
     # attention
-    fused_qkv: bool = False  # attn_qkv holds q, k and v rows in this order
+    fused_qkv: bool = False  # attn_qkv holds q, k and v rows in this order (or they are apart, as in the file)
     gaps: bool = False  # a layer may lack attention or MLP; without key heads attn_output alone stands for attention
     latent: bool = False  # multi-head latent attention (attn_kv_a_mqa, attn_k_b, attn_v_b)
     window_period: int = 0  # p > 0: with a window, layer i uses it if i % p < p - 1; 1: every layer; 0: no windows.
@@ -71,10 +77,12 @@ class Graph:
     indexer: bool = False  # keys are chosen by scores of their own (indexer.*)
     sinks: bool = False  # attn_sinks: one extra logit per head in the softmax
     sinks_optional: bool = False  # not every layer has them
-    causal: bool = True
+    causal: bool = True  # False: a position sees those behind it too, if not metadata attention.causal
+    symmetric_window: bool = False  # a window reaches half its width to each side
     # MLP
     mlp: Mlp = "gated"  # "gated": down(act(gate) * up); "fused": ffn_up holds gate then up rows; "plain": down(act(up))
-    activation: Activation = "silu"  # "gelu" is the one with erf, "relu2" is squared, "swiglu_oai" is clamped
+    activation: Activation = "silu"  # "gelu" is the one with erf, "relu2" is squared, "swiglu_oai" is clamped,
+    #                               "xielu" has parameters in metadata
     # experts (where expert_count > 0)
     expert_gating: Gating = "softmax"  # "softmax_chosen": softmax over the chosen logits
     expert_norm: bool = True  # the chosen weights are divided by their sum (else metadata expert_weights_norm)
@@ -99,7 +107,6 @@ class Graph:
     gated_attention: bool = False  # attn_q holds for every head its queries, then a gate: sigmoid(gate) * output
     tiled_heads: bool = False  # value head h of a delta rule reads key head h % groups, else h / (heads / groups)
     rope_switch: bool = False  # metadata rope.scaling.finetuned false: nothing rotates
-    final_norm: str = "output_norm"
     bare_norms: tuple[str, ...] = ()  # norms whose tensors have no ".weight"
     encoder_decoder: bool = False
     layer_inputs: bool = False  # Gemma 4: embeddings for every layer, shared keys, layers of two widths
@@ -118,6 +125,7 @@ class Architecture:
     name: str
     graph: Graph | None = None  # None: this package does not know how it computes
     reads: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # those of ``reads`` without which llama.cpp takes other numbers than none
     harmless: tuple[str, ...] = ()
     head: Head = "optional"  # output.weight in llama.cpp's loader; "none": a file that holds one does not load
     # What llama-quantize knows by the architecture's name

@@ -1,21 +1,23 @@
-"""BERT: an encoder."""
+"""BERT, RoBERTa, XLM-RoBERTa: learned positions, norms of the residual sums, both directions, no head."""
 
 from __future__ import annotations
 
+from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
-BERT = Architecture(
-    "bert",
-    Graph(
-        norm="layer",
-        pre_norm=False,
-        post_norm=True,
-        rope="none",
-        learned_positions=True,
-        causal=False,
-        mlp="plain",
-        activation="gelu",
-    ),
+BERT_GRAPH = Graph(
+    norm="layer",
+    pre_norm=False,
+    sum_norm=True,
+    embedding_norm=True,
+    final_norm=None,
+    rope="none",
+    learned_positions=True,
+    token_types=True,
+    causal=False,
+    mlp="plain",
+    activation="gelu",
 )
+BERT = Architecture("bert", BERT_GRAPH, reads=keys.CLASSIFIER, head="none")
 
 ARCHITECTURES = (BERT,)

@@ -1,7 +1,8 @@
-"""EXAONE 4: norms after attention and MLP only, a norm for each head; windows, and rotation where they are."""
+"""EXAONE 3 (a Llama) and 4: norms after attention and MLP only, one for each head; windows, rotation where they are."""
 
 from __future__ import annotations
 
+from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
 EXAONE4 = Architecture(
@@ -9,4 +10,6 @@ EXAONE4 = Architecture(
     Graph(rope="neox", pre_norm=False, post_norm=True, qk_norm="head", window_period=4, rope_in_windows=True),
 )
 
-ARCHITECTURES = (EXAONE4,)
+EXAONE = Architecture("exaone", Graph(rope="neox"), harmless=(keys.EPSILON["layer"],))
+
+ARCHITECTURES = (EXAONE, EXAONE4)

@@ -22,5 +22,8 @@ GEMMA3_GRAPH = replace(
 GEMMA = Architecture("gemma", GEMMA_GRAPH, head="none")
 GEMMA2 = Architecture("gemma2", GEMMA2_GRAPH, reads=keys.SOFT_CAPS, head="none")
 GEMMA3 = Architecture("gemma3", GEMMA3_GRAPH, reads=keys.SOFT_CAPS)
+GEMMA_EMBEDDING = Architecture(
+    "gemma-embedding", replace(GEMMA3_GRAPH, causal=False, symmetric_window=True, wide_query_layers=0)
+)
 
-ARCHITECTURES = (GEMMA, GEMMA2, GEMMA3)
+ARCHITECTURES = (GEMMA, GEMMA2, GEMMA3, GEMMA_EMBEDDING)

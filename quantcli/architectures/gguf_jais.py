@@ -1,4 +1,4 @@
-"""Jais: linear biases, scores divided by the width of a head; and what llama-quantize knows of Jais 2."""
+"""Jais: linear biases, scores divided by the width of a head; Jais 2: LayerNorm, squared ReLU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ JAIS = Architecture(
     head="required",
 )
 
+JAIS2 = Architecture(
+    "jais2",
+    Graph(norm="layer", rope="neox", mlp="plain", activation="relu2"),
+    layers_of_70b=68,
+)
+
 ARCHITECTURES = (
     JAIS,
-    Architecture("jais2", layers_of_70b=68),
+    JAIS2,
 )

@@ -17,6 +17,10 @@ QWEN2_MOE = Architecture(
 QWEN3 = Architecture("qwen3", QWEN3_GRAPH)
 QWEN3_MOE = Architecture("qwen3moe", QWEN3_GRAPH, reads=keys.EXPERTS)
 
+# Deepstack layers take in images alone.
+QWEN2_VL = Architecture("qwen2vl", QWEN2_GRAPH)
+QWEN3_VL = Architecture("qwen3vl", QWEN3_GRAPH, harmless=("n_deepstack_layers",))
+
 QWEN3_NEXT_GRAPH = Graph(
     rope="neox",
     qk_norm="head",
@@ -27,8 +31,7 @@ QWEN3_NEXT_GRAPH = Graph(
     shared_expert_gate=True,
 )
 QWEN3_NEXT = Architecture("qwen3next", QWEN3_NEXT_GRAPH, reads=keys.EXPERTS)
-# With text alone all sections of a position are equal.
-QWEN35 = Architecture("qwen35", replace(QWEN3_NEXT_GRAPH, tiled_heads=True), harmless=("rope.dimension_sections",))
+QWEN35 = Architecture("qwen35", replace(QWEN3_NEXT_GRAPH, tiled_heads=True))
 QWEN35_MOE = replace(QWEN35, name="qwen35moe", reads=keys.EXPERTS)
 
-ARCHITECTURES = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE, QWEN3_NEXT, QWEN35, QWEN35_MOE)
+ARCHITECTURES = (QWEN2_VL, QWEN3_VL, QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE, QWEN3_NEXT, QWEN35, QWEN35_MOE)

@@ -15,7 +15,7 @@ from quantcli.architectures.architecture import Architecture, Graph
 
 SIZES = (
     "block_count", "context_length", "embedding_length", "attention.head_count", "attention.head_count_kv",
-    "attention.key_length", "attention.value_length", "feed_forward_length", "nextn_predict_layers",
+    "attention.key_length", "attention.value_length", "attention.causal", "feed_forward_length", "nextn_predict_layers",
 )  # fmt: skip
 EPSILON = {"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}
 ROPE = (
@@ -59,18 +59,21 @@ STATES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 LISTED = ("attention.recurrent_layers", "full_attention_interval")
 CLAMP = ("attention.clamp_kqv",)
+LOG_MULTIPLIER = ("rope.scaling.yarn_log_multiplier",)
+TEMPERATURE = ("attention.temperature_scale",)
+CLASSIFIER = ("pooling_type", "classifier.pooling_type")
 ALIBI = ("attention.max_alibi_bias",)
 
 # ---- what changes no logit: sizes that the tensors have too, and words about how the file was made.
 
 HARMLESS = (
     "vocab_size", "expert_feed_forward_length", "expert_shared_feed_forward_length",
-    "expert_shared_count", "tensor_data_layout",
+    "expert_shared_count", "tensor_data_layout", "classifier.output_labels",
+    "rope.dimension_sections",  # every position of a text is the same in all sections
 )  # fmt: skip
 
 # Values that turn off what their key is about: there the entry says no more than its absence.
 OFF: Mapping[str, tuple[object, ...]] = {
-    "attention.causal": (True,),
     "attention.clamp_kqv": (0.0,),
     "attention.max_alibi_bias": (0.0,),
     "attention.sliding_window": (0,),

@@ -36,9 +36,12 @@ class Feed:
         return self.source is not None and self.through != "activation"
 
 
-def attention_inputs(graph: Graph) -> tuple[str, ...]:
-    """The matrices that make queries, keys and values."""
-    return ("attn_qkv",) if graph.fused_qkv else ("attn_q", "attn_k", "attn_v")
+_FUSED, _APART = ("attn_qkv",), ("attn_q", "attn_k", "attn_v")
+
+
+def attention_inputs(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
+    """The matrices that make queries, keys and values: in one or apart, as the layer has them."""
+    return _FUSED if has(*_FUSED) or (graph.fused_qkv and not has(_APART[0])) else _APART
 
 
 def mlp_inputs(graph: Graph, suffix: str = "") -> tuple[str, ...]:
@@ -60,10 +63,12 @@ def feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
     inputs = [feed for feed in inputs if feed.matrices]
     mixed = (
         []
-        if graph.gaps and not has(attention_inputs(graph)[-1])
+        if graph.gaps and not has(attention_inputs(graph, has)[-1])
         else [Feed(attention[-1], ("attn_output",), "attention")]
     )
     widths = [suffix for suffix in _suffixes(has) if has(f"ffn_down{suffix}")]
+    if graph.inner_norm:
+        return [*inputs, Feed("attn_sub_norm", ("attn_output",), "norm"), Feed("ffn_sub_norm", ("ffn_down",), "norm")]
     return [
         *inputs,
         *mixed,
@@ -77,7 +82,7 @@ def _suffixes(has: Callable[[str], bool]) -> tuple[str, ...]:
 
 def _attention_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
     """Everything that reads attention's input: one matrix in its place, or nothing, in layers with a gap."""
-    found = attention_inputs(graph)
+    found = attention_inputs(graph, has)
     if graph.gaps and not has(found[-1]):
         return ("attn_output",) if has("attn_output") else ()
     return found
@@ -147,19 +152,22 @@ HARMLESS = ("attn_rot_embd.weight",)  # tables of angles in old files: computed 
 @cache
 def tensors_read(graph: Graph) -> frozenset[str]:
     """Names (in a layer without ``blk.N.``) of all tensors that the forward pass of this graph may read."""
-    matrices = [*attention_inputs(graph), "attn_output", "ffn_gate_inp", "output"]
+    matrices = [*_FUSED, *_APART, "attn_output", "ffn_gate_inp", "output"]
     matrices += [name for suffix in ("", "_exps", "_shexp") for name in mlp_inputs(graph, suffix)]
     matrices += [f"ffn_down{suffix}" for suffix in ("", "_exps", "_shexp")]
-    norms = [graph.final_norm] if graph.norm_weights else []
+    norms = [graph.final_norm] if graph.norm_weights and graph.final_norm else []
     norms += ["token_embd_norm"] if graph.embedding_norm else []
     norms += ["attn_norm", graph.second_norm] if graph.pre_norm and graph.norm_weights else []
     norms += [graph.attention_post_norm, "post_ffw_norm"] if graph.post_norm else []
+    norms += ["attn_output_norm", "attn_norm_2", "layer_output_norm"] if graph.sum_norm else []
+    norms += ["attn_sub_norm", "ffn_sub_norm"] if graph.inner_norm else []
     norms += ["attn_q_norm", "attn_k_norm"] if graph.qk_norm else []
     found = {"token_embd.weight", *BIAS_NAMES, *HARMLESS}
     found |= {f"{name}.weight" for name in matrices + norms}
     found |= {f"{name}.bias" for name in (matrices if graph.norm == "rms" else matrices + norms)}
     tables = {
         "position_embd.weight": graph.learned_positions,
+        "token_types.weight": graph.token_types,
         "attn_sinks.weight": graph.sinks,
         "attn_gate.weight": graph.attention_gate is not None,
         "ffn_gate_up_exps.weight": graph.layer_inputs,

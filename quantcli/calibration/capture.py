@@ -44,18 +44,21 @@ class _Listing:
 
 
 class _Fetching:
-    """Copies the inputs of one stage, (expert, inputs) each, and raises `_Reached` when it has them all."""
+    """Copies the inputs of one stage, (expert, inputs) each, and raises `_Reached` when it has them all.
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    ``stops`` False: the pass goes on.
+    """
+
+    def __init__(self, stage: Stage, *, stops: bool = True) -> None:
+        self.stage, self.stops = stage, stops
         self.found: list[tuple[int, Floats]] = []
 
     def see(self, inputs: Floats, weights: Sequence[PackedMatrix], expert: int | None) -> None:
         if tuple(weight.name for weight in weights) == self.stage.names:
             self.found.append((expert or 0, inputs.copy()))
-            if not self.stage.routed:
+            if self.stops and not self.stage.routed:
                 raise _Reached
-        elif self.found:
+        elif self.stops and self.found:
             raise _Reached
 
 
@@ -76,3 +79,13 @@ def inputs_of(network: Network, part: PartOf, stage: Stage, x: Floats, cache: Ca
     with network.observed_by(fetching), suppress(_Reached):
         part(x, cache)
     return fetching.found
+
+
+def inputs_and_output(
+    network: Network, part: PartOf, stage: Stage, x: Floats, cache: Cache
+) -> tuple[list[tuple[int, Floats]], Floats]:
+    """`inputs_of`, and what the part makes of ``x``."""
+    fetching = _Fetching(stage, stops=False)
+    with network.observed_by(fetching):
+        output = part(x, cache)
+    return fetching.found, output

@@ -18,7 +18,7 @@ from quantcli.runner.arrays import Doubles, Floats
 class Moments:
     """Sums over ``tokens`` tokens: H of b b^T [n, n], C of (a - b) b^T [n, n], R of (r - r~) b^T [m, n].
 
-    C and R are None where they are not wanted.
+    C and R are None where they are not wanted. A matrix with fewer rows than columns has W C as a part of R instead.
     """
 
     hessian: Doubles

@@ -12,7 +12,10 @@ from quantcli.runner.network import Network
 
 Chances = NDArray[numpy.float64]
 
-TOGETHER = 64  # sequences that are sampled side by side: below, the products wait for memory
+FEWEST = 64  # sequences that are sampled side by side: below, the products wait for memory
+MOST = 256  # above, they gain nothing
+CACHE_BYTES = 1 << 30  # what their keys and values may take
+PIECE = 256  # tokens of the vocabulary whose chances are summed first
 
 
 def sample(
@@ -30,8 +33,9 @@ def sample(
     beyond the rounding of products. ``progress`` is told the sequences that are done.
     """
     pieces = []
-    for first in range(0, len(starts), TOGETHER):
-        part = starts[first : first + TOGETHER]
+    together = max(FEWEST, min(MOST, CACHE_BYTES // (network.new_cache(1, length).bytes or 1)))
+    for first in range(0, len(starts), together):
+        part = starts[first : first + together]
         chances = numpy.stack([numpy.random.default_rng((seed, first + i)).random(length) for i in range(len(part))])
         pieces.append(_sample_together(network, part, chances, bos))
         if progress is not None:
@@ -55,10 +59,20 @@ def _sample_together(network: Network, starts: Ids, chances: Chances, bos: int |
 
 
 def drawn(logits: Floats, chances: Chances) -> Ids:
-    """One token per row of ``logits`` [S, V]: the first whose summed probability exceeds ``chances`` [S]."""
-    shares = numpy.exp(logits - logits.max(axis=1, keepdims=True))
-    sums = numpy.cumsum(shares, axis=1, dtype=numpy.float64)
+    """One token per row of ``logits`` [S, V]: the first whose summed probability exceeds ``chances`` [S].
+
+    First the piece of the vocabulary, then the token in it: a running sum over all takes longer than the products.
+    """
+    rows, vocabulary = logits.shape
+    shares = numpy.zeros((rows, -(-vocabulary // PIECE) * PIECE), numpy.float32)
+    numpy.exp(logits - logits.max(axis=1, keepdims=True), out=shares[:, :vocabulary])
+    pieces = shares.reshape(rows, -1, PIECE)
+    sums = numpy.cumsum(pieces.sum(axis=2), axis=1, dtype=numpy.float64)
     wanted = chances * sums[:, -1]
-    found = [numpy.searchsorted(row, value, side="right") for row, value in zip(sums, wanted, strict=True)]
-    result: Ids = numpy.minimum(numpy.array(found), logits.shape[1] - 1).astype(numpy.int32)
+    chosen = numpy.minimum((sums <= wanted[:, None]).sum(axis=1), sums.shape[1] - 1)
+    every = numpy.arange(rows)
+    before = numpy.where(chosen > 0, sums[every, chosen - 1], 0.0)
+    inside = before[:, None] + numpy.cumsum(pieces[every, chosen], axis=1, dtype=numpy.float64)
+    place = numpy.minimum((inside <= wanted[:, None]).sum(axis=1), PIECE - 1)
+    result: Ids = numpy.minimum(chosen * PIECE + place, vocabulary - 1).astype(numpy.int32)
     return result

@@ -16,12 +16,12 @@ streams are in memory; attention and feed-forward run from their own residual st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy
 
-from quantcli.calibration.capture import PartOf, Stage, inputs_of, stages_of
+from quantcli.calibration.capture import PartOf, Stage, inputs_and_output, inputs_of, stages_of
 from quantcli.calibration.encoding import Settings, StageEncoder
 from quantcli.calibration.evidence import Pair
 from quantcli.calibration.float_stream import batches_of, probe_of
@@ -41,11 +41,15 @@ Progress = Callable[[int, int, str], None]  # layers done, of how many, what
 
 @dataclass
 class _Batch:
-    """Sequences that run together: both streams [S, T, H]; ``held_out`` from the fit, for the check alone."""
+    """Sequences that run together: both streams [S, T, H]; ``held_out`` from the fit, for the check alone.
+
+    ``ahead``: ``x`` is what the part that is worked on makes of it already.
+    """
 
     x: Floats
     other: Floats
     held_out: bool
+    ahead: bool = False
 
 
 @dataclass
@@ -117,7 +121,9 @@ class Sequential:
             self._tell(index, stage)
         own, other = self._parts(index, number)
         for batch in batches:
-            batch.x, batch.other = own(batch.x, self._cache(batch.x)), other(batch.other, self._cache(batch.other))
+            if not batch.ahead:
+                batch.x = own(batch.x, self._cache(batch.x))
+            batch.other, batch.ahead = other(batch.other, self._cache(batch.other)), False
             for stream in (batch.x, batch.other):
                 finite.check(stream, f"layer {index}", f"{self.network.model.name}: blk.{index}")
 
@@ -136,9 +142,11 @@ class Sequential:
         """Per matrix of the stage's tensors (one, or one per expert) the sums of both sets of tokens."""
         first, settings = stage.weights[0], self.network.settings
         reaches = last and not settings.graph.post_norm and not settings.parallel  # its output is added as it is
-        rows = first.rows if reaches and not stage.routed else None
+        narrow = len(stage.weights) == 1 and first.rows < first.columns  # W C is smaller than C, and all that is needed
+        rows = first.rows if (reaches or narrow) and not stage.routed else None
+        cross = not stage.routed and not narrow
         pairs = [
-            Pair(*(Moments.zero(first.columns, cross=not stage.routed, residual_rows=rows) for _ in range(2)))
+            Pair(*(Moments.zero(first.columns, cross=cross, residual_rows=rows) for _ in range(2)))
             for _ in range(first.matrices)
         ]
         scale = numpy.float32(1 / settings.residual_scale)
@@ -149,10 +157,23 @@ class Sequential:
                 for expert, b in found:
                     into[expert].add(b)
                 continue
-            ((_, a),) = inputs_of(self.network, parts[0], stage, batch.x, self._cache(batch.x))
-            difference = (batch.x - batch.other).reshape(-1, batch.x.shape[-1]) * scale if rows is not None else None
-            into[0].add(found[0][1], a, difference)
+            b, difference = found[0][1], batch.x - batch.other
+            a = self._own(stage, parts[0], batch, last)
+            terms = [difference.reshape(-1, difference.shape[-1]) * scale] if reaches else []
+            if narrow:
+                terms += self.network.operations.multiply(a - b, replace(first, bias=None))
+            into[0].add(b, None if narrow else a, sum(terms[1:], terms[0]) if terms else None)
         return pairs
+
+    def _own(self, stage: Stage, part: PartOf, batch: _Batch, last: bool) -> Floats:
+        """What the stage reads in the model as it is; behind the last stage the stream goes on at once."""
+        cache = self._cache(batch.x)
+        if not last:
+            ((_, a),) = inputs_of(self.network, part, stage, batch.x, cache)
+            return a
+        ((_, a),), batch.x = inputs_and_output(self.network, part, stage, batch.x, cache)
+        batch.ahead = True
+        return a
 
     def _put(self, contents: Mapping[str, Packed]) -> None:
         """From now on the second stream goes through these."""

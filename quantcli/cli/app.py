@@ -16,10 +16,12 @@ import typer
 from quantcli import __version__
 from quantcli.cli import (
     calibrate_options,
+    check_options,
     compare_options,
     convert_options,
     formats_options,
     generate_options,
+    graft_options,
     imatrix_options,
     inspect_options,
     perplexity_options,
@@ -39,7 +41,9 @@ app = typer.Typer(
 )
 for command in (
     convert_options,
+    graft_options,
     inspect_options,
+    check_options,
     verify_options,
     formats_options,
     imatrix_options,

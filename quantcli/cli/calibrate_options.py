@@ -7,11 +7,13 @@ from typing import Annotated, Optional
 
 import typer
 
+from quantcli.calibration.quality import QUALITIES
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
 from quantcli.cli.running import Threads
 
 NAME = "calibrate"
+BEST = QUALITIES["best"]
 Option = typer.Option
 
 
@@ -22,8 +24,10 @@ def run(
         Optional[list[Path]],
         Option(metavar="TEXT", readable=False, help="A text to use before the bundled one; repeatable."),
     ] = None,
-    tokens: Annotated[int, Option(metavar="N", min=8192, help="Tokens of text at most.")] = 98_304,
-    sampled_tokens: Annotated[int, Option(metavar="N", min=0, help="Tokens that the model itself writes.")] = 196_608,
+    tokens: Annotated[int, Option(metavar="N", min=8192, help="Tokens of text at most.")] = BEST.tokens,
+    sampled_tokens: Annotated[
+        int, Option(metavar="N", min=0, help="Tokens that the model itself writes.")
+    ] = BEST.sampled,
     resume: Annotated[bool, Option("--resume", help="Continue in a folder that an interrupted run left.")] = False,
     threads: Threads = None,
     as_json: AsJson = False,

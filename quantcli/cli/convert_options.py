@@ -19,7 +19,7 @@ def run(
         Argument(metavar="SRC", readable=False, help="Checkpoint folder or GGUF file (the first shard of several)."),
     ],
     types: Annotated[
-        list[str],
+        Optional[list[str]],
         Option(
             "--type",
             "-t",
@@ -29,7 +29,7 @@ def run(
                 "`quantcli formats` lists them."
             ),
         ),
-    ],
+    ] = None,
     output: Annotated[
         Optional[str],
         Option(
@@ -172,6 +172,34 @@ def run(
         Optional[str],
         Option(metavar="NAME", help="llama.cpp's name of the BPE pre-tokenizer, when it is not recognised."),
     ] = None,
+    mmproj: Annotated[
+        Optional[str],
+        Option(
+            metavar="T",
+            help=(
+                "Write the projector (vision, audio) as well, as mmproj-<name>-<T>.gguf beside the text: F16, BF16, "
+                "F32 or Q8_0."
+            ),
+        ),
+    ] = None,
+    mmproj_only: Annotated[
+        bool, Option("--mmproj-only", help="Write the projector and nothing else, in the type of -t.")
+    ] = False,
+    lora_base: Annotated[
+        Optional[Path],
+        Option(
+            metavar="DIR",
+            readable=False,
+            help="SRC is a LoRA adapter (peft) of this model: write a GGUF adapter. Its config.json is enough.",
+        ),
+    ] = None,
+    merge_lora: Annotated[
+        Optional[Path],
+        Option(metavar="DIR", readable=False, help="Merge this LoRA adapter (peft) into the model first."),
+    ] = None,
+    lora_scale: Annotated[
+        float, Option(metavar="X", help="Multiply what --merge-lora changes by X.", show_default=False)
+    ] = 1.0,
     checksums: Annotated[
         Optional[Path], Option(metavar="FILE", readable=False, help="Add the files' sha256 to this list.")
     ] = None,
@@ -183,10 +211,14 @@ def run(
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     from quantcli.cli import parse
     from quantcli.commands import convert
+    from quantcli.errors import UsageError
+
+    if not types and lora_base is None:  # as Typer says it of options that are always needed
+        raise UsageError("Missing option '--type' / '-t'.", hint="`quantcli convert --help` shows the options")
 
     request = parse.convert_request(
         source=source,
-        types=types,
+        types=types or (),
         output=output,
         imatrix=imatrix,
         include_weights=include_weights or (),
@@ -217,6 +249,11 @@ def run(
         allow_no_imatrix=allow_no_imatrix,
         architecture=architecture,
         pre_tokenizer=pre_tokenizer,
+        mmproj=mmproj,
+        mmproj_only=mmproj_only,
+        lora_base=lora_base,
+        merge_lora=merge_lora,
+        lora_scale=lora_scale,
         checksums=checksums,
     )
     frame.finish(convert.run(request, reporter))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, wish
-from quantcli.commands.convert import ConvertRequest
+from quantcli.cli import beside
+from quantcli.commands.job import ConvertRequest
 from quantcli.errors import MissingFile, UsageError
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
@@ -40,6 +41,10 @@ class PassedOn(TypedDict, total=False):
     allow_no_imatrix: bool
     architecture: str | None
     pre_tokenizer: str | None
+    mmproj_only: bool
+    lora_base: Path | None
+    merge_lora: Path | None
+    lora_scale: float
     checksums: Path | None
 
 
@@ -66,12 +71,13 @@ def convert_request(
     split_max_size: str | None = None,
     metadata: Sequence[str] = (),
     chat_template: Path | None = None,
+    mmproj: str | None = None,
     **passed_on: Unpack[PassedOn],
 ) -> ConvertRequest:
     """The options of `convert`, texts and all. Raises UsageError, UnknownType, BadOverride, MissingFile."""
-    return ConvertRequest(
+    request = ConvertRequest(
         source=source,
-        file_types=parse_file_types(types),
+        file_types=parse_file_types(types or (beside.ADAPTER_TYPE,) * (passed_on.get("lora_base") is not None)),
         output=None if output is None else Path(output),
         into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
         choice=parse_method(None if method in COMPENSATING else method, search),
@@ -85,8 +91,11 @@ def convert_request(
         metadata=tuple(overrides.parse_setting(text) for text in metadata),
         chat_template=None if chat_template is None else read_template(chat_template),
         option_files=tuple(path for path in (tensor_type_file, chat_template) if path is not None),
+        mmproj=None if mmproj is None else recipes.parse(mmproj),
         **passed_on,
     )
+    beside.check(request)
+    return request
 
 
 class ImportanceOptions(TypedDict):

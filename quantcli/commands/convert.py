@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from quantcli import __version__, loader
 from quantcli.calibration.quality import UNKNOWN, Used, Wish
 from quantcli.commands import checks, targets
+from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.container import Value, string, u32
 from quantcli.encode import pipeline
 from quantcli.errors import OutputExists
-from quantcli.ggml import tensor_types
-from quantcli.ggml.tensor_types import TensorType
-from quantcli.methods import plain
-from quantcli.methods.table import Choice
 from quantcli.model import Model
 from quantcli.output import transaction, writer
-from quantcli.plan import plan, shards
+from quantcli.plan import plan
 from quantcli.plan.options import Options
-from quantcli.plan.overrides import Override, Setting
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
 from quantcli.report import tables
-from quantcli.report.results import CompensatedTensor, ConvertResult, OutputResult, SourceResult
+from quantcli.report.results import ConvertResult, OutputResult, SourceResult
 from quantcli.report.terminal import SILENT, Advance, Reporter
 from quantcli.sources.files import allow_open_files
 from quantcli.statistics import imatrix
@@ -39,97 +35,6 @@ from quantcli.transforms import pad
 
 MOST_THREADS = 256  # each holds slabs in memory; beyond this it is a typing error
 COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, beside the output
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertRequest:
-    """What the user asks for. ``imatrix`` is a file; ``collect`` makes one first, from the bundled text."""
-
-    source: Path
-    file_types: Sequence[FileType]
-    output: Path | None = None
-    into_folder: bool = False  # `-o name/`: a folder, whether it is there yet or not
-    imatrix: Path | None = None
-    collect: bool = False
-    include_weights: tuple[str, ...] = ()
-    exclude_weights: tuple[str, ...] = ()
-    overrides: tuple[Override, ...] = ()
-    output_tensor_type: TensorType | None = None
-    token_embedding_type: TensorType | None = None
-    leave_output_tensor: bool = False
-    pure: bool = False
-    allow_requantize: bool = False
-    choice: Choice = field(default_factory=Choice)  # of the method and its search
-    wish: Wish | None = None  # calibrate and compensate
-    pad: bool = False  # feed-forward layers to a multiple of 256
-    threads: int | None = None
-    dry_run: bool = False
-    force: bool = False
-    split_max_size: int | None = None  # bytes
-    keep_split: bool = False
-    metadata: tuple[Setting, ...] = ()
-    chat_template: str | None = None
-    strict: bool = False  # warnings are errors
-    allow_no_imatrix: bool = False
-    architecture: str | None = None
-    pre_tokenizer: str | None = None
-    checksums: Path | None = None
-    option_files: tuple[Path, ...] = ()  # files that options were read from: an output must be none of them
-
-    @property
-    def search(self) -> str:
-        """The name of the scale search."""
-        return self.choice.settings.search or plain.DEFAULT_SEARCH
-
-
-@dataclass
-class Part:
-    """One model of a job: per type its plan, and the path of its output (shards get numbers)."""
-
-    model: Model
-    plans: list[Plan]
-    targets: list[Path]
-
-    @property
-    def files(self) -> list[list[Path]]:
-        """The files of every plan."""
-        return [shards.file_names(path, len(one.shards)) for path, one in zip(self.targets, self.plans, strict=True)]
-
-    @property
-    def source_bytes(self) -> int:
-        """Bytes of the model's tensors as they are stored."""
-        return sum(tensor_types.tensor_bytes(t.stored, t.shape) for t in self.model.tensors)
-
-
-@dataclass
-class Job:
-    """A request that is known to be possible. The first part is the model that a result is about."""
-
-    request: ConvertRequest
-    parts: list[Part]
-    threads: int
-    outcomes: dict[Path, list[CompensatedTensor]] = field(default_factory=dict)  # by an output's first file
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def plans(self) -> list[Plan]:
-        return [one for part in self.parts for one in part.plans]
-
-    @property
-    def files(self) -> list[list[Path]]:
-        """The files of every plan."""
-        return [files for part in self.parts for files in part.files]
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of the sources' tensors."""
-        return sum(part.source_bytes for part in self.parts)
-
-    def close(self) -> None:
-        """Close the sources."""
-        for part in self.parts:
-            part.model.close()
 
 
 def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
@@ -193,27 +98,39 @@ def prepare(request: ConvertRequest) -> Job:
     if request.imatrix is not None:
         importance = imatrix.read(request.imatrix).filtered(request.include_weights, request.exclude_weights)
     allow_open_files()
-    models = loader.open_models(
+    models = _open(request)
+    try:
+        return prepare_models(request, models, importance)
+    except BaseException:
+        for model in models:
+            model.close()
+        raise
+
+
+def _open(request: ConvertRequest) -> list[Model]:
+    """The models that the request converts, the one that the result is about first."""
+    if request.lora_base is not None:
+        return [loader.open_adapter(request.source, request.lora_base, request.architecture)]
+    merge = None if request.merge_lora is None else loader.Merge(request.merge_lora, request.lora_scale)
+    if request.mmproj_only:
+        return [loader.open_projector(request.source, merge)]
+    return loader.open_models(
         request.source,
         architecture=request.architecture,
         pre_tokenizer=request.pre_tokenizer,
         chat_template=request.chat_template,
-    )
-    try:
-        return prepare_models(request, models.every, importance)
-    except BaseException:
-        models.close()
-        raise
+        projector=request.mmproj is not None,
+        merge=merge,
+    ).every
 
 
 def prepare_models(request: ConvertRequest, models: Sequence[Model], importance: Importance | None = None) -> Job:
     """The job that converts opened models, all with the options of ``request``. Raises QuantcliError."""
     if request.pad:
-        models = [pad.apply(model) for model in models]
-    plans = [[_plan(request, model, file_type, importance) for file_type in request.file_types] for model in models]
-    names = [f"{model.name}-{one.file_type.name}.gguf" for model, own in zip(models, plans, strict=True) for one in own]
-    paths = iter(targets.name_targets(names, request.output, into_folder=request.into_folder))
-    parts = [Part(model, own, [next(paths) for _ in own]) for model, own in zip(models, plans, strict=True)]
+        models = [pad.apply(model) if model.role == "text" else model for model in models]
+    plans = [[_plan(request, model, one, importance) for one in request.types_for(model)] for model in models]
+    paths = targets.name_parts(models, plans, request.output, into_folder=request.into_folder)
+    parts = [Part(*part) for part in zip(models, plans, paths, strict=True)]
     job = Job(request, parts, min(request.threads or pipeline.default_threads(), MOST_THREADS))
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
     job.notes = list(dict.fromkeys(notes))
@@ -235,6 +152,7 @@ def _plan(
     importance: Importance | None,
     used: Used = UNKNOWN,
 ) -> Plan:
+    provenance = _provenance(request, file_type, used)
     options = Options(
         file_type,
         pure=request.pure,
@@ -247,8 +165,10 @@ def _plan(
         keep_split=request.keep_split,
         split_max_size=request.split_max_size,
         metadata=request.metadata,
-        provenance=_provenance(request, file_type, used),
+        provenance=provenance,
     )
+    if model.role != "text" and request.mmproj is not None:  # the options are about the language model
+        options = Options(file_type, provenance=provenance)
     made = plan.make(model, options)
     made.check(
         writing=not request.dry_run,
@@ -260,7 +180,7 @@ def _plan(
 
 def _provenance(request: ConvertRequest, file_type: FileType, used: Used) -> dict[str, Value]:
     """How the file was made: enough to make it again, nothing about the machine or the time."""
-    made = {"quantcli.version": string(__version__)}
+    made = {"quantcli.version": string(__version__), **request.made_by}
     if not file_type.is_float and not file_type.copies:
         made["quantcli.search"] = string(request.search)
         if request.choice.name is not None:
@@ -302,6 +222,8 @@ def _compensate(job: Job, reporter: Reporter) -> None:
     from quantcli.commands import compensating  # brings the runner, which most conversions do without
 
     for part in job.parts:
+        if part.model.role != "text":
+            continue
         made = compensating.run(part.model, list(part.plans), wish, job.threads, reporter)
         for number, (used, tensors, outcomes) in enumerate(made):
             one = part.plans[number]

@@ -7,7 +7,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantcli.errors import OutputFailed, UsageError
+from quantcli.model import Model
 from quantcli.output import checksums, writer
+from quantcli.plan.plan import Plan
+
+# What a file is called, by the role of its model. The last two are llama.cpp's conventions.
+_NAMES = {
+    "text": "{name}-{type}.gguf",
+    "projector": "mmproj-{name}-{type}.gguf",
+    "adapter": "{name}-{type}-LoRA.gguf",
+}
+
+
+def name_parts(
+    models: Sequence[Model], plans: Sequence[Sequence[Plan]], output: Path | None, *, into_folder: bool
+) -> list[list[Path]]:
+    """The paths of all plans of all models, see `name_targets`. A projector's lie beside the text's."""
+    names = [
+        [_NAMES[model.role].format(name=model.name, type=one.file_type.name) for one in own]
+        for model, own in zip(models, plans, strict=True)
+    ]
+    beside = [number > 0 and model.role == "projector" for number, model in enumerate(models)]
+    own = [name for group, after in zip(names, beside, strict=True) if not after for name in group]
+    paths = name_targets(own, output, into_folder=into_folder)
+    folder, left = paths[0].parent, iter(paths)
+    return [
+        [folder / name if after else next(left) for name in group] for group, after in zip(names, beside, strict=True)
+    ]
 
 
 def name_targets(names: Sequence[str], output: Path | None, *, into_folder: bool) -> list[Path]:

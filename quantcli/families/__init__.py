@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from quantcli.model import Model
     from quantcli.sources.checkpoint import Checkpoint
 
-__all__ = ["load_checkpoint", "registry"]
+__all__ = ["left_out", "load_checkpoint", "load_projector", "registry"]
 
 
 def registry() -> dict[str, Family]:
@@ -28,10 +28,25 @@ def load_checkpoint(
     architecture: str | None = None,
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
+    alone: bool = True,
 ) -> Model:
-    """The model of a checkpoint folder, see ``load.load_checkpoint``."""
+    """The language model of a checkpoint folder, see ``load.load_checkpoint``."""
     from quantcli.families import load
 
     return load.load_checkpoint(
-        checkpoint, architecture=architecture, pre_tokenizer=pre_tokenizer, chat_template=chat_template
+        checkpoint, architecture=architecture, pre_tokenizer=pre_tokenizer, chat_template=chat_template, alone=alone
     )
+
+
+def left_out(checkpoint: Checkpoint, architecture: str | None = None) -> list[str]:
+    """Names of the checkpoint's tensors that no tensor of a GGUF file is made of, see ``load.left_out``."""
+    from quantcli.families import load
+
+    return load.left_out(checkpoint, architecture)
+
+
+def load_projector(checkpoint: Checkpoint) -> Model:
+    """The projector of a checkpoint folder, see ``projectors.load.load_projector``."""
+    from quantcli.families.projectors import load
+
+    return load.load_projector(checkpoint)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from quantcli.errors import MissingTensors, ShapeMismatch, UnknownTensors, UnsupportedFile
-from quantcli.families import names
+from quantcli.families import names, numbers
 from quantcli.families.copies import is_copy
 from quantcli.families.declaration import Family, TensorRule
 from quantcli.families.experts import Stacks
@@ -73,20 +73,25 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What the tensors of a checkpoint became: GGUF tensors in the order of their sources, and remarks."""
+    """What the tensors of a checkpoint became: GGUF tensors in the order of their sources, and remarks.
+
+    ``left_out`` counts those of towers and projectors beside the language model.
+    """
 
     tensors: list[Bound]
     notes: list[str]
+    left_out: int = 0
 
     def has(self, name: str) -> bool:
         """Whether there is a GGUF tensor of this name."""
         return any(one.name == name for one in self.tensors)
 
 
-def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: str) -> Binding:
+def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: str, whole: bool = True) -> Binding:
     """The GGUF tensors of a checkpoint.
 
-    ``sources`` in the order in which llama.cpp's converter meets them (files in order, names sorted).
+    ``sources`` in the order in which llama.cpp's converter meets them (files in order, names sorted); without ``whole``
+    they are some of the model's tensors, and none is missed.
     Raises UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile.
     """
     matcher = _Matcher(family, facts)
@@ -97,16 +102,15 @@ def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: s
             where=where,
             hint="the checkpoint is of another family or newer than quantcli; --architecture NAME reads it differently",
         )
-    matcher.check_complete(where)
-    matcher.leave_out_copies()
-    if matcher.left_out:
-        matcher.notes.append(f"left out {matcher.left_out} vision tensors: only the language model is converted")
+    if whole:
+        matcher.check_complete(where)
+        matcher.leave_out_copies()
     if matcher.beyond:
         matcher.notes.append(
             f"left out {matcher.beyond} tensors of layers that predict further tokens: {family.gguf_arch} has no place "
             "for them in llama.cpp"
         )
-    return Binding(matcher.in_order(), matcher.notes)
+    return Binding(matcher.in_order(), matcher.notes, matcher.left_out)
 
 
 class _Matcher:
@@ -119,6 +123,7 @@ class _Matcher:
             for part, source in enumerate(spec.sources):
                 self.by_key.setdefault(_key(source), []).append((spec, part))
         self.ignored = family.ignored + tuple(pattern for pattern, fact in family.ignored_if if facts[fact])
+        self.numbers = [numbers.pattern(name) for name in family.numbers.values()]
         self.stacks = Stacks(rules, facts)
         self.bound: dict[str, Bound] = {}
         self.found: Counter[Spec] = Counter()
@@ -136,7 +141,7 @@ class _Matcher:
         for (name, _), tensor in zip(plain, sources, strict=True):
             self.stacks.look_at(name, tensor)
         for position, ((name, prefix), tensor) in enumerate(zip(plain, sources, strict=True)):
-            if names.is_buffer(name) or self._is_ignored(name):
+            if names.is_buffer(name) or self._is_ignored(name) or self._is_zero(name, tensor):
                 continue
             if not self._take(name, prefix, tensor, position):
                 self._pass_over(tensor)
@@ -144,6 +149,8 @@ class _Matcher:
     def _is_ignored(self, name: str) -> bool:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
             return True
+        if any(expression.fullmatch(name) for expression in self.numbers):
+            return True  # of the metadata
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.further):
             self.beyond += 1
             return True
@@ -151,6 +158,19 @@ class _Matcher:
         beyond = layer is not None and int(layer[1]) >= self.facts.layers
         self.beyond += beyond
         return beyond
+
+    def _is_zero(self, name: str, tensor: SourceTensor) -> bool:
+        """Whether the tensor has no place in GGUF and needs none. Raises UnsupportedFile for numbers in it."""
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.zeros):
+            return False
+        reader = tensor.reader()
+        if reader.read_rows(0, reader.rows).any():
+            raise UnsupportedFile(
+                f"is not zero, and {self.family.gguf_arch} has no place for it",
+                where=tensor.where,
+                hint="llama.cpp cannot run this checkpoint; use one without these biases",
+            )
+        return True
 
     def _take(self, name: str, prefix: str, tensor: SourceTensor, position: int) -> bool:
         """Give one source tensor its place; False for one that has none."""
@@ -204,8 +224,9 @@ class _Matcher:
 
     def _block(self, spec: Spec, layer: int) -> int:
         """The block of the file that a layer becomes."""
-        first: int = self.facts[spec.rule.first] if spec.rule.first else 0
-        return layer + first
+        rule = spec.rule
+        block: int = self.facts[rule.places][layer] if rule.places else layer
+        return block + (self.facts[rule.first] if rule.first else 0)
 
     def leave_out_copies(self) -> None:
         """A tensor that repeats another is one tensor; one that differs and has no place of its own is told."""
@@ -221,11 +242,11 @@ class _Matcher:
 
     def _match(self, name: str) -> tuple[list[tuple[Spec, int]], int, int] | None:
         """The specs of this name (and which part of each it is) with layer and expert."""
-        for key, numbers in _keys(name):
+        for key, positions in _keys(name):
             specs = self.by_key.get(key)
             if not specs:
                 continue
-            slots = dict(zip(specs[0][0].slots, numbers, strict=True))
+            slots = dict(zip(specs[0][0].slots, positions, strict=True))
             layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
             if "{layer}" in slots and layer >= self.facts[specs[0][0].rule.depth]:
                 return None
@@ -373,7 +394,7 @@ def _check(tensor: SourceTensor, spec: Spec, facts: Facts) -> None:
         )
 
 
-def _list(names: Sequence[str], total: int | None = None) -> str:
-    total = total or len(names)
-    shown = ", ".join(names[:_SHOWN])
+def _list(labels: Sequence[str], total: int | None = None) -> str:
+    total = total or len(labels)
+    shown = ", ".join(labels[:_SHOWN])
     return f"{shown} and {total - _SHOWN} more" if total > _SHOWN else shown

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Entry:
     """GGUF metadata ``key`` of value type ``type`` <- ``fact``, omitted when None.
 
-    The key is below the architecture's name, unless it starts with "tokenizer." or "diffusion.".
+    The key is below the architecture's name, unless it begins with one of ``metadata.WHOLE`` ("tokenizer." ...).
     """
 
     key: str
@@ -42,8 +42,10 @@ class TensorRule:
     along (``bias``: "optional", "required" or "none"; it passes through those transforms that move rows).
     ``layers`` names a fact, a function (layer) -> bool: the layers that have this rule. ``depth`` names the fact
     that counts the layers of this rule (an encoder-decoder has two), ``first`` the one that numbers the block of its
-    layer 0 (layers that predict further tokens come behind the others). ``optional`` may name a fact: absence is fine
-    when it is true. A rule with ``when`` only exists when that fact is true. A bias has ``shape[bias_axis]`` elements.
+    layer 0 (layers that predict further tokens come behind the others), ``places`` one that lists the blocks of all of
+    them. ``optional`` may name a fact: absence is fine when it is true. A rule with ``when`` only exists when that fact
+    is true. A bias has ``shape[bias_axis]`` elements. ``type`` is what the weight is written as whatever the target, in
+    files whose types are the converter's (projectors).
     """
 
     source: str
@@ -57,7 +59,9 @@ class TensorRule:
     layers: str | None = None
     depth: str = "layers"
     first: str | None = None
+    places: str | None = None
     when: str | None = None
+    type: str | None = None
     parts: tuple[str, ...] = ()
 
 
@@ -94,6 +98,7 @@ class Family:
     model_types: tuple[str, ...] = ()  # config.json model_type, for the text part of multimodal checkpoints
     extras: tuple[Extra, ...] = ()
     ignored: tuple[str, ...] = ()  # shell patterns of tensors to leave out silently
+    remarks: tuple[tuple[str, str], ...] = ()  # (fact, text): told when the fact is true, of what llama.cpp computes
     harmless: tuple[str, ...] = ()  # keys of config.json (patterns) that change nothing, beyond those of unread.py
     fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # key -> the values that llama.cpp computes
     further: tuple[str, ...] = ()  # patterns of tensors that predict further tokens, which the file has no place for
@@ -110,6 +115,8 @@ class Family:
     # fact -> tokens, the first of which that the vocabulary has is the row that the fact numbers
     rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cut_embeddings: bool = False  # token_embd rows beyond the tokenizer's size are cut
+    numbers: Mapping[str, str] = field(default_factory=dict)  # fact -> tensor whose numbers it holds (numbers.py)
+    zeros: tuple[str, ...] = ()  # shell patterns of tensors that are left out, for they hold zeros alone
     same: Mapping[str, str] = field(default_factory=dict)  # names under which a tensor may be stored as well
     copies: Mapping[str, str] = field(default_factory=dict)  # name -> the tensor that it may repeat: then left out
     spellings: Mapping[str, str] = field(default_factory=dict)  # part of a name elsewhere -> as declared here
@@ -134,6 +141,7 @@ class Changes(TypedDict, total=False):
     vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
     extras: tuple[Extra, ...]
     ignored: tuple[str, ...]
+    remarks: tuple[tuple[str, str], ...]
     harmless: tuple[str, ...]
     fixed: Mapping[str, tuple[object, ...]]
     further: tuple[str, ...]
@@ -143,6 +151,8 @@ class Changes(TypedDict, total=False):
     may_lack: str
     prefixes: tuple[str, ...]
     cut_embeddings: bool
+    numbers: Mapping[str, str]
+    zeros: tuple[str, ...]
     variants: tuple[Variant, ...]
     relative: Callable[[Mapping[str, object]], str | None] | None
     templates: Mapping[str, str]

@@ -140,7 +140,18 @@ def scaling(facts: Facts) -> str | None:
     if settings is not None and not isinstance(settings, Mapping):
         raise bad("rope_scaling", "is no object")
     kind = facts.read(text("rope_scaling.rope_type", "rope_scaling.type", default="default"))
-    return {"default": None, "none": None, "su": "longrope"}.get(kind, kind)
+    return {"default": None, "none": None, "mrope": None, "su": "longrope"}.get(kind, kind)
+
+
+def sections(facts: Facts) -> list[int] | None:
+    """How many pairs of a head rotate by time, height, width and a fourth position: m-rope, which vision needs. All of
+    them are equal in a text."""
+    found = facts.find("rope_scaling.mrope_section")
+    if found is None:
+        return None
+    if not isinstance(found, list) or not all(type(pairs) is int and 0 <= pairs < MOST_WIDTH for pairs in found):
+        raise bad("rope_scaling.mrope_section", "is no list of numbers of pairs")
+    return [*found, 0, 0, 0, 0][:4]
 
 
 def _scaling_value(field: object, *kinds: str) -> object:
@@ -160,6 +171,7 @@ ROPE_FACTS = {
     "yarn_attn": _scaling_value(real("rope_scaling.attention_factor", default=None), "yarn"),
     "yarn_fast": _scaling_value(real("rope_scaling.beta_fast", default=None), "yarn"),
     "yarn_slow": _scaling_value(real("rope_scaling.beta_slow", default=None), "yarn"),
+    "sections": sections,
 }
 
 # Whatever the attention is; FACTS adds heads of one width, with key/value heads that may be fewer.
@@ -209,6 +221,7 @@ ROPE = (
     Entry("rope.scaling.yarn_attn_factor", "f32", "yarn_attn"),
     Entry("rope.scaling.yarn_beta_fast", "f32", "yarn_fast"),
     Entry("rope.scaling.yarn_beta_slow", "f32", "yarn_slow"),
+    Entry("rope.dimension_sections", "i32s", "sections"),
     Entry("rope.freq_base", "f32", "theta"),
 )
 RMS = (Entry("attention.layer_norm_rms_epsilon", "f32", "eps"),)

@@ -143,13 +143,16 @@ def settle(
     file: Callable[[str], object],
     headless: bool = False,
     stored: Sequence[str] = (),
+    numbers: Mapping[str, Sequence[float]] | None = None,
 ) -> Facts:
     """All facts that a family declares: fields are read, functions called, constants taken, each when first asked for.
 
     ``headless``: the class has no output head, so that none is missed. ``stored``: names of the tensors.
+    ``numbers``: facts that tensors hold.
     """
     facts = Facts(Config(flatten(config)), file, stored)
     facts["headless"] = headless
+    facts.update(numbers or {})
     facts.declared = declared
     for name in declared:
         facts[name]

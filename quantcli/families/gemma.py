@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
-from quantcli.families.facts import Facts, bad
-from quantcli.families.fields import count, flag, real
+from quantcli.families.fields import count, real
 from quantcli.families.transforms import plus_one
 from quantcli.vocab import VocabHints
 
@@ -69,15 +69,9 @@ GEMMA2 = GEMMA.derive(
 )
 
 
-def causal(facts: Facts) -> bool:
-    """Embedding models of this shape see both directions: another GGUF architecture (gemma-embedding)."""
-    if facts.read(flag("use_bidirectional_attention", default=False)):
-        raise bad(
-            "use_bidirectional_attention",
-            "is true: an embedding model that sees both directions, which quantcli does not convert",
-            "take a Gemma 3 that generates text",
-        )
-    return True
+def embedding(config: Mapping[str, object]) -> str | None:
+    """Embedding models of Gemma 3's class see both directions: another GGUF architecture."""
+    return "embeddinggemma" if config.get("use_bidirectional_attention") is True else None
 
 
 GEMMA3 = GEMMA2.derive(
@@ -86,7 +80,6 @@ GEMMA3 = GEMMA2.derive(
     hf_architectures=("Gemma3ForCausalLM", "Gemma3TextModel"),
     model_types=("gemma3_text",),
     facts={
-        "causal": causal,
         # released files leave out what equals the config class's default
         "heads": count("num_attention_heads", default=8, most=decoder.MOST_HEADS),
         "vocab": count("vocab_size", default=262208, most=decoder.MOST_WIDTH),
@@ -105,6 +98,16 @@ GEMMA3 = GEMMA2.derive(
     + decoder.WINDOW,
     tensors=BODY + HEAD + FOUR_NORMS + shifted(decoder.HEAD_NORMS),
     cut_embeddings=True,
+    relative=embedding,
 )
 
-FAMILIES = (GEMMA, GEMMA2, GEMMA3)
+# The dense layers behind the pooling (folders 2_Dense, 3_Dense) are left out.
+EMBEDDING_GEMMA = GEMMA3.derive(
+    "embeddinggemma",
+    gguf_arch="gemma-embedding",
+    hf_architectures=(),
+    model_types=(),
+    relative=None,
+)
+
+FAMILIES = (GEMMA, GEMMA2, GEMMA3, EMBEDDING_GEMMA)

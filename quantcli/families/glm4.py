@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quantcli.families import decoder
 from quantcli.families.declaration import Family, TensorRule
+from quantcli.families.transforms import joined, regrouped
 from quantcli.vocab import VocabHints
 
 END = "<|endoftext|>"
@@ -35,4 +38,24 @@ GLM4 = Family(
     vocab=VocabHints("glm4", fallbacks={"bos": END, "eos": END, "unknown": END, "eot": "<|user|>"}),
 )
 
-FAMILIES = (GLM4,)
+# Where the rotation has sections, llama.cpp rotates halves: the neighbours of each head's rotated part are put apart.
+HALVES = joined(
+    regrouped((-1, "head_dim"), pick={1: (0, "rope_dims", 2)}),
+    regrouped((-1, "head_dim"), pick={1: (1, "rope_dims", 2)}),
+    regrouped((-1, "units", "half"), pick={1: (2, "units", 1)}, order=(1, 0, 2)),
+) | regrouped(("units", -1, "half"), order=(1, 0, 2))
+
+GLM4V = GLM4.derive(
+    "glm4v",
+    hf_architectures=("Glm4vForConditionalGeneration",),
+    model_types=("glm4v", "glm4v_text"),
+    facts={
+        "half": lambda facts: facts.rope_dims // 2,
+        "units": lambda facts: facts.quotient("head_dim", "half", ("head_dim", "half of the rotated part")),
+    },
+    tensors=tuple(
+        replace(rule, transform=HALVES) if rule.target.endswith(("attn_q", "attn_k")) else rule for rule in GLM4.tensors
+    ),
+)
+
+FAMILIES = (GLM4, GLM4V)

@@ -13,8 +13,9 @@ from quantcli.families.fields import count, real
 from quantcli.vocab import VocabHints
 
 
-def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0) -> list[float] | None:
-    """Llama 3.1's scaling as a table of head_dim/2 divisors: long wavelengths by ``factor``, a ramp between.
+def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0, width: str = "rope_dims") -> list[float] | None:
+    """Llama 3.1's scaling as a table of divisors, half as many as the fact ``width`` says: long wavelengths by
+    ``factor``, a ramp between.
 
     Formula: the rope scaling of type "llama3" in transformers' modeling_rope_utils.
     """
@@ -38,7 +39,8 @@ def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0) -> list[f
         smooth = _single(_single(_single(original / wavelength) - low) / (high - low))
         return 1 / _single(_single(_single(1 - smooth) / factor) + smooth)
 
-    return [divisor(i / facts.rope_dims) for i in range(0, facts.rope_dims, 2)]
+    dims: int = facts[width]
+    return [divisor(i / dims) for i in range(0, dims, 2)]
 
 
 def _single(value: float) -> float:
@@ -112,4 +114,20 @@ INTERNLM3 = LLAMA.derive(
     vocab_for=None,
 )
 
-FAMILIES = (LLAMA, MISTRAL, MIXTRAL, INTERNLM3)
+# Trained to see both directions; llama.cpp does so where the metadata says it.
+LLAMA_BIDIRECTIONAL = LLAMA.derive(
+    "llama-bidirectional",
+    gguf_arch="llama-embed",
+    hf_architectures=("LlamaBidirectionalModel",),
+    model_types=("llama_bidirec",),
+    facts={
+        "key_length": decoder.given_head_dim,
+        "pooling": None,
+        "causal": lambda facts: facts.config.get("is_causal") is not False,
+    },
+    harmless=("pooling",),
+    remarks=(("causal", "llama.cpp runs llama-embed causally where config.json does not say is_causal: false"),),
+    vocab_for=None,
+)
+
+FAMILIES = (LLAMA, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from quantcli import container, vocab
 from quantcli.architectures.fixed import stays_float32
 from quantcli.errors import BadTokenizer, QuantcliError
-from quantcli.families import bind, catalogue, metadata, pooling, unread, variants
+from quantcli.families import bind, catalogue, metadata, numbers, pooling, unread, variants
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
+from quantcli.families.projectors import catalogue as projectors
 from quantcli.families.transforms import Node
 from quantcli.ggml import tensor_types
 from quantcli.model import Model, ModelTensor
@@ -31,9 +32,11 @@ def load_checkpoint(
     architecture: str | None = None,
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
+    alone: bool = True,
 ) -> Model:
     """The model in ``checkpoint`` as a GGUF file would hold it; headers and small files only are read.
 
+    ``alone``: what lies beside it (towers, a projector) is not converted, and a note says how it can be.
     Raises UnknownArchitecture, BadConfig, UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile, and what
     ``vocab.load`` raises.
     """
@@ -41,10 +44,12 @@ def load_checkpoint(
     sources = checkpoint.logical_tensors
     binding = bind.bind(family, facts, sources, str(checkpoint.folder))
     tokens, notes = vocabulary(checkpoint, family, facts, pre_tokenizer, chat_template)
+    remarks += beside(checkpoint, binding.left_out) if alone else []
     remarks += [*binding.notes, *missing_head(facts, binding), *choose_rows(family, facts, tokens, checkpoint)]
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
         facts["vocab"] = min(facts["vocab"], len(tokens["tokenizer.ggml.tokens"].data))
     tensors, default_float = make_tensors(checkpoint, family, facts, binding.tensors, sources)
+    remarks += [text for fact, text in family.remarks if facts[fact]]
     remarks += unread.check(family, facts, where=str(checkpoint.folder / "config.json"))
     entries = {
         **metadata.general(family, checkpoint, tensors),
@@ -67,18 +72,26 @@ def load_checkpoint(
     )
 
 
-def read_config(checkpoint: Checkpoint, architecture: str | None) -> tuple[Family, Facts, list[str]]:
-    """The family of a checkpoint, its facts, and what the user should know of them."""
+def read_config(
+    checkpoint: Checkpoint, architecture: str | None, weights: bool = True
+) -> tuple[Family, Facts, list[str]]:
+    """The family of a checkpoint, its facts, and what the user should know of them.
+
+    ``weights``: its tensors are there and are looked at.
+    """
     try:
         choice = catalogue.choose(checkpoint.config, architecture)
         family, notes = (choice.family, []) if architecture else variants.choose(choice.family, checkpoint)
         family = catalogue.relative(family, choice.config)
-        checkpoint.check_packing()
-        stored = [tensor.name for tensor in checkpoint.logical_tensors]
-        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored)
+        if weights:
+            checkpoint.check_packing()
+        tensors = checkpoint.logical_tensors if weights else []
+        stored, found = [tensor.name for tensor in tensors], numbers.read(family.numbers, family.prefixes, tensors)
+        facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored, found)
+        facts["stated_causal"] = False if choice.config.get("is_causal") is False else None
         if "pooling" not in facts:
-            facts["pooling"], found = pooling.read(checkpoint.json)
-            notes = [*notes, *found]
+            facts["pooling"], remarks = pooling.read(checkpoint.json)
+            notes = [*notes, *remarks]
     except QuantcliError as error:
         error.where = str(checkpoint.folder / "config.json") if error.where == "config.json" else error.where
         raise
@@ -95,6 +108,23 @@ def assumptions(choice: catalogue.Choice, family: Family, facts: Facts, architec
     return (
         unread.assumed(family, facts, stated) if architecture and (known is None or known.name != family.name) else []
     )
+
+
+def beside(checkpoint: Checkpoint, left_out: int) -> list[str]:
+    """What is left out of a wrapper, and the option that writes it."""
+    if not left_out:
+        return []
+    way = "--mmproj F16 writes them to a file beside it" if projectors.find(checkpoint.config) else ""
+    told = f"left out {left_out} vision tensors: only the language model is converted"
+    return [f"{told}; {way}" if way else f"{told} (no projector is declared for this class)"]
+
+
+def left_out(checkpoint: Checkpoint, architecture: str | None = None) -> list[str]:
+    """Names of the tensors that no GGUF tensor is made of: other modalities, heads without a place, buffers, copies."""
+    family, facts, _ = read_config(checkpoint, architecture)
+    binding = bind.bind(family, facts, checkpoint.logical_tensors, str(checkpoint.folder))
+    used = {part.origin for one in binding.tensors for part in one.parts.values()}
+    return [tensor.name for tensor in checkpoint.logical_tensors if tensor.origin not in used]
 
 
 def vocabulary(

@@ -25,10 +25,14 @@ _SAMPLING = (
     ("temperature", "temp", "f32"),
     ("repetition_penalty", "penalty_repeat", "f32"),
 )
-_ELSEWHERE = ("tokenizer.", "diffusion.")  # beginnings of keys that are not below the architecture's name
 # What sentence-transformers' files say, for every family.
 POOLING = Entry("pooling_type", "u32", "pooling")
+# What config.json says of any decoder that sees both directions.
+CAUSAL = Entry("attention.causal", "boolean", "stated_causal")
 
+
+# Keys that no architecture's name stands before.
+WHOLE = ("tokenizer.", "xielu.", "diffusion.")
 
 # How a fact becomes a GGUF value, by ``Entry.type``.
 WRITERS: Mapping[str, Callable[[Fact], Value]] = {
@@ -48,18 +52,23 @@ WRITERS: Mapping[str, Callable[[Fact], Value]] = {
 def architecture(family: Family, facts: Facts) -> dict[str, Value]:
     """``<arch>.*`` as the family declares it; entries whose fact is None are left out."""
     found = {}
-    for entry in (*family.metadata, POOLING):
+    for entry in (CAUSAL, *family.metadata, POOLING):
         value = facts[entry.fact]
         if value is not None:
-            key = entry.key if entry.key.startswith(_ELSEWHERE) else f"{family.gguf_arch}.{entry.key}"
+            key = entry.key if entry.key.startswith(WHOLE) else f"{family.gguf_arch}.{entry.key}"
             found[key] = WRITERS[entry.type](value)
     return found
 
 
-def general(family: Family, checkpoint: Checkpoint, tensors: Sequence[ModelTensor]) -> dict[str, Value]:
-    """``general.*``: names and size from folder and tensors, sampling defaults, license and base from the card."""
-    found = {"general.architecture": container.string(family.gguf_arch), "general.type": container.string("model")}
-    found |= sampling(checkpoint.json("generation_config.json"))
+def general(
+    family: Family, checkpoint: Checkpoint, tensors: Sequence[ModelTensor], kind: str = "model"
+) -> dict[str, Value]:
+    """``general.*``: names and size from folder and tensors, license and base from the card; ``kind`` is general.type.
+
+    A model that writes text has sampling defaults.
+    """
+    found = {"general.architecture": container.string(family.gguf_arch), "general.type": container.string(kind)}
+    found |= sampling(checkpoint.json("generation_config.json")) if kind == "model" else {}
     names: dict[str, str | None] = {"general.name": title(checkpoint.name), **name_parts(checkpoint.name)}
     names["general.organization"] = title(checkpoint.owner) if checkpoint.owner else None
     names["general.size_label"] = size_label(tensors)
@@ -69,9 +78,10 @@ def general(family: Family, checkpoint: Checkpoint, tensors: Sequence[ModelTenso
     return found | card(checkpoint.card)
 
 
-def provenance(checkpoint: Checkpoint) -> dict[str, Value]:
-    """sha256 of the small files that the metadata was made from; never a path."""
-    return {f"quantcli.source.sha256.{name}": container.string(digest) for name, digest in checkpoint.digests().items()}
+def provenance(checkpoint: Checkpoint, names: Sequence[str] | None = None) -> dict[str, Value]:
+    """sha256 of the small files that the metadata was made from (``names``: of these); never a path."""
+    digests = checkpoint.digests(names)
+    return {f"quantcli.source.sha256.{name}": container.string(digest) for name, digest in digests.items()}
 
 
 def sampling(settings: object) -> dict[str, Value]:

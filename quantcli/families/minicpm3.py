@@ -24,6 +24,7 @@ PROJECTIONS = (
 
 MINICPM3 = DEEPSEEK2.derive(
     "minicpm3",
+    harmless=("original_max_position_embeddings",),
     gguf_arch="minicpm3",
     hf_architectures=("MiniCPM3ForCausalLM",),
     model_types=("minicpm3",),

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 # What a wrapper, a class with a head or a training tool puts before the names of the language model; a family adds
 # its own.
-_PREFIXES = ("model.", "language_model.", "text_model.", "thinker.", "base_model.", "module.", "_orig_mod.")
+_WRAPPERS = ("model.", "thinker.", "base_model.", "module.", "_orig_mod.")
+_PREFIXES = (*_WRAPPERS, "language_model.", "text_model.")
 # LayerNorm's parameters as TensorFlow called them.
 _ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
 # Computed, not learned: old and new checkpoints carry them at different levels.
@@ -35,6 +36,13 @@ def plain(name: str, prefixes: Sequence[str]) -> tuple[str, str]:
     for historic, ending in _ENDINGS.items():
         rest = rest.removesuffix(historic) + ending if rest.endswith(historic) else rest
     return rest, name[: len(name) - len(rest)] if name.endswith(rest) else ""
+
+
+def unwrapped(name: str) -> str:
+    """The name of a tensor below what wrappers put before all of their parts, the language model's own names aside."""
+    while prefix := next((prefix for prefix in _WRAPPERS if name.startswith(prefix)), ""):
+        name = name[len(prefix) :]
+    return name
 
 
 def respelled(name: str, spellings: Mapping[str, str]) -> str:

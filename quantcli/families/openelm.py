@@ -33,8 +33,10 @@ def widths(facts: Facts) -> EachLayer:
 OPENELM = Family(
     name="openelm",
     gguf_arch="openelm",
-    harmless=("ffn_with_glu", "normalize_qk_projections", "normalization_layer_name", "*_multipliers", "num_gqa_groups",
-              "rope_max_length", "share_input_output_layers"),
+    harmless=(
+        "ffn_with_glu", "activation_fn_name", "normalize_qk_projections", "normalization_layer_name", "*_multipliers",
+        "num_gqa_groups", "rope_max_length", "share_input_output_layers",
+    ),
     hf_architectures=("OpenELMForCausalLM",),
     model_types=("openelm",),
     facts={

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from quantcli.families.declaration import Entry
+from quantcli.families.facts import Facts, bad
+from quantcli.families.fields import text
+
 _TYPES = {"mean": 1, "cls": 2, "lasttoken": 3}
 _FLAG = "pooling_mode_"
 _ENDING = "_tokens"
 _SPELLINGS = {"cls_token": "cls"}
+
+# What stands before a classification head: config.json's own word.
+CLASSIFIER = (Entry("classifier.pooling_type", "u32", "classifier_pooling"),)
 
 
 def read(file: Callable[[str], object]) -> tuple[int | None, list[str]]:
@@ -26,6 +33,14 @@ def read(file: Callable[[str], object]) -> tuple[int | None, list[str]]:
         return None, []
     remark = f"sentence-transformers pools by {' and '.join(modes)}, which has no counterpart in GGUF"
     return None, [f"{remark}: no pooling_type is written, and whoever runs the model has to pool"]
+
+
+def of_classifier(facts: Facts) -> int | None:
+    """The pooling type that config.json names for a classification head. Raises BadConfig."""
+    name = facts.read(text("classifier_pooling", default=None))
+    if name not in (None, "cls", "mean"):
+        raise bad("classifier_pooling", f"is {name!r}; cls and mean are known")
+    return _TYPES.get(name)
 
 
 def _modes(file: Callable[[str], object]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
-from quantcli.families.facts import Facts, bad
+from quantcli.families.facts import Facts
 from quantcli.families.fields import count, real
 from quantcli.families.qwen import QWEN2_MOE
 from quantcli.families.transforms import Transform, joined, negative_exp, on_columns, plus_one, regrouped, rows, shaped
@@ -33,12 +33,7 @@ def predicting_layers(facts: Facts) -> int:
 
 def sections(facts: Facts) -> list[int]:
     """Pairs that rotate by time, height, width and nothing."""
-    given = facts.find("rope_scaling.mrope_section")
-    if given is None:
-        return [11, 11, 10, 0]
-    if not isinstance(given, list) or len(given) > 4 or not all(type(one) is int for one in given):
-        raise bad("mrope_section", "is no list of at most 4 integers")
-    return [*given, *[0] * (4 - len(given))]
+    return decoder.sections(facts) or [11, 11, 10, 0]
 
 
 def rotated(facts: Facts) -> int:
@@ -198,7 +193,7 @@ QWEN35 = QWEN3_NEXT.derive(
         "shared_ff": None,
         "sections": sections,
     },
-    metadata=(*METADATA, Entry("rope.dimension_sections", "i32s", "sections")),
+    metadata=METADATA,
     tensors=layers(APART, decoder.GATED_MLP),
 )
 QWEN35_MOE = QWEN35.derive(

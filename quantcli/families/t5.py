@@ -7,7 +7,7 @@ from collections.abc import Callable
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import Facts
-from quantcli.families.fields import count, text
+from quantcli.families.fields import count, flag, text
 from quantcli.vocab import VocabHints
 
 
@@ -76,6 +76,7 @@ T5 = Family(
         "plain": lambda facts: not facts.gated,
         "first": positioned,
         "may_tie": decoder.CORE_FACTS["may_tie"],
+        "tied": flag("tie_word_embeddings", default=True),
     },
     metadata=(
         Entry("context_length", "u32", "context"),
@@ -89,6 +90,9 @@ T5 = Family(
         Entry("attention.relative_buckets_count", "u32", "buckets"),
         *decoder.RMS,
         Entry("decoder_start_token_id", "u32", "start"),
+    ),
+    remarks=(
+        ("tied", "transformers divides the states by the root of d_model before a tied head, llama.cpp does not"),
     ),
     tensors=(
         TensorRule("shared", "token_embd", ("vocab", "hidden"), bias="none"),
@@ -116,4 +120,14 @@ T5 = Family(
     vocab=VocabHints("t5"),
 )  # fmt: skip
 
-FAMILIES = (T5,)
+# The encoder alone; llama.cpp knows it as an architecture of its own.
+T5_ENCODER = T5.derive(
+    "t5-encoder",
+    gguf_arch="t5encoder",
+    hf_architectures=("T5EncoderModel", "UMT5EncoderModel"),
+    model_types=(),
+    metadata=tuple(entry for entry in T5.metadata if entry.fact not in ("decoder_layers", "start")),
+    tensors=tuple(rule for rule in T5.tensors if not rule.target.startswith("dec.") and rule.target != "output"),
+)
+
+FAMILIES = (T5, T5_ENCODER)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy
 
-from quantcli.errors import ShapeMismatch
+from quantcli.errors import ShapeMismatch, UnsupportedTransform
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from quantcli.views import Reader
 
 Dimension = str | int
+_SLAB = 1 << 22  # numbers that are looked at together
+MERGE_HINT = "merge the adapter into its base instead: quantcli convert BASE -t TYPE --merge-lora ADAPTER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +38,35 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """A named step; ``a | b`` is first a, then b."""
+    """A named step; ``a | b`` is first a, then b.
+
+    ``pair`` is the same for a matrix that is given as a product of two, left @ right; what moves rows needs none.
+    """
 
     name: str
     apply: Callable[[Node, Facts], Node]
     moves_rows: bool = True
+    pair: Callable[[Node, Node, Facts], tuple[Node, Node]] | None = None
 
     def __or__(self, other: Transform) -> Transform:
         def both(node: Node, facts: Facts) -> Node:
             return other.apply(self.apply(node, facts), facts)
 
-        return Transform(f"{self.name} | {other.name}", both, self.moves_rows and other.moves_rows)
+        def factors(left: Node, right: Node, facts: Facts) -> tuple[Node, Node]:
+            return other.factors(*self.factors(left, right, facts), facts)
+
+        return Transform(f"{self.name} | {other.name}", both, self.moves_rows and other.moves_rows, factors)
+
+    def factors(self, left: Node, right: Node, facts: Facts) -> tuple[Node, Node]:
+        """The factors of the changed matrix, from those of the matrix. Raises UnsupportedTransform where none are."""
+        if self.pair is not None:
+            return self.pair(left, right, facts)
+        if self.moves_rows:
+            return self.apply(left, facts), right
+        raise UnsupportedTransform(
+            f"the matrix is changed in a way that no adapter can follow ({self.name})",
+            hint=MERGE_HINT,
+        )
 
 
 def regrouped(
@@ -113,7 +134,12 @@ def shaped(*dims: Dimension) -> Transform:
         same = shape[-1] == node.reader.columns
         return replace(node, shape=shape, reader=node.reader if same else Reshaped(node.reader, shape[-1]))
 
-    return Transform("shaped", apply, moves_rows=False)
+    def rows_alone(left: Node, right: Node, facts: Facts) -> tuple[Node, Node]:
+        if len(dims) != 2 or facts.size(dims[-1]) != right.shape[-1]:
+            raise UnsupportedTransform("the matrix gets another shape, which no adapter can follow", hint=MERGE_HINT)
+        return left, right
+
+    return Transform("shaped", apply, moves_rows=False, pair=rows_alone)
 
 
 def transposed() -> Transform:
@@ -125,7 +151,10 @@ def transposed() -> Transform:
         *lead, height, width = node.shape
         return Node((*lead, width, height), transpose(node.reader, math.prod(lead)))
 
-    return Transform("transposed", apply, moves_rows=False)
+    def exchange(left: Node, right: Node, facts: Facts) -> tuple[Node, Node]:
+        return apply(right, facts), apply(left, facts)
+
+    return Transform("transposed", apply, moves_rows=False, pair=exchange)
 
 
 def joined(*parts: Transform) -> Transform:
@@ -140,7 +169,14 @@ def joined(*parts: Transform) -> Transform:
             return Node((count,), Reshaped(Stacked([Reshaped(one.reader, 1) for one in nodes]), count))
         return Node((count, *nodes[0].shape[1:]), Stacked([one.reader for one in nodes]))
 
-    return Transform("joined", apply)
+    def on_rows(left: Node, right: Node, facts: Facts) -> tuple[Node, Node]:
+        if not all(part.moves_rows for part in parts):
+            raise UnsupportedTransform(
+                "the matrix is joined from changed ones, which no adapter can follow", hint=MERGE_HINT
+            )
+        return apply(left, facts), right
+
+    return Transform("joined", apply, pair=on_rows)
 
 
 def on_columns(transform: Transform) -> Transform:
@@ -178,7 +214,7 @@ def scaled(*factors: str) -> Transform:
 
         return _mapped("scaled", multiply).apply(node, facts) if numbers else node
 
-    return Transform(f"scaled({', '.join(factors)})", apply, moves_rows=False)
+    return Transform(f"scaled({', '.join(factors)})", apply, moves_rows=False, pair=_on_left(apply))
 
 
 def single(value: float) -> float:
@@ -209,7 +245,7 @@ def zero_padded(rows: str) -> Transform:
         below = Zeros(missing, node.reader.columns, node.reader.stored)
         return replace(node, shape=(facts.size(rows), *node.shape[1:]), reader=Stacked([node.reader, below]))
 
-    return Transform(f"zero_padded({rows})", apply, moves_rows=False)
+    return Transform(f"zero_padded({rows})", apply, moves_rows=False, pair=_on_left(apply))
 
 
 def negative_exp() -> Transform:
@@ -221,6 +257,11 @@ def negative_exp() -> Transform:
     return _mapped("negative_exp", change)
 
 
+def _on_left(apply: Callable[[Node, Facts], Node]) -> Callable[[Node, Node, Facts], tuple[Node, Node]]:
+    """A linear change of whole rows, done to the left factor."""
+    return lambda left, right, facts: (apply(left, facts), right)
+
+
 def _mapped(name: str, function: Callable[[NDArray[numpy.float32]], None]) -> Transform:
     def apply(node: Node, facts: Facts) -> Node:
         from quantcli.views import Mapped
@@ -228,3 +269,27 @@ def _mapped(name: str, function: Callable[[NDArray[numpy.float32]], None]) -> Tr
         return replace(node, reader=Mapped(node.reader, function))
 
     return Transform(name, apply, moves_rows=False)
+
+
+def ternary() -> Transform:
+    """-1, 0 and 1 times the mean magnitude of the matrix (BitNet b1.58, arXiv 2402.17764, with the roundings of
+    llama.cpp's converter). The mean is taken when the first rows are read."""
+
+    def apply(node: Node, facts: Facts) -> Node:
+        @cache
+        def inverse() -> numpy.float32:
+            step = max(1, _SLAB // node.reader.columns)
+            starts = range(0, node.reader.rows, step)
+            slabs = (node.reader.read_rows(start, min(start + step, node.reader.rows)) for start in starts)
+            total = sum(float(numpy.abs(slab).sum(dtype=numpy.float64)) for slab in slabs)
+            mean = numpy.float32(total / (node.reader.rows * node.reader.columns))
+            return numpy.float32(1) / max(mean, numpy.float32(1e-5))
+
+        def change(values: NDArray[numpy.float32]) -> None:
+            values *= inverse()
+            numpy.clip(numpy.rint(values, out=values), -1, 1, out=values)
+            values /= inverse()
+
+        return _mapped("ternary", change).apply(node, facts)
+
+    return Transform("ternary", apply, moves_rows=False)

@@ -116,6 +116,10 @@ class Chooser:
     def choose(self, tensor: ModelTensor) -> Choice:
         """The type of the next tensor."""
         assigned = tensor.name in self.assignment
+        if tensor.targets is not None:
+            wanted = tensor.targets.get(self.recipe.name, tensor.type)
+            fitting = fit(wanted, tensor.columns)
+            return Choice(fitting, wanted=None if fitting is wanted else wanted)
         if self.recipe.copies or not self._reached(tensor):
             self.unassigned += [tensor.name] * assigned
             return Choice(tensor.type)

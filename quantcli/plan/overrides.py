@@ -82,8 +82,8 @@ def parse_file(path: Path | str) -> list[Override]:
         raise BadOverride(f"{error.message} ({error.where})", where=str(path), hint=error.hint) from error
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """An ECMAScript pattern, lower-cased. Raises BadOverride naming it."""
+def compile_pattern(pattern: str, option: str = "--tensor-type") -> re.Pattern[str]:
+    """An ECMAScript pattern of ``option``, lower-cased. Raises BadOverride naming it."""
     lowered = "".join(c.lower() if c.isascii() else c for c in pattern)
     try:
         if len(pattern) > LONGEST_PATTERN:
@@ -92,7 +92,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     except (re.error, ValueError, OverflowError, RecursionError) as error:
         raise BadOverride(
             f"{pattern[:200]!r} is no valid regular expression: {error}",
-            where="--tensor-type",
+            where=option,
             hint="patterns are ECMAScript: . * + ? | ( ) [ ] { } ^ $ \\ have a meaning",
         ) from error
 

@@ -113,6 +113,26 @@ class ConvertResult(TypedDict):
     weights_per_second: NotRequired[int]
 
 
+# ---- graft
+
+
+class GraftedTensor(TypedDict):
+    """One tensor that was taken over; ``before`` is the type of the one that it replaces, None where there was none."""
+
+    name: str
+    type: str
+    before: str | None
+
+
+class GraftResult(TypedDict):
+    """`quantcli graft`."""
+
+    schema: int
+    output: OutputResult
+    grafted: list[GraftedTensor]
+    seconds: float
+
+
 # ---- inspect, verify, formats
 
 
@@ -249,6 +269,25 @@ class VerifyResult(TypedDict):
     schema: int
     ok: bool
     files: list[CheckedFile]
+
+
+class CheckStep(TypedDict):
+    """One step of `quantcli check`. ``verdict``: "ok", "note", "skipped", or "differs", which makes the whole fail."""
+
+    name: str
+    verdict: str
+    summary: str
+    details: list[str]
+
+
+class CheckResult(TypedDict):
+    """`quantcli check`."""
+
+    schema: int
+    ok: bool
+    source: str
+    architecture: str
+    steps: list[CheckStep]
 
 
 class RecipeResult(TypedDict):

@@ -12,6 +12,7 @@ from quantcli.report.measurements import (
 )
 from quantcli.report.results import (
     CheckpointResult,
+    CheckResult,
     ConvertResult,
     FormatsResult,
     GgufResult,
@@ -151,6 +152,15 @@ def show_checks(reporter: Reporter, result: VerifyResult) -> None:
             reporter.line(f"ok    {entry['path']}  {what}")
         else:
             reporter.line(f"FAIL  {entry['path']}  {entry['problem']}")
+
+
+def show_check(reporter: Reporter, result: CheckResult) -> None:
+    """One line per step, its details below."""
+    for step in result["steps"]:
+        mark = {"ok": "ok", "differs": "FAIL"}.get(step["verdict"], step["verdict"])
+        reporter.line(f"{mark:7} {step['name']}: {step['summary']}")
+        for detail in step["details"]:
+            reporter.line(f"          {detail}")
 
 
 def show_formats(reporter: Reporter, result: FormatsResult) -> None:

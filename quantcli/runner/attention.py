@@ -39,6 +39,7 @@ class Attention:
         s, matrix = engine.settings, engine.weights.matrix
         self.heads, self.source = s.attention[index], s.sources[index]
         self.widths = self.heads.widths
+        self.rows = (2 * self.widths[0], *self.widths[1:]) if s.graph.gated_attention else self.widths
         self.inputs = self._inputs()
         self.output = matrix(f"{self.prefix}attn_output", self.heads.queries * self.heads.value, s.hidden)
         gate = f"{self.prefix}attn_gate"
@@ -47,30 +48,26 @@ class Attention:
     def _inputs(self) -> tuple[PackedMatrix, ...]:
         """The matrices of queries, keys and values, as far as the layer has its own."""
         s, weights = self.engine.settings, self.engine.weights
-        roles = attention_inputs(s.graph)
-        queries = self.widths[0] * (2 if s.graph.gated_attention else 1)
-        rows = (queries, *self.widths[1:]) if len(roles) > 1 else (sum(self.widths),)
+        roles = attention_inputs(s.graph, lambda role: f"{self.prefix}{role}.weight" in weights)
+        found = list(zip(roles, self.rows if len(roles) > 1 else (sum(self.rows),), strict=True))
         if s.graph.value_norm:  # keys and values may be another layer's, values may be the keys
-            own = slice(None) if self.source == self.index else slice(1)
-            found = [(role, count) for role, count in zip(roles, rows, strict=True)][own]
-            there = [(role, count) for role, count in found if f"{self.prefix}{role}.weight" in weights]
-            return tuple(weights.matrix(self.prefix + role, s.hidden, count) for role, count in there)
-        return tuple(
-            weights.matrix(self.prefix + role, s.hidden, count) for role, count in zip(roles, rows, strict=True)
-        )
+            found = found if self.source == self.index else found[:1]
+            found = [(role, count) for role, count in found if f"{self.prefix}{role}.weight" in weights]
+        return tuple(weights.matrix(self.prefix + role, s.hidden, count) for role, count in found)
 
     def forward(self, x: Floats, cache: Cache) -> Floats:
         """Of the normed stream: [S, T, H] -> [S, T, H]."""
         engine, s, start = self.engine, self.engine.settings, cache.length[self.index]
         q, k, v, gate = self._heads(x)
-        q = self._warmed(self._turned(q, start), start)
+        q = self._warmed(self._turned("attn_q_norm", q, start), start)
         if k is None or v is None:
             cache.skip(self.index, x.shape[1])
             keys, values = cache.seen(self.source, start + x.shape[1])
         else:
-            keys, values = cache.extend(self.index, self._turned(k, start), v, engine.operations)
+            keys, values = cache.extend(self.index, self._turned("attn_k_norm", k, start), v, engine.operations)
         mixed = self._mixed(cache.rotate_queries(self.source, q), keys, values, start)  # [S, T, h, d]
         mixed = cache.rotate_back(self.source, mixed).reshape(x.shape[0] * x.shape[1], -1)
+        mixed = engine.norm(f"{self.prefix}attn_sub_norm", mixed) if s.graph.inner_norm else mixed
         if gate is not None:
             mixed = mixed * sigmoid(gate)
         if self.gate is not None:
@@ -86,7 +83,7 @@ class Attention:
         s, length = self.engine.settings, q.shape[1]
         windowed = s.window_layers[self.index]
         if not (windowed and s.graph.chunked):
-            return self._attended(q, keys, values, start, s.window if windowed else 0)
+            return self._attended(q, keys, values, start, s.reach if windowed else 0)
         bounds = [start, *range((start // s.window + 1) * s.window, start + length, s.window), start + length]
         parts = []
         for first, last in itertools.pairwise(bounds):
@@ -104,20 +101,23 @@ class Attention:
             scale=s.attention_scale,
             start=start,
             window=window,
+            ahead=s.ahead(window > 0),
             cap=s.attention_cap,
             sinks=engine.weights.vector(sinks, (self.heads.queries,)) if sinks in engine.weights else None,
             distances=engine.angles.distances,
         )
 
-    def _turned(self, x: Floats, start: int) -> Floats:
-        """Queries or keys [S, T, heads, d] turned by their positions, from ``start`` on."""
-        engine, s = self.engine, self.engine.settings
-        stop = start + x.shape[1]
-        if s.rotates(self.index):
-            angles = engine.angles.between(s.window_layers[self.index], start, stop)
-            x = engine.operations.rotate(x, angles, s.graph.rope)
-            return engine.unit(x) if s.graph.unit_qk_norm and s.experts != s.graph.unit_qk_norm else x
-        return x
+    def _turned(self, role: str, x: Floats, start: int) -> Floats:
+        """Queries or keys [S, T, heads, d] turned by their positions, from ``start`` on; and normed in families that do
+        so late, by the norm of that ``role``."""
+        engine, s, stop = self.engine, self.engine.settings, start + x.shape[1]
+        if not s.rotates(self.index):
+            return x
+        angles = engine.angles.of_queries if role == "attn_q_norm" else engine.angles.between
+        x = engine.operations.rotate(x, angles(s.window_layers[self.index], start, stop), s.graph.rope)
+        if s.graph.unit_qk_norm and s.experts != s.graph.unit_qk_norm:
+            x = engine.unit(x)
+        return self._head_norm(role, x) if s.graph.late_qk_norm else x
 
     def _warmed(self, q: Floats, start: int) -> Floats:
         """Queries that do not rotate, growing with their position in families that have a temperature."""
@@ -141,26 +141,30 @@ class Attention:
         they are another layer's); and what the output is gated with, [tokens, h * d], where the family does so."""
         s, shape = self.engine.settings, x.shape[:2]
         parts = self.engine.multiply(flat(x), *self.inputs)
-        q, *others = split(parts[0], self.widths) if s.graph.fused_qkv else parts
+        q, *others = split(parts[0], self.rows) if self.inputs[0].rows == sum(self.rows) else parts
         gate = None
         if s.graph.gated_attention:
             both = q.reshape(len(q), self.heads.queries, 2, self.heads.key)
             q, gate = (numpy.ascontiguousarray(both[:, :, part]).reshape(len(q), -1) for part in (0, 1))
         if s.clamp:
             q, *others = (clamped(part, s.clamp) for part in (q, *others))
-        q = self._head_norm("attn_q_norm", q).reshape(*shape, self.heads.queries, self.heads.key)
+        if not s.graph.late_qk_norm:
+            q = self._head_norm("attn_q_norm", q)
+        q = q.reshape(*shape, self.heads.queries, self.heads.key)
         if not others:
             return q, None, None, gate
         k, v = others[0], others[-1]  # values may be keys before their norm
-        k = self._head_norm("attn_k_norm", k).reshape(*shape, self.heads.keys, self.heads.key)
+        if not s.graph.late_qk_norm:
+            k = self._head_norm("attn_k_norm", k)
+        k = k.reshape(*shape, self.heads.keys, self.heads.key)
         v = v.reshape(*shape, self.heads.keys, self.heads.value)
         return q, k, self.engine.unit(v) if s.graph.value_norm else v, gate
 
     def _head_norm(self, role: str, x: Floats) -> Floats:
-        """Norm of queries or keys [tokens, heads * d]: per head, or over the whole projection."""
+        """Norm of queries or keys, [tokens, heads * d] or [S, T, heads, d]: per head, or over the whole projection."""
         kind, name = self.engine.settings.graph.qk_norm, self.prefix + role
         if kind is None or f"{name}.weight" not in self.engine.weights:
             return x
-        if kind == "full":
+        if kind == "full" or x.ndim == 4:
             return self.engine.norm(name, x)
         return self.engine.norm(name, x.reshape(len(x), -1, self.heads.key)).reshape(x.shape)

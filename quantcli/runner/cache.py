@@ -48,9 +48,7 @@ class Cache:
                 )
         self.length = [0] * len(layers)
         self.sequences, self.capacity, self.layers = sequences, capacity, layers
-        self.stores: dict[
-            int, list[Bytes]
-        ] = {}  # per layer keys and values, uint8 [S, heads, capacity, bytes of a head]
+        self.stores: dict[int, list[Bytes]] = {}  # per layer keys and values, uint8 [S, heads, capacity, bytes]
         self.states: dict[int, dict[str, Floats]] = {}  # of layers that keep no positions
         self.passed: dict[str, Floats] = {}  # what a layer of the pass that runs leaves to later ones
         self.chosen: Ints | None = None  # likewise: the positions that each query sees, of an indexer
@@ -66,6 +64,14 @@ class Cache:
         while largest and width % (2 * size) == 0:
             size *= 2
         return hadamard(size)
+
+    @property
+    def bytes(self) -> int:
+        """What the positions take when all are there."""
+        rows = (
+            layer.heads * tensor_types.row_bytes(self.type, width) for layer in self.layers for width in layer.widths
+        )
+        return self.sequences * self.capacity * sum(rows)
 
     @property
     def plain(self) -> bool:

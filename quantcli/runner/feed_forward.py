@@ -30,6 +30,8 @@ class Mlp:
         rows = width * (2 if graph.mlp == "fused" else 1)
         self.inputs = tuple(matrix(prefix + role, hidden, rows) for role in mlp_inputs(graph, suffix))
         self.down = matrix(f"{prefix}ffn_down{suffix}", width, hidden)
+        self.inner_norm = f"{prefix}ffn_sub_norm{suffix}" if graph.inner_norm else None
+        self.parameters = engine.settings.activation_of(int(prefix.split(".")[1]))
 
     def forward(self, x: Floats, cache: Cache | None = None) -> Floats:
         """[..., H] -> [..., H]."""
@@ -43,7 +45,8 @@ class Mlp:
             parts = split(parts[0], (self.down.columns, self.down.columns))
         up = parts[1] if len(parts) > 1 else None
         gate = parts[0] if change is None else change(parts[0])
-        return self.engine.operations.activate(graph.activation, gate, up)
+        inner = self.engine.operations.activate(graph.activation, gate, up, self.parameters)
+        return self.engine.norm(self.inner_norm, inner) if self.inner_norm else inner
 
     def back(self, inner: Floats) -> Floats:
         """[tokens, width] -> [tokens, H]."""

@@ -82,7 +82,7 @@ def stretched(reader: Reader, rope: Rope) -> tuple[Rope, float]:
     """
     if rope.kind != "yarn" or rope.extrapolation == 0 or rope.scale <= 1:
         return rope, 1.0
-    everywhere = reader.real("rope.scaling.yarn_log_multiplier", 0.0) / 0.1
+    everywhere = rope.log_multiplier / 0.1
     length = log(rope.scale)
 
     def growth(multiplier: float) -> float:
@@ -91,7 +91,7 @@ def stretched(reader: Reader, rope: Rope) -> tuple[Rope, float]:
     turned = everywhere if reader.architecture == "deepseek2" and everywhere not in (0.0, 1.0) else 1.0
     magnitude = rope.magnitude * growth(turned) / growth(everywhere)
     # positions.py multiplies by growth(1)
-    return replace(rope, magnitude=magnitude / growth(1)), (magnitude * growth(everywhere)) ** 2
+    return replace(rope, magnitude=magnitude / growth(1), log_multiplier=0.0), (magnitude * growth(everywhere)) ** 2
 
 
 def read_indexer(reader: Reader, graph: Graph, layers: int) -> IndexerSizes | None:

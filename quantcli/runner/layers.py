@@ -87,14 +87,20 @@ class Layer:
             return x
         name = self.engine.settings.graph.attention_post_norm
         attended = self._after(name, self._mix(self._before("attn_norm", x), cache))
-        return self.engine.operations.add(x, attended, self.engine.settings.residual_scale)
+        total = self.engine.operations.add(x, attended, self.engine.settings.residual_scale)
+        if not self.engine.settings.graph.sum_norm:
+            return total
+        total = self._summed("attn_output_norm", total)
+        again = f"{self.prefix}attn_norm_2.weight" in self.engine.weights  # the input once more (Jina's BERT of code)
+        return self._summed("attn_norm_2", self.engine.operations.add(total, x)) if again else total
 
     def _feed(self, x: Floats, cache: Cache) -> Floats:
         if self.feed_forward is None:
             return x
         normed = self._before(self.engine.settings.graph.second_norm, x)
         fed = self._after("post_ffw_norm", self.feed_forward.forward(normed, cache))
-        return self._rescaled(self.engine.operations.add(x, fed, self.engine.settings.residual_scale))
+        total = self.engine.operations.add(x, fed, self.engine.settings.residual_scale)
+        return self._rescaled(self._summed("layer_output_norm", total))
 
     def _rescaled(self, x: Floats) -> Floats:
         """Half the stream behind every so many layers, in models that count on it."""
@@ -113,8 +119,15 @@ class Layer:
 
     def _before(self, role: str, x: Floats) -> Floats:
         """The norm before attention or MLP; none in families that only norm afterwards."""
-        return self.engine.norm(self.prefix + role, x) if self.engine.settings.graph.pre_norm else x
+        graph = self.engine.settings.graph
+        if not graph.first_norm and f"{self.prefix}{role}.weight" not in self.engine.weights:
+            return x
+        return self.engine.norm(self.prefix + role, x) if graph.pre_norm else x
 
     def _after(self, role: str, x: Floats) -> Floats:
         """The norm of what attention or MLP gives, in families that have it."""
         return self.engine.norm(self.prefix + role, x) if self.engine.settings.graph.post_norm else x
+
+    def _summed(self, role: str, x: Floats) -> Floats:
+        """The norm of a residual sum, in families that have it."""
+        return self.engine.norm(self.prefix + role, x) if self.engine.settings.graph.sum_norm else x

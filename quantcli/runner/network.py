@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy
 
-from quantcli.errors import ContextTooLong, VocabularyMismatch
+from quantcli.errors import ContextTooLong, UsageError, VocabularyMismatch
 from quantcli.model import Model
 from quantcli.runner import description, finite, layers
 from quantcli.runner.arrays import Floats, Tokens
@@ -163,6 +163,8 @@ class Network:
         ``tokens``: [S, T], the continuation of what ``cache`` holds.
         """
         start = cache.length[0]
+        if start and not self.settings.causal:
+            raise UsageError("a model that sees both directions reads a text at once", where=self.model.name)
         if start + tokens.shape[1] > self.length:
             raise ContextTooLong(
                 f"{start + tokens.shape[1]} positions, prepared for {self.length}", where=self.model.name
@@ -175,8 +177,18 @@ class Network:
         x = self.embed(tokens)
         for index in range(self.settings.layers):
             x = self.layer(index, x, cache)
-            cache.drop(index)
+            if index not in self.settings.sources[index + 1 :]:
+                cache.drop(index)
         return x
+
+    def states(self, tokens: Tokens) -> Floats:
+        """The last hidden states, [S, T, H], of fresh sequences ``tokens`` [S, T]: what embeddings are pooled from."""
+        return self._normed(self._narrowed(self.stream(tokens)))
+
+    def _normed(self, x: Floats) -> Floats:
+        """The norm before the head, in models that have one."""
+        name = self.settings.graph.final_norm
+        return self.engine.norm(name, x) if name else x
 
     def logits(self, x: Floats, cache: Cache, first_output: int = 0) -> Floats:
         """From embeddings [S, T, H] to what `capped` makes logits of: [S, T - first_output, V]."""
@@ -200,6 +212,8 @@ class Network:
                     f"{start + tokens.shape[1]} positions, the model has {len(table)}", where=self.model.name
                 )
             x += table[start : start + tokens.shape[1]]
+        if self.settings.graph.token_types and "token_types.weight" in self.weights:
+            x += self.weights.vector("token_types.weight").reshape(-1, self.settings.hidden)[0]
         if self.settings.embedding_scale != 1:
             x *= numpy.float32(self.settings.embedding_scale)
         if self.settings.graph.embedding_norm:
@@ -249,6 +263,5 @@ class Network:
         finite.check(x, "the output matrix or its norm", f"{self.model.name}: output_norm.weight, output.weight")
 
     def _outputs(self, x: Floats) -> Floats:
-        x = self._narrowed(x)
-        (logits,) = self.engine.multiply(flat(self.engine.norm(self.settings.graph.final_norm, x)), self.head_matrix())
+        (logits,) = self.engine.multiply(flat(self._normed(self._narrowed(x))), self.head_matrix())
         return logits.reshape(*x.shape[:-1], -1)

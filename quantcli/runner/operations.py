@@ -7,7 +7,7 @@ implementation derives from it and replaces what it does better; everything goes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import exp, log1p, sqrt
 
 import numpy
 
@@ -91,8 +91,10 @@ class Operations:
         """x + scale * y."""
         return x + (y if scale == 1 else y * numpy.float32(scale))
 
-    def activate(self, kind: str, gate: Floats, up: Floats | None) -> Floats:
+    def activate(self, kind: str, gate: Floats, up: Floats | None, parameters: tuple[float, ...] = ()) -> Floats:
         """act(gate) * up, or act(gate) where there is no ``up``; ``kind`` as `Graph.activation`."""
+        if kind == "xielu":
+            return xielu(gate, *parameters)
         if kind == "swiglu_oai" and up is not None:
             return swiglu_oai(gate, up)
         result = ACTIVATION[kind](gate)
@@ -118,6 +120,7 @@ class Operations:
         scale: float,
         start: int,
         window: int = 0,
+        ahead: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
         distances: Distances | None = None,
@@ -125,7 +128,16 @@ class Operations:
         """`attend` for several sequences: every array has one more dimension in front."""
         return numpy.stack(
             [
-                self.attend(*one, scale=scale, start=start, window=window, cap=cap, sinks=sinks, distances=distances)
+                self.attend(
+                    *one,
+                    scale=scale,
+                    start=start,
+                    window=window,
+                    ahead=ahead,
+                    cap=cap,
+                    sinks=sinks,
+                    distances=distances,
+                )
                 for one in zip(q, k, v, strict=True)
             ]
         )
@@ -139,16 +151,17 @@ class Operations:
         scale: float,
         start: int,
         window: int = 0,
+        ahead: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
         distances: Distances | None = None,
     ) -> Floats:
-        """Causal attention of one sequence: [positions, heads, value width].
+        """Attention of one sequence, causal unless ``ahead`` says more: [positions, heads, value width].
 
         ``q``: [positions, heads, width], the first at position ``start``; ``k``, ``v``: [kv heads, start + positions,
-        width] of all positions so far, float32 or float16, strided or not. Position i sees j with i - window < j <= i
-        (j <= i without a window). Scores are capped as cap * tanh(score / cap) where ``cap`` is not 0, then
-        ``distances`` are added; ``sinks`` [heads] adds one logit to the softmax.
+        width] of all positions so far, float32 or float16, strided or not. Position i sees j with i - window < j <=
+        i + ahead (every j before it without a window). Scores are capped as cap * tanh(score / cap) where ``cap`` is
+        not 0, then ``distances`` are added; ``sinks`` [heads] adds one logit to the softmax.
         """
         length, heads, width = q.shape
         k, v = k.astype(numpy.float32, copy=False), v.astype(numpy.float32, copy=False)
@@ -157,7 +170,7 @@ class Operations:
         for first in range(0, length, QUERIES):
             last = min(first + QUERIES, length)
             low = max(0, start + first - window + 1) if window else 0
-            high = start + last
+            high = min(start + last + ahead, start + length)
             block = numpy.ascontiguousarray(q[first:last].transpose(1, 0, 2)).reshape(len(k), -1, width)
             scores = numpy.matmul(block, k[:, low:high].transpose(0, 2, 1))  # [kv heads, groups * queries, keys]
             scores = scores.reshape(len(k), groups, last - first, high - low)
@@ -165,7 +178,7 @@ class Operations:
             scale_and_cap(scores, 1, cap)
             if distances is not None:
                 scores += distances.between(start + first, last - first, low, high).reshape(scores.shape)
-            mask(scores, start + first, low, window)
+            mask(scores, start + first, low, window, ahead)
             softmax(scores, None if sinks is None else sinks.reshape(len(k), groups, 1, 1))
             mixed = numpy.matmul(scores.reshape(len(k), -1, high - low), v[:, low:high])
             result[first:last] = mixed.reshape(heads, last - first, -1).transpose(1, 0, 2)
@@ -182,9 +195,11 @@ class Operations:
         """See `recurrence.recur`."""
         return recurrence.recur(r)
 
-    def scan(self, x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, state: Floats) -> Floats:
+    def scan(
+        self, x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, skip: Floats, state: Floats
+    ) -> Floats:
         """See `recurrence.scan`."""
-        return recurrence.scan(x, step, rate, key, query, state)
+        return recurrence.scan(x, step, rate, key, query, skip, state)
 
     # ---- logits
 
@@ -216,11 +231,11 @@ def scale_and_cap(logits: Floats, scale: float, cap: float) -> Floats:
     return logits
 
 
-def mask(scores: Floats, first: int, low: int, window: int) -> None:
+def mask(scores: Floats, first: int, low: int, window: int, ahead: int = 0) -> None:
     """Set what a query may not see to -inf: scores [..., queries from position first, keys from position low]."""
     query = numpy.arange(first, first + scores.shape[-2])[:, None]
     key = numpy.arange(low, low + scores.shape[-1])[None, :]
-    hidden = key > query
+    hidden = key > query + ahead
     if window:
         hidden |= key <= query - window
     if hidden.any():
@@ -285,6 +300,17 @@ def erf(x: Floats) -> Floats:
     for factor in reversed(fit):
         exponent = exponent * t + factor
     return (numpy.sign(x) * (1 - t * numpy.exp(exponent - magnitude * magnitude))).astype(numpy.float32)
+
+
+def xielu(x: Floats, alpha_n: float, alpha_p: float, beta: float, eps: float) -> Floats:
+    """x (softplus(alpha_p) x + beta) above 0, (expm1(min(x, eps)) - x) (beta + softplus(alpha_n)) + beta x below.
+
+    The expanded integral of ELU (Huang and Schlag 2024, arXiv 2411.13010).
+    """
+    above, below = numpy.float32(log1p(exp(alpha_p))), numpy.float32(beta + log1p(exp(alpha_n)))
+    negative = (numpy.expm1(numpy.minimum(x, numpy.float32(eps))) - x) * below
+    result: Floats = numpy.where(x > 0, above * x * x, negative) + numpy.float32(beta) * x
+    return result
 
 
 def swiglu_oai(gate: Floats, up: Floats) -> Floats:

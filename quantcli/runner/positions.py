@@ -36,7 +36,8 @@ def frequencies(rope: Rope, dims: int, divisors: Floats | None) -> tuple[Doubles
     low, high = max(0, floor(dimension(rope.fast))), min(dims - 1, ceil(dimension(rope.slow)))
     ramp = 1 - numpy.clip((pairs / 2 - low) / max(0.001, high - low), 0, 1)
     mix = ramp * rope.extrapolation
-    return scaled * (1 - mix) + plain * mix, rope.magnitude * (1 + 0.1 * log(rope.scale))
+    growth = (1 + 0.1 * log(rope.scale)) / (1 + 0.1 * rope.log_multiplier * log(rope.scale))
+    return scaled * (1 - mix) + plain * mix, rope.magnitude * growth
 
 
 def table(rope: Rope, dims: int, start: int, stop: int, divisors: Floats | None = None) -> AngleTable:
@@ -66,7 +67,8 @@ def rotate(x: Floats, angles: AngleTable, kind: str) -> Floats:
 
 class Distances(NamedTuple):
     """What scores become more by for how far apart query and key are: ``table`` float32 [heads, distances], of which
-    element ``zero`` is for a key at the query's own position, the ones before it for keys further back."""
+    element ``zero`` is for a key at the query's own position, the ones before it for keys further back, the ones after
+    it for keys ahead (models that see both directions)."""
 
     table: Floats
     zero: int
@@ -80,7 +82,7 @@ class Distances(NamedTuple):
         return self.table[:, numpy.minimum(places, self.table.shape[1] - 1)]
 
 
-def alibi(heads: int, bias: float, length: int) -> Distances:
+def alibi(heads: int, bias: float, length: int, causal: bool = True) -> Distances:
     """Attention with linear biases (Press et al. 2021, arXiv 2108.12409): a slope per head times the distance.
 
     Slopes are powers of 2^(-bias/n) for the first n heads, the largest power of two, and odd powers of its root beyond.
@@ -88,8 +90,8 @@ def alibi(heads: int, bias: float, length: int) -> Distances:
     whole = 1 << (heads.bit_length() - 1)
     powers = [head + 1 if head < whole else head - whole + 0.5 for head in range(heads)]
     slopes = numpy.array([2 ** (-bias * power / whole) for power in powers], numpy.float32)
-    back = numpy.arange(1 - length, 1, dtype=numpy.float32)
-    return Distances(slopes[:, None] * back, length - 1)
+    distances = -numpy.abs(numpy.arange(1 - length, 1 if causal else length, dtype=numpy.float32))
+    return Distances(slopes[:, None] * distances, length - 1)
 
 
 class Angles:
@@ -98,6 +100,7 @@ class Angles:
     def __init__(self, settings: NetworkSettings, weights: Weights, length: int) -> None:
         self.settings, self.weights, self.length = settings, weights, length
         self._tables: dict[bool, AngleTable] = {}
+        self._grown: dict[bool, AngleTable] = {}
 
     def between(self, windowed: bool, start: int, stop: int) -> AngleTable:
         """Cosines and sines of positions ``start`` to ``stop`` in layers with or without window."""
@@ -109,11 +112,24 @@ class Angles:
         cosine, sine = self._tables[windowed]
         return cosine[start:stop], sine[start:stop]
 
+    def of_queries(self, windowed: bool, start: int, stop: int) -> AngleTable:
+        """The same for queries: with a temperature, their cosines and sines grow, as the whole query does."""
+        temperature = self.settings.temperature
+        if not temperature:
+            return self.between(windowed, start, stop)
+        if windowed not in self._grown:
+            spans = numpy.arange(self.length) // max(self.settings.rope.original, 1)
+            growth = (1 + temperature * numpy.log1p(spans)).astype(numpy.float32)[:, None]
+            cosine, sine = self.between(windowed, 0, self.length)
+            self._grown[windowed] = cosine * growth, sine * growth
+        cosine, sine = self._grown[windowed]
+        return cosine[start:stop], sine[start:stop]
+
     @cached_property
     def distances(self) -> Distances | None:
         """What the distance of two positions adds to their score, in models with linear biases."""
         bias = self.settings.alibi
-        return alibi(self.settings.heads, bias, self.length) if bias else None
+        return alibi(self.settings.heads, bias, self.length, self.settings.causal) if bias else None
 
     def _divisors(self) -> Floats | None:
         """The model's own divisors of the frequencies: one table, or one for short and one for long contexts."""

@@ -13,10 +13,11 @@ import numpy
 
 from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.runner import memory
+from quantcli.runner import memory, state_products
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.operations import Operations
 from quantcli.runner.positions import AngleTable, Distances
+from quantcli.runner.recurrence import Recurrence
 from quantcli.runner.steps import Fields, Pool, Recording, check, room
 from quantcli.runner.weights import PackedMatrix
 
@@ -185,7 +186,9 @@ class Products(Operations):
         self.pool.run("add", fields, inputs=[x, y], outputs=[out])
         return out
 
-    def activate(self, kind: str, gate: Floats, up: Floats | None) -> Floats:
+    def activate(self, kind: str, gate: Floats, up: Floats | None, parameters: tuple[float, ...] = ()) -> Floats:
+        if parameters:
+            return super().activate(kind, gate, up, parameters)
         columns = gate.shape[-1]
         out: Floats = numpy.empty(gate.shape, numpy.float32)
         if out.size == 0:
@@ -268,12 +271,13 @@ class Products(Operations):
         scale: float,
         start: int,
         window: int = 0,
+        ahead: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
         distances: Distances | None = None,
     ) -> Floats:
         whole = self.attend_all(
-            q[None], k[None], v[None], scale=scale, start=start, window=window, cap=cap, sinks=sinks,
+            q[None], k[None], v[None], scale=scale, start=start, window=window, ahead=ahead, cap=cap, sinks=sinks,
             distances=distances,
         )  # fmt: skip
         return whole.reshape(whole.shape[1:])
@@ -287,6 +291,7 @@ class Products(Operations):
         scale: float,
         start: int,
         window: int = 0,
+        ahead: int = 0,
         cap: float = 0.0,
         sinks: Floats | None = None,
         distances: Distances | None = None,
@@ -294,18 +299,26 @@ class Products(Operations):
         """`attend` of several sequences at once, in one call; keys and values without gaps in the last dimension."""
         sequences, positions, heads, _ = q.shape
         out: Floats = numpy.empty((sequences, positions, heads, v.shape[-1]), numpy.float32)
-        common: dict[str, object] = {"start": start, "window": window, "scale": scale, "cap": cap}
-        common |= {"sinks": self.pool.optional(sinks, heads), "sinks_count": 0 if sinks is None else sinks.size}
-        common |= self._distances(distances, heads)
-        queries = [numpy.ascontiguousarray(one) for one in q]
-        entries: list[Fields] = []
-        held: list[object] = [sinks, distances]
-        for query, keys, values, result in zip(queries, k, v, out, strict=True):
-            keys, values = _contiguous_heads(keys), _contiguous_heads(values)
-            _check_attention(query, keys, values, start)
-            entries.append({**self._attention(query, keys, values, result), **common})
-            held += (keys, values)
-        self.pool.run("attend", entries, inputs=queries, outputs=[out], held=held)
+        if not out.size:
+            return out
+        q, k, v = numpy.ascontiguousarray(q), _contiguous_heads(k), _contiguous_heads(v)
+        if not len(k) == len(v) == sequences:
+            raise ValueError(f"{sequences} sequences of queries, {len(k)} of keys, {len(v)} of values")
+        _check_attention(q[0], k[0], v[0], start)
+        first = {
+            **self._attention(q, k, v, out),
+            "start": start,
+            "window": window,
+            "ahead": ahead,
+            "scale": scale,
+            "cap": cap,
+            "sinks": self.pool.optional(sinks, heads),
+            "sinks_count": 0 if sinks is None else sinks.size,
+            **self._distances(distances, heads),
+        }
+        steps = {"q": q.strides[0], "k": k.strides[0], "v": v.strides[0], "out": out.strides[0]}
+        entries = self.pool.repeated("qc_attention", first, sequences, steps)
+        self.pool.run("attend", entries, inputs=[q], outputs=[out], held=(sinks, distances, k, v, first))
         return out
 
     def _distances(self, distances: Distances | None, heads: int) -> dict[str, object]:
@@ -323,33 +336,49 @@ class Products(Operations):
         }
 
     def _attention(self, q: Floats, k: Reals, v: Reals, out: Floats) -> dict[str, object]:
-        """Fields of a qc_attention: shapes, and strides in elements."""
-        (positions, heads, width), value_width = q.shape, v.shape[2]
+        """Fields of the first sequence's qc_attention: shapes, and strides in elements.
+
+        The room for keys and values is the last sequence's, the least of them.
+        """
+        (positions, heads, width), value_width = q.shape[1:], v.shape[3]
         size, address = k.itemsize, self.pool.address
         return {
             "q": self.pool.floats(q),
             "q_token": heads * width,
             "q_head": width,
             "k": address(k),
-            "k_head": k.strides[0] // size,
-            "k_position": k.strides[1] // size,
+            "k_head": k.strides[1] // size,
+            "k_position": k.strides[2] // size,
             "v": address(v),
-            "v_head": v.strides[0] // size,
-            "v_position": v.strides[1] // size,
+            "v_head": v.strides[1] // size,
+            "v_position": v.strides[2] // size,
             "half": size == 2,
             "tokens": positions,
             "heads": heads,
-            "kv_heads": len(k),
+            "kv_heads": k.shape[1],
             "width": width,
             "value_width": value_width,
             "out": self.pool.floats(out),
             "out_token": heads * value_width,
             "out_head": value_width,
-            "q_count": q.size,
-            "k_count": room(k) // size,
-            "v_count": room(v) // size,
-            "out_count": out.size,
+            "q_count": q[0].size,
+            "k_count": room(k[-1]) // size,
+            "v_count": room(v[-1]) // size,
+            "out_count": out[0].size,
         }
+
+    # ---- layers with a state
+
+    def convolve(self, x: Floats, window: Floats, kernel: Floats, bias: Floats | None, *, silu: bool) -> Floats:
+        return state_products.convolve(self.pool, x, window, kernel, bias, silu)
+
+    def recur(self, r: Recurrence) -> Floats:
+        return state_products.recur(self.pool, r)
+
+    def scan(
+        self, x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, skip: Floats, state: Floats
+    ) -> Floats:
+        return state_products.scan(self.pool, x, step, rate, key, query, skip, state)
 
     # ---- logits
 
@@ -386,7 +415,7 @@ def _side_by_side(array: Floats) -> Floats:
 
 def _contiguous_heads(array: Reals) -> Reals:
     """Keys or values whose innermost dimension has no gaps."""
-    return array if array.strides[2] == array.itemsize else numpy.ascontiguousarray(array)
+    return array if array.strides[-1] == array.itemsize else numpy.ascontiguousarray(array)
 
 
 def _check_attention(q: Floats, k: Reals, v: Reals, start: int) -> None:

@@ -16,14 +16,14 @@ from quantcli.runner.arrays import Floats, Ints
 def convolve(x: Floats, window: Floats, kernel: Floats, bias: Floats | None) -> Floats:
     """Causal convolution of every channel: [S, T, C] -> [S, T, C].
 
-    ``window`` [S, K - 1, C] are the inputs before, which the last ones replace; ``kernel`` [C, K], its last column for
-    the position itself; ``bias`` [C].
+    ``window`` [S, K - 1, C] are the inputs before, which the last ones replace; ``kernel`` [K, C], its last row for the
+    position itself; ``bias`` [C].
     """
     length = x.shape[1]
     inputs = numpy.concatenate([window, x], axis=1)
     result: Floats = numpy.zeros(x.shape, numpy.float32)
-    for place in range(kernel.shape[1]):
-        result += inputs[:, place : place + length] * kernel[:, place]
+    for place, row in enumerate(kernel):
+        result += inputs[:, place : place + length] * row
     window[...] = inputs[:, length:]
     return result if bias is None else result + bias
 
@@ -91,17 +91,17 @@ def recur(r: Recurrence) -> Floats:
     return result
 
 
-def scan(x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, state: Floats) -> Floats:
+def scan(x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, skip: Floats, state: Floats) -> Floats:
     """Selective scan (Gu and Dao 2023, arXiv 2312.00752): y [S, T, C] of the inputs ``x`` [S, T, C].
 
-    ``step`` [S, T, C], ``rate`` [N, C], ``key`` and ``query`` [S, T, N], ``state`` [S, N, C], changed in place:
-    s = exp(step rate) s + step x key; y = s^T query.
+    ``step`` [S, T, C], ``rate`` [N, C], ``key`` and ``query`` [S, T, N], ``skip`` [C], ``state`` [S, N, C], changed in
+    place: s = exp(step rate) s + step x key; y = s^T query + skip x.
     """
     result: Floats = numpy.empty(x.shape, numpy.float32)
     for t in range(x.shape[1]):
         state *= numpy.exp(step[:, t, None] * rate)
         state += key[:, t, :, None] * (step[:, t] * x[:, t])[:, None]
-        result[:, t] = numpy.einsum("snc,sn->sc", state, query[:, t])
+        result[:, t] = numpy.einsum("snc,sn->sc", state, query[:, t]) + skip * x[:, t]
     return result
 
 

@@ -22,6 +22,7 @@ class Rope:
     extrapolation: float = 1.0
     fast: float = 32.0
     slow: float = 1.0
+    log_multiplier: float = 0.0  # yarn's magnitude is divided by 1 + 0.1 * log_multiplier * log(scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def _full(reader: Reader) -> Rope:
         reader.real("rope.scaling.yarn_ext_factor", 1.0),
         reader.real("rope.scaling.yarn_beta_fast", 32.0),
         reader.real("rope.scaling.yarn_beta_slow", 1.0),
+        reader.real("rope.scaling.yarn_log_multiplier", 0.0),
     )
 
 

@@ -83,6 +83,7 @@ SETTINGS: Mapping[str, Setting] = {
     "attention.iclr_lora_rank": _WIDTH,
     "attention.value_residual_mix_lora_rank": _WIDTH,
     "attention.gate_lora_rank": _WIDTH,
+    "hidden_activation": Setting("text"),
     "attention.key_length_swa": _WIDTH,
     "attention.value_length_swa": _WIDTH,
     "attention.shared_kv_layers": _COUNT,
@@ -116,6 +117,10 @@ SETTINGS: Mapping[str, Setting] = {
     "rope.scaling.yarn_beta_fast": _TURNS,
     "rope.scaling.yarn_beta_slow": _TURNS,
     "rope.scaling.yarn_log_multiplier": _SIGNED,
+    "attention.causal": Setting("flag"),
+    "attention.temperature_scale": _FACTOR,
+    "pooling_type": _COUNT,
+    "classifier.pooling_type": _COUNT,
     "expert_count": _COUNT,
     "expert_used_count": _COUNT,
     "expert_group_count": _COUNT,
@@ -220,6 +225,16 @@ class Reader:
 
     def text(self, key: str, default: str) -> str:
         return str(self.value(key, default))
+
+    def reals(self, key: str, value: Value | None, count: int) -> list[float]:
+        """``count`` finite numbers of an entry whose key the architecture's name does not precede."""
+        data = value.data if value is not None else None
+        numbers: list[object] = list(data) if _is_array(data) else []
+        found = [float(one) for one in numbers if isinstance(one, (int, float, numpy.floating)) and isfinite(one)]
+        if len(found) != count or len(numbers) != count or any(abs(one) > LARGE for one in found):
+            problem = f"{key} is no array of {count} finite numbers"
+            raise BadConfig(problem, where=key, hint="the file does not describe its model: get it again")
+        return found
 
     # ---- errors
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, sqrt
 from typing import NamedTuple
 
+import numpy
+
 from quantcli import architectures
 from quantcli.architectures import Graph, keys
+from quantcli.architectures.architecture import Activation
 from quantcli.architectures.topology import unread_tensors
 from quantcli.container import Value
 from quantcli.errors import UnknownArchitecture, UnsupportedGraph
@@ -27,6 +30,7 @@ LACKING = {
 }
 MOST_SHOWN = 10  # names in an error
 STREAMS = 4  # of Gemma 3n
+XIELU = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
 
 
 class Heads(NamedTuple):
@@ -89,6 +93,9 @@ class NetworkSettings:
     turns: bool  # whether any layer has rotary positions
     rotating: tuple[bool, ...]  # per layer, where the metadata lists it
     rotating_layers: int  # in front, which rotate whatever their window
+    causal: bool
+    temperature: float  # late queries grow: times 1 + temperature * log(1 + floor(position / rope.original)); 0: none
+    activation_parameters: tuple[tuple[float, ...], ...]  # per layer: alpha_n, alpha_p, beta, eps of xIELU
 
     @property
     def stream_width(self) -> int:
@@ -114,6 +121,21 @@ class NetworkSettings:
             skipped |= not self.window_layers[layer] and graph.rope_all_layers != self.layers
         return self.turns and graph.rope != "none" and graph.rope_layers in (0, self.layers) and not skipped
 
+    @property
+    def reach(self) -> int:
+        """Positions of a window, the query's own and those before it."""
+        return self.window // 2 + 1 if self.graph.symmetric_window else self.window
+
+    def ahead(self, windowed: bool) -> int:
+        """How many positions behind its own a query sees."""
+        if self.causal:
+            return 0
+        return self.window // 2 if windowed and self.graph.symmetric_window else self.context
+
+    def activation_of(self, layer: int) -> tuple[float, ...]:
+        """The parameters of a layer's activation, () where it has none."""
+        return self.activation_parameters[layer] if self.activation_parameters else ()
+
 
 def read(model: Model) -> NetworkSettings:
     """The settings of ``model``. Raises UnknownArchitecture, UnsupportedGraph, BadConfig."""
@@ -133,17 +155,33 @@ def read_metadata(
             hint="`quantcli convert`, `inspect` and `verify` take it",
         )
     lacking = [what for flag, what in LACKING.items() if getattr(graph, flag)]
-    if lacking or not graph.causal:
-        problem = f"needs {lacking[0]}" if lacking else "is no causal language model"
-        hint = MISSING_KIND.format(what=lacking[0] if lacking else "encoders")
-        raise UnsupportedGraph(f"{architecture} {problem}", where=where, hint=hint)
+    if lacking:
+        hint = MISSING_KIND.format(what=lacking[0])
+        raise UnsupportedGraph(f"{architecture} needs {lacking[0]}", where=where, hint=hint)
     reader.check_arrays()
+    absent = next((key for key in declared.needs if key not in reader.entries), None)
+    if absent:
+        raise reader.unsupported(absent, "is missing", f"what llama.cpp takes instead of {absent}")
     unread = [f"{architecture}.{key}" for key in keys.unread(declared, reader.entries)]
     layers, blocks = layers_run(reader), reader.whole("block_count")
     read = (name for name in tensors if runs(name, layers, blocks))
     refuse_unread(architecture, unread + unread_tensors(graph, read), where)
     reader.check()
-    return _read(reader, graph)
+    graph = _said(reader, graph)
+    return replace(_read(reader, graph), activation_parameters=_xielu(reader, graph, metadata))
+
+
+ACTIVATIONS: Mapping[str, Activation] = {"gelu": "gelu", "silu": "silu", "relu": "relu"}
+
+
+def _said(reader: _Reader, graph: Graph) -> Graph:
+    """The graph with what metadata say of it: the activation function, and sections, with which halves rotate."""
+    name = reader.text("hidden_activation", "")
+    if name and name not in ACTIVATIONS:
+        raise reader.unsupported("hidden_activation", f"is {name[:60]!r}", "this activation function")
+    sections = reader.entries.get("rope.dimension_sections")
+    turned = graph.rope == "norm" and isinstance(sections, (list, numpy.ndarray)) and sum(map(bool, sections[:2])) == 2
+    return replace(graph, activation=ACTIVATIONS.get(name, graph.activation), rope="neox" if turned else graph.rope)
 
 
 def layers_run(reader: _Reader) -> int:
@@ -228,7 +266,19 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         rotating_layers=reader.whole("leading_dense_block_count", 0) if graph.rope_in_dense else 0,
         parallel=reader.flag("use_parallel_residual", graph.parallel),
         turns=not graph.rope_switch or reader.flag("rope.scaling.finetuned", True),
+        causal=reader.flag("attention.causal", graph.causal),
+        temperature=reader.real("attention.temperature_scale", 0.0),
+        activation_parameters=(),
     )
+
+
+def _xielu(reader: _Reader, graph: Graph, metadata: Mapping[str, Value]) -> tuple[tuple[float, ...], ...]:
+    """alpha_n, alpha_p, beta and eps of every layer's activation, from arrays without the architecture's name."""
+    if graph.activation != "xielu":
+        return ()
+    layers = reader.whole("block_count")
+    columns = [reader.reals(key, metadata.get(key), layers) for key in XIELU]
+    return tuple(zip(*columns, strict=True))
 
 
 def _recurs(reader: _Reader, graph: Graph, layers: int) -> tuple[bool, ...]:

@@ -84,7 +84,10 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     """All tensors that the forward pass may read, of a model with these tensors."""
     s, vocabulary = settings, rows_of(shapes, "token_embd.weight")
     yield Expected("token_embd.weight", (s.hidden, vocabulary))
-    yield from _norm(s, s.graph.final_norm, (s.hidden,))
+    if s.graph.final_norm:
+        yield from _norm(s, s.graph.final_norm, (s.hidden,))
+    if s.graph.token_types:
+        yield Expected("token_types.weight", (s.hidden, rows_of(shapes, "token_types.weight")), needed=False)
     yield from _matrix("output", s.hidden, vocabulary, needed=False)
     if s.graph.learned_positions:
         yield Expected("position_embd.weight", (s.hidden, s.context), needed=s.graph.alibi is None)
@@ -130,14 +133,15 @@ def _attention(s: NetworkSettings, prefix: str, layer: int, shapes: Shapes) -> I
         yield from _matrix(f"{prefix}attn_output", s.hidden, s.hidden)
         return
     widths = heads.widths
-    rows: tuple[int, ...] = (sum(widths),) if s.graph.fused_qkv else widths
-    if s.graph.gated_attention:
-        rows = (2 * rows[0], *rows[1:])
+    rows = (2 * widths[0], *widths[1:]) if s.graph.gated_attention else widths
+    roles = attention_inputs(s.graph, lambda role: f"{prefix}{role}.weight" in shapes)
     own = s.sources[layer] == layer  # keys and values
-    for role, count in zip(attention_inputs(s.graph), rows, strict=True):
+    for role, count in zip(roles, rows if len(roles) > 1 else (sum(rows),), strict=True):
         needed = role not in ("attn_k", "attn_v") or (own and (role == "attn_k" or not s.graph.value_norm))
         yield from _matrix(prefix + role, s.hidden, count, needed=needed)
     yield from _matrix(f"{prefix}attn_output", heads.queries * heads.value, s.hidden)
+    if s.graph.inner_norm:
+        yield from _norm(s, f"{prefix}attn_sub_norm", (heads.queries * heads.value,))
     if s.graph.attention_gate:
         single = rows_of(shapes, f"{prefix}attn_gate.weight") == heads.queries  # for a whole head
         yield Expected(f"{prefix}attn_gate.weight", (s.hidden, heads.queries * (1 if single else heads.value)))
@@ -149,15 +153,23 @@ def _attention(s: NetworkSettings, prefix: str, layer: int, shapes: Shapes) -> I
             yield from _norm(s, prefix + role, shape, needed=False)
 
 
+_SUM_NORMS = (("attn_output_norm", True), ("attn_norm_2", False), ("layer_output_norm", True))
+
+
 def _layer_norms(s: NetworkSettings, prefix: str, attends: bool, feeds: bool) -> Iterator[Expected]:
     """Of a layer that has attention or an MLP."""
     # side by side, the MLP may read what attention reads
     second = "ffn_norm" if s.parallel else s.graph.second_norm
     for there, before, after in ((attends, "attn_norm", s.graph.attention_post_norm), (feeds, second, "post_ffw_norm")):
         if there and s.graph.pre_norm:
-            yield from _norm(s, prefix + before, (s.hidden,), needed=not (s.parallel and before == "ffn_norm"))
+            missing = (s.parallel and before == "ffn_norm") or (
+                prefix == "blk.0." and before == "attn_norm" and not s.graph.first_norm
+            )
+            yield from _norm(s, prefix + before, (s.hidden,), needed=not missing)
         if there and s.graph.post_norm:
             yield from _norm(s, prefix + after, (s.hidden,))
+    for role, needed in _SUM_NORMS if s.graph.sum_norm else ():
+        yield from _norm(s, prefix + role, (s.hidden,), needed=needed)
 
 
 def _mlp(s: NetworkSettings, prefix: str, shapes: Shapes, suffix: str = "") -> Iterator[Expected]:
@@ -167,6 +179,8 @@ def _mlp(s: NetworkSettings, prefix: str, shapes: Shapes, suffix: str = "") -> I
     for role in mlp_inputs(s.graph, suffix):
         yield from _matrix(prefix + role, s.hidden, width * (2 if s.graph.mlp == "fused" else 1))
     yield from _matrix(down, width, s.hidden)
+    if s.graph.inner_norm:
+        yield from _norm(s, f"{prefix}ffn_sub_norm{suffix}", (width,))
 
 
 def _experts(s: NetworkSettings, prefix: str, shapes: Shapes) -> Iterator[Expected]:

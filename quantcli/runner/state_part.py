@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy
+
 from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine
@@ -16,6 +18,7 @@ class StatePart:
         assert engine.settings.state is not None
         self.engine, self.index, self.prefix = engine, index, f"blk.{index}."
         self.sizes: StateSettings = engine.settings.state
+        self.kernels: dict[str, Floats] = {}  # of convolutions, [K, C]
 
     def matrix(self, name: str, columns: int, rows: int) -> PackedMatrix:
         """``blk.N.<name>.weight``."""
@@ -32,10 +35,13 @@ class StatePart:
     def convolved(self, x: Floats, cache: Cache, name: str = "ssm_conv1d", *, silu: bool = True) -> Floats:
         """Causal convolution of [S, T, C], whose window is in the cache."""
         channels, kernel = x.shape[2], self.sizes.kernel
+        if name not in self.kernels:
+            weight = self.vector(f"{name}.weight", channels, kernel)
+            self.kernels[name] = numpy.ascontiguousarray(weight.T)
         return self.engine.operations.convolve(
             x,
             cache.state(self.index, name, kernel - 1, channels),
-            self.vector(f"{name}.weight", channels, kernel),
+            self.kernels[name],
             self.optional(f"{name}.bias", channels),
             silu=silu,
         )

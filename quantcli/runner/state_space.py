@@ -41,10 +41,10 @@ class Mamba(StatePart):
         step = softplus(engine.multiply(step, self.step)[0])
         state = cache.state(self.index, "state", t.size, t.inner)
         shape = (*x.shape[:2], -1)
+        skip = self.vector("ssm_d", t.inner)
         mixed = operations.scan(
-            value, step.reshape(shape), self.rate, key.reshape(shape), query.reshape(shape), state
+            value, step.reshape(shape), self.rate, key.reshape(shape), query.reshape(shape), skip, state
         )  # [S, T, C]
-        mixed += value * self.vector("ssm_d", t.inner)
         mixed = operations.activate("silu", gate, flat(mixed))
         return engine.multiply(mixed, self.output)[0].reshape(x.shape)
 

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy
@@ -32,6 +33,9 @@ STEPS = {
     "add": "qc_addition *",
     "store": "qc_storage *",
     "attend": "qc_attention[]",
+    "convolve": "qc_convolution *",
+    "recur": "qc_recurrence[]",
+    "scan": "qc_scan[]",
 }
 
 Fields: TypeAlias = Mapping[str, object]  # of a struct: numbers and pointers
@@ -41,6 +45,17 @@ AnyArray: TypeAlias = NDArray[numpy.generic]
 def usable_threads() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Structs of one step that are built already: a C array, and how many."""
+
+    array: Sequence[object]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
 
 
 class _Mode(threading.local):
@@ -78,19 +93,19 @@ class Pool:
     def run(
         self,
         name: str,
-        fields: Fields | Sequence[Fields],
+        fields: Fields | Sequence[Fields] | Entries,
         *,
         inputs: Sequence[AnyArray],
         outputs: Sequence[AnyArray],
         held: Sequence[object] = (),
         type_id: int = 0,
     ) -> None:
-        """Do one step now; ``name`` of `STEPS`, several ``fields`` where its arguments are an array.
+        """Do one step now; ``name`` of `STEPS`, several ``fields`` or `repeated` ones where its arguments are an array.
 
         ``inputs`` are what other steps have made, ``outputs`` what this one makes; with ``held`` (weights) they are
         all that the pointers in ``fields`` need alive. ``type_id`` is for the message of a type that has no kernel.
         """
-        arguments = self.ffi.new(STEPS[name], fields)
+        arguments = fields.array if isinstance(fields, Entries) else self.ffi.new(STEPS[name], fields)
         count = 1 if isinstance(fields, Mapping) else len(fields)
         step = self.ffi.new("qc_step *", (getattr(self.lib, f"QC_STEP_{name.upper()}"), count, arguments))
         check(self.lib.qc_run(self.handle, self.isa, self.activations, step, 1, 0), type_id)
@@ -106,6 +121,23 @@ class Pool:
             yield
         finally:
             self._mode.recording = before
+
+    def repeated(self, struct: str, first: Fields, count: int, distances: Mapping[str, int]) -> Entries:
+        """``count`` structs like ``first``, the pointers of ``distances`` each so many bytes behind the one before.
+
+        Built in numpy: a dictionary for every sequence of a large batch would take longer than its attention.
+        """
+        array = self.ffi.new(f"{struct}[]", [first])
+        if count > 1:
+            known, array = array, self.ffi.new(f"{struct}[]", count)
+            size = self.ffi.sizeof(struct)
+            entries = numpy.frombuffer(self.ffi.buffer(array), numpy.uint8).reshape(count, size)
+            entries[:] = numpy.frombuffer(self.ffi.buffer(known), numpy.uint8)
+            for name, distance in distances.items():
+                offset = self.ffi.offsetof(struct, name)
+                pointers = numpy.ndarray((count,), numpy.intp, entries, offset, (size,))
+                pointers += distance * numpy.arange(count, dtype=numpy.intp)
+        return Entries(array, count)
 
     # ---- pointers: the C side trusts them, so mistakes of callers must end here
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 from quantcli.errors import BadConfig, MalformedFile, MissingFile, QuantcliError, UnsupportedFile
 from quantcli.sources import card, folders, safetensors
@@ -46,12 +48,15 @@ _CARD = "README.md"
 _LARGEST_CARD = 4 << 20
 _HUB_FOLDER = re.compile(r"models--(?:(?P<owner>.+?)--)?(?P<name>.+)")
 
+Change: TypeAlias = Callable[[list[SourceTensor]], list[SourceTensor]]
+
 
 class Checkpoint:
     """The folder ``folder`` (absolute). Files are read when asked for; tensors' files stay open until ``close``.
 
     ``name`` is the model's name and ``owner`` the account it was published under, where the path tells. ``notes`` say
-    which files were not usable and did not have to be.
+    which files were not usable and did not have to be. ``change``, set before tensors are asked for, makes others of
+    them (an adapter that is merged); ``beside`` are folders that are read together with this one.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -63,6 +68,8 @@ class Checkpoint:
             raise MissingFile("no permission to read this folder", where=str(folder))
         self.owner, self.name = hub_name(self.folder)
         self.notes: list[str] = []
+        self.change: Change | None = None
+        self.beside: list[Checkpoint] = []
         self._opened: list[safetensors.SafetensorsFile] | None = None
 
     # ---- small files
@@ -142,9 +149,9 @@ class Checkpoint:
             self.notes.append(f"{_CARD} is not used: {error.message}")
             return ""
 
-    def digests(self) -> dict[str, str]:
-        """sha256 in hex of every small file that is there: what the output says about its origin."""
-        found = {name: self.bytes(name) for name in _SMALL_FILES}
+    def digests(self, names: Iterable[str] | None = None) -> dict[str, str]:
+        """sha256 in hex of every small file (or those of ``names``) that is there: the output says its origin so."""
+        found = {name: self.bytes(name) for name in (_SMALL_FILES if names is None else names)}
         return {name: hashlib.sha256(raw).hexdigest() for name, raw in found.items() if raw is not None}
 
     # ---- tensors
@@ -194,7 +201,8 @@ class Checkpoint:
         """
         position = {name: number for number, name in enumerate(self.tensor_files)}
         stored = sorted(self.tensors.values(), key=lambda tensor: (position[tensor.file.name], tensor.name))
-        return [*stored] if self.packing is None else self.packing.unpack(stored)
+        found: list[SourceTensor] = [*stored] if self.packing is None else self.packing.unpack(stored)
+        return found if self.change is None else self.change(found)
 
     @property
     def files(self) -> list[str]:

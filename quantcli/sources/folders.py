@@ -154,11 +154,16 @@ def _adapter(folder: Path) -> QuantcliError:
         f"M.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained({merged!r}); "
         f"T.from_pretrained({source!r}).save_pretrained({merged!r})"
     )
+    ours = kind.upper() == "LORA" and (folder / "adapter_model.safetensors").exists()
+    given, model = shlex.quote(str(folder)), shlex.quote(base or "BASE")
     what = "a LoRA adapter" if kind.upper() == "LORA" else f"an adapter of kind {shown(kind)}"
     return UnsupportedFile(
         f"{what}, not a model" + (f": its base model is {shown(base)}" if base else ""),
         where=str(folder),
-        hint=f"merge it into its base model first: python -c {_quoted(code)}; then convert {shlex.quote(merged)}",
+        hint=f"quantcli convert {given} --lora-base {model} writes an adapter for llama.cpp, "
+        f"quantcli convert {model} -t Q4_K_M --merge-lora {given} a whole model"
+        if ours
+        else f"merge it into its base model first: python -c {_quoted(code)}; then convert {shlex.quote(merged)}",
     )
 
 

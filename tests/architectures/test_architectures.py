@@ -21,12 +21,13 @@ from quantcli.runner.schema import SETTINGS
 ALL = architectures.every()
 # The architectures that the runner computes.
 RUN = sorted(
-    name
-    for name, one in ALL.items()
-    if one.graph and one.graph.causal and not any(getattr(one.graph, flag) for flag in settings.LACKING)
+    name for name, one in ALL.items() if one.graph and not any(getattr(one.graph, flag) for flag in settings.LACKING)
 )
 # Every key below an architecture's name that llama.cpp's own converter can write; some are newer than the package.
-NEWER = {"attention.rope_pattern", "attention.recurrent_layers", "attention.value_scale", *keys.INDEXER}
+NEWER = {
+    "hidden_activation", "classifier.pooling_type", "attention.rope_pattern", "attention.recurrent_layers",
+    "attention.value_scale", *keys.INDEXER,
+}  # fmt: skip
 # What the parts of a graph cannot do without.
 LEAST = {
     "latent": {
@@ -58,6 +59,10 @@ def sizes(name: str) -> Model:
     metadata |= {f"{name}.{key}": container.u32(4) for key in states}
     epsilon = keys.EPSILON[ALL[name].graph.norm]
     metadata[f"{name}.{epsilon}"] = container.f32(1e-5)
+    metadata |= {f"{name}.{key}": container.f32(1) for key in ALL[name].needs}
+    if ALL[name].graph.activation == "xielu":
+        one_each = container.array(container.ValueType.FLOAT32, [0.5] * numbers["block_count"])
+        metadata |= dict.fromkeys(settings.XIELU, one_each)
     return Model(name="made", architecture=name, metadata=metadata, tensors=[], default_float=None, kind="gguf")
 
 

@@ -66,7 +66,8 @@ def damaged(folder: Path) -> None:
 
 
 def prepared(folder: Path) -> None:
-    """tiny: the bundled checkpoint; tiny.gguf: in Q8_0; cut.gguf: its beginning; texts, templates, odd folders."""
+    """tiny: the bundled checkpoint; tiny.gguf: in Q8_0; cut.gguf: its beginning; spoken.gguf: with a
+    chat template, another one than speaking; texts, templates, odd folders."""
     (folder / "tiny").symlink_to(TINY)
     run(folder, "quantcli convert tiny -t Q8_0 -o tiny.gguf --quiet")
     (folder / "cut.gguf").write_bytes((folder / "tiny.gguf").read_bytes()[:200_000])
@@ -74,6 +75,10 @@ def prepared(folder: Path) -> None:
     (folder / "short.txt").write_text("Once.")
     (folder / "broken.jinja").write_text("{% for m in messages %}\n{{ m.content }}{% end %}")
     (folder / "refusing.jinja").write_text("{{ raise_exception('Conversations must begin with a system message') }}")
+    template = "{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}"
+    (checkpoint(folder / "speaking") / "chat_template.jinja").write_text(template)
+    (folder / "spoken.jinja").write_text("{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}")
+    run(folder, "quantcli convert tiny -t Q8_0 -o spoken.gguf --chat-template spoken.jinja --quiet")
     (folder / "model.bin").write_bytes(b"\x80\x02")
     (folder / "empty").mkdir()
     (folder / "unknown").mkdir()

@@ -26,13 +26,24 @@ from quantcli.sources.checkpoint import Checkpoint
 SHARED = Path(os.environ.get("QUANTCLI_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
 PACKS = ("arch-new", "arch-more")
 NAMES = sorted(f"{pack}/{path.parent.name}" for pack in PACKS for path in (SHARED / pack).glob("*/expected.json"))
+NOT_HERE = ("tokenizer.ggml.", "tokenizer.chat")  # entries of vocabularies have tests of their own
 TOLERANCE = 1e-4  # of the reference's standard deviation, largest difference of any number
-#: logits that llama.cpp recorded, whose GELU is a table in F16; and those that one unit in the last place moves by as
-#: much (DBRX's stream here is 100 with a spread of 2 before its layer norms)
-COARSE: Mapping[str, float] = {"arch-more/codeshell": 2e-3, "arch-more/grok2": 2e-3, "arch-more/dbrx": 2e-3}
+#: references that are further off themselves
+COARSE: Mapping[str, float] = {
+    "arch-more/codeshell": 2e-3,  # of llama.cpp, whose GELU is a table in F16
+    "arch-more/grok2": 2e-3,  # the same
+    "arch-more/dbrx": 2e-3,  # one unit in the last place does it: the stream is 100 +- 2 before its layer norms
+    "arch-new/jina-bert-v2": 4e-3,  # the same
+    "arch-more/nomic-bert-moe": 4e-3,  # the same
+    "arch-more/qwen2.5-omni": 5e-4,  # of llama.cpp, which does not read the epsilon of qwen2vl and takes 0
+    "arch-new/glm": 5e-4,  # of transformers: llama.cpp's converter writes another epsilon
+}
 
-#: conversions that differ from the record, and why ours is right
-CONVERTED_OTHERWISE: Mapping[str, str] = {}
+#: entries beyond the record, where the recorded file is at fault
+ADDED: Mapping[str, tuple[str, ...]] = {
+    # llama.cpp's loader wants this one, its converter writes the other one
+    "arch-new/exaone3.5": ("exaone.attention.layer_norm_rms_epsilon",),
+}
 #: logits that differ from the record: there the file runs as llama.cpp runs it, the record is of transformers
 COMPUTED_OTHERWISE: Mapping[str, str] = {
     "arch-new/exaone4": "llama.cpp uses windows with 64 layers only",
@@ -44,9 +55,7 @@ COMPUTED_OTHERWISE: Mapping[str, str] = {
 }
 #: declared, and not right yet
 PENDING: Mapping[str, str] = {
-    "arch-new/embeddinggemma": "both directions",
-    "arch-new/mistral3-vl": "the architecture mistral3",
-    "arch-more/qwen3-vl-moe": "sections of its positions",
+    "arch-more/nomic-bert-moe": "its experts",
 }
 
 
@@ -72,11 +81,9 @@ def loaded(name: str, monkeypatch: pytest.MonkeyPatch | None = None) -> Model:
 
 @pytest.mark.parametrize("name", NAMES or ["none"])
 def test_converts_as_llama_cpp(name: str, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name in CONVERTED_OTHERWISE:
-        pytest.skip(CONVERTED_OTHERWISE[name])
     record, model = conversions.expected(shared / name), loaded(name, monkeypatch)
     found = [*conversions.tensor_differences(model, record)]
-    found += conversions.metadata_differences(model, record, below=("tokenizer.ggml.", "tokenizer.chat"))
+    found += conversions.metadata_differences(model, record, below=(*NOT_HERE, *ADDED.get(name, ())))
     assert not found, "\n".join(found)
 
 
@@ -88,15 +95,19 @@ def test_computes_as_the_reference(name: str, shared: Path, monkeypatch: pytest.
         pytest.skip("no reference is recorded")
     model = loaded(name, monkeypatch)
     with numpy.load(shared / name / "logits.npz") as oracle:
+        if "decoder_ids_a" in oracle:
+            pytest.skip("encoder-decoders have tests of their own")
         for part in "ab":
-            if f"logits_{part}" not in oracle or f"decoder_ids_{part}" in oracle:
-                pytest.skip("hidden states and encoder-decoders have tests of their own")
+            ids, states = oracle[f"ids_{part}"], f"logits_{part}" not in oracle
             try:
-                ids, wanted = oracle[f"ids_{part}"], oracle[f"logits_{part}"]
                 network = Network(model, make_operations("float", 1), kv_type="F32", length=len(ids))
             except (UnsupportedGraph, UnknownArchitecture) as error:
                 pytest.skip(f"not in the runner: {error}")
-            found = network.forward(ids[None], network.new_cache(1, len(ids)))[0][oracle[f"pos_{part}"]]
+            if states:
+                found, wanted = network.states(ids[None])[0], oracle[f"hidden_{part}"]
+            else:
+                found = network.forward(ids[None], network.new_cache(1, len(ids)))[0][oracle[f"pos_{part}"]]
+                wanted = oracle[f"logits_{part}"]
             wanted = wanted[:, : found.shape[1]]  # rows beyond the tokenizer's tokens may be cut off
             worst = numpy.abs(found - wanted).max() / wanted.std()
             assert worst < COARSE.get(name, TOLERANCE), f"text {part} is off by {worst:.1e} of the spread"

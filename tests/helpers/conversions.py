@@ -45,7 +45,8 @@ def tensor_differences(model: Model, record: dict[str, Any]) -> Iterator[str]:
             yield f"tensor {tensor.name} is not expected"
             continue
         kind = row["type"] if tensor.type.quantized or tensor.type.name == "F32" else record["outtype"]
-        if ([*tensor.shape], tensor.type.name == "F32") != (row["shape"], row["type"] == "F32"):
+        float32 = tensor.type.name == "F32" or record["outtype"] == "F32"
+        if ([*tensor.shape], float32) != (row["shape"], row["type"] == "F32"):
             yield f"tensor {tensor.name}: {tensor.shape} {tensor.type.name}, expected {row['shape']} {row['type']}"
         elif hashlib.sha256(stored(tensor, kind, tensor.rows)).hexdigest() != row["sha256"]:
             yield f"tensor {tensor.name}: other data"

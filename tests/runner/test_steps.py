@@ -10,6 +10,7 @@ import pytest
 from quantcli.ggml import kernels, tensor_types
 from quantcli.runner import operations
 from quantcli.runner.products import Products
+from quantcli.runner.recurrence import Recurrence
 from quantcli.runner.steps import STEPS, Pool
 
 
@@ -28,6 +29,7 @@ def test_every_number_is_used() -> None:
 
 
 X = numpy.ones((1, 1, 2, 32), numpy.float32)
+ZEROS = numpy.zeros((1, 1, 32), numpy.float32)
 ANGLES = (numpy.ones((1, 16), numpy.float32), numpy.zeros((1, 16), numpy.float32))
 CALLS: dict[str, Callable[[Products], object]] = {
     "matmul": lambda p: p.product(0, numpy.zeros((3, 128), numpy.uint8), 3, X.reshape(2, 32)),
@@ -38,6 +40,9 @@ CALLS: dict[str, Callable[[Products], object]] = {
     "add": lambda p: p.add(X, X),
     "store": lambda p: p.store(X, tensor_types.BY_NAME["F16"], numpy.zeros((1, 2, 1, 64), numpy.uint8)),
     "attend": lambda p: p.attend_all(X, *([X.transpose(0, 2, 1, 3)] * 2), scale=1.0, start=0),
+    "convolve": lambda p: p.convolve(X[0], ZEROS, X[0, 0], None, silu=True),
+    "recur": lambda p: p.recur(Recurrence(X, X, X, X[..., :1].copy(), numpy.zeros((1, 2, 32, 32), numpy.float32))),
+    "scan": lambda p: p.scan(X[0], X[0], X[0, 0], X[0, :, :, :2], X[0, :, :, :2], X[0, 0, 0], ZEROS.repeat(2, axis=1)),
 }
 
 
@@ -45,12 +50,19 @@ CALLS: dict[str, Callable[[Products], object]] = {
 def test_every_field_is_filled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A field that is left out would be zero without a word."""
     seen: dict[str, object] = {}
+    told: list[object] = []  # to `repeated`, which builds the structs before
     run = Pool.run
     monkeypatch.setattr(
         Pool, "run", lambda self, step, fields, **more: (seen.update({step: fields}), run(self, step, fields, **more))
     )
+    repeated = Pool.repeated
+    monkeypatch.setattr(
+        Pool,
+        "repeated",
+        lambda self, struct, first, *more: (told.append(first), repeated(self, struct, first, *more))[1],
+    )
     CALLS[name](Products("float", 1))
-    fields = seen[name] if isinstance(seen[name], dict) else seen[name][0]
+    fields = seen[name] if isinstance(seen[name], dict) else [*told, *([] if told else seen[name])][0]
     ffi, _ = kernels.library()
     struct = ffi.typeof(STEPS[name].rstrip("[]* "))
     assert set(fields) == {field for field, _ in struct.fields}

@@ -180,6 +180,11 @@ def test_an_adapter_alone(tmp_path: Path, weights: str | None, with_config: bool
         loader.open_model(tmp_path)
     assert caught.value.message == says
     hint = caught.value.hint or ""
+    if settings.get("peft_type", "LORA") == "LORA" and weights == "adapter_model.safetensors":
+        base = settings.get("base_model_name_or_path") or "BASE"
+        assert f"quantcli convert {tmp_path} --lora-base {base} " in hint
+        assert f"quantcli convert {base} -t Q4_K_M --merge-lora {tmp_path} " in hint
+        return
     code = hint.split('python -c "', 1)[1].split('"; then convert ')[0]
     compile(code, "hint", "exec")
     assert "merge_and_unload" in code and repr(f"{tmp_path}-merged") in code and hint.endswith(f"{tmp_path}-merged")

@@ -1,0 +1,10 @@
+"""EuroBERT: a Llama that sees both directions and has no head."""
+
+from __future__ import annotations
+
+from quantcli.architectures import keys
+from quantcli.architectures.architecture import Architecture, Graph
+
+EUROBERT = Architecture("eurobert", Graph(rope="neox", causal=False), reads=keys.CLASSIFIER, head="none")
+
+ARCHITECTURES = (EUROBERT,)

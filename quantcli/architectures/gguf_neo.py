@@ -1,0 +1,15 @@
+"""NeoBERT: an encoder built like a Llama."""
+
+from __future__ import annotations
+
+from quantcli.architectures import keys
+from quantcli.architectures.architecture import Architecture, Graph
+
+NEO_BERT = Architecture(
+    "neo-bert",
+    Graph(causal=False, fused_qkv=True, mlp="fused", final_norm="enc.output_norm"),
+    reads=keys.CLASSIFIER,
+    head="none",
+)
+
+ARCHITECTURES = (NEO_BERT,)

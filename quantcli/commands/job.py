@@ -1,0 +1,121 @@
+"""What a conversion is asked for, and what it will be: requests, parts, jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quantcli.calibration.quality import Wish
+from quantcli.container import Value
+from quantcli.ggml import tensor_types
+from quantcli.ggml.tensor_types import TensorType
+from quantcli.methods import plain
+from quantcli.methods.table import Choice
+from quantcli.model import Model
+from quantcli.plan import shards
+from quantcli.plan.overrides import Override, Setting
+from quantcli.plan.plan import Plan
+from quantcli.plan.recipes import FileType
+from quantcli.report.results import CompensatedTensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertRequest:
+    """What the user asks for. ``imatrix`` is a file; ``collect`` makes one first, from the bundled text."""
+
+    source: Path
+    file_types: Sequence[FileType]
+    output: Path | None = None
+    into_folder: bool = False  # `-o name/`: a folder, whether it is there yet or not
+    imatrix: Path | None = None
+    collect: bool = False
+    include_weights: tuple[str, ...] = ()
+    exclude_weights: tuple[str, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    output_tensor_type: TensorType | None = None
+    token_embedding_type: TensorType | None = None
+    leave_output_tensor: bool = False
+    pure: bool = False
+    allow_requantize: bool = False
+    choice: Choice = field(default_factory=Choice)  # of the method and its search
+    wish: Wish | None = None  # calibrate and compensate
+    pad: bool = False  # feed-forward layers to a multiple of 256
+    threads: int | None = None
+    dry_run: bool = False
+    force: bool = False
+    split_max_size: int | None = None  # bytes
+    keep_split: bool = False
+    metadata: tuple[Setting, ...] = ()
+    chat_template: str | None = None
+    strict: bool = False  # warnings are errors
+    allow_no_imatrix: bool = False
+    architecture: str | None = None
+    pre_tokenizer: str | None = None
+    mmproj: FileType | None = None  # write the projector, too
+    mmproj_only: bool = False  # write the projector, in the file types, and nothing else
+    lora_base: Path | None = None  # the source is an adapter of this model
+    merge_lora: Path | None = None  # an adapter that is merged into the source
+    lora_scale: float = 1.0
+    made_by: Mapping[str, Value] = field(default_factory=dict)  # what another verb says about its outputs
+    checksums: Path | None = None
+    option_files: tuple[Path, ...] = ()  # files that options were read from: an output must be none of them
+
+    def types_for(self, model: Model) -> Sequence[FileType]:
+        """The file types that a model of this source is written in."""
+        return (self.mmproj,) if self.mmproj is not None and model.role == "projector" else self.file_types
+
+    @property
+    def search(self) -> str:
+        """The name of the scale search."""
+        return self.choice.settings.search or plain.DEFAULT_SEARCH
+
+
+@dataclass
+class Part:
+    """One model of a job: per type its plan, and the path of its output (shards get numbers)."""
+
+    model: Model
+    plans: list[Plan]
+    targets: list[Path]
+
+    @property
+    def files(self) -> list[list[Path]]:
+        """The files of every plan."""
+        return [shards.file_names(path, len(one.shards)) for path, one in zip(self.targets, self.plans, strict=True)]
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of the model's tensors as they are stored."""
+        return sum(tensor_types.tensor_bytes(t.stored, t.shape) for t in self.model.tensors)
+
+
+@dataclass
+class Job:
+    """A request that is known to be possible. The first part is the model that a result is about."""
+
+    request: ConvertRequest
+    parts: list[Part]
+    threads: int
+    outcomes: dict[Path, list[CompensatedTensor]] = field(default_factory=dict)  # by an output's first file
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def plans(self) -> list[Plan]:
+        return [one for part in self.parts for one in part.plans]
+
+    @property
+    def files(self) -> list[list[Path]]:
+        """The files of every plan."""
+        return [files for part in self.parts for files in part.files]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the sources' tensors."""
+        return sum(part.source_bytes for part in self.parts)
+
+    def close(self) -> None:
+        """Close the sources."""
+        for part in self.parts:
+            part.model.close()

@@ -1,0 +1,55 @@
+"""BitNet b1.58: a Llama with a norm before each matrix that leads back, whose matrices are made ternary."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quantcli.families import decoder
+from quantcli.families.declaration import Family, TensorRule
+from quantcli.families.facts import Facts, bad
+from quantcli.families.fields import text
+from quantcli.families.transforms import ternary
+from quantcli.vocab import VocabHints
+
+
+def activation(facts: Facts) -> str:
+    """llama.cpp's "bitnet" computes SiLU alone. Raises BadConfig."""
+    name: str = facts.read(text("hidden_act", default="silu"))
+    if name != "silu":
+        raise bad("hidden_act", f"is {name!r}: the GGUF architecture bitnet computes silu", "llama.cpp cannot run it")
+    return name
+
+
+BITNET = Family(
+    name="bitnet",
+    harmless=(
+        "input_bits",
+        "weight_bits",
+    ),
+    gguf_arch="bitnet",
+    hf_architectures=("BitnetForCausalLM", "BitNetForCausalLM"),
+    model_types=("bitnet",),
+    facts={
+        **decoder.FACTS,
+        "activation": activation,
+        "key_length": lambda facts: facts.head_dim,
+        "scaling_type": "linear",
+        "scaling_factor": 1.0,
+    },
+    metadata=decoder.METADATA,
+    tensors=decoder.EMBEDDINGS
+    + decoder.FINAL_NORM
+    + decoder.PRE_NORMS
+    + tuple(
+        replace(rule, transform=ternary()) for rule in decoder.PROJECTIONS + decoder.OUT_PROJECTION + decoder.GATED_MLP
+    )
+    + (
+        TensorRule("layers.{layer}.self_attn.inner_attn_ln", "blk.{layer}.attn_sub_norm", decoder.VECTOR),
+        TensorRule("layers.{layer}.mlp.ffn_layernorm", "blk.{layer}.ffn_sub_norm", ("ff",)),
+    ),
+    copies={"lm_head.weight": "embed_tokens.weight"},
+    spellings={".attn_sub_norm.": ".inner_attn_ln.", ".ffn_sub_norm.": ".ffn_layernorm."},
+    vocab=VocabHints("bitnet"),
+)
+
+FAMILIES = (BITNET,)

@@ -1,0 +1,64 @@
+"""Hunyuan, dense: head norms under other names; its "dynamic" rope scaling is a larger base for all lengths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quantcli.families import decoder
+from quantcli.families.declaration import Family
+from quantcli.families.facts import Facts
+from quantcli.families.fields import count, flag, real
+from quantcli.vocab import VocabHints
+
+ALPHA_SCALINGS = ("dynamic", "xdrope")
+LONGEST = 256 * 1024  # what llama.cpp's converter takes "dynamic" to mean, whatever the config says
+
+
+def alpha_theta(facts: Facts) -> float:
+    """The base times alpha^(d / (d - 2)): the NTK-aware scaling by a fixed alpha."""
+    base: float = facts.theta
+    if facts.scaling not in ALPHA_SCALINGS:
+        return base
+    alpha: float = facts.read(real("rope_scaling.alpha", default=50.0, least=1e-6))
+    scaled: float = base * alpha ** (facts.head_dim / (facts.head_dim - 2))
+    return scaled
+
+
+def context(facts: Facts) -> int:
+    given: int = facts.read(count(*decoder.CONTEXT_NAMES, default=2048))
+    return LONGEST if decoder.scaling(facts) == "dynamic" else given
+
+
+def when_scaled(value: object, *kinds: str) -> object:
+    """A value that is written where alpha scales the base (by one of ``kinds``)."""
+    return lambda facts: value if facts.scaling in (kinds or ALPHA_SCALINGS) else None
+
+
+HUNYUAN_DENSE = Family(
+    name="hunyuan-dense",
+    harmless=("attention_head_dim",),
+    gguf_arch="hunyuan-dense",
+    hf_architectures=("HunYuanDenseV1ForCausalLM",),
+    model_types=("hunyuan_v1_dense",),
+    facts={
+        **decoder.FACTS,
+        "eps": decoder.rms_eps(1e-5),
+        "head_dim": count("head_dim", default=128, most=decoder.MOST_WIDTH),
+        "key_length": lambda facts: facts.head_dim,
+        "context": context,
+        "alpha_theta": alpha_theta,
+        "tied": flag("tie_word_embeddings", default=False),
+        "scaling_type": when_scaled("none"),
+        "scaling_factor": when_scaled(1.0),
+        "scaling_context": when_scaled(LONGEST, "dynamic"),
+    },
+    metadata=tuple(
+        replace(entry, fact="alpha_theta") if entry.fact == "theta" else entry for entry in decoder.METADATA
+    ),
+    tensors=decoder.TENSORS + decoder.HEAD_NORMS,
+    spellings={".query_layernorm.": ".q_norm.", ".key_layernorm.": ".k_norm."},
+    ignored_if=(("lm_head.weight", "tied"),),
+    vocab=VocabHints("hunyuan-dense"),
+)
+
+FAMILIES = (HUNYUAN_DENSE,)
