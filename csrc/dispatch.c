@@ -1,5 +1,6 @@
 /* dispatch.c - which instruction sets this CPU has, and what every call checks before a kernel runs. */
 #include "compensate.h"
+#include "packed.h"
 #include "table.h"
 #include <stddef.h>
 #include <string.h>
@@ -35,15 +36,16 @@ static const struct {
     int (*supported)(void);
     qc_backend *backend;
     qc_compensators *compensators;
+    qc_packed_kernels *packed;
     int rank; /* the supported one of the highest rank is the default */
 } sets[] = {
-    {"scalar", yes, &qc_backend_scalar, &qc_compensators_scalar, 1},
-    {"emu16", yes, &qc_backend_emu16, &qc_compensators_emu16, 0},
+    {"scalar", yes, &qc_backend_scalar, &qc_compensators_scalar, &qc_packed_scalar, 1},
+    {"emu16", yes, &qc_backend_emu16, &qc_compensators_emu16, &qc_packed_scalar, 0},
 #if defined(__x86_64__)
-    {"avx2", has_avx2, &qc_backend_avx2, &qc_compensators_avx2, 2},
-    {"avx512", has_avx512, &qc_backend_avx512, &qc_compensators_avx512, 3},
+    {"avx2", has_avx2, &qc_backend_avx2, &qc_compensators_avx2, &qc_packed_avx2, 2},
+    {"avx512", has_avx512, &qc_backend_avx512, &qc_compensators_avx512, &qc_packed_avx2, 3},
 #elif defined(__aarch64__)
-    {"neon", yes, &qc_backend_neon, &qc_compensators_neon, 2},
+    {"neon", yes, &qc_backend_neon, &qc_compensators_neon, &qc_packed_scalar, 2},
 #endif
 };
 enum { SETS = sizeof sets / sizeof sets[0] };
@@ -301,4 +303,49 @@ int32_t qc_compensate(int32_t isa, int32_t type, const float *target, int64_t ro
     int32_t status = check_weights(target, rows, columns, 0, place);
     if (status == QC_OK) status = qc_validate(isa, type, blocks, rows, columns, place);
     return status == QC_OK ? compensate(target, rows, columns, metric, effort, blocks, kept) : status;
+}
+
+/* ---- packed checkpoints */
+
+int32_t qc_unpack(int32_t isa, const qc_packed *p, float *out) {
+    if (!qc_isa_supported(isa) || p->packing < 0 || p->packing >= QC_PACKINGS) return QC_NO_KERNEL;
+    if (!strict_rounding()) return QC_BAD_ROUNDING;
+    if (p->rows > 0 && p->columns > 0) sets[isa].packed->unpack[p->packing](p, out);
+    return QC_OK;
+}
+
+int32_t qc_turn_words(int32_t isa, const uint32_t *words, int64_t rows, int64_t columns, uint32_t *out) {
+    if (!qc_isa_supported(isa)) return QC_NO_KERNEL;
+    sets[isa].packed->turn_words(words, rows, columns, out);
+    return QC_OK;
+}
+int32_t qc_turn_nibbles(int32_t isa, const uint32_t *words, int64_t rows, int64_t columns, uint32_t *out) {
+    if (!qc_isa_supported(isa)) return QC_NO_KERNEL;
+    sets[isa].packed->turn_nibbles(words, rows, columns, out);
+    return QC_OK;
+}
+
+int32_t qc_can_snap(int32_t type) { return find_type(0, type) && sets[0].packed->snap[type] != 0; }
+
+int32_t qc_snap(int32_t isa, int32_t type, const float *x, int64_t rows, int64_t columns, int32_t encoded,
+                uint8_t *blocks, uint8_t *carried, qc_place *place) {
+    const qc_type *found = find_type(isa, type);
+    if (!found || !sets[isa].packed->snap[type] || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
+    int32_t status = check_weights(x, rows, columns, 0, place);
+    if (status != QC_OK) return status;
+    const qc_packed_kernels *kernels = sets[isa].packed;
+    const int64_t per_row = columns / found->block;
+    float decoded[QC_LARGEST_BLOCK];
+    for (int64_t i = 0; i < rows; ++i) {
+        float hint[2] = {0.0f, 0.0f}; /* of this row alone: slabs do not change a byte */
+        for (int64_t b = 0; b < per_row; ++b, x += found->block, blocks += found->bytes, ++carried) {
+            *carried = 0;
+            if (encoded) {
+                found->decode(blocks, 1, decoded);
+                *carried = (uint8_t)kernels->compare(decoded, x, found->block);
+            }
+            if (!*carried) *carried = (uint8_t)kernels->snap[type](x, blocks, hint);
+        }
+    }
+    return QC_OK;
 }

@@ -194,6 +194,18 @@ typedef struct {
 } qc_scan;
 QC_API int32_t qc_scan_states(qc_pool *pool, int32_t isa, const qc_scan *sequences, int32_t count);
 
+/* How much heads forget and write: with x = forget[t][h] + bias[h] and d = log(1 + e^x), decay[t][h] = exp(d rate[h])
+ * and scale[t][h] = d, or 1 / (1 + exp(-write[t][h])) where there is `write`. Head h of a position lies at (h / inner)
+ * * outer
+ * + h % inner, in forget and write alike. */
+typedef struct {
+    const float *forget, *write, *bias, *rate;
+    int64_t forget_token, write_token, outer, inner, tokens, heads;
+    float *decay, *scale; /* [tokens][heads] */
+    int64_t forget_count, write_count, bias_count, rate_count, decay_count, scale_count;
+} qc_gates;
+QC_API int32_t qc_gate(qc_pool *pool, int32_t isa, const qc_gates *gates);
+
 enum {
     QC_STEP_MATMUL,
     QC_STEP_RMS_NORM,
@@ -205,7 +217,8 @@ enum {
     QC_STEP_ATTEND,
     QC_STEP_CONVOLVE,
     QC_STEP_RECUR,
-    QC_STEP_SCAN
+    QC_STEP_SCAN,
+    QC_STEP_GATE
 };
 typedef struct {
     int32_t kind, count;   /* QC_STEP_...; how many products or sequences */

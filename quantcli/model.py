@@ -7,7 +7,7 @@ becomes one as it is. Everything behind this point (plan, encode, writer, runner
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal, Protocol
 
@@ -45,8 +45,9 @@ class ModelTensor:
     ``shape`` is in GGUF order (columns first); a file may leave trailing ones out. ``type`` is the type that
     llama.cpp's converter with ``--outtype auto`` would write (for a GGUF source: the type in the file). ``stored`` is
     the type of the bytes that ``read_raw`` gives; ``raw`` says that these bytes are the tensor's rows unchanged, so
-    that a copy to type ``stored`` needs no decoding. ``targets``, where given, has the type for every file type (by
-    name) that such a tensor is written in, and no rule of a recipe speaks of it (projectors, adapters).
+    that a copy to type ``stored`` needs no decoding. Of 4-bit floats with a factor of their own (NVFP4), ``decoded``
+    has the values and the factor is a tensor ``beside`` it. ``targets``, where given, has the type for every file
+    type (by name) that such a tensor is written in, and no rule of a recipe speaks of it (projectors, adapters).
     """
 
     name: str
@@ -57,6 +58,8 @@ class ModelTensor:
     reader: RowReader
     origin: str  # where it comes from, for messages: "model-00001-of-00003.safetensors: model.norm.weight"
     shard: int = 0  # index of the source file, for --keep-split
+    decoded: ModelTensor | None = None  # the same values for outputs of other types, where ``stored`` is no float
+    beside: str = ""  # the tensor whose stored bytes need this one beside them; written only where they are copied
     targets: Mapping[str, TensorType] | None = None
 
     @property
@@ -92,6 +95,11 @@ class Model:
     notes: list[str] = field(default_factory=list)
     role: Literal["text", "projector", "adapter"] = "text"
     handles: Sequence[Closable] = ()  # what has to be closed when nothing is read any more
+
+    def plain(self) -> Model:
+        """The model with the values of all weights in place of blocks that need a factor beside them."""
+        tensors = [tensor.decoded or tensor for tensor in self.tensors if not tensor.beside]
+        return replace(self, tensors=tensors) if tensors != self.tensors else self
 
     @property
     def stated_file_type(self) -> int | None:

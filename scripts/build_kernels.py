@@ -50,12 +50,13 @@ X86_FLAGS = {
     "isa_avx512.c": AVX512,
     "backend_avx2.c": [*AVX2, "-mfma"],
     "backend_avx512.c": [*AVX512, "-mavx512vnni", "-mfma", "-mbmi2"],
+    "packed_avx2.c": AVX2,
     "compensate_avx2.c": [*AVX2, "-mfma"],
     "compensate_avx512.c": [*AVX512, "-mfma"],
     "bf16_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx2", "-mfma"],
 }
 ARM64_FLAGS = {"backend_dotprod.c": ["-march=armv8.2-a+dotprod"]}
-HEADERS = ("quantcli.h", "runner.h")
+HEADERS = ("quantcli.h", "runner.h", "checkpoints.h")
 EXPORT = '-DQC_API=__attribute__((visibility("default")))'
 
 
@@ -117,8 +118,8 @@ def included(source: Path) -> set[Path]:
 
 
 def newest_header(source: Path) -> float:
-    """Time of the last change of anything that this source includes; and of the flags in this file."""
-    return max(path.stat().st_mtime for path in [*included(source), Path(__file__)])
+    """Time of the last change of anything that this source includes."""
+    return max(path.stat().st_mtime for path in included(source))
 
 
 def common_flags() -> list[str]:
@@ -128,13 +129,16 @@ def common_flags() -> list[str]:
 
 def compile_object(command: list[str], source: Path, target: Path, force: bool, header_time: float) -> tuple[bool, str]:
     """Compile one object if it is out of date; returns success and what the compiler said."""
-    if not force and target.exists() and target.stat().st_mtime > max(source.stat().st_mtime, header_time):
+    flags, stated = target.with_suffix(".flags"), " ".join(command)
+    same = not flags.exists() or flags.read_text(encoding="utf-8") == stated
+    if not force and same and target.exists() and target.stat().st_mtime > max(source.stat().st_mtime, header_time):
         return True, ""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(f".{os.getpid()}.part")
     done = subprocess.run([*command, "-c", str(source), "-o", str(part)], capture_output=True, text=True)
     if done.returncode == 0:
         part.replace(target)
+        flags.write_text(stated, encoding="utf-8")
     return done.returncode == 0, done.stderr.strip()
 
 

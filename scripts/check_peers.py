@@ -6,8 +6,9 @@
 Converts models/mid and SmolLM2 (DIR: a checkpoint folder) to Q4_K_M, Q6_K and Q8_0, and the checkpoints of the
 architecture oracle to the type their description asks for; loads every file in llama.cpp, feeds it a few tokens and
 wants finite logits. Then 32 greedy tokens of mid's Q8_0 against its BF16 file on five prompts, and of its BF16 file
-in this project's runner against llama.cpp: equal, or the margin between the two best tokens where they part. Exit
-status 1 when a file does not load or a logit is not finite."""
+in this project's runner against llama.cpp: equal, or the margin between the two best tokens where they part. A grafted
+file loads, and adapters give the logits of the merged model. Exit status 1 when a file does not load, a logit is not
+finite or an adapter's logits are other ones."""
 
 from __future__ import annotations
 
@@ -32,6 +33,10 @@ PROMPTS = (
     "In the morning the old man went to the",
 )
 GREEDY = 32
+ADAPTED = ("llama-spm", "phi3", "qwen2", "qwen3-moe")  # bases of adapters: permuted, fused, plain, experts
+
+sys.path.insert(0, str(ROOT / "tests"))
+from helpers import oracles
 
 
 def convert(source: Path, types: list[str], folder: Path) -> list[Path]:
@@ -43,11 +48,16 @@ def convert(source: Path, types: list[str], folder: Path) -> list[Path]:
     return [Path(output["path"]) for output in json.loads(done.stdout)["outputs"]]
 
 
-def load(path: Path):
+def quantcli(*words: str) -> None:
+    """Run the command line."""
+    subprocess.run([sys.executable, "-m", "quantcli", *words, "--quiet"], check=True, cwd=ROOT)
+
+
+def load(path: Path, **more):
     """The model in llama.cpp, two threads, logits for every position."""
     import llama_cpp
 
-    return llama_cpp.Llama(str(path), n_ctx=256, n_threads=2, n_threads_batch=2, logits_all=True, verbose=False)
+    return llama_cpp.Llama(str(path), n_ctx=256, n_threads=2, n_threads_batch=2, logits_all=True, verbose=False, **more)
 
 
 def last_logits(model, tokens: list[int]) -> numpy.ndarray:
@@ -69,6 +79,36 @@ def check_file(path: Path, source: str) -> tuple[str, str, str, bool]:
     except Exception as error:
         good, verdict = False, f"DOES NOT LOAD: {error}"
     return source, path.name, verdict, good
+
+
+def check_graft(folder: Path) -> tuple[str, str, str, bool]:
+    """A row: the small model with the embeddings of the large one."""
+    small, large = convert(ROOT / "examples" / "tiny", ["Q4_K_M", "Q8_0"], folder / "graft")
+    path = folder / "graft" / "tiny-grafted.gguf"
+    quantcli("graft", str(small), str(large), "--tensors", "token_embd", "-o", str(path))
+    return check_file(path, "graft")
+
+
+def check_adapter(base: Path, folder: Path) -> tuple[str, str, str, bool]:
+    """A row: logits with a made-up adapter, against those of the merged file."""
+    from helpers import adapters
+    from quantcli.sources.checkpoint import Checkpoint
+
+    with Checkpoint(base) as checkpoint:  # embeddings that are the head as well stop llama.cpp
+        shapes = {one.name: one.shape for one in checkpoint.logical_tensors if ".layers." in one.name}
+    adapter = adapters.for_tensors(shapes).write(folder / f"adapter-{base.name}")
+    plain, merged, factors = (folder / f"{base.name}-{kind}.gguf" for kind in ("plain", "merged", "adapter"))
+    quantcli("convert", str(base), "-t", "F32", "-o", str(plain))
+    quantcli("convert", str(base), "-t", "F32", "--merge-lora", str(adapter), "-o", str(merged))
+    quantcli("convert", str(adapter), "--lora-base", str(base), "-o", str(factors))
+    try:
+        found = last_logits(load(plain, lora_path=str(factors)), list(range(8)))
+        wanted = last_logits(load(merged), list(range(8)))
+        apart = float(numpy.abs(found - wanted).max() / wanted.std())
+        verdict, good = f"as merged: largest difference of a logit {apart:.1e} of their deviation", apart < 5e-3
+    except Exception as error:
+        verdict, good = f"DOES NOT LOAD: {error}", False
+    return f"adapter for {base.name}", factors.name, verdict, good
 
 
 def greedy(model, prompt: str) -> tuple[list[int], list[float]]:
@@ -180,6 +220,11 @@ def main() -> int:
                 (path,) = convert(expected.parent, [description["outtype"]], folder)
                 files.append(check_file(path, f"arch/{expected.parent.name}"))
                 print(*files[-1][:3], sep="  ", flush=True)
+        (folder / "graft").mkdir()
+        files.append(check_graft(folder))
+        files += [check_adapter(oracles.folder(name), folder) for name in ADAPTED]
+        for row in files[-1 - len(ADAPTED) :]:
+            print(*row[:3], sep="  ", flush=True)
         if sources["mid"].is_dir():
             (bf16,) = convert(sources["mid"], ["BF16"], folder)
             greedy_rows = compare_greedy(bf16, folder / "mid-Q8_0.gguf")

@@ -1,5 +1,6 @@
 /* recurrence.c - layers with a state over the threads of a pool: blocks of channels are dealt out. */
 #include "backends.h"
+#include <math.h>
 #include <stdatomic.h>
 
 enum { CONVOLVED = 64 }; /* channels of a unit */
@@ -33,6 +34,20 @@ int32_t qc_convolve(qc_pool *pool, int32_t isa, const qc_convolution *c) {
     if (!job.backend || c->kernel < 1 || c->channels < 0 || c->sequences < 0 || c->tokens < 0) return QC_NO_KERNEL;
     job.blocks = ceiling(c->channels, CONVOLVED);
     return run_units(pool, convolve_unit, &job, c->sequences * job.blocks);
+}
+
+/* Few numbers: one a head. */
+int32_t qc_gate(qc_pool *pool, int32_t isa, const qc_gates *g) {
+    (void)pool, (void)isa;
+    for (int64_t t = 0; t < g->tokens; ++t)
+        for (int64_t h = 0; h < g->heads; ++h) {
+            const int64_t at = h / g->inner * g->outer + h % g->inner, to = t * g->heads + h;
+            const float x = g->forget[t * g->forget_token + at] + g->bias[h];
+            const float step = x > 20.0f ? x : log1pf(expf(x));
+            g->decay[to] = expf(step * g->rate[h]);
+            g->scale[to] = g->write ? 1.0f / (1.0f + expf(-g->write[t * g->write_token + at])) : step;
+        }
+    return QC_OK;
 }
 
 static void recur_unit(void *argument, int64_t unit, qc_pool *pool, int32_t thread) {

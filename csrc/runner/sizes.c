@@ -121,6 +121,15 @@ static int scan_fits(const qc_scan *c) {
            within(times(c->tokens, c->channels), c->out_count);
 }
 
+static int gates_fit(const qc_gates *g) {
+    const int64_t all = times(g->tokens, g->heads);
+    if (g->inner < 1 || g->heads % g->inner) return 0;
+    const int64_t row = reach(g->heads / g->inner, g->outer, g->inner);
+    return within(reach(g->tokens, g->forget_token, row), g->forget_count) &&
+           (!g->write || within(reach(g->tokens, g->write_token, row), g->write_count)) && g->heads <= g->bias_count &&
+           g->heads <= g->rate_count && within(all, g->decay_count) && within(all, g->scale_count);
+}
+
 int qc_step_fits(const qc_step *step, int64_t shift) {
     const void *a = step->arguments;
     if (shift < 0 || step->count < 0) return 0;
@@ -135,6 +144,7 @@ int qc_step_fits(const qc_step *step, int64_t shift) {
     case QC_STEP_ROTATE: return rotation_fits(a, shift);
     case QC_STEP_ADD: return addition_fits(a);
     case QC_STEP_STORE: return storage_fits(a, shift);
+    case QC_STEP_GATE: return gates_fit(a);
     case QC_STEP_CONVOLVE: return convolution_fits(a);
     case QC_STEP_RECUR:
         for (int32_t i = 0; i < step->count; ++i) fits &= recurrence_fits((const qc_recurrence *)a + i);

@@ -48,6 +48,7 @@ static int32_t run(qc_pool *pool, int32_t isa, int32_t mode, const qc_step *step
     case QC_STEP_STORE: return store(pool, isa, a, shift);
     case QC_STEP_CONVOLVE: return qc_convolve(pool, isa, a);
     case QC_STEP_RECUR: return qc_recur(pool, isa, a, step->count);
+    case QC_STEP_GATE: return qc_gate(pool, isa, a);
     case QC_STEP_SCAN: return qc_scan_states(pool, isa, a, step->count);
     case QC_STEP_ATTEND: return attend(pool, isa, a, step->count, shift);
     }

@@ -53,6 +53,10 @@ static const mutable_step mutable_steps[] = {
      {NUMBER(qc_recurrence, key_token), NUMBER(qc_recurrence, query_token), NUMBER(qc_recurrence, value_token),
       NUMBER(qc_recurrence, tokens), NUMBER(qc_recurrence, heads), NUMBER(qc_recurrence, groups),
       NUMBER(qc_recurrence, size), NUMBER(qc_recurrence, width), NUMBER(qc_recurrence, decays)}},
+    {QC_STEP_GATE,
+     "gate",
+     {NUMBER(qc_gates, forget_token), NUMBER(qc_gates, write_token), NUMBER(qc_gates, outer), NUMBER(qc_gates, inner),
+      NUMBER(qc_gates, tokens), NUMBER(qc_gates, heads)}},
     {QC_STEP_SCAN,
      "scan",
      {NUMBER(qc_scan, x_token), NUMBER(qc_scan, step_token), NUMBER(qc_scan, key_token), NUMBER(qc_scan, query_token),
@@ -117,6 +121,25 @@ static void make_state_step(int32_t kind, void *arguments) {
                                                       .skip_count = S_HEADS,
                                                       .state_count = states,
                                                       .out_count = heads};
+    else if (kind == QC_STEP_GATE)
+        *(qc_gates *)arguments = (qc_gates){.forget = numbers_of(2 * each),
+                                            .write = numbers_of(2 * each),
+                                            .bias = numbers_of(S_HEADS),
+                                            .rate = numbers_of(S_HEADS),
+                                            .forget_token = 2 * S_HEADS,
+                                            .write_token = 2 * S_HEADS,
+                                            .outer = S_HEADS,
+                                            .inner = S_HEADS / 2,
+                                            .tokens = S_TOKENS,
+                                            .heads = S_HEADS,
+                                            .decay = numbers_of(each),
+                                            .scale = numbers_of(each),
+                                            .forget_count = 2 * each,
+                                            .write_count = 2 * each,
+                                            .bias_count = S_HEADS,
+                                            .rate_count = S_HEADS,
+                                            .decay_count = each,
+                                            .scale_count = each};
     else
         *(qc_scan *)arguments = (qc_scan){.x = numbers_of(all),
                                           .step = numbers_of(all),
@@ -151,6 +174,7 @@ static void make_step(int32_t kind, void *arguments) {
     switch (kind) {
     case QC_STEP_CONVOLVE:
     case QC_STEP_RECUR:
+    case QC_STEP_GATE:
     case QC_STEP_SCAN: make_state_step(kind, arguments); break;
     case QC_STEP_MATMUL:
         *(qc_product *)arguments = (qc_product){0,

@@ -11,6 +11,7 @@ Rope = Literal["norm", "neox", "none"]
 Mlp = Literal["gated", "fused", "plain"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai", "xielu"]
 Gating = Literal["softmax", "sigmoid", "softmax_chosen"]
+Classifier = Literal["tanh", "gelu", "softmax"]
 Head = Literal["optional", "required", "none"]
 Recurrent = Literal["mamba", "mamba2", "plamo2", "short_convolution", "delta", "kimi_delta", "rwkv6", "rwkv7"]
 RecurrentLayers = Literal["all", "beside", "without_key_values", "listed"]
@@ -94,6 +95,9 @@ class Graph:
     #                                        not say how
     gated_experts: bool = True  # False: experts are "plain"
     shared_expert_gate: bool = False  # the shared expert is multiplied by sigmoid(ffn_gate_inp_shexp . x)
+    # a classifier behind the pooling
+    classifier: Classifier | None = None  # what follows its first layer, cls ("softmax": there is none, and one behind
+    #                                       cls.output)
     # scales
     # MiniCPM 3: the factor of embeddings, that of residual sums times sqrt(layers), that of logits times hidden
     constant_scales: tuple[float, float, float] | None = None
@@ -108,7 +112,8 @@ class Graph:
     tiled_heads: bool = False  # value head h of a delta rule reads key head h % groups, else h / (heads / groups)
     rope_switch: bool = False  # metadata rope.scaling.finetuned false: nothing rotates
     bare_norms: tuple[str, ...] = ()  # norms whose tensors have no ".weight"
-    encoder_decoder: bool = False
+    encoder_decoder: bool = False  # tensors of enc.blk.N and dec.blk.N, distances as biases
+    decodes: bool = True  # False: of an encoder-decoder, the encoder alone
     layer_inputs: bool = False  # Gemma 4: embeddings for every layer, shared keys, layers of two widths
     streams: bool = False  # Gemma 3n: beside that, several streams side by side
 

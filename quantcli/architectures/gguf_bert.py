@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
 BERT_GRAPH = Graph(
@@ -17,7 +16,8 @@ BERT_GRAPH = Graph(
     causal=False,
     mlp="plain",
     activation="gelu",
+    classifier="tanh",
 )
-BERT = Architecture("bert", BERT_GRAPH, reads=keys.CLASSIFIER, head="none")
+BERT = Architecture("bert", BERT_GRAPH, head="none")
 
 ARCHITECTURES = (BERT,)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
-EUROBERT = Architecture("eurobert", Graph(rope="neox", causal=False), reads=keys.CLASSIFIER, head="none")
+EUROBERT = Architecture("eurobert", Graph(rope="neox", causal=False, classifier="tanh"), head="none")
 
 ARCHITECTURES = (EUROBERT,)

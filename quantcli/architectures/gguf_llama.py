@@ -7,6 +7,6 @@ from quantcli.architectures.architecture import Architecture, Graph
 
 LLAMA = Architecture("llama", Graph(), reads=keys.EXPERTS, layers_of_70b=80, grouped_70b=True)
 
-LLAMA_EMBED = Architecture("llama-embed", Graph(), reads=keys.CLASSIFIER, head="none")
+LLAMA_EMBED = Architecture("llama-embed", Graph(), head="none")
 
 ARCHITECTURES = (LLAMA, LLAMA_EMBED)

@@ -19,8 +19,9 @@ MODERN_BERT = Architecture(
         symmetric_window=True,
         mlp="fused",
         activation="gelu",
+        classifier="gelu",
     ),
-    reads=(*keys.CLASSIFIER, "hidden_activation"),
+    reads=("hidden_activation",),
     harmless=(keys.EPSILON["rms"],),
     head="none",
 )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
 NEO_BERT = Architecture(
     "neo-bert",
-    Graph(causal=False, fused_qkv=True, mlp="fused", final_norm="enc.output_norm"),
-    reads=keys.CLASSIFIER,
+    Graph(causal=False, fused_qkv=True, mlp="fused", final_norm="enc.output_norm", classifier="tanh"),
     head="none",
 )
 

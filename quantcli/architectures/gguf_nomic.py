@@ -11,7 +11,6 @@ from quantcli.architectures.gguf_bert import BERT_GRAPH
 NOMIC_BERT = Architecture(
     "nomic-bert",
     replace(BERT_GRAPH, learned_positions=False, rope="neox", fused_qkv=True, mlp="gated", activation="silu"),
-    reads=keys.CLASSIFIER,
     head="none",
 )
 
@@ -26,7 +25,7 @@ NOMIC_BERT_MOE = Architecture(
         gated_experts=False,
         expert_norm=False,
     ),
-    reads=(*keys.CLASSIFIER, *keys.EXPERTS),
+    reads=keys.EXPERTS,
     harmless=("moe_every_n_layers",),
     head="none",
 )

@@ -9,17 +9,18 @@ from quantcli.architectures.architecture import Architecture, Graph
 
 QWEN2_GRAPH = Graph(rope="neox")
 QWEN3_GRAPH = Graph(rope="neox", qk_norm="head")
+QWEN3_RANKING = replace(QWEN3_GRAPH, classifier="softmax")
 
 QWEN2 = Architecture("qwen2", QWEN2_GRAPH, layers_of_70b=80)
 QWEN2_MOE = Architecture(
     "qwen2moe", replace(QWEN2_GRAPH, expert_norm=False, shared_expert_gate=True), reads=keys.EXPERTS, head="required"
 )
-QWEN3 = Architecture("qwen3", QWEN3_GRAPH)
+QWEN3 = Architecture("qwen3", QWEN3_RANKING)
 QWEN3_MOE = Architecture("qwen3moe", QWEN3_GRAPH, reads=keys.EXPERTS)
 
 # Deepstack layers take in images alone.
 QWEN2_VL = Architecture("qwen2vl", QWEN2_GRAPH)
-QWEN3_VL = Architecture("qwen3vl", QWEN3_GRAPH, harmless=("n_deepstack_layers",))
+QWEN3_VL = Architecture("qwen3vl", QWEN3_RANKING, harmless=("n_deepstack_layers",))
 
 QWEN3_NEXT_GRAPH = Graph(
     rope="neox",

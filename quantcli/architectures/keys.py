@@ -15,7 +15,8 @@ from quantcli.architectures.architecture import Architecture, Graph
 
 SIZES = (
     "block_count", "context_length", "embedding_length", "attention.head_count", "attention.head_count_kv",
-    "attention.key_length", "attention.value_length", "attention.causal", "feed_forward_length", "nextn_predict_layers",
+    "attention.key_length", "attention.value_length", "attention.causal", "pooling_type", "feed_forward_length",
+    "nextn_predict_layers",
 )  # fmt: skip
 EPSILON = {"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}
 ROPE = (
@@ -61,7 +62,7 @@ LISTED = ("attention.recurrent_layers", "full_attention_interval")
 CLAMP = ("attention.clamp_kqv",)
 LOG_MULTIPLIER = ("rope.scaling.yarn_log_multiplier",)
 TEMPERATURE = ("attention.temperature_scale",)
-CLASSIFIER = ("pooling_type", "classifier.pooling_type")
+CLASSIFIER = ("classifier.pooling_type",)
 ALIBI = ("attention.max_alibi_bias",)
 
 # ---- what changes no logit: sizes that the tensors have too, and words about how the file was made.
@@ -85,7 +86,6 @@ OFF: Mapping[str, tuple[object, ...]] = {
     "expert_group_used_count": (0, 1),
     "leading_dense_block_count": (0,),
     "nextn_predict_layers": (0,),
-    "pooling_type": (0, 1, 2, 3),  # none, mean, first or last token; 4 ranks, with another head
     "rope.scaling.finetuned": (True,),
 }
 
@@ -101,6 +101,7 @@ def _implied(graph: Graph) -> tuple[str, ...]:
     """What the graph's own flags read."""
     rope = ROPE if graph.rope != "none" else ()
     window = WINDOW + (WINDOW_ROPE if rope else ()) if graph.window_period else ()
+    classifier = CLASSIFIER if graph.classifier else ()
     alibi = ALIBI if graph.alibi is not None else ()
     states = STATES[graph.recurrent] if graph.recurrent else ()
     listed = LISTED if graph.recurrent_layers == "listed" else ()
@@ -112,7 +113,7 @@ def _implied(graph: Graph) -> tuple[str, ...]:
         (graph.streams, STREAMS),
     )
     more = (key for there, own in parts if there for key in own)
-    return (*SIZES, EPSILON[graph.norm], *rope, *window, *alibi, *states, *listed, *switch, *more)
+    return (*SIZES, EPSILON[graph.norm], *rope, *window, *classifier, *alibi, *states, *listed, *switch, *more)
 
 
 def unread(architecture: Architecture, entries: Mapping[str, object]) -> list[str]:

@@ -52,20 +52,19 @@ def mlp_inputs(graph: Graph, suffix: str = "") -> tuple[str, ...]:
 
 def feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
     """The feeds of one layer of a decoder; ``has`` says whether the layer has a tensor of this name."""
-    attention, mlp = _attention_readers(graph, has), _mlp_readers(graph, has)
+    state, mlp = _state_readers(graph, has), _mlp_readers(graph, has)
+    alone = state is not None and graph.recurrent_layers != "beside"
+    attention = () if alone else _attention_readers(graph, has)
     weighted = graph.pre_norm and graph.norm_weights
     first = "attn_norm" if weighted else None
     if graph.parallel and not has(graph.second_norm):
         inputs = [Feed(first, attention + mlp, "norm")]
     else:
-        second = graph.second_norm if weighted else None
-        inputs = [Feed(first, attention, "norm"), Feed(second, mlp, "norm")]
+        second = graph.second_norm if weighted and graph.second_norm not in graph.bare_norms else None
+        inputs = [Feed(first, attention + (state or ()), "norm"), Feed(second, mlp, "norm")]
     inputs = [feed for feed in inputs if feed.matrices]
-    mixed = (
-        []
-        if graph.gaps and not has(attention_inputs(graph, has)[-1])
-        else [Feed(attention[-1], ("attn_output",), "attention")]
-    )
+    mixes = attention and (not graph.gaps or has(attention[-1])) and attention[-1] != "attn_output"
+    mixed = [Feed(attention[-1], ("attn_output",), "attention")] if mixes else []
     widths = [suffix for suffix in _suffixes(has) if has(f"ffn_down{suffix}")]
     if graph.inner_norm:
         return [*inputs, Feed("attn_sub_norm", ("attn_output",), "norm"), Feed("ffn_sub_norm", ("ffn_down",), "norm")]
@@ -80,10 +79,25 @@ def _suffixes(has: Callable[[str], bool]) -> tuple[str, ...]:
     return ("_exps", "_shexp") if has("ffn_gate_inp") else ("",)
 
 
+_STATE_MARKS = ("ssm_out", "ssm_beta", "shortconv.out_proj", "time_mix_output")  # what only layers with a state have
+_STATE_INPUTS: Mapping[str, tuple[str, ...]] = {
+    "mamba": ("ssm_in",), "mamba2": ("ssm_in",), "plamo2": ("ssm_in",), "short_convolution": ("shortconv.in_proj",),
+    "delta": ("attn_qkv", "attn_gate", "ssm_ba", "ssm_alpha", "ssm_beta"),
+    "kimi_delta": ("attn_q", "attn_k", "attn_v", "ssm_f_a", "ssm_g_a", "ssm_beta"),
+}  # fmt: skip
+
+
+def _state_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...] | None:
+    """What reads the normed stream in a layer with a state (nothing as it is in RWKV); None in others."""
+    if graph.recurrent is None or not any(map(has, _STATE_MARKS)):
+        return None
+    return tuple(name for name in _STATE_INPUTS.get(graph.recurrent, ()) if has(name))
+
+
 def _attention_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
     """Everything that reads attention's input: one matrix in its place, or nothing, in layers with a gap."""
     found = attention_inputs(graph, has)
-    if graph.gaps and not has(found[-1]):
+    if (graph.gaps or graph.recurrent) and not has(found[-1]):
         return ("attn_output",) if has("attn_output") else ()
     return found
 
@@ -96,7 +110,7 @@ def _mlp_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
 
 def _inside(graph: Graph, suffix: str) -> Through:
     """What lies between the MLP's upper matrix and the lower one."""
-    single = graph.mlp == "plain" and suffix != "_exps"
+    single = not graph.gated_experts if suffix == "_exps" else graph.mlp == "plain"
     return "activation" if single or graph.activation == "swiglu_oai" else "product"
 
 
@@ -163,6 +177,8 @@ def tensors_read(graph: Graph) -> frozenset[str]:
     norms += ["attn_sub_norm", "ffn_sub_norm"] if graph.inner_norm else []
     norms += ["attn_q_norm", "attn_k_norm"] if graph.qk_norm else []
     found = {"token_embd.weight", *BIAS_NAMES, *HARMLESS}
+    matrices += ["cls", "cls.output"] if graph.classifier else []
+    norms += ["cls.norm"] if graph.classifier else []
     found |= {f"{name}.weight" for name in matrices + norms}
     found |= {f"{name}.bias" for name in (matrices if graph.norm == "rms" else matrices + norms)}
     tables = {
@@ -178,7 +194,6 @@ def tensors_read(graph: Graph) -> frozenset[str]:
         "rope_factors_long.weight": graph.rope != "none",
         "rope_factors_short.weight": graph.rope != "none",
     }
-    found |= set(STATES[graph.recurrent]) if graph.recurrent else set()
     parts = (
         (graph.latent, _LATENT),
         (graph.indexer, _INDEXER),
@@ -186,6 +201,11 @@ def tensors_read(graph: Graph) -> frozenset[str]:
         (graph.streams, _STREAMS),
     )
     found |= {name for there, names in parts if there for name in names}
+    states = STATES[graph.recurrent] if graph.recurrent else ()
+    found |= {*states, *(name.replace(".weight", ".bias") for name in states)}
+    if graph.encoder_decoder:
+        sides = [f"{kind}_{part}" for kind in ("attn", "cross_attn") for part in ("q", "k", "v", "o", "rel_b", "norm")]
+        found |= {f"{name}.weight" for name in (*sides, "ffn_gate", "enc.output_norm")}
     return frozenset(found | set(graph.bare_norms) | {name for name, read in tables.items() if read})
 
 
@@ -201,4 +221,5 @@ def unread_tensors(graph: Graph, names: Iterable[str]) -> list[str]:
 
 
 def _in_layer(name: str) -> str:
+    name = name.removeprefix("enc.").removeprefix("dec.") if name.startswith(("enc.blk.", "dec.blk.")) else name
     return name.split(".", 2)[2] if name.startswith("blk.") and name.count(".") > 1 else name

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy
 from numpy.typing import NDArray
 
+from quantcli.architectures.topology import Feed
 from quantcli.calibration import float_stream, merging
 from quantcli.calibration.capture import Stage
 from quantcli.calibration.collect import USUAL_LENGTH
 from quantcli.calibration.encoding import Settings, StageEncoder
 from quantcli.calibration.evidence import Pair
+from quantcli.calibration.exactness import exact_feeds
 from quantcli.calibration.float_stream import LayerMoments
 from quantcli.calibration.folder import COMPLETE, Folder
 from quantcli.calibration.gather import Gathering
@@ -56,6 +58,7 @@ def calibration_network(model: Model, threads: int | None) -> Network:
 class Compensation:
     """One job for one assignment of types.
 
+    ``required``: a model that knows none of the transforms is an error.
     ``method``: "gptq", "sequential" (quality.py) or None; ``known``: what `quantcli calibrate` kept, ``store``: where
     this run keeps what it encodes with, or has kept it before.
     """
@@ -65,6 +68,7 @@ class Compensation:
     calibration: Calibration
     method: str | None
     transforms: Sequence[str] = ()
+    required: bool = True
     threads: int = 1
     known: Folder | None = None
     store: Folder | None = None
@@ -72,7 +76,8 @@ class Compensation:
 
     def run(self) -> Compensated:
         """Raises NonFiniteResult, UnsupportedTransform, BadStatistics, and what running raises."""
-        merging.check(self.transforms, self.network.model, self.network.settings)
+        if self.required:
+            merging.check(self.transforms, self.network.model, self.network.settings)
         if self.method == "sequential":
             return self._two_streams()
         return self._one_stream()
@@ -108,6 +113,13 @@ class Compensation:
         """Whether the store has all that an earlier run encoded with."""
         return self.store is not None and self.store.has(COMPLETE)
 
+    @cached_property
+    def _exact(self) -> frozenset[Feed]:
+        return exact_feeds(self.network)
+
+    def _merging(self, model: Model) -> merging.Merging:
+        return merging.Merging(model, self.network.settings, self.types, self._exact)
+
     def _merged(self, model: Model, layer: LayerMoments) -> tuple[Model, LayerMoments]:
         """With the transforms of one layer, kept in the store."""
         moved = layer
@@ -117,7 +129,7 @@ class Compensation:
             if stored is not None:
                 factors = _factors(stored)
             else:
-                factors = merging.Merging(model, self.network.settings, self.types).layer(transform, moved)
+                factors = self._merging(model).layer(transform, moved)
                 if self.store is not None:
                     self.store.write(name, _arrays(factors))
             model, moved = rescale.apply(model, factors), moved.rescaled(factors)

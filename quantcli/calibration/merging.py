@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy
 
-from quantcli.architectures.topology import Feed, feeds
+from quantcli.architectures.topology import Feed
+from quantcli.calibration.exactness import feeds_of, heads_of
 from quantcli.calibration.float_stream import LayerMoments
 from quantcli.calibration.gather import Gathering
 from quantcli.errors import UnsupportedTransform
@@ -21,9 +22,8 @@ from quantcli.transforms.rescale import Factors, Heads
 
 def check(transforms: Sequence[str], model: Model, settings: NetworkSettings) -> None:
     """Raises UnsupportedTransform where no layer of such a model has anything that can be rescaled exactly."""
-    names = {tensor.name for tensor in model.tensors}
-    found = feeds(settings.graph, lambda role: f"blk.0.{role}.weight" in names)
-    if transforms and not any(feed.exact for feed in found):
+    tensors = {tensor.name: tensor for tensor in model.tensors}
+    if transforms and not any(feeds_of(settings, layer, tensors) for layer in range(settings.layers)):
         raise UnsupportedTransform(
             f"nothing can be rescaled exactly in a model of architecture {model.architecture}",
             where=f"--transform {transforms[0]}",
@@ -34,19 +34,21 @@ def check(transforms: Sequence[str], model: Model, settings: NetworkSettings) ->
 class Merging:
     """Finds factors of a model, for one assignment of types."""
 
-    def __init__(self, model: Model, settings: NetworkSettings, types: Mapping[str, TensorType]) -> None:
-        self.settings, self.types = settings, types
+    def __init__(
+        self, model: Model, settings: NetworkSettings, types: Mapping[str, TensorType], exact: Collection[Feed]
+    ) -> None:
+        """``exact``: the feeds that may be rescaled (exactness.py)."""
+        self.settings, self.types, self.exact = settings, types, exact
         self.heads = Heads(0, 0, 0)  # of the layer at hand
         self.tensors = {tensor.name: tensor for tensor in model.tensors}
 
     def layer(self, transform: str, layer: LayerMoments) -> dict[str, Factors]:
         """Factors by tensor name."""
         prefix, found = layer.prefix, dict[str, Factors]()
-        heads = self.settings.attention[layer.index]
-        self.heads = Heads(heads.queries, heads.keys, heads.value)
-        for feed in feeds(self.settings.graph, lambda role: f"{prefix}{role}.weight" in self.tensors):
+        self.heads = heads_of(self.settings, layer.index)
+        for feed in feeds_of(self.settings, layer.index, self.tensors):
             names = [f"{prefix}{role}.weight" for role in feed.matrices]
-            if not feed.exact or not any(name in self.types for name in names):
+            if feed not in self.exact or not any(name in self.types for name in names):
                 continue
             scale = _FINDERS[transform](self, feed, names, layer.fit)
             for name, factors in rescale.factors_of(feed, prefix, scale, self.tensors, self.heads).items():

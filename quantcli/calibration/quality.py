@@ -53,6 +53,7 @@ class Wish:
     texts: tuple[Path, ...]
     tokens: int
     sampled: int
+    named: bool = False  # the transforms were asked for by name: a model that knows none is an error
     statistics: Path | None = None  # a folder of an earlier run
     keep: Path | None = None  # the folder that keeps what this run finds
 
@@ -106,6 +107,7 @@ def wish(
         tuple(texts),
         tokens,
         row.sampled if sampled is None else sampled,
+        bool(transforms),
         statistics,
         keep,
     )

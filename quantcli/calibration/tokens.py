@@ -57,7 +57,7 @@ def gather(
     bos = tokenizer.bos if tokenizer.add_bos else None
     real = _real(tokenizer, [*texts, Path(bundled_text())], length, wanted)
     corpus = hashlib.sha256(numpy.ascontiguousarray(real, "<i4").tobytes()).hexdigest()
-    count = sampled // length
+    count = sampled // length if network.settings.causal else 0  # who sees both directions writes nothing
     if written is None and count:
         random = numpy.random.default_rng(SEED)
         starts = real.reshape(-1)[random.integers(real.size, size=count)]

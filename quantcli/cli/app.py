@@ -19,6 +19,7 @@ from quantcli.cli import (
     check_options,
     compare_options,
     convert_options,
+    embed_options,
     formats_options,
     generate_options,
     graft_options,
@@ -51,6 +52,7 @@ for command in (
     perplexity_options,
     compare_options,
     generate_options,
+    embed_options,
 ):
     app.command(name=command.NAME)(command.run)
 

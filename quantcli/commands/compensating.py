@@ -126,6 +126,7 @@ def _compensated(
             calibration=calibration,
             method=wish.method,
             transforms=wish.transforms,
+            required=wish.named,
             threads=threads,
             known=kept.known,
             store=kept.store(wish, one, types),

@@ -126,6 +126,8 @@ def _open(request: ConvertRequest) -> list[Model]:
 
 def prepare_models(request: ConvertRequest, models: Sequence[Model], importance: Importance | None = None) -> Job:
     """The job that converts opened models, all with the options of ``request``. Raises QuantcliError."""
+    if request.pad or request.wish is not None:
+        models = [model.plain() for model in models]
     if request.pad:
         models = [pad.apply(model) if model.role == "text" else model for model in models]
     plans = [[_plan(request, model, one, importance) for one in request.types_for(model)] for model in models]
@@ -269,11 +271,13 @@ def execute(job: Job, advance: Advance | None = None, start: float | None = None
 
 def _fill(job: Job, outputs: Sequence[Sequence[writer.OutputFile]], advance: Advance | None) -> tuple[int, float]:
     """(weights encoded, seconds of reading): one group of outputs per model."""
-    waiting = iter(outputs)
-    if job.request.wish is None:
-        groups = [pipeline.Group(part.plans, [next(waiting) for _ in part.plans]) for part in job.parts]
-    else:  # every plan has tensors of its own
-        groups = [pipeline.Group([one], [next(waiting)]) for one in job.plans]
+    together: dict[tuple[int, ...], list[int]] = {}  # plans that write the same tensors, by their numbers
+    for number, one in enumerate(job.plans):
+        together.setdefault(tuple(id(entry.tensor) for entry in one.entries), []).append(number)
+    groups = [
+        pipeline.Group([job.plans[number] for number in numbers], [outputs[number] for number in numbers])
+        for numbers in together.values()
+    ]
     choice = job.request.choice
     return pipeline.run(
         groups, threads=job.threads, search=choice.settings.search, method=choice.name, progress=advance

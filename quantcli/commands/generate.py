@@ -40,12 +40,12 @@ class GenerateRequest:
 
 def run(request: GenerateRequest, reporter: Reporter = SILENT) -> GenerateResult:
     """Generate, showing the text while it comes; an interrupt ends it. Raises QuantcliError."""
-    with open_session(request.model, request.options) as session:
+    with open_session(request.model, request.options, both_sides=True) as session:
         reporter.warnings(session.network.warnings)
         made = Generation(_prompt(session, request))
         if request.options.length is None:
             session.network.require(min(session.network.settings.context, len(made.prompt) + request.count))
-        if not request.chat:
+        if not request.chat and session.network.settings.sides is None:
             reporter.text(request.prompt)
         text, interrupted = _shown(_pieces(session, request, made), reporter)
         result: GenerateResult = {

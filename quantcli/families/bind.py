@@ -330,8 +330,8 @@ class _Matcher:
         return sorted(self.bound.values(), key=lambda one: (one.order, rank[one.spec]))
 
 
-def build(bound: Bound, facts: Facts) -> Node:
-    """The lazy rows of one GGUF tensor."""
+def build(bound: Bound, facts: Facts, *, exact: bool = False) -> Node:
+    """The lazy rows of one GGUF tensor; with ``exact`` the values of blocks that are copied otherwise."""
     from quantcli.views import Stacked
 
     transform = bound.spec.rule.transform
@@ -340,7 +340,7 @@ def build(bound: Bound, facts: Facts) -> Node:
         transform = None
     nodes = []
     for _, tensor in sorted(bound.parts.items()):
-        node = Node(tensor.shape, tensor.reader())
+        node = Node(tensor.shape, (exact and tensor.exact) or tensor.reader())
         try:
             nodes.append(transform.apply(node, facts.at(bound.layer)) if transform else node)
         except ShapeMismatch as error:

@@ -18,6 +18,7 @@ from quantcli.errors import ShapeMismatch
 from quantcli.families.declaration import TensorRule
 from quantcli.families.facts import Facts
 from quantcli.ggml.tensor_types import TensorType
+from quantcli.sources.factors import Factors
 from quantcli.sources.files import SourceFile
 from quantcli.sources.tensor import SourceTensor
 from quantcli.views import Reader
@@ -42,6 +43,11 @@ class Expert:
     shape: tuple[int, ...]
     stack: SourceTensor
     view: Reader
+    exact: Reader | None = None
+
+    @property
+    def factors(self) -> Factors:
+        return self.stack.factors
 
     @property
     def dtype(self) -> str:
@@ -131,11 +137,13 @@ class Stacks:
         turned = self._votes == {True} if both else tensor.shape == stack.transposed
         count, height, width = stack.shape
         rows = transpose(tensor.reader(), count) if turned else tensor.reader()
+        values = transpose(tensor.exact, count) if turned and tensor.exact else tensor.exact
         start = 0
         for name, own in zip(stack.names, stack.heights, strict=True):
             for expert in range(count):
                 first = expert * height + start
-                yield Expert(name.format(expert=expert), (own, width), tensor, Span(rows, first, first + own))
+                exact = Span(values, first, first + own) if values else None
+                yield Expert(name.format(expert=expert), (own, width), tensor, Span(rows, first, first + own), exact)
             start += own
 
     def _find(self, name: str) -> _Stack | None:

@@ -130,4 +130,12 @@ LFM2_MOE = LFM2.derive(
     ),
 )  # fmt: skip
 
-FAMILIES = (LFM2, LFM2_MOE)
+LFM2_EMBEDDING = LFM2.derive(
+    "lfm2-bidirectional",
+    hf_architectures=("Lfm2BidirectionalModel",),
+    model_types=(),
+    facts={"causal": False},
+    metadata=(*LFM2.metadata, Entry("attention.causal", "boolean", "causal")),
+)
+
+FAMILIES = (LFM2, LFM2_MOE, LFM2_EMBEDDING)

@@ -78,7 +78,11 @@ MISTRAL = LLAMA.derive(
     "mistral",
     hf_architectures=("MistralForCausalLM",),
     model_types=("mistral",),
-    facts={"context": decoder.context(4096 * 32), "kv_heads": decoder.key_value_heads(8)},
+    facts={
+        "context": decoder.context(4096 * 32),
+        "kv_heads": decoder.key_value_heads(8),
+        "key_length": decoder.given_head_dim,  # its config class fills none in
+    },
 )
 
 MIXTRAL = LLAMA.derive(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quantcli import container, vocab
 from quantcli.architectures.fixed import stays_float32
 from quantcli.errors import BadTokenizer, QuantcliError
-from quantcli.families import bind, catalogue, metadata, numbers, pooling, unread, variants
+from quantcli.families import bind, catalogue, metadata, numbers, packed, pooling, unread, variants
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
 from quantcli.families.projectors import catalogue as projectors
@@ -194,24 +194,38 @@ def make_tensors(
     shard = {name: number for number, name in enumerate(checkpoint.tensor_files)}
     tensors = [tensor for extra in family.extras if (tensor := generated(extra.target, extra.values(facts)))]
     for one in bound:
-        node = bind.build(one, facts)
-        if family.cut_embeddings and one.name == "token_embd.weight":
-            node = cut(node, facts["vocab"])
-        first = one.parts[min(one.parts)]
-        stored = node.reader.stored
-        tensors.append(
-            ModelTensor(
-                name=one.name,
-                shape=tuple(reversed(node.shape)),
-                type=stored if stored.quantized else converted_type(family, one.name, node.shape, default),
-                stored=stored,
-                raw=node.reader.raw,
-                reader=node.reader,
-                origin=first.origin if len(one.parts) == 1 else f"{first.origin} and {len(one.parts) - 1} more",
-                shard=shard[first.file.name],
-            )
-        )
+        made = converted(family, facts, one, default, shard)
+        tensors += [made, *packed.beside(made, one)]
     return tensors, default
+
+
+def converted(
+    family: Family, facts: Facts, one: bind.Bound, default: TensorType, shard: Mapping[str, int]
+) -> ModelTensor:
+    """The GGUF tensor that source tensors become."""
+
+    def build(exact: bool = False) -> Node:
+        node = bind.build(one, facts, exact=exact)
+        return cut(node, facts["vocab"]) if family.cut_embeddings and one.name == "token_embd.weight" else node
+
+    node, values = packed.nodes(one, build)
+    first, stored = one.parts[min(one.parts)], node.reader.stored
+    plain_type = converted_type(family, one.name, node.shape, default)
+    tensor = ModelTensor(
+        name=one.name,
+        shape=tuple(reversed(node.shape)),
+        type=stored if stored.quantized else plain_type,
+        stored=stored,
+        raw=node.reader.raw,
+        reader=node.reader,
+        origin=first.origin if len(one.parts) == 1 else f"{first.origin} and {len(one.parts) - 1} more",
+        shard=shard[first.file.name],
+    )
+    if values is not None:
+        tensor.decoded = replace(
+            tensor, type=plain_type, stored=values.reader.stored, raw=values.reader.raw, reader=values.reader
+        )
+    return tensor
 
 
 def cut(node: Node, rows: int) -> Node:

@@ -49,10 +49,13 @@ WRITERS: Mapping[str, Callable[[Fact], Value]] = {
 }
 
 
-def architecture(family: Family, facts: Facts) -> dict[str, Value]:
-    """``<arch>.*`` as the family declares it; entries whose fact is None are left out."""
+def architecture(family: Family, facts: Facts, text: bool = True) -> dict[str, Value]:
+    """``<arch>.*`` as the family declares it, and for models of ``text`` what any of them may have.
+
+    Entries whose fact is None are left out.
+    """
     found = {}
-    for entry in (CAUSAL, *family.metadata, POOLING):
+    for entry in (CAUSAL, *family.metadata, POOLING) if text else family.metadata:
         value = facts[entry.fact]
         if value is not None:
             key = entry.key if entry.key.startswith(WHOLE) else f"{family.gguf_arch}.{entry.key}"

@@ -209,4 +209,13 @@ QWEN35_MOE = QWEN35.derive(
     tensors=layers(APART, EXPERTS),
 )
 
-FAMILIES = (QWEN3_NEXT, QWEN35, QWEN35_MOE)
+# The layers that predict further tokens are not converted.
+MINICPM_V = QWEN35.derive(
+    "minicpm-v-4.6",
+    hf_architectures=("MiniCPMV4_6ForConditionalGeneration",),
+    model_types=("minicpmv4_6",),
+    facts={"predicting": 0},
+    ignored=("mtp.*", "merger.*"),
+)
+
+FAMILIES = (QWEN3_NEXT, QWEN35, QWEN35_MOE, MINICPM_V)

@@ -33,6 +33,8 @@ from quantcli.statistics.imatrix import Importance
 _SPARED = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
 # Types that ggml's own encoder refuses without importance, also for those.
 _INSISTING = ("IQ2_XXS", "IQ2_XS", "IQ1_S")
+# What a checkpoint is called whose blocks of these types are copied into a file of floats.
+_PACKED_FILE_TYPES = {"NVFP4": "NVFP4", "MXFP4": "MXFP4_MOE"}
 _LONGEST_NAME = 127  # bytes of quantize.imatrix.file in llama.cpp
 
 
@@ -150,7 +152,8 @@ def make(model: Model, options: Options, assignment: Mapping[str, TensorType] | 
     assignment = assignment or {}
     _check_assignment(model, assignment)
     metadata = _metadata(model, options)
-    facts = facts_of((t.name for t in model.tensors), metadata, model.architecture, options.has_imatrix)
+    names = (tensor.name for tensor in model.tensors if not tensor.beside)
+    facts = facts_of(names, metadata, model.architecture, options.has_imatrix)
     chooser = Chooser(model, options, facts, assignment)
     chosen, problems, needs = [], [], []
     for tensor in in_order(model, options):
@@ -160,11 +163,15 @@ def make(model: Model, options: Options, assignment: Mapping[str, TensorType] | 
         insists = options.file_type.requires_importance(tensor_type) and tensor_type is not tensor.type
         if insists and tensor.name not in _SPARED:
             needs.append(tensor.name)
-        chosen.append((tensor, tensor_type, wanted, _bytes(tensor_type, tensor)))
+        written = tensor if tensor_type is tensor.stored else tensor.decoded or tensor
+        chosen.append((written, tensor_type, wanted, _bytes(tensor_type, tensor)))
+    copied = {tensor.name for tensor, tensor_type, *_ in chosen if tensor.raw and tensor_type is tensor.stored}
+    chosen = [row for row in chosen if not row[0].beside or row[0].beside in copied]
     entries = list(place(chosen, options.split_max_size, options.keep_split))
     keep_ones = options.file_type.is_float and model.follows_converter
     shards = build(metadata, entries, model.shards if options.keep_split else 1, keep_ones=keep_ones)
-    return Plan(model, options, entries, shards, metadata, needs, problems, _notes(chooser))
+    notes = _notes(chooser) + _decoded_notes(model, entries, options.file_type)
+    return Plan(model, options, entries, shards, metadata, needs, problems, notes)
 
 
 def _check_assignment(model: Model, assignment: Mapping[str, TensorType]) -> None:
@@ -189,6 +196,22 @@ def in_order(model: Model, options: Options) -> list[ModelTensor]:
 def _bytes(tensor_type: TensorType, tensor: ModelTensor) -> int:
     # Rounded up only for rows that a problem already reports.
     return -(-tensor.columns // tensor_type.block) * tensor_type.bytes * tensor.rows
+
+
+def _decoded_notes(model: Model, entries: Sequence[PlannedTensor], recipe: FileType) -> list[str]:
+    """What was packed as a tensor type and becomes another: it is rounded twice."""
+    own = {
+        tensor.name: tensor.stored for tensor in model.tensors if tensor.decoded and not tensor.decoded.type.quantized
+    }
+    counts = Counter(
+        own[entry.tensor.name].name
+        for entry in entries
+        if entry.tensor.name in own and entry.type.quantized and entry.type is not own[entry.tensor.name]
+    )
+    return [
+        f"{count} tensors are {name} in the checkpoint and are rounded again for {recipe.name}"
+        for name, count in counts.items()
+    ]
 
 
 def _notes(chooser: Chooser) -> list[str]:
@@ -226,6 +249,10 @@ def _metadata(model: Model, options: Options) -> dict[str, Value]:
 
 
 def _file_type(model: Model, recipe: FileType) -> int:
+    if model.follows_converter and (recipe.is_float or recipe.copies):  # blocks of a packed checkpoint are copied
+        packed = next((t.stored.name for t in model.tensors if t.stored.quantized), None)
+        if packed in _PACKED_FILE_TYPES:
+            return recipes.FILE_TYPES[_PACKED_FILE_TYPES[packed]].number or 0
     if recipe.number is not None:
         return recipe.number
     if model.follows_converter:

@@ -95,6 +95,28 @@ class GenerateResult(GenerationResult):
     interrupted: bool
 
 
+class EmbeddedLine(TypedDict):
+    """A line (counted from 1), its tokens, and the vector that they were pooled to; ``norm`` was its length before it
+    was made 1. Of a model that ranks: the score of each label."""
+
+    line: int
+    text: str
+    tokens: int
+    norm: float
+    embedding: list[float]
+
+
+class EmbedResult(TypedDict):
+    """`quantcli embed`. ``pooling``: "mean", "cls", "last" or "rank"; ``labels`` of a model that ranks."""
+
+    schema: int
+    model: RunnerModel
+    pooling: str
+    normalized: bool
+    labels: list[str] | None
+    lines: list[EmbeddedLine]
+
+
 class Divergence(MeanError):
     """KL divergence of the scored positions, in nats."""
 

@@ -6,6 +6,7 @@ from quantcli.report.measurements import (
     CalibrateResult,
     ComparedModel,
     CompareResult,
+    EmbedResult,
     GenerateResult,
     ImatrixResult,
     PerplexityResult,
@@ -234,6 +235,20 @@ def show_generation(reporter: Reporter, result: GenerateResult) -> None:
         f"generated {len(result['tokens'])}, {result['tokens_per_second']:.1f} tokens/s; "
         f"ended by {result['stopped']}"
     )
+
+
+SHOWN_NUMBERS = 4  # of a vector
+
+
+def show_embeddings(reporter: Reporter, result: EmbedResult) -> None:
+    """The beginning of every vector; all of it is in the JSON."""
+    rows = []
+    for line in result["lines"]:
+        numbers = ", ".join(f"{number:.5f}" for number in line["embedding"][:SHOWN_NUMBERS])
+        more = ", ..." if len(line["embedding"]) > SHOWN_NUMBERS else ""
+        rows.append((str(line["line"]), str(line["tokens"]), f"{line['norm']:.4f}", numbers + more))
+    kind = "scores" if result["pooling"] == "rank" else f"{len(result['lines'][0]['embedding'])} numbers"
+    reporter.table(("line", "tokens", "norm", f"{kind}, pooled by {result['pooling']}"), rows, right=(0, 1, 2))
 
 
 COMPARED = ("model", "text", "MB", "bpw", "act", "KLD", "same top %", "RMS dp %", "PPL ratio", "median", "90 %", "95 %",

@@ -45,8 +45,9 @@ class GatedDelta(StatePart):
         mixed, gate, *rates = engine.multiply(flat(x), self.mixed, self.gate, *self.rates)
         mixed = self.convolved(mixed.reshape(*lead, -1), cache)
         query, key, value = split(mixed, (t.shared, t.shared, t.inner))
-        write, forget = rates if len(rates) == 2 else self._rates(rates[0])
-        decay = numpy.exp(self.vector("ssm_a", t.heads) * softplus(forget + self.vector("ssm_dt.bias", t.heads)))
+        write, forget = [one[:, None] for one in rates] if len(rates) == 2 else self._rates(rates[0])
+        bias, rate = self.vector("ssm_dt.bias", t.heads), self.vector("ssm_a", t.heads)
+        decay, scale = operations.gates(forget, write, bias, rate)
         groups = (*lead, t.groups, t.size)
         result = operations.recur(
             Recurrence(
@@ -55,7 +56,7 @@ class GatedDelta(StatePart):
                 value=value.reshape(*lead, t.heads, t.width),
                 decay=decay.reshape(*lead, t.heads, 1),
                 state=cache.state(self.index, "state", t.heads, t.size, t.width),
-                scale=sigmoid(write).reshape(*lead, t.heads),
+                scale=scale.reshape(*lead, t.heads),
                 delta=True,
                 tiled=engine.settings.graph.tiled_heads,
             )
@@ -65,10 +66,10 @@ class GatedDelta(StatePart):
         return engine.multiply(gated.reshape(-1, t.inner), self.output)[0].reshape(x.shape)
 
     def _rates(self, both: Floats) -> tuple[Floats, Floats]:
-        """How much every head writes and forgets, [tokens, h] each; group by group in ``both``."""
+        """How much every head writes and forgets, [tokens, G, h / G] each; group by group in ``both``."""
         t = self.sizes
         parts = both.reshape(-1, t.groups, 2, t.heads // t.groups)
-        return parts[:, :, 0].reshape(-1, t.heads), parts[:, :, 1].reshape(-1, t.heads)
+        return parts[:, :, 0], parts[:, :, 1]
 
 
 class KimiDelta(StatePart):

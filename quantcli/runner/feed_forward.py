@@ -31,7 +31,7 @@ class Mlp:
         self.inputs = tuple(matrix(prefix + role, hidden, rows) for role in mlp_inputs(graph, suffix))
         self.down = matrix(f"{prefix}ffn_down{suffix}", width, hidden)
         self.inner_norm = f"{prefix}ffn_sub_norm{suffix}" if graph.inner_norm else None
-        self.parameters = engine.settings.activation_of(int(prefix.split(".")[1]))
+        self.parameters = engine.settings.activation_of(int(prefix.split(".")[-2]))
 
     def forward(self, x: Floats, cache: Cache | None = None) -> Floats:
         """[..., H] -> [..., H]."""

@@ -12,6 +12,7 @@ from quantcli.errors import ContextTooLong, UsageError
 from quantcli.report.measurements import GenerationResult
 from quantcli.runner.arrays import Floats
 from quantcli.runner.cache import Cache
+from quantcli.runner.encoder_decoder import EncoderDecoder
 from quantcli.runner.network import Network
 from quantcli.runner.replay import Stepper
 from quantcli.runner.sampling import Sampler, Sampling
@@ -48,6 +49,8 @@ def prompt_ids(session: Session, prompt: str) -> list[int]:
     ids = tokenizer.encode(prompt, add_special=False, parse_special=True)
     if tokenizer.add_bos and tokenizer.bos is not None:
         ids.insert(0, tokenizer.bos)
+    if isinstance(session.network, EncoderDecoder) and tokenizer.add_eos and tokenizer.eos is not None:
+        ids.append(tokenizer.eos)
     if not ids:
         raise UsageError("the prompt is empty", where="-p", hint="give the beginning of a text")
     return ids
@@ -58,18 +61,17 @@ def generate(
 ) -> Iterator[int]:
     """Yield up to ``count`` tokens that continue ``generation.prompt``. Raises ContextTooLong."""
     network, end = session.network, session.tokenizer.end_of_generation
-    room = network.length - len(generation.prompt)
-    if room < 1:
+    # a text that is read apart takes no room from the one that is written
+    room = network.length - (1 if isinstance(network, EncoderDecoder) else len(generation.prompt))
+    if room < 1 or len(generation.prompt) > network.length:
         raise ContextTooLong(
             f"the prompt has {len(generation.prompt)} tokens, there is room for {network.length}",
             where=session.name,
             hint="shorten the prompt, or give a larger -c",
         )
-    cache = network.new_cache(1, min(network.length, len(generation.prompt) + count))
     sampler = Sampler(sampling)
     start = time.perf_counter()
-    logits = _read(network, generation.prompt, cache)
-    step = Stepper(network, cache)
+    logits, step = _begun(network, generation.prompt, count)
     generation.prompt_seconds = time.perf_counter() - start
     start = time.perf_counter()
     for index in range(min(count, room)):
@@ -84,6 +86,17 @@ def generate(
         generation.seconds = time.perf_counter() - start
     else:
         generation.stopped = "length" if count <= room else "context"
+
+
+def _begun(network: Network, prompt: list[int], count: int) -> tuple[Floats, Stepper]:
+    """The logits of the first token behind the prompt, and what gives those of the others."""
+    if isinstance(network, EncoderDecoder):
+        memory = network.read(numpy.array([prompt], numpy.int32), min(network.length, 1 + count))
+        step = Stepper(network, memory)
+        return step(network.start), step
+    cache = network.new_cache(1, min(network.length, len(prompt) + count))
+    logits = _read(network, prompt, cache)
+    return logits, Stepper(network, cache)
 
 
 def _read(network: Network, prompt: list[int], cache: Cache) -> Floats:

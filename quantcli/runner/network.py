@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy
 
-from quantcli.errors import ContextTooLong, UsageError, VocabularyMismatch
+from quantcli.errors import ContextTooLong, UnsupportedGraph, UsageError, VocabularyMismatch
 from quantcli.model import Model
 from quantcli.runner import description, finite, layers
 from quantcli.runner.arrays import Floats, Tokens
@@ -34,6 +34,8 @@ class Network:
     ``observers`` see the inputs of every product (observe.py). One thread at a time runs a network.
     """
 
+    both_sides = False  # whether models with an encoder beside the decoder are taken
+
     def __init__(
         self,
         model: Model,
@@ -51,10 +53,16 @@ class Network:
         Raises ContextTooLong and what `description.check` raises: what the file says is checked as a whole before a
         tensor is read.
         """
-        self.model = model
+        self.model = model = model.plain()
         self.operations = operations or Operations()
         tensors = {tensor.name: tensor.shape for tensor in model.tensors}
         self.settings = description.check(model.architecture, model.metadata, tensors, model.name)
+        if self.settings.sides is not None and not self.both_sides:
+            raise UnsupportedGraph(
+                f"{model.architecture} has an encoder beside the decoder",
+                where=model.name,
+                hint="`quantcli generate` runs it; convert, inspect and verify take it",
+            )
         self.kv_type, self.beyond = kv_type, beyond
         self.weights = weights or Weights(model)
         self.length = self._checked(length or self.settings.context)

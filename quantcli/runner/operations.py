@@ -195,6 +195,10 @@ class Operations:
         """See `recurrence.recur`."""
         return recurrence.recur(r)
 
+    def gates(self, forget: Floats, write: Floats | None, bias: Floats, rate: Floats) -> tuple[Floats, Floats]:
+        """See `recurrence.gates`."""
+        return recurrence.gates(forget, write, bias, rate)
+
     def scan(
         self, x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, skip: Floats, state: Floats
     ) -> Floats:

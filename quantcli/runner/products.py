@@ -375,6 +375,9 @@ class Products(Operations):
     def recur(self, r: Recurrence) -> Floats:
         return state_products.recur(self.pool, r)
 
+    def gates(self, forget: Floats, write: Floats | None, bias: Floats, rate: Floats) -> tuple[Floats, Floats]:
+        return state_products.gates(self.pool, forget, write, bias, rate)
+
     def scan(
         self, x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, skip: Floats, state: Floats
     ) -> Floats:

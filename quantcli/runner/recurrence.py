@@ -105,6 +105,14 @@ def scan(x: Floats, step: Floats, rate: Floats, key: Floats, query: Floats, skip
     return result
 
 
+def gates(forget: Floats, write: Floats | None, bias: Floats, rate: Floats) -> tuple[Floats, Floats]:
+    """Decay and scale of `Recurrence`, [tokens, H] each: with d = log(1 + e^(forget + bias)) they are exp(d rate), and
+    sigmoid(write) or d itself. ``forget``, ``write``: [tokens, any, n], all heads in order; ``bias``, ``rate``: [H]."""
+    step = softplus(forget.reshape(len(forget), -1) + bias)
+    share = step if write is None else 1 / (1 + numpy.exp(-write.reshape(step.shape)))
+    return numpy.exp(step * rate), share
+
+
 def softplus(x: Floats) -> Floats:
     """log(1 + e^x)."""
     return numpy.logaddexp(numpy.float32(0), x)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from quantcli import loader
-from quantcli.errors import UsageError
+from quantcli import architectures, loader
+from quantcli.errors import UnsupportedGraph, UsageError
 from quantcli.ggml import kernels, tensor_types
 from quantcli.model import Model
 from quantcli.report.measurements import RunnerModel
+from quantcli.runner.encoder_decoder import EncoderDecoder
 from quantcli.runner.network import Network
 from quantcli.runner.operations import ACTIVATIONS, Operations
+from quantcli.runner.settings import RANKS
 from quantcli.vocab.tokenizer import Tokenizer
 
 
@@ -29,6 +32,7 @@ class RunOptions:
     kv_type: str | None = None
     threads: int | None = None
     length: int | None = None  # positions that will be asked for
+    both_directions: bool = False  # also a model that is no causal language model, or one that ranks
 
     def __post_init__(self) -> None:
         if self.activations is not None and self.activations not in ACTIVATIONS:
@@ -97,19 +101,41 @@ def is_quantized(model: Model) -> bool:
     return any(tensor.stored.quantized for tensor in model.tensors)
 
 
-def open_session(path: str | os.PathLike[str], options: RunOptions | None = None) -> Session:
-    """Open the checkpoint folder or GGUF file at ``path`` for running. Weights are read when first used."""
+def open_session(
+    path: str | os.PathLike[str], options: RunOptions | None = None, *, both_sides: bool = False
+) -> Session:
+    """Open the checkpoint folder or GGUF file at ``path`` for running. Weights are read when first used.
+
+    ``both_sides``: also models with an encoder beside the decoder, which are refused otherwise.
+    """
     options = options or RunOptions()
     model = loader.open_model(path)
     try:
         activations = options.activations or ("q8" if is_quantized(model) and not options.exact else "float")
         kv_type = (options.kv_type or ("F32" if options.exact else "F16")).upper()
         operations = make_operations(activations, options.threads)
-        network = Network(model, operations, length=options.length, kv_type=kv_type, beyond=True)
+        graph = architectures.find(model.architecture).graph
+        kind = EncoderDecoder if both_sides and graph is not None and graph.encoder_decoder else Network
+        network = kind(model, operations, length=options.length, kv_type=kv_type, beyond=True)
+        if not options.both_directions:
+            _require_language_model(network, path)
         return Session(model, network, activations, Path(os.path.abspath(path)), options)
     except BaseException:
         model.close()
         raise
+
+
+def _require_language_model(network: Network, path: str | os.PathLike[str]) -> None:
+    """Raises UnsupportedGraph for a model that predicts no next tokens."""
+    settings = network.settings
+    if settings.causal and settings.pooling != RANKS:
+        return
+    what = "sees both directions" if not settings.causal else "ranks texts"
+    raise UnsupportedGraph(
+        f"a model that {what} predicts no next tokens",
+        where=network.model.name,
+        hint=f"its vectors: quantcli embed {shlex.quote(os.fspath(path))} -f LINES",
+    )
 
 
 def make_operations(activations: str, threads: int | None) -> Operations:

@@ -16,20 +16,17 @@ from quantcli.architectures.topology import unread_tensors
 from quantcli.container import Value
 from quantcli.errors import UnknownArchitecture, UnsupportedGraph
 from quantcli.model import Model
-from quantcli.runner import ropes, routing, states
+from quantcli.runner import ropes, routing, sides, states
 from quantcli.runner.latent_sizes import IndexerSizes, LatentSizes, read_indexer, read_latent, stretched
 from quantcli.runner.ropes import Rope
 from quantcli.runner.routing import Routing
-from quantcli.runner.schema import MISSING_KIND
 from quantcli.runner.schema import Reader as _Reader
+from quantcli.runner.sides import Sides
 from quantcli.runner.states import StateSettings
 
-# Graph flags that name computations which the runner lacks.
-LACKING = {
-    "encoder_decoder": "an encoder beside the decoder",
-}
 MOST_SHOWN = 10  # names in an error
 STREAMS = 4  # of Gemma 3n
+RANKS = 4  # the pooling_type of models with a classifier
 XIELU = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
 
 
@@ -94,7 +91,10 @@ class NetworkSettings:
     rotating: tuple[bool, ...]  # per layer, where the metadata lists it
     rotating_layers: int  # in front, which rotate whatever their window
     causal: bool
+    pooling: int  # how states become one vector, GGUF's number (pooling.py); 0: nobody says
+    classifier_pooling: int  # the same before a classifier
     temperature: float  # late queries grow: times 1 + temperature * log(1 + floor(position / rope.original)); 0: none
+    sides: Sides | None  # of an encoder-decoder
     activation_parameters: tuple[tuple[float, ...], ...]  # per layer: alpha_n, alpha_p, beta, eps of xIELU
 
     @property
@@ -146,7 +146,7 @@ def read_metadata(
     architecture: str, metadata: Mapping[str, Value], tensors: Iterable[str], where: str
 ) -> NetworkSettings:
     """The settings that ``metadata`` say, of a model with the tensors named; ``where`` is for errors, see `read`."""
-    declared, reader = architectures.find(architecture), _Reader(architecture, metadata)
+    declared, reader, tensors = architectures.find(architecture), _Reader(architecture, metadata), tuple(tensors)
     graph = declared.graph
     if graph is None:
         raise UnknownArchitecture(
@@ -154,10 +154,6 @@ def read_metadata(
             where=where,
             hint="`quantcli convert`, `inspect` and `verify` take it",
         )
-    lacking = [what for flag, what in LACKING.items() if getattr(graph, flag)]
-    if lacking:
-        hint = MISSING_KIND.format(what=lacking[0])
-        raise UnsupportedGraph(f"{architecture} needs {lacking[0]}", where=where, hint=hint)
     reader.check_arrays()
     absent = next((key for key in declared.needs if key not in reader.entries), None)
     if absent:
@@ -167,15 +163,18 @@ def read_metadata(
     read = (name for name in tensors if runs(name, layers, blocks))
     refuse_unread(architecture, unread + unread_tensors(graph, read), where)
     reader.check()
-    graph = _said(reader, graph)
+    graph = _said(reader, graph, tensors)
     return replace(_read(reader, graph), activation_parameters=_xielu(reader, graph, metadata))
 
 
 ACTIVATIONS: Mapping[str, Activation] = {"gelu": "gelu", "silu": "silu", "relu": "relu"}
 
 
-def _said(reader: _Reader, graph: Graph) -> Graph:
-    """The graph with what metadata say of it: the activation function, and sections, with which halves rotate."""
+def _said(reader: _Reader, graph: Graph, tensors: Sequence[str]) -> Graph:
+    """The graph with what the file says of it: the activation function, sections (with which halves rotate), and the
+    MLP of the first T5."""
+    if graph.encoder_decoder and "enc.blk.0.ffn_gate.weight" not in tensors:
+        return replace(graph, mlp="plain", activation="relu")
     name = reader.text("hidden_activation", "")
     if name and name not in ACTIVATIONS:
         raise reader.unsupported("hidden_activation", f"is {name[:60]!r}", "this activation function")
@@ -267,9 +266,20 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         parallel=reader.flag("use_parallel_residual", graph.parallel),
         turns=not graph.rope_switch or reader.flag("rope.scaling.finetuned", True),
         causal=reader.flag("attention.causal", graph.causal),
+        pooling=_pooling(reader, graph),
+        classifier_pooling=reader.whole("classifier.pooling_type", 0),
         temperature=reader.real("attention.temperature_scale", 0.0),
+        sides=sides.read(reader, graph),
         activation_parameters=(),
     )
+
+
+def _pooling(reader: _Reader, graph: Graph) -> int:
+    """How states become one vector: none, mean, first or last token; 4 ranks, with a classifier."""
+    number = reader.whole("pooling_type", 0)
+    if number > RANKS or (number == RANKS and graph.classifier is None):
+        raise reader.unsupported("pooling_type", f"is {number}", "pooling of this kind")
+    return number
 
 
 def _xielu(reader: _Reader, graph: Graph, metadata: Mapping[str, Value]) -> tuple[tuple[float, ...], ...]:

@@ -55,7 +55,8 @@ def missing(name: str, where: str) -> MissingTensors:
 
 def _check_layers(settings: NetworkSettings, shapes: Shapes, where: str) -> None:
     """As many layers as tensors speak of: nothing is made for layers that a file only claims."""
-    there = {name.split(".", 2)[1] for name in shapes if name.startswith("blk.")}
+    side = "blk." if settings.sides is None else "enc.blk."
+    there = {name.removeprefix(side).partition(".")[0] for name in shapes if name.startswith(side)}
     if settings.layers > len(there):
         raise BadConfig(
             f"block_count is {settings.layers}, the tensors are those of {len(there)} layers",
@@ -89,6 +90,11 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     if s.graph.token_types:
         yield Expected("token_types.weight", (s.hidden, rows_of(shapes, "token_types.weight")), needed=False)
     yield from _matrix("output", s.hidden, vocabulary, needed=False)
+    if s.graph.classifier:
+        width = rows_of(shapes, "cls.weight")
+        yield from _matrix("cls", s.hidden, width, needed=False)
+        yield Expected("cls.norm.weight", (width,), needed=False)
+        yield from _matrix("cls.output", width or s.hidden, rows_of(shapes, "cls.output.weight"), needed=False)
     if s.graph.learned_positions:
         yield Expected("position_embd.weight", (s.hidden, s.context), needed=s.graph.alibi is None)
     if s.graph.embedding_norm:
@@ -98,6 +104,9 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
             yield Expected(f"{name}.weight", (s.rope_dims // 2,), needed=False)
     if s.graph.layer_inputs:
         yield from gemma_shapes.of_model(s, vocabulary)
+    if s.sides is not None:
+        yield from _sides(s, s.sides.decoder_layers, shapes)
+        return
     for layer in range(s.layers):
         prefix = f"blk.{layer}."
         routed = s.experts > 0 and f"{prefix}ffn_gate_inp.weight" in shapes
@@ -114,6 +123,24 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
         if s.graph.layer_inputs:
             yield from gemma_shapes.of_layer(s, prefix, shapes)
             yield from _mlp(s, prefix, shapes) if routed else ()
+
+
+def _sides(s: NetworkSettings, decoder_layers: int, shapes: Shapes) -> Iterator[Expected]:
+    """The two sides of an encoder-decoder; the biases of distances may be those of a side's first layer."""
+    buckets = 0 if s.sides is None else s.sides.buckets
+    yield from _norm(s, "enc.output_norm", (s.hidden,))
+    blocks = [("enc", layer) for layer in range(s.layers)] + [("dec", layer) for layer in range(decoder_layers)]
+    for side, layer in blocks:
+        prefix = f"{side}.blk.{layer}."
+        for kind in ("attn", "cross_attn") if side == "dec" else ("attn",):
+            yield from _norm(s, f"{prefix}{kind}_norm", (s.hidden,))
+            for part, width in (("q", s.key), ("k", s.key), ("v", s.value)):
+                yield from _matrix(f"{prefix}{kind}_{part}", s.hidden, s.heads * width)
+            yield from _matrix(f"{prefix}{kind}_o", s.heads * s.value, s.hidden)
+            needed = layer == 0 and kind == "attn"
+            yield Expected(f"{prefix}{kind}_rel_b.weight", (s.heads, buckets), needed)
+        yield from _norm(s, f"{prefix}ffn_norm", (s.hidden,))
+        yield from _mlp(s, prefix, shapes)
 
 
 def _feeds(s: NetworkSettings, prefix: str, shapes: Shapes, mixes: bool) -> bool:

@@ -109,3 +109,30 @@ def scan(
         entries.append(fields)
     pool.run("scan", entries, inputs=list(arrays.values()), outputs=[out], held=[rate, skip, state])
     return out
+
+
+def gates(pool: Pool, forget: Floats, write: Floats | None, bias: Floats, rate: Floats) -> tuple[Floats, Floats]:
+    """See `recurrence.gates`."""
+    tokens, outer, inner = forget.shape
+    heads = outer * inner
+    strides = (forget.strides[1] // 4, 4) if outer > 1 else (inner, 4)
+    parts = [forget] if write is None else [forget, write]
+    if any(x.dtype != numpy.float32 or x.strides[2] != strides[1] or x.shape != forget.shape for x in parts):
+        raise ValueError(f"gates of {forget.shape}, strides {forget.strides}")
+    fields: dict[str, object] = {
+        "outer": strides[0], "inner": inner, "tokens": tokens, "heads": heads, "write": pool.ffi.NULL, "write_token": 0,
+        "write_count": 0,
+    }  # fmt: skip
+    for name, x in zip(("forget", "write"), parts, strict=False):
+        fields[name] = pool.address(x, "float *")
+        fields[f"{name}_token"], fields[f"{name}_count"] = x.strides[0] // 4, _count(x)
+    decay, scale = (numpy.empty((tokens, heads), numpy.float32) for _ in range(2))
+    for name, whole, shape in (
+        ("bias", bias, (heads,)),
+        ("rate", rate, (heads,)),
+        ("decay", decay, decay.shape),
+        ("scale", scale, scale.shape),
+    ):
+        fields[name], fields[f"{name}_count"] = _whole(pool, whole, shape)
+    pool.run("gate", fields, inputs=parts, outputs=[decay, scale], held=[bias, rate])
+    return decay, scale

@@ -81,8 +81,8 @@ class Mamba2(StatePart):
     def scanned(self, value: Floats, key: Floats, query: Floats, step: Floats, cache: Cache) -> Floats:
         """What the state gives for values [S, T, C], keys and queries [S, T, G N], steps [tokens, h]: [tokens, C]."""
         t, lead = self.sizes, value.shape[:2]
-        step = softplus(step + self.vector("ssm_dt.bias", t.heads))
-        decay = numpy.exp(step * self.vector("ssm_a", t.heads))
+        bias, rate = self.vector("ssm_dt.bias", t.heads), self.vector("ssm_a", t.heads)
+        decay, step = self.engine.operations.gates(step[:, None], None, bias, rate)
         return flat(
             self.engine.operations.recur(
                 Recurrence(

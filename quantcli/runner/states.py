@@ -61,11 +61,12 @@ def _mamba(reader: Reader, graph: Graph, hidden: int) -> StateSettings:
 
 def _heads(reader: Reader, graph: Graph, hidden: int) -> StateSettings:
     """Mamba 2 and the delta rule: heads, and groups of them."""
-    heads = reader.whole("ssm.time_step_rank")
+    inner = reader.whole("ssm.inner_size")
+    heads = _divisor(reader, "ssm.time_step_rank", reader.whole("ssm.time_step_rank"), inner)
     return StateSettings(
         kind=str(graph.recurrent),
         kernel=reader.whole("ssm.conv_kernel"),
-        inner=_multiple(reader, "ssm.inner_size", reader.whole("ssm.inner_size"), heads),
+        inner=inner,
         size=reader.whole("ssm.state_size"),
         heads=heads,
         groups=_divisor(reader, "ssm.group_count", reader.whole("ssm.group_count"), heads),
@@ -86,7 +87,7 @@ def _kimi(reader: Reader, graph: Graph, hidden: int) -> StateSettings:
 
 def _rwkv(reader: Reader, graph: Graph, hidden: int) -> StateSettings:
     width = reader.whole("wkv.head_size")
-    heads = _multiple(reader, "embedding_length", hidden, width) // width
+    heads = hidden // _divisor(reader, "wkv.head_size", width, hidden)
     six = graph.recurrent == "rwkv6"
     ranks = tuple(reader.whole(key) for key in (_RANKS_6 if six else _RANKS_7))
     rescale = reader.whole("rescale_every_n_layers", 0) if six else 0
@@ -104,14 +105,8 @@ _READERS: Mapping[str, Callable[[Reader, Graph, int], StateSettings]] = {
 }  # fmt: skip
 
 
-def _multiple(reader: Reader, key: str, number: int, parts: int) -> int:
-    if number % parts:
-        raise reader.bad(key, f"is {number}: no multiple of {parts} heads or elements of a head")
-    return number
-
-
 def _divisor(reader: Reader, key: str, number: int, whole: int) -> int:
-    """A count of groups, 0 where all heads share one."""
+    """A count of parts, 0 where there is one."""
     if number and whole % number:
-        raise reader.bad(key, f"is {number}: {whole} heads are no multiple of it")
+        raise reader.bad(key, f"is {number}: {whole} is no multiple of it")
     return number or 1

@@ -36,6 +36,7 @@ STEPS = {
     "convolve": "qc_convolution *",
     "recur": "qc_recurrence[]",
     "scan": "qc_scan[]",
+    "gate": "qc_gates *",
 }
 
 Fields: TypeAlias = Mapping[str, object]  # of a struct: numbers and pointers

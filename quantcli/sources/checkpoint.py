@@ -16,7 +16,7 @@ from quantcli.sources import card, folders, safetensors
 from quantcli.sources.config import text_part
 from quantcli.sources.files import StoredTensor, inside, read_small
 from quantcli.sources.gguf import is_hash
-from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, parse, parse_object
+from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, object_in, parse, parse_object, text_in
 from quantcli.sources.packed import unpack
 from quantcli.sources.tensor import SourceTensor
 
@@ -24,6 +24,7 @@ from quantcli.sources.tensor import SourceTensor
 _SMALL_FILES: dict[str, int] = {
     "config.json": SMALL_JSON,
     "generation_config.json": SMALL_JSON,
+    "hf_quant_config.json": SMALL_JSON,
     "tokenizer.json": LARGE_JSON,
     "tokenizer.model": LARGE_JSON,
     "spiece.model": LARGE_JSON,
@@ -42,6 +43,7 @@ _SMALL_FILES: dict[str, int] = {
     "chat_template.jinja": SMALL_JSON,
     "chat_template.json": SMALL_JSON,
 }
+_MODELOPT = "hf_quant_config.json"
 # Files that only help: where one is broken the model is the same without it.
 _HELPFUL = ("generation_config.json", "special_tokens_map.json")
 _CARD = "README.md"
@@ -170,7 +172,15 @@ class Checkpoint:
     def quantization(self) -> object:
         """quantization_config of config.json, also of the language model's part of it; None where there is none."""
         found = text_part(self.config).get("quantization_config")
-        return self.config.get("quantization_config") if found is None else found
+        found = self.config.get("quantization_config") if found is None else found
+        return self._stated_apart() if found is None else found
+
+    def _stated_apart(self) -> dict[str, object] | None:
+        """What ModelOpt says in a file of its own; None where it says nothing."""
+        apart = self.json(_MODELOPT)
+        said = object_in(apart, "quantization")
+        name = text_in(object_in(apart, "producer"), "name") or "modelopt"
+        return {"quant_method": name.lower(), **said} if said else None
 
     @cached_property
     def packing(self) -> unpack.Packing | None:

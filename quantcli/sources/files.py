@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from quantcli.container import foreign
 from quantcli.errors import MalformedFile, MissingFile, SourceChanged, UnsafePath, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_NAME, TensorType, row_bytes
+from quantcli.sources.factors import NO_FACTORS, Factors
 from quantcli.views import Stored
 
 PIECE_BYTES = 4 << 20  # of stored bytes that are decoded at a time: bounds the scratch buffer of a thread
@@ -242,6 +243,15 @@ class StoredTensor:
         """The lazy view of all rows. A dtype that is no weight is seen as bytes: packed codes are only moved."""
         return Stored(self, self.type or BY_NAME["I8"])
 
+    @property
+    def exact(self) -> None:
+        """What is stored is what is meant."""
+
+    @property
+    def factors(self) -> Factors:
+        """It needs none beside it."""
+        return NO_FACTORS
+
     def read_raw(self, start: int, stop: int) -> memoryview:
         """The stored bytes of rows ``start`` to ``stop``."""
         return self.read_bytes(start * self.row_bytes, stop * self.row_bytes)
@@ -284,7 +294,7 @@ class StoredTensor:
 
 _HINTS = dict.fromkeys(
     ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
-    "FP8 checkpoints cannot be read yet: take the BF16 version of the model",
+    "8-bit floats are read with the scales and the quantization_config that they came with; or take the BF16 version",
 )
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy
+from numpy.typing import NDArray
 
 from quantcli import container
 from quantcli.container import Header, TensorInfo, Value, known
 from quantcli.errors import MalformedFile, QuantcliError, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_ID, BY_NAME, TensorType
-from quantcli.model import Model, ModelTensor
+from quantcli.model import Model, ModelTensor, RowReader
 from quantcli.sources.files import SourceFile, StoredTensor
 
 ARCHITECTURE, _NAME, _BASENAME, _TYPE = "general.architecture", "general.name", "general.basename", "general.type"
@@ -48,7 +52,7 @@ def open_gguf(path: str | os.PathLike[str]) -> Model:
         name=_name(headers[0]),
         architecture=architecture,
         metadata=_metadata(headers[0]),
-        tensors=tensors,
+        tensors=_with_factors(tensors),
         default_float=_default_float(tensors),
         kind="gguf",
         files=[str(file.path) for file in files],
@@ -98,6 +102,37 @@ def _model_tensor(info: TensorInfo, header: Header, file: SourceFile, shard: int
         origin=stored.origin,
         shard=shard,
     )
+
+
+def _with_factors(tensors: list[ModelTensor]) -> list[ModelTensor]:
+    """NVFP4 tensors with the values that the factors beside them make of their blocks."""
+    names = {tensor.name: tensor for tensor in tensors}
+    for tensor in tensors:
+        if tensor.type.name == "NVFP4" and tensor.name.endswith(".weight"):
+            stem = tensor.name.removesuffix(".weight")
+            factors = names.get(f"{stem}.scale")
+            for beside in filter(None, (factors, names.get(f"{stem}.input_scale"))):
+                beside.beside = tensor.name
+            reader = Factored(tensor.reader, factors.reader if factors else None, tensor)
+            tensor.decoded = replace(tensor, stored=BY_NAME["F32"], raw=False, reader=reader)
+    return tensors
+
+
+class Factored:
+    """Decoded rows times the factor of their matrix. A `model.RowReader`."""
+
+    def __init__(self, blocks: RowReader, factors: RowReader | None, tensor: ModelTensor) -> None:
+        self._blocks, self._factors = blocks, factors
+        self._rows = tensor.shape[1] if len(tensor.shape) > 2 else tensor.rows
+
+    def read_rows(self, start: int, stop: int, out: NDArray[numpy.float32] | None = None) -> NDArray[numpy.float32]:
+        values = self._blocks.read_rows(start, stop, out)
+        if self._factors is not None:
+            values *= self._factors.read_rows(0, 1)[0, numpy.arange(start, stop) // self._rows][:, None]
+        return values
+
+    def read_raw(self, start: int, stop: int) -> bytes:
+        raise NotImplementedError("these rows are stored nowhere")
 
 
 def _stored_tensor(info: TensorInfo, tensor_type: TensorType, header: Header, file: SourceFile) -> StoredTensor:

@@ -9,6 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.ggml.tensor_types import TensorType
+from quantcli.sources.factors import NO_FACTORS, Factors
 from quantcli.sources.files import SourceFile, StoredTensor
 from quantcli.views import Reader
 
@@ -50,19 +51,31 @@ class SourceTensor(Protocol):
         """The lazy view of all rows that transforms are put around."""
         ...
 
+    @property
+    def exact(self) -> Reader | None:
+        """The values of the same rows where ``reader`` gives blocks that are copied and mean them; None elsewhere."""
+        ...
+
+    @property
+    def factors(self) -> Factors:
+        """What belongs to such blocks."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LogicalTensor:
     """A tensor that is made from several packed ones: ``view`` puts them together, ``codes`` is the first of them.
 
     ``shape`` is that of the unpacked tensor (torch order). In messages it goes by the name of its codes, which is the
-    one that a user finds in the file.
+    one that a user finds in the file. ``exact``: where ``view`` gives blocks of a tensor type, what they mean.
     """
 
     name: str
     shape: tuple[int, ...]
     view: Reader
     codes: StoredTensor
+    exact: Reader | None = None
+    factors: Factors = NO_FACTORS
 
     @property
     def type(self) -> TensorType:

@@ -20,9 +20,7 @@ from quantcli.runner.schema import SETTINGS
 
 ALL = architectures.every()
 # The architectures that the runner computes.
-RUN = sorted(
-    name for name, one in ALL.items() if one.graph and not any(getattr(one.graph, flag) for flag in settings.LACKING)
-)
+RUN = sorted(name for name, one in ALL.items() if one.graph)
 # Every key below an architecture's name that llama.cpp's own converter can write; some are newer than the package.
 NEWER = {
     "hidden_activation", "classifier.pooling_type", "attention.rope_pattern", "attention.recurrent_layers",
@@ -52,6 +50,7 @@ WRITTEN = sorted(
 def sizes(name: str) -> Model:
     """A model of this architecture with the least metadata that can be run, and no tensors."""
     numbers = {"block_count": 4, "context_length": 64, "embedding_length": 64, "attention.head_count": 4}
+    numbers |= {"attention.relative_buckets_count": 32} if ALL[name].graph.encoder_decoder else {}
     for part, least in LEAST.items():
         numbers |= least if getattr(ALL[name].graph, part) else {}
     metadata = {f"{name}.{key}": container.u32(number) for key, number in numbers.items()}

@@ -164,11 +164,25 @@ def test_a_name_overrides_its_part_of_a_quality() -> None:
     assert wish("best", None, (), (), 0).sampled == 0 and wish("best", None, (), (), None).sampled > 100_000
 
 
-def test_a_model_that_the_runner_does_not_know_says_what_is_possible(tmp_path: Path) -> None:
+def test_a_model_that_the_runner_does_not_know_says_what_is_possible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from helpers import oracles
 
-    asked = convert_request(source=oracles.folder("mamba"), types=("Q8_0",), output=tmp_path / "x.gguf", quality="good")
+    def refuse(*given: object) -> None:
+        raise UnsupportedGraph("it is not run", where="x")
+
+    monkeypatch.setattr("quantcli.commands.compensating.calibration_network", refuse)
+    asked = convert_request(source=oracles.folder("llama3"), types=("Q8_0",), output=tmp_path / "x", quality="good")
     with pytest.raises(UnsupportedGraph) as caught:
         convert.run(asked)
     assert "fast" in (caught.value.hint or "")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_is_calibrated_with_text_alone(tmp_path: Path) -> None:
+    from helpers import oracles
+
+    output = tmp_path / "x.gguf"
+    convert.run(convert_request(source=oracles.folder("bert"), types=("Q8_0",), output=output, quality="best"))
+    assert container.read_header(output).metadata["quantcli.calibration.sampled_tokens"].data == 0

@@ -178,7 +178,7 @@ def test_a_tied_head_is_told(tmp_path: Path) -> None:
         one["files"]["base/config.json"]["tie_word_embeddings"] = True
 
     with opened("llama-all-f16", tmp_path, edit) as model:
-        assert "tied to the embeddings" in " ".join(model.notes)
+        assert "tied to the embeddings" in " ".join(model.notes) and "head as well" in " ".join(model.notes)
 
 
 # ---- what such a file cannot hold

@@ -41,6 +41,8 @@ MUST = (
     "gemma gemma2 gemma3 granite llama-k256 llama-quirks llama-spm llama-tied-bias llama3 mistral-spm mistral-tekken "
     "mixtral phi3 qwen2 qwen3 qwen3-moe smollm3"
 ).split()
+#: those that see both directions and predict no next tokens
+ENCODERS = ("bert", "bge-reranker-xlmr", "embeddinggemma", "eurobert", "jina-bert-v2")
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,3 +112,15 @@ def test_scan(isa: str, sequences: int, positions: int, channels: int, size: int
     ]
     assert numpy.allclose(found, wanted, atol=1e-5) and numpy.allclose(states[1], states[0], atol=1e-5)
     assert numpy.array_equal(numpy.concatenate(pieces, axis=1), found) and numpy.array_equal(states[2], states[1])
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_gates(written: bool) -> None:
+    draw = numpy.random.default_rng(9)
+    both = 9 * draw.standard_normal((7, 3, 2, 4)).astype(numpy.float32)  # of groups of heads, side by side
+    bias, rate = (draw.standard_normal(12).astype(numpy.float32) for _ in range(2))
+    parts = both[:, :, 1], both[:, :, 0] if written else None
+    for found, wanted in zip(
+        Products("float", 1).gates(*parts, bias, rate), Operations().gates(*parts, bias, rate), strict=True
+    ):
+        assert numpy.allclose(found, wanted, rtol=1e-5, atol=1e-7)

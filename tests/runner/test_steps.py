@@ -42,6 +42,7 @@ CALLS: dict[str, Callable[[Products], object]] = {
     "attend": lambda p: p.attend_all(X, *([X.transpose(0, 2, 1, 3)] * 2), scale=1.0, start=0),
     "convolve": lambda p: p.convolve(X[0], ZEROS, X[0, 0], None, silu=True),
     "recur": lambda p: p.recur(Recurrence(X, X, X, X[..., :1].copy(), numpy.zeros((1, 2, 32, 32), numpy.float32))),
+    "gate": lambda p: p.gates(X[0], None, numpy.ones(64, numpy.float32), numpy.ones(64, numpy.float32)),
     "scan": lambda p: p.scan(X[0], X[0], X[0, 0], X[0, :, :, :2], X[0, :, :, :2], X[0, 0, 0], ZEROS.repeat(2, axis=1)),
 }
 

@@ -200,7 +200,7 @@ PACKED = [
     PLAIN | {"a.weight_scale_inv": numpy.ones((1, 1), numpy.float32)},
     PLAIN | {"a.scales": numpy.ones((1, 1), numpy.float16)},
 ]
-METHODS = ["gptq", "fp8", "mxfp4", "MXFP4"]
+METHODS = ["hqq", "fp8", "mxfp4", "MXFP4"]
 
 
 @pytest.mark.parametrize("tensors", PACKED)

@@ -16,7 +16,7 @@ from quantcli.runner.network import Network
 from quantcli.runner.operations import Operations
 from quantcli.transforms import pad
 
-NOT_RUN = ("bert", "deepseek-v2", "mamba", "t5")
+NOT_RUN = (*oracles.ENCODERS, "deepseek-v2", "mamba", "t5")
 IDS = numpy.arange(3, 35, dtype=numpy.int32).reshape(2, 16)
 
 

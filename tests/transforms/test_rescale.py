@@ -10,6 +10,7 @@ import pytest
 from helpers import oracles
 from quantcli.architectures.topology import feeds
 from quantcli.calibration import float_stream
+from quantcli.calibration.exactness import exact_feeds
 from quantcli.calibration.merging import Merging
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.loader import open_model
@@ -20,7 +21,7 @@ from quantcli.runner.text import Chunks
 from quantcli.transforms import awq, equalize, rescale
 from quantcli.transforms.rescale import Factors, Heads
 
-NOT_RUN = ("bert", "deepseek-v2", "mamba", "t5")
+NOT_RUN = (*oracles.ENCODERS, "deepseek-v2", "mamba", "t5")
 RUN = [name for name in oracles.names() if name not in NOT_RUN]
 IDS = numpy.arange(3, 35, dtype=numpy.int32).reshape(2, 16)
 
@@ -78,7 +79,7 @@ def test_transforms_keep_the_function(name: str, transform: str) -> None:
         types = dict.fromkeys(layer_matrices(model), BY_NAME["Q4_0"])
         changed, every = model, dict[str, Factors]()
         for layer in float_stream.layers(network, Chunks("text", IDS % network.vocabulary, None)):
-            factors = Merging(changed, network.settings, types).layer(transform, layer)
+            factors = Merging(changed, network.settings, types, exact_feeds(network)).layer(transform, layer)
             changed, every = rescale.apply(changed, factors), every | factors
         expected, got = logits(model), logits(changed)
         assert numpy.abs(got - expected).max() < 2e-4 * expected.std()

@@ -8,6 +8,7 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.ggml.tensor_types import BY_NAME, TensorType
+from quantcli.sources import factors as beside
 from quantcli.sources.adapter import Module
 from quantcli.sources.files import SourceFile
 from quantcli.views import Reader
@@ -54,6 +55,14 @@ class Factors:
 
     def reader(self) -> Reader:
         raise NotImplementedError("the product is not computed")
+
+    @property
+    def exact(self) -> None:
+        """What is read is what is meant."""
+
+    @property
+    def factors(self) -> beside.Factors:
+        return beside.NO_FACTORS
 
 
 def factors_of(module: Module, transposed: bool) -> Factors:

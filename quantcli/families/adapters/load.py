@@ -59,7 +59,7 @@ def load_adapter(adapter: Adapter, base: Checkpoint, architecture: str | None = 
         follows_converter=True,
         files=[*adapter.files, str(base.folder / "config.json")],
         weight_files=adapter.files[1:],
-        notes=[*notes, *_notes(adapter, binding, facts), *adapter.notes, *base.notes],
+        notes=[*notes, *_notes(adapter, family, binding, facts), *adapter.notes, *base.notes],
     )
 
 
@@ -180,7 +180,7 @@ def _metadata(adapter: Adapter, family: Family, tensors: Sequence[ModelTensor]) 
     return found
 
 
-def _notes(adapter: Adapter, binding: bind.Binding, facts: Facts) -> list[str]:
+def _notes(adapter: Adapter, family: Family, binding: bind.Binding, facts: Facts) -> list[str]:
     """What llama.cpp will do otherwise than peft."""
     settings, notes = adapter.settings, []
     if settings.rank_stabilized:
@@ -192,7 +192,17 @@ def _notes(adapter: Adapter, binding: bind.Binding, facts: Facts) -> list[str]:
         notes.append("alpha_pattern is left out: a GGUF adapter has one alpha; --merge-lora applies the pattern")
     if binding.left_out:
         notes.append(f"left out the adapters of {binding.left_out} matrices outside the language model")
-    tied = facts.find("tie_word_embeddings") is True
-    if tied and binding.has("output.weight"):
+    return notes + _tied(family, binding, facts)
+
+
+def _tied(family: Family, binding: bind.Binding, facts: Facts) -> list[str]:
+    """What llama.cpp cannot do where one matrix is embeddings and head."""
+    headless = all(rule.target != "output" for rule in family.tensors)
+    if not (headless or facts.find("tie_word_embeddings") is True):
+        return []
+    notes = []
+    if binding.has("output.weight"):
         notes.append("the head is adapted but tied to the embeddings: llama.cpp finds no output.weight in the base")
+    if binding.has(_EMBEDDING):
+        notes.append("the embeddings are adapted and are the head as well: llama.cpp cannot use that; --merge-lora can")
     return notes

@@ -12,6 +12,7 @@ from quantcli.errors import ShapeMismatch, UnknownTensors, UnsupportedFile
 from quantcli.families import names
 from quantcli.families.adapters.factors import factors_of
 from quantcli.ggml.tensor_types import BY_NAME, TensorType
+from quantcli.sources import factors as beside
 from quantcli.sources.adapter import Adapter, Module
 from quantcli.sources.files import SourceFile, StoredTensor
 from quantcli.sources.tensor import SourceTensor
@@ -60,6 +61,14 @@ class MergedTensor:
 
     def reader(self) -> Reader:
         return self.view
+
+    @property
+    def exact(self) -> None:
+        """What is read is what is meant."""
+
+    @property
+    def factors(self) -> beside.Factors:
+        return beside.NO_FACTORS
 
 
 class _Base:
@@ -138,7 +147,7 @@ def _rows(adapter: Adapter, name: str, tensor: StoredTensor) -> Callable[[Source
                 where=tensor.where,
                 hint="is this the model that the adapter was trained on?",
             )
-        return Replaced(base.reader(), tensor.reader(), numpy.asarray(places, numpy.intp))
+        return Replaced(base.exact or base.reader(), tensor.reader(), numpy.asarray(places, numpy.intp))
 
     return step
 
@@ -153,7 +162,7 @@ def _product(adapter: Adapter, module: Module, scale: float) -> Callable[[Source
                 hint="is this the model that the adapter was trained on?",
             )
         length = _magnitude(adapter, module, factors.shape[0])
-        return Merged(base.reader(), factors.left, factors.right, adapter.scale(module) * scale, length)
+        return Merged(base.exact or base.reader(), factors.left, factors.right, adapter.scale(module) * scale, length)
 
     return step
 
@@ -185,6 +194,8 @@ def _bias(adapter: Adapter, module: Module, scale: float) -> Callable[[SourceTen
                 hint="is this the model that the adapter was trained on?",
             )
         one = Generated([1.0])
-        return Merged(base.reader(), one, Reshaped(bias.reader(), bias.columns), adapter.scale(module) * scale)
+        return Merged(
+            base.exact or base.reader(), one, Reshaped(bias.reader(), bias.columns), adapter.scale(module) * scale
+        )
 
     return step

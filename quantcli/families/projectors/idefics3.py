@@ -20,7 +20,7 @@ IDEFICS3 = Projector(
         "projector": "idefics3",
         "scale": count("scale_factor", default=2, most=64),
         "processed": count("processor.size.longest_edge", default="=image", most=tower.MOST_PIXELS),
-        "text_width": tower.text_width(2048),
+        "text_width": tower.text_width(4096),
     },
     metadata=(
         *tower.IMAGE,

@@ -44,7 +44,7 @@ def load_projector(checkpoint: Checkpoint) -> Model:
         tensor.type = tensor.targets.get(default.name, tensor.type)
     entries = {
         **metadata.general(projector, checkpoint, tensors, "mmproj"),
-        **metadata.architecture(projector, facts),
+        **metadata.architecture(projector, facts, text=False),
         **metadata.provenance(checkpoint, ("config.json", *(name for name, _ in _PROCESSORS))),
     }
     return Model(

@@ -129,7 +129,8 @@ QWEN25_VL = QWEN2_VL.derive(
 def deepstack(facts: Facts) -> list[int]:
     """The layers whose outputs are merged on their own, for the first layers of the language model."""
     given = facts.find("tower.deepstack_visual_indexes")
-    given = [] if given is None else given
+    if given is None:  # the settings' class of Qwen3-VL has a default, that of Qwen3.5 has none
+        given = [8, 16, 24] if str(facts.find("model_type")).startswith("qwen3_vl") and facts.layers > 24 else []
     if not isinstance(given, list) or not all(type(layer) is int and 0 <= layer < facts.layers for layer in given):
         raise bad("vision_config.deepstack_visual_indexes", f"is no list of layers 0 to {facts.layers - 1}")
     return given

@@ -73,14 +73,12 @@ def whole_part(whole: str, part: str) -> object:
 
 IMAGE_FACTS = {
     "vision": True,
-    "pooling": None,
     "channels": count("tower.num_channels", "tower.in_channels", "tower.in_chans", default=3, most=2**10),
     "mean": pixels("image_mean"),
     "deviation": pixels("image_std"),
 }
 SOUND_FACTS = {
     "audio": True,
-    "pooling": None,
     "layers": layers("num_hidden_layers", "encoder_layers", default=32),
     "width": size("hidden_size", "d_model", default=1280),
     "ff": size("intermediate_size", "encoder_ffn_dim", default=5120),

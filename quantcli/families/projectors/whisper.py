@@ -46,7 +46,7 @@ VOXTRAL = QWEN2_AUDIO.derive(
     metadata=(*tower.SOUND, Entry("audio.projector.stack_factor", "u32", "stacked")),
     tensors=(
         *ENCODER,
-        TensorRule("multi_modal_projector.linear_1", "mm.a.mlp.1", ("text_width", "width*stacked")),
+        TensorRule("multi_modal_projector.linear_1", "mm.a.mlp.1", ("text_width", "ff")),
         TensorRule("multi_modal_projector.linear_2", "mm.a.mlp.2", ("text_width", "text_width")),
     ),
 )
