@@ -1,60 +1,64 @@
 """The Typer application: one file per command, and the frame that turns errors into exit codes.
 
 `quantcli --help` must start as fast as a bare Typer application, so the command files import the verbs (and with them
-numpy) only when a command runs.
+numpy) only when a command runs; and a run builds the options of its own command alone, a list of commands none at all.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import typer
 
 from quantcli import __version__
-from quantcli.cli import (
-    calibrate_options,
-    check_options,
-    compare_options,
-    convert_options,
-    embed_options,
-    formats_options,
-    generate_options,
-    graft_options,
-    imatrix_options,
-    inspect_options,
-    perplexity_options,
-    verify_options,
-)
 from quantcli.cli.frame import frame
 from quantcli.errors import Interrupted
 from quantcli.output.interrupts import act_by_default
 
-app = typer.Typer(
-    name="quantcli",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="From a Hugging Face checkpoint to quantized GGUF files: one pass, no torch, the same bytes everywhere.",
-)
-for command in (
-    convert_options,
-    graft_options,
-    inspect_options,
-    check_options,
-    verify_options,
-    formats_options,
-    imatrix_options,
-    calibrate_options,
-    perplexity_options,
-    compare_options,
-    generate_options,
-    embed_options,
-):
-    app.command(name=command.NAME)(command.run)
+#: in the order of the help; each is declared in ``<name>_options.py``
+COMMANDS = (
+    "convert", "graft", "inspect", "check", "verify", "formats", "imatrix", "calibrate", "perplexity", "compare",
+    "generate", "embed",
+)  # fmt: skip
+
+
+def application(names: Sequence[str] = COMMANDS, *, outline: bool = False) -> typer.Typer:
+    """The program with these commands; an ``outline`` knows their names and purposes, not their options."""
+    made = typer.Typer(
+        name="quantcli",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        help="From a Hugging Face checkpoint to quantized GGUF files: one pass, no torch, the same bytes everywhere.",
+    )
+    made.callback()(options)
+    for name in names:
+        run: Callable[..., None] = importlib.import_module(f"quantcli.cli.{name}_options").run
+        made.command(name=name, help=run.__doc__)((lambda: None) if outline else run)
+    return made
+
+
+def __getattr__(name: str) -> typer.Typer:
+    """``app``: the whole program, for those who import it."""
+    if name == "app":
+        return application()
+    raise AttributeError(name)
+
+
+def _wanted(arguments: Sequence[str]) -> typer.Typer:
+    """As much of the program as this command line needs."""
+    words = [word for word in arguments if not word.startswith("-")]
+    if "_QUANTCLI_COMPLETE" in os.environ or any("completion" in word for word in arguments):
+        return application()
+    if words[:1] and words[0] in COMMANDS:
+        return application(words[:1])
+    return application(outline=not words)
 
 
 def _version(value: bool) -> None:
@@ -63,7 +67,6 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
@@ -109,7 +112,9 @@ def run() -> None:
 def _run_command() -> int:
     """The exit code of the command; whatever is wrong has been said."""
     try:
-        status = app(standalone_mode=False)  # Exit arrives as its code, other values are results of commands
+        status = _wanted(sys.argv[1:])(
+            standalone_mode=False
+        )  # Exit arrives as its code, other values are results of commands
         if status == Interrupted.exit_status:  # Typer swallows the interrupt itself
             raise KeyboardInterrupt
     except BrokenPipeError:

@@ -46,6 +46,6 @@ def run(
         pooling=pooling,
         normalize=normalize,
         truncate=truncate,
-        options=RunOptions(activations=activations, exact=exact, kv_type="F32", threads=threads, both_directions=True),
+        options=RunOptions(activations=activations, exact=exact, kv_type="F32", threads=threads),
     )
     frame.finish(embed.run(request, reporter))

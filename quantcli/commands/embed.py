@@ -29,7 +29,7 @@ class EmbedRequest:
     pooling: str | None = None
     normalize: bool = False
     truncate: bool = False
-    options: RunOptions = field(default_factory=lambda: RunOptions(kv_type="F32", both_directions=True))
+    options: RunOptions = field(default_factory=lambda: RunOptions(kv_type="F32"))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Line:
 
 def run(request: EmbedRequest, reporter: Reporter = SILENT) -> EmbedResult:
     """Embed and show. Raises QuantcliError."""
-    with open_session(request.model, request.options) as session:
+    with open_session(request.model, request.options, both_sides=True, predicts=False) as session:
         kind, remark = pooling.kind_of(session.network, request.pooling)
         reporter.warnings([*session.network.warnings, *([remark] if remark else [])])
         lines = _lines(session, request, kind)

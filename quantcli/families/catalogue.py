@@ -1,15 +1,17 @@
-"""The table of all families: every module of this package that has ``FAMILIES`` adds its own."""
+"""The table of all families: every module of this package that has ``FAMILIES`` adds its own.
+
+One family is found without importing the others (``index.py``).
+"""
 
 from __future__ import annotations
 
 import difflib
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from quantcli.errors import BadConfig, UnknownArchitecture
+from quantcli.families import index
 from quantcli.families.declaration import Family
 from quantcli.sources.config import text_part
 
@@ -25,24 +27,20 @@ _WRAPPERS = ("ForConditionalGeneration", "ForImageTextToText", "ForVision2Seq")
 @cache
 def registry() -> dict[str, Family]:
     """All families by name."""
-    package = importlib.import_module("quantcli.families")
-    found: dict[str, Family] = {}
-    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
-        module = importlib.import_module(f"quantcli.families.{info.name}")
-        for family in getattr(module, "FAMILIES", ()):
-            found[family.name] = family
-    return found
+    return {family.name: family for family in index.every()}
 
 
 def by_class(name: str | None) -> Family | None:
     """The family of a transformers class name, or of another class of the same model (base class, wrapper)."""
-    exact = next((family for family in registry().values() if name in family.hf_architectures), None)
-    return exact or (_by_stem().get(_stem(name)) if name and _stem(name) != name else None)
+    exact = next((family for family in index.holding(name) if name in family.hf_architectures), None)
+    return exact or (_by_stem(_stem(name)) if name and _stem(name) != name else None)
 
 
-@cache
-def _by_stem() -> dict[str, Family]:
-    return {_stem(name): family for family in registry().values() for name in family.hf_architectures}
+def _by_stem(stem: str) -> Family | None:
+    """The last family with a class of this stem."""
+    found = index.matching(lambda text: _stem(text) == stem)
+    known = [family for family in found if any(_stem(name) == stem for name in family.hf_architectures)]
+    return known[-1] if known else None
 
 
 def _stem(name: str) -> str:
@@ -57,10 +55,11 @@ def _ending(name: str) -> str:
 def named(name: str) -> Family:
     """The family that ``--architecture`` means: a class name, a family's name or a GGUF architecture, in any case."""
     wanted = name.lower()
-    for family in registry().values():
+    candidates = index.matching(lambda text: text.lower() == wanted)
+    for family in candidates:
         if wanted in [family.name.lower(), *(known.lower() for known in family.hf_architectures)]:
             return family
-    for family in registry().values():
+    for family in candidates:
         if wanted == family.gguf_arch.lower():
             return family
     raise unknown(name)
@@ -69,7 +68,7 @@ def named(name: str) -> Family:
 def relative(family: Family, config: Mapping[str, object]) -> Family:
     """The family that ``config`` describes, of those that share this one's class."""
     name = family.relative(config) if family.relative else None
-    return registry()[name] if name else family
+    return next(one for one in index.holding(name) if one.name == name) if name else family
 
 
 def unknown(name: str) -> UnknownArchitecture:
@@ -132,4 +131,4 @@ def _stated(config: Mapping[str, object]) -> str | None:
 
 def _by_model_type(config: Mapping[str, object]) -> Family | None:
     kind = config.get("model_type")
-    return next((family for family in registry().values() if kind in family.model_types), None)
+    return next((family for family in index.holding(kind) if kind in family.model_types), None)

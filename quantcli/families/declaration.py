@@ -122,7 +122,8 @@ class Family:
     spellings: Mapping[str, str] = field(default_factory=dict)  # part of a name elsewhere -> as declared here
 
     def derive(self, name: str, **changes: Unpack[Changes]) -> Family:
-        """A relative: ``facts`` are merged over the base's, the rest replaces."""
+        """A relative: ``facts`` are merged over the base's, the rest replaces; ``relative`` is not inherited."""
+        changes.setdefault("relative", None)
         relative = replace(self, name=name, **changes)
         vocab = replace(relative.vocab, architecture=relative.gguf_arch)
         return replace(relative, facts={**self.facts, **relative.facts}, vocab=vocab)

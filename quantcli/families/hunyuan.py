@@ -17,7 +17,7 @@ LONGEST = 256 * 1024  # what llama.cpp's converter takes "dynamic" to mean, what
 def alpha_theta(facts: Facts) -> float:
     """The base times alpha^(d / (d - 2)): the NTK-aware scaling by a fixed alpha."""
     base: float = facts.theta
-    if facts.scaling not in ALPHA_SCALINGS:
+    if facts.kind_of_scaling not in ALPHA_SCALINGS:
         return base
     alpha: float = facts.read(real("rope_scaling.alpha", default=50.0, least=1e-6))
     scaled: float = base * alpha ** (facts.head_dim / (facts.head_dim - 2))
@@ -26,12 +26,12 @@ def alpha_theta(facts: Facts) -> float:
 
 def context(facts: Facts) -> int:
     given: int = facts.read(count(*decoder.CONTEXT_NAMES, default=2048))
-    return LONGEST if decoder.scaling(facts) == "dynamic" else given
+    return LONGEST if facts.kind_of_scaling == "dynamic" else given
 
 
 def when_scaled(value: object, *kinds: str) -> object:
     """A value that is written where alpha scales the base (by one of ``kinds``)."""
-    return lambda facts: value if facts.scaling in (kinds or ALPHA_SCALINGS) else None
+    return lambda facts: value if facts.kind_of_scaling in (kinds or ALPHA_SCALINGS) else None
 
 
 HUNYUAN_DENSE = Family(
@@ -46,6 +46,8 @@ HUNYUAN_DENSE = Family(
         "head_dim": count("head_dim", default=128, most=decoder.MOST_WIDTH),
         "key_length": lambda facts: facts.head_dim,
         "context": context,
+        "kind_of_scaling": decoder.scaling,
+        "scaling": lambda facts: None if facts.kind_of_scaling in ALPHA_SCALINGS else facts.kind_of_scaling,
         "alpha_theta": alpha_theta,
         "tied": flag("tie_word_embeddings", default=False),
         "scaling_type": when_scaled("none"),

@@ -17,7 +17,7 @@ ROPE_TYPE = (Entry("rope.scaling.type", "string", "scaling_name"),)
 STABLELM = Family(
     name="stablelm",
     gguf_arch="stablelm",
-    hf_architectures=("StableLmForCausalLM", "StableLMEpochForCausalLM"),
+    hf_architectures=("StableLmForCausalLM", "StableLMEpochForCausalLM", "LlavaStableLMEpochForCausalLM"),
     model_types=("stablelm",),
     facts={
         **decoder.FACTS,

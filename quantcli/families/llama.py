@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 
 from quantcli.families import decoder
@@ -56,13 +57,29 @@ def hints_by_size(facts: Facts, hints: VocabHints) -> VocabHints:
     return replace(hints, add_bos=False) if facts.vocab == 49152 else hints
 
 
+def of_text_model(config: Mapping[str, object]) -> str | None:
+    """Wrappers around any text model: what stands in ``text_config`` decides."""
+    kind = config.get("model_type") if "text_config" in config else None
+    return str(kind) if kind in ("mistral", "mixtral", "qwen2", "qwen3") else None
+
+
 LLAMA = Family(
     name="llama",
     gguf_arch="llama",
-    hf_architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "IQuestCoderForCausalLM"),
+    hf_architectures=(
+        "LlamaForCausalLM",
+        "LLaMAForCausalLM",
+        "IQuestCoderForCausalLM",
+        "VLlama3ForCausalLM",
+        "LlavaForConditionalGeneration",
+        "VoxtralForConditionalGeneration",
+        "JanusForConditionalGeneration",
+    ),
     model_types=("llama",),
+    relative=of_text_model,
     facts={
         **decoder.FACTS,
+        "heads": count("num_attention_heads", "n_head", "n_heads", default=32, most=decoder.MOST_HEADS),
         "key_length": lambda facts: facts.head_dim,
         "rope_dims": lambda facts: facts.head_dim,
     },

@@ -21,8 +21,9 @@ _BUFFERS = (
     "*.attention.masked_bias", "*.attn.masked_bias", "*position_ids",
 )  # fmt: skip
 _OTHER_MODALITIES = (
-    "*vision*", "*visual*", "*audio*", "*multi_modal*", "*multimodal*", "*projector*", "*image*", "*patch_embed*",
-    "*patch_merger*", "*connector.*", "*speech_embeddings*", "talker.*", "token2wav.*", "code2wav.*", "mlp[0-9].*",
+    "*vision*", "*visual*", "*audio*", "*multi_modal*", "*multimodal*", "*projector*", "*image*",
+    "*patch_embed*", "*patch_merger*", "*connector.*", "*speech_embeddings*", "talker.*", "token2wav.*",
+    "code2wav.*", "mlp[0-9].*", "*aligner.*", "*vqmodel.*", "*generation_embeddings.*", "*generation_head.*",
     "vit.*", "vpm.*", "merger.*", "resampler.*", "conformer.*",
 )  # fmt: skip
 

@@ -43,7 +43,7 @@ def factors(kind: str) -> Extra:
 PHI3 = Family(
     name="phi3",
     gguf_arch="phi3",
-    hf_architectures=("Phi3ForCausalLM",),
+    hf_architectures=("Phi3ForCausalLM", "Phi4ForCausalLMV"),
     model_types=("phi3",),
     facts={
         **decoder.FACTS,

@@ -26,13 +26,26 @@ def read(file: Callable[[str], object]) -> tuple[int | None, list[str]]:
 
     ``file(name)`` gives a parsed JSON file of the checkpoint, None where it is missing.
     """
-    modes = _modes(file)
+    modes, remarks = _modes(file), _further(file)
     if len(modes) == 1 and modes[0] in _TYPES:
-        return _TYPES[modes[0]], []
+        return _TYPES[modes[0]], remarks
     if not modes:
-        return None, []
+        return None, remarks
     remark = f"sentence-transformers pools by {' and '.join(modes)}, which has no counterpart in GGUF"
-    return None, [f"{remark}: no pooling_type is written, and whoever runs the model has to pool"]
+    return None, [*remarks, f"{remark}: no pooling_type is written, and whoever runs the model has to pool"]
+
+
+def _further(file: Callable[[str], object]) -> list[str]:
+    """A remark on what sentence-transformers computes behind the pooling and a GGUF file does not hold."""
+    modules = file("modules.json")
+    kinds = (
+        [module.get("type") for module in modules if isinstance(module, Mapping)] if isinstance(modules, list) else []
+    )
+    count = sum(str(kind).endswith(".Dense") for kind in kinds)
+    if not count:
+        return []
+    layers = "1 dense layer" if count == 1 else f"{count} dense layers"
+    return [f"{layers} behind the pooling (modules.json) are left out: the vectors are those before them"]
 
 
 def of_classifier(facts: Facts) -> int | None:

@@ -13,7 +13,12 @@ from quantcli.vocab import VocabHints
 QWEN2 = Family(
     name="qwen2",
     gguf_arch="qwen2",
-    hf_architectures=("Qwen2ForCausalLM",),
+    hf_architectures=(
+        "Qwen2ForCausalLM",
+        "Qwen2AudioForConditionalGeneration",
+        "AudioFlamingo3ForConditionalGeneration",
+        "DotsOCRForCausalLM",
+    ),
     model_types=("qwen2",),
     facts={**decoder.FACTS, "context": decoder.context(32768), "kv_heads": decoder.key_value_heads(32)},
     metadata=decoder.METADATA,
@@ -51,7 +56,7 @@ QWEN2_MOE = QWEN2.derive(
 QWEN3 = QWEN2.derive(
     "qwen3",
     gguf_arch="qwen3",
-    hf_architectures=("Qwen3ForCausalLM",),
+    hf_architectures=("Qwen3ForCausalLM", "StepVLForConditionalGeneration"),
     model_types=("qwen3",),
     facts={
         "head_dim": count("head_dim", default=128, most=decoder.MOST_WIDTH),

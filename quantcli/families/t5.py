@@ -57,8 +57,13 @@ T5 = Family(
     name="t5",
     harmless=("is_gated_act", "dense_act_fn", "scale_decoder_outputs",),
     gguf_arch="t5",
-    hf_architectures=("T5ForConditionalGeneration", "T5WithLMHeadModel", "UMT5ForConditionalGeneration"),
-    model_types=("t5", "umt5"),
+    hf_architectures=(
+        "T5ForConditionalGeneration",
+        "T5WithLMHeadModel",
+        "UMT5ForConditionalGeneration",
+        "MT5ForConditionalGeneration",
+    ),
+    model_types=("t5", "umt5", "mt5"),
     facts={
         "context": count("n_positions", default=512),
         "hidden": count("d_model", most=decoder.MOST_WIDTH),

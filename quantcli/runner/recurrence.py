@@ -109,8 +109,11 @@ def gates(forget: Floats, write: Floats | None, bias: Floats, rate: Floats) -> t
     """Decay and scale of `Recurrence`, [tokens, H] each: with d = log(1 + e^(forget + bias)) they are exp(d rate), and
     sigmoid(write) or d itself. ``forget``, ``write``: [tokens, any, n], all heads in order; ``bias``, ``rate``: [H]."""
     step = softplus(forget.reshape(len(forget), -1) + bias)
-    share = step if write is None else 1 / (1 + numpy.exp(-write.reshape(step.shape)))
-    return numpy.exp(step * rate), share
+    decay: Floats = numpy.exp(step * rate)
+    if write is None:
+        return decay, step
+    share: Floats = numpy.float32(1) / (1 + numpy.exp(-write.reshape(step.shape)))
+    return decay, share
 
 
 def softplus(x: Floats) -> Floats:

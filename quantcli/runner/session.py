@@ -32,7 +32,6 @@ class RunOptions:
     kv_type: str | None = None
     threads: int | None = None
     length: int | None = None  # positions that will be asked for
-    both_directions: bool = False  # also a model that is no causal language model, or one that ranks
 
     def __post_init__(self) -> None:
         if self.activations is not None and self.activations not in ACTIVATIONS:
@@ -102,11 +101,12 @@ def is_quantized(model: Model) -> bool:
 
 
 def open_session(
-    path: str | os.PathLike[str], options: RunOptions | None = None, *, both_sides: bool = False
+    path: str | os.PathLike[str], options: RunOptions | None = None, *, both_sides: bool = False, predicts: bool = True
 ) -> Session:
     """Open the checkpoint folder or GGUF file at ``path`` for running. Weights are read when first used.
 
-    ``both_sides``: also models with an encoder beside the decoder, which are refused otherwise.
+    ``both_sides``: also models with an encoder beside the decoder, which are refused otherwise. ``predicts``: models
+    that predict no next tokens are refused.
     """
     options = options or RunOptions()
     model = loader.open_model(path)
@@ -117,7 +117,7 @@ def open_session(
         graph = architectures.find(model.architecture).graph
         kind = EncoderDecoder if both_sides and graph is not None and graph.encoder_decoder else Network
         network = kind(model, operations, length=options.length, kv_type=kv_type, beyond=True)
-        if not options.both_directions:
+        if predicts:
             _require_language_model(network, path)
         return Session(model, network, activations, Path(os.path.abspath(path)), options)
     except BaseException:

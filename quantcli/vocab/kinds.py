@@ -1,4 +1,7 @@
-"""The kinds of vocabulary that GGUF knows: which one a checkpoint has, and how each is read."""
+"""The kinds of vocabulary that GGUF knows: which one a checkpoint has, and how each is read.
+
+A kind's module is imported when a checkpoint has it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 
 from quantcli.container import Value
 from quantcli.errors import BadTokenizer
-from quantcli.vocab import byte_fallback, bytelevel, plamo, ranks, rwkv, sentencepiece, unigram, wordpiece
+from quantcli.vocab import byte_fallback, bytelevel, sentencepiece
 from quantcli.vocab.hints import VocabHints
 from quantcli.vocab.token_table import Table
 from quantcli.vocab.tokenizer_files import Folder, TokenizerFiles
@@ -84,6 +87,8 @@ def _kind_of(request: Request) -> str:
     if files.model.get("type", "BPE") == "BPE" and (files.tokenizer or checkpoint.json("vocab.json")):
         return "gpt2"
     if not files.tokenizer:
+        from quantcli.vocab import plamo, ranks, rwkv
+
         for name, kind in ((rwkv.FILE, "rwkv"), (plamo.FILE, "plamo2"), (ranks.find(checkpoint), "gpt2")):
             if name is not None and checkpoint.bytes(name) is not None:
                 return kind
@@ -122,6 +127,8 @@ def _no_prefix(request: Request, stated: bool) -> bool | None:
 def _gpt2(request: Request) -> Loaded:
     """Byte-level BPE: from tokenizer.json or its two older files, else from ranks."""
     if not request.files.tokenizer and request.checkpoint.json("vocab.json") is None:
+        from quantcli.vocab import ranks
+
         found = ranks.find(request.checkpoint)
         if found is not None:
             own = ranks.load(request.checkpoint, found, request.size, request.files, request.pre_tokenizer)
@@ -141,6 +148,8 @@ def _gemma4(request: Request) -> Loaded:
 
 def _t5(request: Request) -> Loaded:
     """Unigram: from the SentencePiece file in its own order or fairseq's, or from tokenizer.json."""
+    from quantcli.vocab import unigram
+
     data, name = request.model_bytes, request.model_name
     if data is None:
         table, extra = unigram.load_json(request.size, request.files)
@@ -151,6 +160,8 @@ def _t5(request: Request) -> Loaded:
 
 def _bert(request: Request) -> Loaded:
     """WordPiece."""
+    from quantcli.vocab import wordpiece
+
     table, extra = wordpiece.load(request.size, request.files)
     name = request.pre_tokenizer or next(iter(request.hints.pre), "bert-bge")
     return Loaded("bert", name, table, extra=extra)
@@ -158,12 +169,16 @@ def _bert(request: Request) -> Loaded:
 
 def _rwkv(request: Request) -> Loaded:
     """RWKV's own list of words."""
+    from quantcli.vocab import rwkv
+
     table = rwkv.load(request.checkpoint, request.size)
     return Loaded("rwkv", None, table, ids=rwkv.IDS, template=rwkv.TEMPLATE)
 
 
 def _plamo2(request: Request) -> Loaded:
     """PLaMo 2's list of pieces."""
+    from quantcli.vocab import plamo
+
     table = plamo.load(request.checkpoint, request.size)
     return Loaded("plamo2", "default", table, with_scores=True, ids=plamo.IDS, with_flags=False, space_prefix=False)
 

@@ -201,7 +201,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice("olmo", normalizer=("NFC",), architectures={"mpt": "mpt", "modern-bert": "modern-bert"}),
     Choice("gpt-2", architectures={
         "phi2": "phi-2", "exaone4": "exaone4", "gptneox": "olmo", "olmo": "olmo", "olmoe": "olmo", "mamba": "olmo",
-        "mpt": "mpt", "jais": "jais", "modern-bert": "modern-bert",
+        "mpt": "mpt", "jais": "jais", "modern-bert": "modern-bert", "bert": "roberta-bpe",
     }),
     Choice("command-r", normalizer=("NFC",)),
     Choice("starcoder", architectures={

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-from quantcli import vocab
 from quantcli.container import Strings, Value, string
+from quantcli.families import load as family_loader
+from quantcli.families import metadata as family_metadata
+from quantcli.families.naming import title
 from quantcli.sources.checkpoint import Checkpoint
 from quantcli.vocab import VocabHints
 from quantcli.vocab.bytelevel import byte_to_character
+from quantcli.vocab.tokenizer import Tokenizer
 
 LLAMA_CLASS = ("llama", "granite", "granitemoe", "smollm3")
+#: checkpoint -> entry that differs from the record, and why ours is right
+OTHER_ENTRIES: Mapping[str, tuple[str, str]] = {
+    "mixtral": ("tokenizer.ggml.scores", "recorded as -1000 everywhere, which loses the order of merges"),
+    "deci-nas": ("tokenizer.ggml.scores", "the same"),
+    "xverse": ("tokenizer.ggml.scores", "not recorded, which loses the order of merges"),
+}
+#: checkpoint -> part of the texts whose ids differ from the record, and why
+OTHER_IDS: Mapping[str, tuple[str, str]] = {
+    "xlm-roberta": ("<mask>", "the recorded tokens have none: llama.cpp loses it with the SentencePiece file"),
+    "bge-reranker-xlmr": ("<mask>", "the same"),
+    "phi-moe": ("<|user|>", "llama.cpp drops blanks behind it for models named phi-3 only"),
+}
 OF_FAMILIES = {"tokenizer.ggml.token_type_count"}  # written by the family, tested with it
 OWN_HINTS: dict[str, dict[str, Any]] = {
     "gemma": {"space_prefix": False, "ids": {"eot": 107}},
@@ -42,14 +59,37 @@ def recorded(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def load(folder: Path) -> tuple[dict[str, Value], list[str]]:
-    """The vocabulary of a checkpoint with an expected.json."""
-    entries = recorded(folder)
-    size = len_of(entries)
-    return vocab.load(Checkpoint(folder), vocab_size=size, hints=hints(entries["general.architecture"]["value"]))
+    """The vocabulary of a checkpoint as its family reads it. Raises what ``families.load`` raises."""
+    checkpoint = Checkpoint(folder)
+    family, facts, _ = family_loader.read_config(checkpoint, None)
+    return family_loader.vocabulary(checkpoint, family, facts)
 
 
-def len_of(entries: dict[str, dict[str, Any]]) -> int:
-    return entries["tokenizer.ggml.tokens"]["len"]
+def family_entries(folder: Path) -> dict[str, Value]:
+    """What the family itself says of its tokenizer."""
+    family, facts, _ = family_loader.read_config(Checkpoint(folder), None)
+    stated = family_metadata.architecture(family, facts)
+    return {key: value for key, value in stated.items() if key.startswith("tokenizer.")}
+
+
+def wrong_ids(folder: Path) -> list[str]:
+    """Texts of tokens.json whose ids are others, with or without special tokens; what is known to differ is left out.
+
+    llama.cpp composes no text: where the tokenizer does (NFC), decomposed text has other ids.
+    """
+    tokenizer = Tokenizer.from_metadata(named(load(folder)[0], title(folder.name)))  # llama.cpp goes by it at times
+    composes = '"NFC"' in (folder / "tokenizer.json").read_text(encoding="utf-8")
+    part, _ = OTHER_IDS.get(folder.name, (None, ""))
+    vectors = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))["vectors"]
+    assert len(vectors) >= 30
+    return [
+        vector["text"]
+        for vector in vectors
+        if not (composes and unicodedata.normalize("NFC", vector["text"]) != vector["text"])
+        and not (part and part in vector["text"])
+        and [tokenizer.encode(vector["text"], add_special=special, parse_special=True) for special in (False, True)]
+        != [vector["ids"], vector["ids_special"]]
+    ]
 
 
 def entry(value: Value) -> dict[str, Any]:
@@ -66,9 +106,9 @@ def entry(value: Value) -> dict[str, Any]:
     return form
 
 
-def differences(metadata: dict[str, Value], entries: dict[str, dict[str, Any]], *, families: bool = False) -> list[str]:
-    """Keys of tokenizer.* that are missing, extra or other than recorded; ``families``: also those that they write."""
-    left_out = set() if families else OF_FAMILIES
+def differences(metadata: dict[str, Value], entries: dict[str, dict[str, Any]], *, own: bool = False) -> list[str]:
+    """Keys of tokenizer.* that are missing, extra or other than recorded; ``own``: also what the family writes."""
+    left_out = set() if own else OF_FAMILIES
     wanted = {key: value for key, value in entries.items() if key.startswith("tokenizer.") and key not in left_out}
     wrong = [f"{key} is missing" for key in wanted if key not in metadata]
     wrong += [f"{key} is extra" for key in metadata if key not in wanted]

@@ -71,7 +71,7 @@ def test_lines_are_pooled_as_the_file_says(name: str, kind: str, tmp_path: Path)
     folder = oracles.folder(name)
     result = embed.run(embed.EmbedRequest(model=folder, text=lines(tmp_path)))
     assert result["pooling"] == kind and [one["line"] for one in result["lines"]] == [1, 3, 4]
-    with open_session(folder, RunOptions(kv_type="F32", both_directions=True)) as session:
+    with open_session(folder, RunOptions(kv_type="F32"), predicts=False) as session:
         for one in result["lines"]:
             ids = session.tokenizer.encode(one["text"], parse_special=True)
             states = session.network.states(numpy.array([ids]))[0]
@@ -111,7 +111,7 @@ def test_a_ranker_gives_scores(tmp_path: Path) -> None:
         inner = numpy.tanh(x @ take["cls.weight"].T + take["cls.bias"])
         wanted = inner @ take["cls.output.weight"].T + take["cls.output.bias"]
         assert numpy.allclose(pooling.pooled(network, network.states(ids), "rank"), wanted, atol=1e-5)
-    with open_session(folder, RunOptions(both_directions=True)) as session:
+    with open_session(folder, predicts=False) as session:
         ids = embed._ids(session, "what\tthis is it", "rank")
         first, second = (session.tokenizer.encode(part, add_special=False) for part in ("what", "this is it"))
         assert ids == [0, *first, 2, 2, *second, 2]

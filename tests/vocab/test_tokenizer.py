@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import oracles
-from helpers.vocabularies import byte_level, folder_of, load, named
+from helpers.vocabularies import byte_level, folder_of, load, named, wrong_ids
 from quantcli import vocab
 from quantcli.container import Value, ValueType, array, boolean, string, strings, u32
 from quantcli.errors import BadTokenizer, MalformedFile, QuantcliError, UnsupportedFile
@@ -22,36 +22,23 @@ from quantcli.vocab import VocabHints
 from quantcli.vocab.bytelevel import byte_to_character
 from quantcli.vocab.tokenizer import Tokenizer
 
-COMPOSED = "caf\u00e9 vs cafe\u0301 and \u00c5 vs \u212b"  # llama.cpp has no NFC step
-NFC_FAMILIES = {"qwen2", "qwen3", "qwen3-moe", "qwen2-moe", "cohere", "gpt-neox", "mamba", "olmoe"}
-GENERATIVE = [name for name in oracles.names() if name not in ("bert", "t5")]
+NORMALIZING = ("bert", "t5")  # kinds of vocabulary that do not give a text back as it was
 
 
 def tokenizer_of(folder: Path) -> Tokenizer:
     return Tokenizer.from_metadata(named(load(folder)[0], folder.name))
 
 
-def check_vectors(folder: Path) -> None:
-    """Every string of tokens.json, with and without special tokens."""
-    tokenizer = tokenizer_of(folder)
-    vectors = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))["vectors"]
-    assert len(vectors) >= 30
-    for vector in vectors:
-        text = vector["text"]
-        if text == COMPOSED and folder.name in NFC_FAMILIES:
-            continue
-        assert tokenizer.encode(text, add_special=False, parse_special=True) == vector["ids"], text
-        assert tokenizer.encode(text, add_special=True, parse_special=True) == vector["ids_special"], text
-
-
-@pytest.mark.parametrize("name", GENERATIVE)
+@pytest.mark.parametrize("name", oracles.names())
 def test_recorded_ids(name: str) -> None:
-    check_vectors(oracles.folder(name))
+    assert wrong_ids(oracles.folder(name)) == []
 
 
-@pytest.mark.parametrize("name", GENERATIVE)
+@pytest.mark.parametrize("name", oracles.names())
 def test_text_comes_back(name: str) -> None:
     tokenizer = tokenizer_of(oracles.folder(name))
+    if tokenizer.kind in NORMALIZING:
+        pytest.skip("its normalizer changes texts")
     for vector in json.loads((oracles.folder(name) / "tokens.json").read_text(encoding="utf-8"))["vectors"]:
         ids = tokenizer.encode(vector["text"], add_special=False)
         assert tokenizer.decode(ids, special=True) == vector["text"]
