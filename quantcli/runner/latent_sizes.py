@@ -58,7 +58,8 @@ def read_latent(reader: Reader, graph: Graph) -> LatentSizes | None:
     key = reader.whole("attention.key_length_mla") if absorbed else length
     if key <= rotated:
         raise reader.bad("attention.key_length", f"is {key}: {rotated} elements of it rotate, some must not")
-    if absorbed and (length, width) != (rank + rotated, rank):
+    narrow = graph.recurrent == "kimi_delta"  # Kimi Linear's files have the width of its other layers there
+    if absorbed and (length, rank if narrow else width) != (rank + rotated, rank):
         raise reader.bad(
             "attention.key_length", f"is {length}, and value_length {width}: not {rank + rotated} and {rank}"
         )

@@ -324,6 +324,8 @@ def _heads(reader: _Reader, graph: Graph, layers: int, hidden: int, recurs: tupl
             raise reader.bad(f"attention.{name}", "is 0, it has to lie from 1 to 2147483647")
     key = reader.whole("attention.key_length", max(hidden // max([*counts, 1]), 1))
     value = reader.whole("attention.value_length", key)
+    if graph.recurrent == "kimi_delta":  # its files have the width of the other layers there
+        value = reader.whole("attention.kv_lora_rank")
     for heads, kv_heads in zip(counts, keys_of, strict=True):
         if kv_heads and (heads < kv_heads or heads % kv_heads):
             raise reader.bad("attention.head_count_kv", f"is {kv_heads}: {heads} heads are no multiple of it")
