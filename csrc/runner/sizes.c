@@ -47,7 +47,7 @@ static int norm_fits(const qc_norm *n) {
 
 static int activation_fits(const qc_activation *a) {
     return within(reach(a->rows, a->gate_stride, a->columns), a->gate_count) &&
-           (!a->up || within(reach(a->rows, a->up_stride, a->columns), a->up_count)) &&
+           (!a->up || within(a->kind == QC_XIELU ? 4 : reach(a->rows, a->up_stride, a->columns), a->up_count)) &&
            within(times(a->rows, a->columns), a->out_count);
 }
 
