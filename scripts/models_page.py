@@ -111,6 +111,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "Tencent, Baidu, MiniMax, Xiaomi, ByteDance": {
         "hunyuan-dense": "Hunyuan dense",
+        "hunyuan-moe": "Hunyuan A13B",
         "hy-v3": "Hunyuan 3",
         "ernie4.5": "ERNIE 4.5 0.3B",
         "ernie4.5-moe": "ERNIE 4.5 21B-A3B, 300B",

@@ -46,6 +46,21 @@ def is_sparse(facts: Facts) -> Callable[[int], bool]:
     return lambda layer: not facts.dense(layer)
 
 
+def alike(name: str, most: int) -> Callable[[Facts], int]:
+    """A number that config.json states once, or for every layer in a list of equal ones."""
+
+    def read(facts: Facts) -> int:
+        given = facts.find(name)
+        values = given if isinstance(given, list) else [given]
+        if not values or any(type(value) is not int or value != values[0] for value in values):
+            raise bad(name, "is no whole number that is the same in all layers")
+        if not 1 <= values[0] <= most:
+            raise bad(name, f"is {values[0]}; 1 to {most} is possible")
+        return int(values[0])
+
+    return read
+
+
 DENSE_LAYERS = ("first_k_dense_replace", "first_last_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
 MAY_LACK_EXPERTS = replace(decoder.EXPERT_COUNT, default=None)
 EXPERT_WIDTH = count("moe_intermediate_size", most=decoder.MOST_WIDTH)
