@@ -51,12 +51,12 @@ def alike(name: str, most: int) -> Callable[[Facts], int]:
 
     def read(facts: Facts) -> int:
         given = facts.find(name)
-        values = given if isinstance(given, list) else [given]
-        if not values or any(type(value) is not int or value != values[0] for value in values):
+        first = given[0] if isinstance(given, list) and given else given
+        if type(first) is not int or (isinstance(given, list) and any(value != first for value in given)):
             raise bad(name, "is no whole number that is the same in all layers")
-        if not 1 <= values[0] <= most:
-            raise bad(name, f"is {values[0]}; 1 to {most} is possible")
-        return int(values[0])
+        if not 1 <= first <= most:
+            raise bad(name, f"is {first}; 1 to {most} is possible")
+        return first
 
     return read
 
