@@ -1,4 +1,4 @@
-"""Settings of projectors and adapters, each field damaged in every way: an error with a hint, or a model, never else."""
+"""Settings of projectors and adapters, each damaged in every way: an error with a hint, or a model, nothing else."""
 
 from __future__ import annotations
 
