@@ -1,4 +1,4 @@
-"""Settings of projectors and adapters, each damaged in every way: an error with a hint, or a model, nothing else."""
+"""Settings of projectors and adapters, each field damaged: an error with a hint, or a model, never anything else."""
 
 from __future__ import annotations
 
