@@ -52,6 +52,10 @@ class Engine:
             return normed if bias is None else normed + bias
         return self.operations.layer_norm(x, weight, bias, self.settings.eps)
 
+    def unit(self, x: Floats) -> Floats:
+        """x / sqrt(mean(x^2) + eps) over the last dimension."""
+        return self.operations.rms_norm(x, numpy.ones(x.shape[-1], numpy.float32), self.settings.eps)
+
     def _bare_norm(self, x: Floats) -> Floats:
         """The same without weights."""
         ones = numpy.ones(x.shape[-1], numpy.float32)
