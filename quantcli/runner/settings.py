@@ -215,8 +215,8 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
     window_layers = _window_layers(reader, graph, layers, window)
     latent = read_latent(reader, graph)
     attention = _narrowed(reader, _heads(reader, graph, layers, hidden, recurs), window_layers)
-    if latent is not None and not latent.absorbed:
-        attention = tuple(one._replace(value=latent.value) for one in attention)
+    if latent is not None:
+        attention = tuple(one._replace(value=latent.mixed) for one in attention)
     heads, kv_heads, key, value = (max(numbers) for numbers in zip(*attention, strict=True))
     constants = graph.constant_scales or (1.0, sqrt(layers), hidden)
     scale = reader.real("logit_scale", constants[2] / hidden)
