@@ -116,6 +116,12 @@ def open_adapter(path: Path, base: Path, architecture: str | None = None) -> Mod
     """
     from quantcli.families.adapters.load import load_adapter
 
+    for folder, hint in (
+        (path, "give the adapter's folder, with adapter_config.json and adapter_model.safetensors"),
+        (base, f"its config.json and tokenizer are enough: hf download {base} --include '*.json'"),
+    ):
+        if not os.path.isdir(folder):
+            raise MissingFile("no such folder", where=os.fspath(folder), hint=hint)
     adapter = Adapter(path)
     with _closed_on_error(adapter):
         model = load_adapter(adapter.sorted(), Checkpoint(base), architecture)

@@ -89,6 +89,16 @@ def run(
             ),
         ),
     ] = None,
+    snap: Annotated[
+        Optional[str],
+        Option(
+            metavar="MODE",
+            help=(
+                "Carry over weights that already lie on the grid of their type (QAT, GPTQ, AWQ, BitNet): `auto`, "
+                "`always` or `never` (docs/sources.md). Default: auto; never with --search ggml."
+            ),
+        ),
+    ] = None,
     quality: Annotated[
         Optional[str],
         Option(
@@ -232,6 +242,7 @@ def run(
         allow_requantize=allow_requantize,
         search=search,
         method=method,
+        snap=snap,
         quality=quality,
         transforms=transform or (),
         calibration=calibration or (),

@@ -17,6 +17,7 @@ from quantcli.commands.job import ConvertRequest
 from quantcli.errors import MissingFile, UsageError
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
+from quantcli.methods import snap as snapping
 from quantcli.methods.seam import Settings
 from quantcli.methods.table import Choice
 from quantcli.plan import overrides, recipes
@@ -72,6 +73,7 @@ def convert_request(
     metadata: Sequence[str] = (),
     chat_template: Path | None = None,
     mmproj: str | None = None,
+    snap: str | None = None,
     **passed_on: Unpack[PassedOn],
 ) -> ConvertRequest:
     """The options of `convert`, texts and all. Raises UsageError, UnknownType, BadOverride, MissingFile."""
@@ -81,6 +83,7 @@ def convert_request(
         output=None if output is None else Path(output),
         into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
         choice=parse_method(None if method in COMPENSATING else method, search),
+        snap=parse_snap(snap, search),
         pad=PAD in transforms,
         wish=parse_quality(quality, method, transforms, calibration, sampled_tokens, statistics, keep_statistics),
         overrides=parse_rules(tensor_types, tensor_type_file),
@@ -128,6 +131,19 @@ def parse_file_types(names: Sequence[str]) -> tuple[FileType, ...]:
     if not names:
         raise UsageError("no type given", hint="say -t Q4_K_M, for example; `quantcli formats` lists the types")
     return tuple({found.name: found for found in map(recipes.parse, names)}.values())
+
+
+def parse_snap(mode: str | None, search: str | None) -> snapping.Mode:
+    """Whether weights on a grid are carried over; ggml's search is asked for its bytes, so there they are not.
+
+    Raises UsageError.
+    """
+    for known in snapping.MODES:
+        if mode == known:
+            return known
+    if mode is not None:
+        raise UsageError(f"there is no {mode!r}", where="--snap", hint=f"known: {', '.join(snapping.MODES)}")
+    return "never" if search == "ggml" else "auto"
 
 
 def parse_method(method: str | None, search: str | None) -> Choice:

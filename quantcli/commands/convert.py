@@ -19,6 +19,7 @@ from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.container import Value, string, u32
 from quantcli.encode import pipeline
 from quantcli.errors import OutputExists
+from quantcli.methods.snap import Snapping
 from quantcli.model import Model
 from quantcli.output import transaction, writer
 from quantcli.plan import plan
@@ -26,7 +27,7 @@ from quantcli.plan.options import Options
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
 from quantcli.report import tables
-from quantcli.report.results import ConvertResult, OutputResult, SourceResult
+from quantcli.report.results import CarriedTensor, ConvertResult, OutputResult, SourceResult
 from quantcli.report.terminal import SILENT, Advance, Reporter
 from quantcli.sources.files import allow_open_files
 from quantcli.statistics import imatrix
@@ -187,6 +188,8 @@ def _provenance(request: ConvertRequest, file_type: FileType, used: Used) -> dic
         made["quantcli.search"] = string(request.search)
         if request.choice.name is not None:
             made["quantcli.method"] = string(request.choice.name)
+        if request.snap != "auto":
+            made["quantcli.snap"] = string(request.snap)
         if request.wish is not None:
             made |= _calibrated_with(request.wish, used)
     return made
@@ -278,10 +281,27 @@ def _fill(job: Job, outputs: Sequence[Sequence[writer.OutputFile]], advance: Adv
         pipeline.Group([job.plans[number] for number in numbers], [outputs[number] for number in numbers])
         for numbers in together.values()
     ]
-    choice = job.request.choice
-    return pipeline.run(
-        groups, threads=job.threads, search=choice.settings.search, method=choice.name, progress=advance
+    choice, snap = job.request.choice, Snapping(job.request.snap)
+    done = pipeline.run(
+        groups, threads=job.threads, search=choice.settings.search, method=choice.name, progress=advance, snap=snap
     )
+    for group, numbers in enumerate(together.values()):
+        for number in numbers:
+            job.carried[job.files[number][0]] = _carried(snap, group, job.plans[number])
+    return done
+
+
+def _carried(snap: Snapping, group: int, one: Plan) -> list[CarriedTensor]:
+    """What of a plan's tensors was carried over."""
+    found: list[CarriedTensor] = []
+    for index, entry in enumerate(one.entries):
+        count = snap.carried.get((group, index, entry.type.id))
+        if count is not None and count.carried:
+            name, kind = entry.tensor.name, entry.type.name
+            found.append(
+                {"name": name, "type": kind, "blocks": count.blocks, "carried": count.carried, "exact": count.exact}
+            )
+    return found
 
 
 def describe(job: Job) -> ConvertResult:
@@ -320,6 +340,8 @@ def _output(job: Job, one: Plan, files: Sequence[Path]) -> OutputResult:
         "fallback_tensors": made["fallback_tensors"],
         "needs_imatrix": made["needs_imatrix"],
     }
+    if job.request.snap != "never":
+        output["carried_over"] = job.carried.get(files[0], [])
     if job.request.wish is not None:
         output["quality"] = job.request.wish.quality
         output["compensated"] = job.outcomes.get(files[0], [])

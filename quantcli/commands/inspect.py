@@ -1,10 +1,11 @@
-"""`quantcli inspect`: what is in this file or folder, from headers alone.
+"""`quantcli inspect`: what is in this file or folder, from headers alone (and a few rows of a checkpoint's matrices).
 
 A GGUF model (also split), a checkpoint folder as it would become a GGUF, or an importance matrix in either format.
 """
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy
@@ -23,6 +24,8 @@ from quantcli.errors import (
     UnsupportedGraph,
 )
 from quantcli.ggml import tensor_types
+from quantcli.methods import snap
+from quantcli.model import ModelTensor
 from quantcli.report import tables
 from quantcli.report.results import (
     CheckpointResult,
@@ -130,17 +133,7 @@ def _checkpoint(path: Path) -> CheckpointResult:
     from quantcli.loader import open_model
 
     model = open_model(path)
-    tensors: list[OriginResult] = [
-        {
-            "name": t.name,
-            "shape": list(t.shape),
-            "type": t.type.name,
-            "bytes": tensor_types.tensor_bytes(t.type, t.shape),
-            "origin": t.origin,
-            "stored": t.stored.name,
-        }
-        for t in model.tensors
-    ]
+    tensors = [_origin(tensor) for tensor in model.tensors]
     return {
         "schema": 1,
         "kind": "checkpoint",
@@ -155,6 +148,24 @@ def _checkpoint(path: Path) -> CheckpointResult:
         "tensors": tensors,
         "notes": list(model.notes),
     }
+
+
+def _origin(tensor: ModelTensor) -> OriginResult:
+    """A tensor of a checkpoint, and of a matrix of floats the types on whose grid a few of its rows lie."""
+    found: OriginResult = {
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "type": tensor.type.name,
+        "bytes": tensor_types.tensor_bytes(tensor.type, tensor.shape),
+        "origin": tensor.origin,
+        "stored": tensor.stored.name,
+    }
+    if len(tensor.shape) > 1 and tensor.rows and tensor.stored.kind == "float":
+        with contextlib.suppress(QuantcliError):  # weights that cannot be read are told where they are converted
+            grids = snap.shares(tensor)
+            if grids:
+                found["grids"] = grids
+    return found
 
 
 def _imatrix(path: Path) -> MatrixResult:

@@ -11,13 +11,14 @@ from quantcli.container import Value
 from quantcli.ggml import tensor_types
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import plain
+from quantcli.methods.snap import Mode
 from quantcli.methods.table import Choice
 from quantcli.model import Model
 from quantcli.plan import shards
 from quantcli.plan.overrides import Override, Setting
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
-from quantcli.report.results import CompensatedTensor
+from quantcli.report.results import CarriedTensor, CompensatedTensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class ConvertRequest:
     pure: bool = False
     allow_requantize: bool = False
     choice: Choice = field(default_factory=Choice)  # of the method and its search
+    snap: Mode = "auto"  # carry over weights that lie on the grid of their type
     wish: Wish | None = None  # calibrate and compensate
     pad: bool = False  # feed-forward layers to a multiple of 256
     threads: int | None = None
@@ -98,6 +100,7 @@ class Job:
     parts: list[Part]
     threads: int
     outcomes: dict[Path, list[CompensatedTensor]] = field(default_factory=dict)  # by an output's first file
+    carried: dict[Path, list[CarriedTensor]] = field(default_factory=dict)  # likewise: what was snapped
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

@@ -27,11 +27,13 @@ from quantcli.encode.slabs import Slab, slabs
 from quantcli.errors import MalformedFile, NonFiniteWeight, QuantcliError
 from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.methods.seam import Blocks, Matrix, Rows, Settings, Statistics
+from quantcli.methods.seam import Blocks, Matrix, RowEncoder, Rows, Settings, Statistics
+from quantcli.methods.snap import Snapping
 from quantcli.methods.table import Choice
 from quantcli.model import ModelTensor
 from quantcli.output.writer import OutputFile
 from quantcli.plan.plan import Plan
+from quantcli.statistics.imatrix import Importance
 
 AHEAD = 2  # slabs in flight beyond one per thread
 
@@ -66,9 +68,9 @@ class Group:
 class Encoder:
     """Encodes slabs for the plans of every group. Thread-safe."""
 
-    def __init__(self, groups: Sequence[Group], choice: Choice) -> None:
+    def __init__(self, groups: Sequence[Group], choice: Choice, snap: Snapping) -> None:
         self.plans = [group.plans for group in groups]
-        self.choice = choice
+        self.choice, self.snap = choice, snap
         self.reading: list[float] = []  # seconds of each slab, on any thread
         self._prepared = Prepared()
         self._scratch = threading.local()
@@ -121,14 +123,19 @@ class Encoder:
         width = tensor_types.row_bytes(tensor_type, matrix.columns)
         out = self._buffer(len(rows) * width).reshape(len(rows), width)
         try:
-            encode = self._prepared.get(
-                key, matrix.rows, lambda: self.choice.prepare(matrix, tensor_type, Statistics(importance))
-            )
+            encode = self._prepared.get(key, matrix.rows, lambda: self._prepare(slab, matrix, tensor_type, importance))
             encode(rows, slab.start - slab.matrix * matrix.rows, out)
         except QuantcliError as error:
             raise _placed(error, slab) from None
         self._prepared.done(key, len(rows))
         return out
+
+    def _prepare(
+        self, slab: Slab, matrix: Matrix, tensor_type: TensorType, importance: Importance | None
+    ) -> RowEncoder:
+        """The encoder of a matrix: of the chosen method, around it what carries blocks over."""
+        ordinary = self.choice.prepare(matrix, tensor_type, Statistics(importance))
+        return self.snap.prepare((slab.group, slab.index, tensor_type.id), matrix, tensor_type, ordinary)
 
     def _buffer(self, size: int) -> Blocks:
         try:
@@ -173,14 +180,16 @@ def run(
     search: str | None,
     method: str | None = None,
     progress: Progress | None = None,
+    snap: Snapping | None = None,
 ) -> tuple[int, float]:
     """Fill the files of every group, one model after the other, through the same threads.
 
-    ``method`` is a name of methods/table.py, ``search`` one of kernels.SEARCHES; None: the default.
+    ``method`` is a name of methods/table.py, ``search`` one of kernels.SEARCHES; None: the default. ``snap`` says which
+    weights are carried over (None: none), and has counted them in the end, by (group, tensor, type).
     Returns the weights encoded, and the seconds of reading the sources as float32 (summed over threads). Any failure
     leaves the files to the caller, who discards them.
     """
-    encoder = Encoder(groups, Choice(method, Settings(search)))
+    encoder = Encoder(groups, Choice(method, Settings(search)), snap or Snapping())
     with ExitStack() as stack:
         sinks = [
             [stack.enter_context(Sink(plan, files)) for plan, files in zip(group.plans, group.outputs, strict=True)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quantcli.families import decoder, mixture, nextn
 from quantcli.families.declaration import Family, TensorRule
 from quantcli.families.fields import count, flag, real
-from quantcli.families.transforms import column_normed, permuted, rows
+from quantcli.families.transforms import centred, column_normed, permuted, rows
 from quantcli.vocab import VocabHints
 
 FUSED, SIZES = "layers.{layer}.attention.query_key_value", ("q+2*kv", "hidden")
@@ -79,4 +81,17 @@ BAILING_MOE2 = BAILING_MOE.derive(
     vocab=VocabHints("bailingmoe2"),
 )
 
-FAMILIES = (BAILING_MOE, BAILING_MOE2)
+# The whole head rotates, and the experts' biases have the mean 0.
+SARVAM_MOE = BAILING_MOE2.derive(
+    "sarvam-moe",
+    hf_architectures=("SarvamMoEForCausalLM", "modeling_sarvam_moe.SarvamMoEForCausalLM"),
+    model_types=("sarvam_moe",),
+    facts={"rope_dims": lambda facts: facts.head_dim},
+    tensors=tuple(
+        replace(rule, transform=centred()) if rule.source.endswith("gate.expert_bias") else rule
+        for rule in BAILING_MOE2.tensors
+    ),
+    vocab=VocabHints("bailingmoe2", pre=("sarvam-moe",)),
+)
+
+FAMILIES = (BAILING_MOE, BAILING_MOE2, SARVAM_MOE)

@@ -37,9 +37,11 @@ def label_count(facts: Facts) -> int:
 
 
 def behind_padding(facts: Facts) -> int:
-    """Rows of RoBERTa's table of positions that no token has: up to the padding token's."""
-    padding: int | None = facts.read(count("pad_token_id", default=None, least=0))
-    return 0 if padding is None else padding + 1
+    """Rows of RoBERTa's table of positions that no token has: up to the padding token's (1 in its config class)."""
+    if facts.config.get("pad_token_id", 1) is None:
+        return 0
+    padding: int = facts.read(count("pad_token_id", default=1, least=0))
+    return padding + 1
 
 
 LABELS = (Entry("classifier.output_labels", "strings", "labels"),)

@@ -24,6 +24,7 @@ GLM = Family(
     facts={
         **decoder.FACTS,
         "kv_heads": decoder.key_value_heads(2),
+        "head_dim": count("head_dim", default=128, most=decoder.MOST_WIDTH),
         # llama.cpp's converter reads these two by ChatGLM's names alone: the epsilon of GlmForCausalLM is lost there
         "context": lambda facts: facts.read(count("seq_length", default=None)) or facts.read(decoder.HIDDEN),
         "eps": real("layernorm_epsilon", default=1e-5, least=0, most=1),

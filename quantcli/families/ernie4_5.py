@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Family
+from quantcli.families.fields import count
 from quantcli.vocab import VocabHints
 
 FUSED = decoder.divided(
@@ -29,6 +30,9 @@ ERNIE4_5 = Family(
         "context": decoder.context(131072),
         "eps": decoder.rms_eps(1e-5),
         "theta": decoder.theta(500000.0),
+        "kv_heads": decoder.key_value_heads(2),
+        "head_dim": count("head_dim", default=128, most=decoder.MOST_WIDTH),
+        "key_length": lambda facts: facts.head_dim,
         "fused": lambda facts: any(name.endswith(".qkv_proj.weight") for name in facts.stored),
         "apart": lambda facts: not facts.fused,
     },
@@ -43,4 +47,13 @@ ERNIE4_5 = Family(
     vocab=VocabHints("ernie4_5", prefix_from_config=True),
 )
 
-FAMILIES = (ERNIE4_5,)
+# Its vision tower and what joins them are left out.
+PADDLEOCR = ERNIE4_5.derive(
+    "paddleocr",
+    gguf_arch="paddleocr",
+    hf_architectures=("PaddleOCRVLForConditionalGeneration",),
+    model_types=("paddleocr_vl",),
+    ignored=("mlp_AR.*",),
+)
+
+FAMILIES = (ERNIE4_5, PADDLEOCR)

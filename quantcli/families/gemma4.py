@@ -96,7 +96,7 @@ GEMMA4 = GEMMA3.derive(
         "rope_scaling",
     ),
     gguf_arch="gemma4",
-    hf_architectures=("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration"),
+    hf_architectures=("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"),
     model_types=("gemma4_text",),
     facts={
         **FACTS,
@@ -160,4 +160,20 @@ GEMMA4 = GEMMA3.derive(
     vocab=VocabHints("gemma4", kind="gemma4"),
 )
 
-FAMILIES = (GEMMA4,)
+
+def suppressed(facts: Facts) -> list[int] | None:
+    """Tokens that are never to be chosen, as generation_config.json says."""
+    settings = facts.file("generation_config.json")
+    found = settings.get("suppress_tokens") if isinstance(settings, Mapping) else None
+    return found if isinstance(found, list) and all(type(token) is int for token in found) else None
+
+
+GEMMA4_UNIFIED = GEMMA4.derive(
+    "gemma4-unified",
+    hf_architectures=("Gemma4UnifiedForConditionalGeneration",),
+    model_types=("gemma4_unified", "gemma4_unified_text"),
+    facts={"suppressed": suppressed},
+    metadata=(*GEMMA4.metadata, Entry("tokenizer.ggml.suppress_tokens", "i32s", "suppressed")),
+)
+
+FAMILIES = (GEMMA4, GEMMA4_UNIFIED)

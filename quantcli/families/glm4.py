@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quantcli.families import decoder
+from quantcli.families import decoder, nextn
 from quantcli.families.declaration import Family, TensorRule
 from quantcli.families.transforms import joined, regrouped
 from quantcli.vocab import VocabHints
@@ -58,4 +58,15 @@ GLM4V = GLM4.derive(
     ),
 )
 
-FAMILIES = (GLM4, GLM4V)
+# The same with blocks that predict further tokens; a text begins with its end.
+GLM_OCR = GLM4V.derive(
+    "glm-ocr",
+    hf_architectures=("GlmOcrForConditionalGeneration",),
+    model_types=("glm_ocr", "glm_ocr_text"),
+    facts=nextn.FACTS,
+    metadata=GLM4V.metadata + nextn.METADATA,
+    tensors=GLM4V.tensors + nextn.TENSORS,
+    may_lack="predicts_further",
+)
+
+FAMILIES = (GLM4, GLM4V, GLM_OCR)

@@ -100,4 +100,42 @@ GRANITE_MOE = GRANITE.derive(
     spellings={".mlp.experts.": ".block_sparse_moe.experts."},
 )
 
-FAMILIES = (GRANITE, GRANITE_SWA, GRANITE_MOE)
+# Gate and up of experts stay in one tensor, those of the shared one too.
+EXPERT_BLOCK, SHARED_BLOCK = "layers.{layer}.block_sparse_moe.", "layers.{layer}.shared_mlp."
+GRANITE_MOE_SWA = GRANITE_SWA.derive(
+    "granite-moe-swa",
+    hf_architectures=("GraniteMoeSWAForCausalLM",),
+    model_types=("granitemoe_swa", "granite_moe_swa"),
+    facts={
+        **decoder.EXPERT_FACTS,
+        "shared_ff": count("shared_intermediate_size", default=None, least=0, most=decoder.MOST_WIDTH),
+    },
+    metadata=(
+        *GRANITE_SWA.metadata,
+        *decoder.EXPERT_COUNTS,
+        Entry("expert_shared_feed_forward_length", "u32", "shared_ff"),
+    ),
+    tensors=(
+        *(rule for rule in GRANITE_SWA.tensors if rule not in decoder.GATED_MLP),
+        *decoder.router("block_sparse_moe.router.layer"),
+        *(
+            TensorRule(EXPERT_BLOCK + source, f"blk.{{layer}}.ffn_{target}_exps.weight", shape, exact=True)
+            for source, target, shape in (
+                ("experts.gate_up_proj", "gate_up", ("experts", "2*ff", "hidden")),
+                ("experts.down_proj", "down", ("experts", "hidden", "ff")),
+            )
+        ),
+        TensorRule(
+            SHARED_BLOCK + "input_linear", "blk.{layer}.ffn_up_shexp", ("2*shared_ff", "hidden"), when="shared_ff"
+        ),
+        TensorRule(
+            SHARED_BLOCK + "output_linear", "blk.{layer}.ffn_down_shexp", ("hidden", "shared_ff"), when="shared_ff"
+        ),
+    ),
+    spellings={
+        ".block_sparse_moe.input_linear.weight": ".block_sparse_moe.experts.gate_up_proj",
+        ".block_sparse_moe.output_linear.weight": ".block_sparse_moe.experts.down_proj",
+    },
+)
+
+FAMILIES = (GRANITE, GRANITE_SWA, GRANITE_MOE_SWA, GRANITE_MOE)

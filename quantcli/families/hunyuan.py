@@ -43,8 +43,6 @@ HUNYUAN_DENSE = Family(
     facts={
         **decoder.FACTS,
         "eps": decoder.rms_eps(1e-5),
-        "head_dim": count("head_dim", default=128, most=decoder.MOST_WIDTH),
-        "key_length": lambda facts: facts.head_dim,
         "context": context,
         "kind_of_scaling": decoder.scaling,
         "scaling": lambda facts: None if facts.kind_of_scaling in ALPHA_SCALINGS else facts.kind_of_scaling,

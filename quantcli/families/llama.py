@@ -73,7 +73,6 @@ LLAMA = Family(
         "VLlama3ForCausalLM",
         "LlavaForConditionalGeneration",
         "VoxtralForConditionalGeneration",
-        "JanusForConditionalGeneration",
     ),
     model_types=("llama",),
     relative=of_text_model,
@@ -151,4 +150,22 @@ LLAMA_BIDIRECTIONAL = LLAMA.derive(
     vocab_for=None,
 )
 
-FAMILIES = (LLAMA, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)
+# Makes images too: what it has for them is left out.
+JANUS = LLAMA.derive(
+    "janus",
+    hf_architectures=("JanusForConditionalGeneration",),
+    model_types=("janus",),
+    ignored=("aligner.*", "vqmodel.*", "generation_*"),
+)
+
+# Beside the language model lies a norm of the vision tower.
+SARASHINA2_VISION = LLAMA.derive(
+    "sarashina2-vision",
+    hf_architectures=("Sarashina2VisionForCausalLM",),
+    model_types=("sarashina2_vision",),
+    facts={"theta": decoder.stated_theta, "key_length": decoder.given_head_dim},
+    spellings={"llm.model.": "", "llm.": "", "norm.": "vision_norm."},
+    ignored=("vision_norm.*",),
+)
+
+FAMILIES = (LLAMA, JANUS, SARASHINA2_VISION, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)

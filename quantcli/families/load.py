@@ -88,7 +88,8 @@ def read_config(
         tensors = checkpoint.logical_tensors if weights else []
         stored, found = [tensor.name for tensor in tensors], numbers.read(family.numbers, family.prefixes, tensors)
         facts = settle(family.facts, choice.config, checkpoint.json, choice.headless, stored, found)
-        facts["stated_causal"] = False if choice.config.get("is_causal") is False else None
+        if "stated_causal" not in facts:
+            facts["stated_causal"] = False if choice.config.get("is_causal") is False else None
         if "pooling" not in facts:
             facts["pooling"], remarks = pooling.read(checkpoint.json)
             notes = [*notes, *remarks]

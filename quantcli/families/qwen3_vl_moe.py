@@ -25,4 +25,15 @@ QWEN3_VL_MOE = QWEN3_MOE.derive(
     vocab=VocabHints("qwen3vlmoe"),
 )
 
-FAMILIES = (QWEN3_VL_MOE,)
+END = "<|im_end|>"
+
+# No image enters behind the first layers of Qwen3-Omni; its texts begin and end alike.
+QWEN3_OMNI_MOE = QWEN3_VL_MOE.derive(
+    "qwen3-omni-moe",
+    hf_architectures=("Qwen3OmniMoeForConditionalGeneration",),
+    model_types=("qwen3_omni_moe_text",),
+    facts={"deepstack": 0},
+    vocab=VocabHints("qwen3vlmoe", texts={"bos": END, "eos": END}),
+)
+
+FAMILIES = (QWEN3_VL_MOE, QWEN3_OMNI_MOE)

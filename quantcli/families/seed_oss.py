@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
+from quantcli.families.fields import count
 from quantcli.families.qwen import QWEN2
 
 SEED_OSS = QWEN2.derive(
@@ -12,7 +13,8 @@ SEED_OSS = QWEN2.derive(
     model_types=("seed_oss",),
     facts={
         "context": decoder.context(524288),
-        "kv_heads": decoder.KV_HEADS,
+        "kv_heads": decoder.key_value_heads(8),
+        "head_dim": count("head_dim", default=128, most=decoder.MOST_WIDTH),
         "key_length": lambda facts: facts.head_dim,
     },
     tensors=decoder.TOP

@@ -198,6 +198,15 @@ def plus_one() -> Transform:
     return plus(1)
 
 
+def centred() -> Transform:
+    """The mean is taken away, in float32."""
+
+    def change(values: NDArray[numpy.float32]) -> None:
+        values -= values.mean(dtype=numpy.float32)
+
+    return _mapped("centred", change)
+
+
 def scaled(*factors: str) -> Transform:
     """Multiplied by the facts named, one after another, each product rounded to float32.
 

@@ -74,6 +74,16 @@ class CompensatedTensor(TypedDict):
     tokens: int
 
 
+class CarriedTensor(TypedDict):
+    """Blocks of a tensor that lay on the grid of its type, and those of them that are the weights to the bit."""
+
+    name: str
+    type: str
+    blocks: int
+    carried: int
+    exact: int
+
+
 class OutputResult(PlanResult):
     """One output: its files, its plan, and when it is written the hashes (``sha256``: None for several shards)."""
 
@@ -81,6 +91,7 @@ class OutputResult(PlanResult):
     files: list[str]
     quality: NotRequired[str]  # where it was calibrated
     compensated: NotRequired[list[CompensatedTensor]]
+    carried_over: NotRequired[list[CarriedTensor]]  # tensors of which blocks were snapped; absent where that is off
     method: NotRequired[str]  # where one was named
     method_fallbacks: NotRequired[list[TakenOver]]
     sha256: NotRequired[str | None]
@@ -185,6 +196,7 @@ class OriginResult(TensorResult):
 
     origin: str
     stored: str
+    grids: NotRequired[dict[str, float]]  # share of a sample's blocks on the grid of each type, where there are any
 
 
 class ModelResult(Summary):

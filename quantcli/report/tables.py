@@ -20,6 +20,7 @@ from quantcli.report.results import (
     MatrixResult,
     MetadataResult,
     OutputResult,
+    TensorResult,
     VerifyResult,
     summary,
 )
@@ -50,6 +51,8 @@ def show_conversion(reporter: Reporter, result: ConvertResult, *, tensors: bool)
         lines.append((output["path"], output["type"], f"{output['bytes']:,}", f"{output['bpw']:.3f}", mix))
     reporter.table(("file", "type", "bytes", "bpw", "tensors"), lines, right=(2, 3))
     for output in result["outputs"]:
+        if note := carried_note(output):
+            reporter.note(note)
         if warning := fallback_warning(output):
             reporter.warning(warning)
     if result.get("weights_per_second"):
@@ -57,6 +60,18 @@ def show_conversion(reporter: Reporter, result: ConvertResult, *, tensors: bool)
         reporter.note(
             f"done in {duration(result['seconds'])}: read {size(result['source']['bytes'])}, {speed:.1f} M weights/s"
         )
+
+
+def carried_note(output: OutputResult) -> str | None:
+    """What is said of weights that were carried over."""
+    tensors = output.get("carried_over") or []
+    if not tensors:
+        return None
+    carried, blocks, exact = (sum(t[key] for t in tensors) for key in ("carried", "blocks", "exact"))
+    return (
+        f"{output['type']}: {carried:,} of {blocks:,} blocks of {len(tensors)} tensors lie on the grid of their type "
+        f"and are carried over, {exact:,} of them to the bit"
+    )
 
 
 def fallback_warning(output: OutputResult) -> str | None:
@@ -105,11 +120,43 @@ def show_model(reporter: Reporter, result: GgufResult | CheckpointResult, *, ten
     reporter.table(("type", "tensors", "weights", "size", "bpw"), [*lines, ("all", *total)], right=(1, 2, 3, 4))
     if tensors:
         reporter.line("")
+        shares = {t["name"]: _shares(t) for t in result["tensors"]} if result["kind"] == "checkpoint" else {}
+        more = any(shares.values())
         reporter.table(
-            ("tensor", "shape", "type", "bytes"),
-            [(t["name"], _shape(t["shape"]), t["type"], f"{t['bytes']:,}") for t in result["tensors"]],
+            ("tensor", "shape", "type", "bytes", *(("on the grid of",) if more else ())),
+            [
+                (t["name"], _shape(t["shape"]), t["type"], f"{t['bytes']:,}", *((_grids(shares[t["name"]]),) * more))
+                for t in result["tensors"]
+            ],
             right=(3,),
         )
+    if result["kind"] == "checkpoint":
+        for note in grid_notes(result):
+            reporter.note(f"note: {note}")
+
+
+def _shares(tensor: TensorResult) -> dict[str, float]:
+    """What `inspect` found of a tensor's grids."""
+    found = tensor.get("grids")
+    return found if isinstance(found, dict) else {}
+
+
+def _grids(shares: dict[str, float]) -> str:
+    """The types on whose grid blocks of a tensor lie."""
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+
+
+def grid_notes(result: CheckpointResult) -> list[str]:
+    """The types that some tensors are carried over into, as a sample has it."""
+    count: dict[str, int] = {}
+    for tensor in result["tensors"]:
+        for name, share in _shares(tensor).items():
+            count[name] = count.get(name, 0) + (share == 1)
+    return [
+        f"{tensors} tensors lie on the grid of {name}: as {name} they are carried over"
+        for name, tensors in count.items()
+        if tensors
+    ]
 
 
 def one_line(entry: MetadataResult) -> str:

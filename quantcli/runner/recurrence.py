@@ -112,7 +112,7 @@ def gates(forget: Floats, write: Floats | None, bias: Floats, rate: Floats) -> t
     decay: Floats = numpy.exp(step * rate)
     if write is None:
         return decay, step
-    share: Floats = numpy.float32(1) / (1 + numpy.exp(-write.reshape(step.shape)))
+    share: Floats = numpy.reciprocal(1 + numpy.exp(-write.reshape(step.shape)))
     return decay, share
 
 

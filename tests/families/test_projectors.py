@@ -17,6 +17,7 @@ from quantcli import families, loader
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert, verify
 from quantcli.errors import BadConfig, MissingTensors, QuantcliError, ShapeMismatch, UnknownArchitecture, UsageError
+from quantcli.families.facts import settle
 from quantcli.families.projectors.catalogue import registry
 from quantcli.families.written import FILE_TYPES
 from quantcli.model import Model
@@ -295,3 +296,70 @@ def test_every_type(file_type: str, tmp_path: Path) -> None:
     fallen = {"F16"} if file_type == "Q8_0" else set()  # rows of 48
     assert families.registry()
     assert kinds == {"F32", file_type} | fallen
+
+
+# ---- without an oracle: checkpoints that are made from the declaration
+
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 4}
+PIXELS = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+MADE: dict[str, dict[str, Any]] = {
+    "internvl-vision": {
+        "architectures": ["InternVLChatModel"],
+        "vision_config": SIZES | {"architectures": ["InternVisionModel"], "image_size": [16, 16]},
+        "llm_config": {"hidden_size": 64},
+        "max_dynamic_patch": 12,
+    },
+    "glm4v-vision": {
+        "architectures": ["Glm4vForConditionalGeneration"],
+        "vision_config": SIZES | {"depth": 3, "num_heads": 2, "image_size": 16, "out_hidden_size": 64},
+        "text_config": {"hidden_size": 64},
+    },
+    "kimi-vl-vision": {
+        "architectures": ["KimiVLForConditionalGeneration"],
+        "vision_config": SIZES | {"init_pos_emb_height": 5, "init_pos_emb_width": 6},
+        "text_config": {"hidden_size": 64},
+    },
+    "lfm2-vl-vision": {
+        "architectures": ["Lfm2VlForConditionalGeneration"],
+        "vision_config": SIZES | {"num_patches": 25},
+        "text_config": {"hidden_size": 64},
+        "projector_hidden_size": 40,
+        "vision_feature_layer": -2,
+    },
+}
+
+
+def made(name: str, folder: Path) -> Path:
+    """A checkpoint with every tensor that the declaration has."""
+    one = registry()[name]
+    config = MADE[name]
+    files = {"config.json": config, "preprocessor_config.json": PIXELS}
+    whole = config | {"tower": config["vision_config"], "processor": PIXELS}
+    facts = settle(one.facts, whole | {"text": config.get("text_config", config.get("llm_config"))}, lambda name: None)
+    tensors: dict[str, Any] = {}
+    for rule in one.tensors:
+        for layer in range(facts[rule.depth]) if "{layer}" in rule.source else (0,):
+            stem = one.prefixes[0] if not rule.source.startswith(one.parts) else ""
+            source = stem + rule.source.replace("{layer}", str(layer))
+            shape = [facts.size(size) for size in rule.shape]
+            tensors[source + ("" if rule.exact else ".weight")] = ["BF16", shape]
+            if not rule.exact and rule.bias != "none":
+                tensors[source + ".bias"] = ["BF16", shape[:1]]
+    return outlines.write({"files": files, "tensors": tensors}, folder / name, "model.safetensors")
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_made_checkpoints(name: str, tmp_path: Path) -> None:
+    with loader.open_projector(made(name, tmp_path)) as model:
+        names = [tensor.name for tensor in model.tensors]
+        assert len(set(names)) == len(names) and {"v.patch_embd.weight", "v.post_ln.weight"} & set(names)
+        for file_type in FILE_TYPES:
+            assert all(shape and kind for shape, kind, _ in outlines.digests(model, file_type).values())
+        assert model.metadata["clip.vision.projection_dim"].data == 64
+        if name == "lfm2-vl-vision":
+            assert model.metadata["clip.vision.block_count"].data == 2
+            tensor = next(one for one in model.tensors if one.name == "v.patch_embd.weight")
+            raw = outlines.weights("vision_tower.embeddings.patch_embedding.weight", "BF16", [32, 48])
+            values = (numpy.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").reshape(32, 4, 4, 3)
+            found = tensor.reader.read_rows(0, tensor.rows).reshape(32, 3, 4, 4)
+            assert numpy.array_equal(found, values.transpose(0, 3, 1, 2))

@@ -80,8 +80,8 @@ def drawn(size: int, draws: Iterable[Draw]) -> NDArray[numpy.uint8]:
     return found
 
 
-def names(pack: str = "*") -> list[str]:
-    """The checkpoints of a pack, or of all."""
+def names(pack: str = "arch*") -> list[str]:
+    """The checkpoints of a pack, or of several; those of "derived" have a record of the converter and no logits."""
     return sorted(path.name.removesuffix(SUFFIX) for path in PACKS.glob(f"{pack}/*{SUFFIX}"))
 
 

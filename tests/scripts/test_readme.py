@@ -5,15 +5,27 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 
 
+def script(root: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, root / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_models_is_up_to_date(root: Path) -> None:
+    page = script(root, "models_page")
+    assert page.PAGE.read_text(encoding="utf-8") == page.render(), "run python scripts/models_page.py"
+    assert {name for group in page.GROUPS.values() for name in group} == page.families.registry().keys()
+
+
 def test_generated_parts_are_up_to_date(root: Path) -> None:
-    spec = importlib.util.spec_from_file_location("readme_tables", root / "scripts" / "readme_tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    tables = script(root, "readme_tables")
     text = (root / "README.md").read_text(encoding="utf-8")
     assert tables.render(text) == text, "run python scripts/readme_tables.py"
 

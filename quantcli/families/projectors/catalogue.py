@@ -23,9 +23,16 @@ def registry() -> dict[str, Projector]:
 
 
 def find(config: Mapping[str, object]) -> Projector | None:
-    """The projector of a wrapper's config.json: by its class, else by its model_type; None where none is declared."""
-    stated = config.get("architectures")
-    names = stated if isinstance(stated, list) else []
+    """The projector of a wrapper's config.json; None where none is declared.
+
+    The tower's own class decides, then the wrapper's, then its model_type.
+    """
     known = registry().values()
-    exact = next((one for one in known if any(name in one.hf_architectures for name in names)), None)
-    return exact or next((one for one in known if config.get("model_type") in one.model_types), None)
+    tower = config.get("vision_config")
+    for part in (tower if isinstance(tower, Mapping) else {}, config):
+        stated = part.get("architectures")
+        for name in stated if isinstance(stated, list) else []:
+            found = next((one for one in known if name in one.hf_architectures), None)
+            if found is not None:
+                return found
+    return next((one for one in known if config.get("model_type") in one.model_types), None)

@@ -146,7 +146,7 @@ def logical(settings: Settings, group: Group) -> Iterator[LogicalTensor]:
 
 
 def recognise(settings: Settings, tensors: Mapping[str, StoredTensor]) -> bool:
-    return any(name.endswith(CODES) for name in tensors)
+    return any(name.endswith((CODES, ZEROS, SCALES)) for name in tensors)
 
 
 def _of_auto_round(settings: Settings, tensors: Mapping[str, StoredTensor]) -> bool:

@@ -27,6 +27,8 @@ def as_floats(part: StoredTensor, raw: NDArray[numpy.uint8], columns: int) -> Fl
     """Rows of stored bytes of a tensor of scales, uint8 [rows, bytes], as float32 [rows, columns]."""
     from quantcli.ggml import kernels  # headers can be looked at where the kernels are not built
 
+    if part.dtype == "I8":  # zero points
+        return raw.view(numpy.int8).astype(numpy.float32)
     if part.type is None:  # powers of two
         powers = numpy.ldexp(numpy.float32(1), raw.astype(numpy.int32) - 127).astype(numpy.float32)
         powers[raw == _POWER_CODE_NAN] = numpy.nan
