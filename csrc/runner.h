@@ -91,8 +91,8 @@ QC_API int32_t qc_layer_norm(qc_pool *pool, int32_t isa, const float *x, int64_t
 
 /* out = act(gate) * up, or act(gate) where up is NULL; rows of `columns`, strides in floats. Absolute error about 4e-7
  * |gate|. GELU: x (1 + erf(x / sqrt 2)) / 2. SWIGLU_OAI: g sigmoid(1.702 g) (clamp(up, -7, 7) + 1), g = min(gate, 7).
- */
-enum { QC_SILU, QC_GELU, QC_GELU_TANH, QC_RELU, QC_RELU2, QC_SWIGLU_OAI, QC_ACTIVATION_KINDS };
+ * XIELU: up are its four numbers p, n, b, e: x (p x + b) above 0, n (expm1(min(x, e)) - x) + b x elsewhere. */
+enum { QC_SILU, QC_GELU, QC_GELU_TANH, QC_RELU, QC_RELU2, QC_SWIGLU_OAI, QC_XIELU, QC_ACTIVATION_KINDS };
 QC_API int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float *gate, int64_t gate_stride,
                            const float *up, int64_t up_stride, int64_t rows, int64_t columns, float *out);
 

@@ -9,7 +9,8 @@ importance matrix (60 chunks of ../shared/text/calibration.txt; `--search ggml` 
 compared with the float model by `quantcli compare` (q8 activations), 40 chunks of each text for mid, 20 for SmolLM2.
 A ratio is the divergence over the baseline's; its error is paired over chunks. Without --row the table is printed from
 the TSV, rows that are older than the code behind them marked as stale. Rows named by a type hold all matrices of the
-blocks in it, the embedding as the recipe has it.
+blocks in it, the embedding as the recipe has it; `mid/=Q4_K_M` is a plan (`--like`) that is at most as large as the
+baseline's file of that recipe.
 """
 
 from __future__ import annotations
@@ -27,13 +28,27 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from quantcli.report.measurements import ComparedModel, CompareResult
+from quantcli.report.picture import standalone
+
 TABLE = ROOT / "docs" / "fidelity.tsv"
+BASELINE = "llama-quantize, imatrix"
 TEXTS = ("wiki.test.raw", "books.txt", "code.txt")
 CHUNKS = {"mid": 40, "smollm2": 20}
 RECIPES = ("Q2_K_S", "Q3_K_M", "Q4_K_M", "IQ2_M")
-CODE = ("quantcli/calibration", "quantcli/transforms", "quantcli/methods", "csrc/encode", "quantcli/data")
+CODE = (
+    "quantcli/calibration",
+    "quantcli/plan",
+    "quantcli/transforms",
+    "quantcli/methods",
+    "csrc/encode",
+    "quantcli/data",
+)
 TEXT_FIELDS = ("kld", "baseline_kld", "ratio", "ratio_se", "ln_ppl_ratio", "baseline_ln_ppl_ratio")
 FIELDS = (
     *("model", "row", "quality", "settings", "ratio", "bytes", "seconds", "peak_mb", "commit", "date", "machine"),
@@ -73,6 +88,8 @@ def source_of(given: argparse.Namespace, model: str) -> Path:
 
 def types_of(row: str) -> list[str]:
     """Options of convert: a recipe as it is, or one type for all matrices of the blocks."""
+    if row.startswith("="):
+        return ["-t", row[1:]]
     if row in RECIPES:
         return ["-t", row]
     base = {"Q4_K": "Q4_K_M", "Q3_K": "Q3_K_M", "Q2_K": "Q2_K", "Q5_K": "Q5_K_M"}.get(row, row)
@@ -99,9 +116,12 @@ def measure(given: argparse.Namespace, name: str, folder: Path) -> dict[str, str
     model, row = name.split("/")
     other, made = baseline(given, model, row, folder), folder / f"{model}-{row}-{given.quality}.gguf"
     start = time.monotonic()
-    words = [*types_of(row), "--quality", given.quality, "--threads", given.threads, *given.option]
+    types = ["--like", row[1:]] if row.startswith("=") else types_of(row)
+    words = [*types, "--quality", given.quality, "--threads", given.threads, *given.option]
     quantcli("convert", source_of(given, model), *words, "-o", made, "--force")
     seconds = time.monotonic() - start
+    if made.stat().st_size > other.stat().st_size and row.startswith("="):
+        sys.exit(f"{made} is larger than {other}")
     found = {
         "model": model,
         "row": row,
@@ -189,6 +209,21 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def picture(model: str) -> str:
+    """SVG: size against divergence (geometric mean of the texts) of the baselines, of the same types, of plans."""
+    entries: dict[tuple[str, str], ComparedModel] = {}
+    for row in (row for row in rows() if row["model"] == model and row["quality"] == "best"):
+        name, planned = row["row"].removeprefix("="), row["row"].startswith("=")
+        for text, field in (("planned, best" if planned else "same types, best", "kld"), (BASELINE, "baseline_kld")):
+            logs = [math.log(float(row[f"{one.split('.')[0]}_{field}"])) for one in TEXTS]
+            shown = {"mean": math.exp(sum(logs) / len(logs)), "se": 0.0}
+            entries[text, name] = cast(
+                "ComparedModel", {"name": name, "text": text, "bytes": int(row["bytes"]), "kld": shown}
+            )
+    reference = {"name": model, "kind": "checkpoint", "bytes": 0}
+    return standalone(cast("CompareResult", {"models": list(entries.values()), "reference": reference}))
+
+
 def main() -> None:
     given = arguments()
     for name in given.row:
@@ -206,6 +241,8 @@ def main() -> None:
             page = given.output.read_text(encoding="utf-8")
             before, after = page.split("<!-- measured -->\n")[0], page.split("<!-- /measured -->")[1]
             given.output.write_text(f"{before}<!-- measured -->\n{text}\n<!-- /measured -->{after}", encoding="utf-8")
+            for model in sorted({row["model"] for row in rows()}):
+                given.output.with_name(f"fidelity-{model}.svg").write_text(picture(model), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -66,11 +66,11 @@ static void activate_row(const row_job *j, int64_t r) {
 }
 int32_t qc_activate(qc_pool *pool, int32_t isa, int32_t kind, const float *gate, int64_t gate_stride, const float *up,
                     int64_t up_stride, int64_t rows, int64_t columns, float *out) {
-    if (kind < 0 || kind >= QC_ACTIVATION_KINDS) return QC_NO_KERNEL;
+    if (kind < 0 || kind >= QC_ACTIVATION_KINDS || (kind == QC_XIELU && !up)) return QC_NO_KERNEL;
     row_job job = {.x = gate,
                    .y = up,
                    .x_stride = gate_stride,
-                   .y_stride = up_stride,
+                   .y_stride = kind == QC_XIELU ? 0 : up_stride,
                    .rows = rows,
                    .columns = columns,
                    .kind = kind,

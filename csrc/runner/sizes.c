@@ -47,7 +47,7 @@ static int norm_fits(const qc_norm *n) {
 
 static int activation_fits(const qc_activation *a) {
     return within(reach(a->rows, a->gate_stride, a->columns), a->gate_count) &&
-           (!a->up || within(reach(a->rows, a->up_stride, a->columns), a->up_count)) &&
+           (!a->up || within(a->kind == QC_XIELU ? 4 : reach(a->rows, a->up_stride, a->columns), a->up_count)) &&
            within(times(a->rows, a->columns), a->out_count);
 }
 
@@ -59,11 +59,20 @@ static int rotation_fits(const qc_rotation *r, int64_t shift) {
 
 static int addition_fits(const qc_addition *a) { return a->count >= 0; }
 
+/* Whether no two of `rows` x `columns` pieces of `size` share a place: threads write them at the same time. */
+static int apart(int64_t rows, int64_t row, int64_t columns, int64_t column, int64_t size) {
+    if (rows < 2) return columns < 2 || column >= size;
+    if (columns < 2) return row >= size;
+    return row < column ? row >= size && column >= plus(times(rows - 1, row), size)
+                        : column >= size && row >= plus(times(columns - 1, column), size);
+}
+
 static int storage_fits(const qc_storage *s, int64_t shift) {
     const qc_layout *type = qc_type_layout(s->type);
     if (!type) return 1;
     const int64_t row = times(s->width / type->block, type->bytes);
     return s->width > 0 && within(times(s->positions, times(s->heads, s->width)), s->x_count) &&
+           apart(s->positions, s->out_position, s->heads, s->out_head, row) &&
            within(
                plus(times(shift, s->out_position), reach2(s->heads, s->out_head, s->positions, s->out_position, row)),
                s->out_bytes);
@@ -79,8 +88,8 @@ static int distances_fit(const qc_attention *a, int64_t positions) {
 static int attention_fits(const qc_attention *a, int64_t shift) {
     const int64_t positions = plus(plus(a->start, a->tokens), shift);
     if (a->tokens == 0) return 1;
-    if (a->ahead < 0 || a->heads < a->kv_heads || a->out_head < a->value_width || a->out_token < a->value_width)
-        return 0;
+    if (a->ahead < 0 || a->heads < a->kv_heads) return 0;
+    if (!apart(a->tokens, a->out_token, a->heads, a->out_head, a->value_width)) return 0;
     if (positions > 1 && (a->k_position < a->width || a->v_position < a->value_width)) return 0;
     return within(reach2(a->heads, a->q_head, a->tokens, a->q_token, a->width), a->q_count) &&
            within(reach2(a->kv_heads, a->k_head, positions, a->k_position, a->width), a->k_count) &&

@@ -188,8 +188,12 @@ static int32_t run_activate(const void *arguments, qc_pool *pool, int32_t isa, f
     return qc_activate(pool, isa, c->kind, c->x, c->x_stride, c->y, c->y_stride, c->rows, c->columns, out);
 }
 
+static const float xielu_numbers[4] = {0.9f, 1.4f, 0.5f, -1e-6f};
+
 static double activated(int32_t kind, double g) {
+    const float *xi = xielu_numbers;
     switch (kind) {
+    case QC_XIELU: return (g > 0.0 ? xi[0] * g * g : xi[1] * (expm1(fmin(g, xi[3])) - g)) + xi[2] * g;
     case QC_SILU: return g / (1.0 + exp(-g));
     case QC_GELU: return g * (1.0 + erf(g / sqrt(2.0))) / 2.0;
     case QC_GELU_TANH: return g * (1.0 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g))) / 2.0;
@@ -214,10 +218,13 @@ static void check_activate(int64_t rows, int64_t columns, int32_t kind, int gate
             double gate = *at, up = gated ? at[columns] : 1.0, size = fmax(1.0, fabs(gate));
             if (gated && kind == QC_SWIGLU_OAI) up = fmin(fmax(up, -7.0), 7.0) + 1.0;
             e.exact[r * columns + i] = activated(kind, gate) * up;
-            e.bound[r * columns + i] = 5e-7 * size * (kind == QC_RELU2 ? size : 1.0) * fmax(fabs(up), 1e-3);
+            double squared = kind == QC_RELU2 || kind == QC_XIELU ? size : 1.0;
+            e.bound[r * columns + i] = 5e-7 * size * squared * fmax(fabs(up), 1e-3);
         }
     row_call call = {.x = x,
-                     .y = gated ? x + columns : 0,
+                     .y = kind == QC_XIELU ? xielu_numbers
+                          : gated          ? x + columns
+                                           : 0,
                      .x_stride = stride,
                      .y_stride = stride,
                      .rows = rows,
@@ -338,8 +345,8 @@ static void check_elements(void) {
     for (int s = 0; s < ROW_SHAPES; ++s) {
         int64_t rows = row_shapes[s][0], columns = row_shapes[s][1];
         for (int kind = 0; kind < 3; ++kind) check_norm(rows, columns, kind);
-        for (int32_t kind = 0; kind < 2 * QC_ACTIVATION_KINDS; ++kind)
-            check_activate(rows, columns, kind / 2, kind % 2);
+        for (int32_t kind = 0; kind < QC_ACTIVATION_KINDS; ++kind)
+            for (int gated = 0; gated < (kind == QC_XIELU ? 1 : 2); ++gated) check_activate(rows, columns, kind, gated);
         check_softmax(rows, columns, 1.0f, 0.0f), check_softmax(rows, columns, 0.5f, 30.0f);
         check_divergence(rows, columns);
     }

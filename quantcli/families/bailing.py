@@ -91,6 +91,7 @@ SARVAM_MOE = BAILING_MOE2.derive(
         replace(rule, transform=centred()) if rule.source.endswith("gate.expert_bias") else rule
         for rule in BAILING_MOE2.tensors
     ),
+    vocab=VocabHints("bailingmoe2", pre=("sarvam-moe",)),
 )
 
 FAMILIES = (BAILING_MOE, BAILING_MOE2, SARVAM_MOE)

@@ -158,4 +158,14 @@ JANUS = LLAMA.derive(
     ignored=("aligner.*", "vqmodel.*", "generation_*"),
 )
 
-FAMILIES = (LLAMA, JANUS, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)
+# Beside the language model lies a norm of the vision tower.
+SARASHINA2_VISION = LLAMA.derive(
+    "sarashina2-vision",
+    hf_architectures=("Sarashina2VisionForCausalLM",),
+    model_types=("sarashina2_vision",),
+    facts={"theta": decoder.stated_theta, "key_length": decoder.given_head_dim},
+    spellings={"llm.model.": "", "llm.": "", "norm.": "vision_norm."},
+    ignored=("vision_norm.*",),
+)
+
+FAMILIES = (LLAMA, JANUS, SARASHINA2_VISION, MISTRAL, MIXTRAL, LLAMA_BIDIRECTIONAL, INTERNLM3)

@@ -94,7 +94,7 @@ class Operations:
     def activate(self, kind: str, gate: Floats, up: Floats | None, parameters: tuple[float, ...] = ()) -> Floats:
         """act(gate) * up, or act(gate) where there is no ``up``; ``kind`` as `Graph.activation`."""
         if kind == "xielu":
-            return xielu(gate, *parameters)
+            return xielu(gate, xielu_numbers(*parameters))
         if kind == "swiglu_oai" and up is not None:
             return swiglu_oai(gate, up)
         result = ACTIVATION[kind](gate)
@@ -306,14 +306,20 @@ def erf(x: Floats) -> Floats:
     return (numpy.sign(x) * (1 - t * numpy.exp(exponent - magnitude * magnitude))).astype(numpy.float32)
 
 
-def xielu(x: Floats, alpha_n: float, alpha_p: float, beta: float, eps: float) -> Floats:
-    """x (softplus(alpha_p) x + beta) above 0, (expm1(min(x, eps)) - x) (beta + softplus(alpha_n)) + beta x below.
+def xielu_numbers(alpha_n: float, alpha_p: float, beta: float, eps: float) -> Floats:
+    """What `xielu` computes with, of a layer's parameters: softplus(alpha_p), beta + softplus(alpha_n), beta, eps."""
+    above, below = log1p(exp(alpha_p)), beta + log1p(exp(alpha_n))
+    return numpy.array([above, below, beta, eps], numpy.float32)
+
+
+def xielu(x: Floats, numbers: Floats) -> Floats:
+    """p x^2 + beta x above 0, n (expm1(min(x, eps)) - x) + beta x elsewhere; ``numbers`` are p, n, beta and eps.
 
     The expanded integral of ELU (Huang and Schlag 2024, arXiv 2411.13010).
     """
-    above, below = numpy.float32(log1p(exp(alpha_p))), numpy.float32(beta + log1p(exp(alpha_n)))
-    negative = (numpy.expm1(numpy.minimum(x, numpy.float32(eps))) - x) * below
-    result: Floats = numpy.where(x > 0, above * x * x, negative) + numpy.float32(beta) * x
+    above, below, beta, eps = numbers
+    negative = (numpy.expm1(numpy.minimum(x, eps)) - x) * below
+    result: Floats = numpy.where(x > 0, above * x * x, negative) + beta * x
     return result
 
 

@@ -15,7 +15,7 @@ from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.runner import memory, state_products
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
-from quantcli.runner.operations import Operations
+from quantcli.runner.operations import Operations, xielu_numbers
 from quantcli.runner.positions import AngleTable, Distances
 from quantcli.runner.recurrence import Recurrence
 from quantcli.runner.steps import Fields, Pool, Recording, check, room
@@ -187,14 +187,15 @@ class Products(Operations):
         return out
 
     def activate(self, kind: str, gate: Floats, up: Floats | None, parameters: tuple[float, ...] = ()) -> Floats:
-        if parameters:
-            return super().activate(kind, gate, up, parameters)
         columns = gate.shape[-1]
         out: Floats = numpy.empty(gate.shape, numpy.float32)
         if out.size == 0:
             return out
         gate = _side_by_side(gate)
         up = None if up is None else _side_by_side(up)
+        inputs = [gate] if up is None else [gate, up]
+        if parameters:  # in the place of up; no other step has made them
+            up = xielu_numbers(*parameters).reshape(1, -1)
         fields = {
             "kind": getattr(self.pool.lib, f"QC_{kind.upper()}"),
             "gate": self.pool.address(gate, "float *"),
@@ -208,7 +209,7 @@ class Products(Operations):
             "up_count": 0 if up is None else room(up) // up.itemsize,
             "out_count": out.size,
         }
-        self.pool.run("activate", fields, inputs=[gate] if up is None else [gate, up], outputs=[out])
+        self.pool.run("activate", fields, inputs=inputs, outputs=[out], held=[up])
         return out
 
     def rotate(self, x: Floats, angles: AngleTable, kind: str) -> Floats:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from quantcli.container import Value
 from quantcli.errors import BadTokenizer
-from quantcli.vocab import byte_fallback, bytelevel, sentencepiece
+from quantcli.vocab import byte_fallback, bytelevel, pretokenizers, sentencepiece
 from quantcli.vocab.hints import VocabHints
-from quantcli.vocab.token_table import Table
+from quantcli.vocab.token_table import Table, TokenType, is_byte
 from quantcli.vocab.tokenizer_files import Folder, TokenizerFiles
 
 _FAIRSEQ = "sentencepiece.bpe.model"  # the name under which fairseq's models keep theirs, in an order of its own
@@ -78,6 +78,8 @@ def _kind_of(request: Request) -> str:
         return request.hints.kind
     if files.model.get("type") == "WordPiece":
         return "bert"
+    if _plain_text(request):
+        return "gpt2"
     if request.model_bytes is not None:
         return "llama" if request.model_name == "tokenizer.model" else "t5"
     if byte_fallback.matches(files):
@@ -124,8 +126,23 @@ def _no_prefix(request: Request, stated: bool) -> bool | None:
     return None if (byte_fallback.space_prefix(request.files) if decides else stated) else False
 
 
+def _plain_text(request: Request) -> str | None:
+    """The name under which a byte-fallback BPE is written as merges of plain text: the user's or the family's word."""
+    given = (request.pre_tokenizer,) if request.pre_tokenizer else request.hints.pre
+    if not byte_fallback.matches(request.files):
+        return None
+    return next((name for name in given if name in pretokenizers.PLAIN_TEXT), None)
+
+
 def _gpt2(request: Request) -> Loaded:
-    """Byte-level BPE: from tokenizer.json or its two older files, else from ranks."""
+    """BPE by ranks, over bytes or plain text: from tokenizer.json or its two older files, else from ranks."""
+    plain = _plain_text(request)
+    if plain is not None:
+        table, merges = bytelevel.load(request.checkpoint, request.size, request.files)
+        for index, (text, score, _) in list(table.tokens.items()):
+            if is_byte(text):  # else llama.cpp prints the name of the byte
+                table.put(index, text, score, TokenType.BYTE)
+        return Loaded("gpt2", plain, table, merges=merges)
     if not request.files.tokenizer and request.checkpoint.json("vocab.json") is None:
         from quantcli.vocab import ranks
 

@@ -156,10 +156,11 @@ class Tokenizer:
             return bytes([int(text[3:5], 16)])
         if self.kind == "rwkv":
             return rwkv.bytes_of(text)
-        if self.kind == "gpt2" and self.pre not in pretokenizers.PLAIN_TEXT:
+        plain = self.pre in pretokenizers.PLAIN_TEXT
+        if self.kind == "gpt2" and not plain:
             table = character_to_byte()
             return b"".join(bytes([table[c]]) if c in table else c.encode("utf-8", "replace") for c in text)
-        return (text.replace(_BLANK, " ") if self._kind.escaped else text).encode("utf-8", "replace")
+        return (text.replace(_BLANK, " ") if self._kind.escaped or plain else text).encode("utf-8", "replace")
 
     def decode_bytes(self, tokens: Iterable[int], special: bool = False) -> bytes:
         """The bytes of a sequence; the blank that ``encode`` puts in front of a text is taken away again."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import pytest
 
-from helpers import conversions, oracles, outlines
+from helpers import adapters, conversions, oracles, outlines
 from helpers.checkpoints import read_tensors, write_tensors
 from quantcli import families, loader
 from quantcli.cli.parse import convert_request
@@ -249,6 +249,22 @@ def test_two_files_of_one_job(tmp_path: Path) -> None:
     assert single.read_bytes() == (output / names[2]).read_bytes()
 
 
+def test_an_adapter_of_the_tower_is_merged(tmp_path: Path) -> None:
+    source = wrapper(tmp_path / "wrapped")
+    module = "vision_tower.vision_model.encoder.layers.1.self_attn.q_proj"
+    adapter = adapters.Made().matrix(module, 32, 32).write(tmp_path / "adapter")
+    with (
+        loader.open_models(source, projector=True) as before,
+        loader.open_models(source, projector=True, merge=loader.Merge(adapter)) as after,
+    ):
+        changed = []
+        for old, new in zip(before.every, after.every, strict=True):
+            for a, b in zip(old.tensors, new.tensors, strict=True):
+                if not numpy.array_equal(a.reader.read_rows(0, a.rows), b.reader.read_rows(0, b.rows)):
+                    changed.append(a.name)
+    assert changed == ["v.blk.1.attn_q.weight"]
+
+
 def test_a_named_file_has_its_projector_beside_it(tmp_path: Path) -> None:
     source = wrapper(tmp_path / "wrapped")
     convert.run(convert_request(source=source, types=("F16",), output=tmp_path / "text.gguf", mmproj="F16"))
@@ -319,6 +335,11 @@ MADE: dict[str, dict[str, Any]] = {
         "vision_config": SIZES | {"init_pos_emb_height": 5, "init_pos_emb_width": 6},
         "text_config": {"hidden_size": 64},
     },
+    "audio-flamingo3-encoder": {
+        "architectures": ["AudioFlamingo3ForConditionalGeneration"],
+        "audio_config": SIZES | {"num_mel_bins": 16, "max_source_positions": 30},
+        "text_config": {"hidden_size": 64},
+    },
     "lfm2-vl-vision": {
         "architectures": ["Lfm2VlForConditionalGeneration"],
         "vision_config": SIZES | {"num_patches": 25},
@@ -334,7 +355,7 @@ def made(name: str, folder: Path) -> Path:
     one = registry()[name]
     config = MADE[name]
     files = {"config.json": config, "preprocessor_config.json": PIXELS}
-    whole = config | {"tower": config["vision_config"], "processor": PIXELS}
+    whole = config | {"tower": config[one.settings], "processor": PIXELS}
     facts = settle(one.facts, whole | {"text": config.get("text_config", config.get("llm_config"))}, lambda name: None)
     tensors: dict[str, Any] = {}
     for rule in one.tensors:
@@ -352,10 +373,11 @@ def made(name: str, folder: Path) -> Path:
 def test_made_checkpoints(name: str, tmp_path: Path) -> None:
     with loader.open_projector(made(name, tmp_path)) as model:
         names = [tensor.name for tensor in model.tensors]
-        assert len(set(names)) == len(names) and {"v.patch_embd.weight", "v.post_ln.weight"} & set(names)
+        assert len(set(names)) == len(names) and {"v.patch_embd.weight", "a.conv1d.1.weight"} & set(names)
         for file_type in FILE_TYPES:
             assert all(shape and kind for shape, kind, _ in outlines.digests(model, file_type).values())
-        assert model.metadata["clip.vision.projection_dim"].data == 64
+        sizes = {value.data for key, value in model.metadata.items() if key.endswith(".projection_dim")}
+        assert sizes == {64}
         if name == "lfm2-vl-vision":
             assert model.metadata["clip.vision.block_count"].data == 2
             tensor = next(one for one in model.tensors if one.name == "v.patch_embd.weight")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import oracles
-from helpers.vocabularies import byte_level, folder_of, load, named, wrong_ids
+from helpers.vocabularies import byte_level, folder_of, load, named, types_of, wrong_ids
 from quantcli import vocab
 from quantcli.container import Value, ValueType, array, boolean, string, strings, u32
 from quantcli.errors import BadTokenizer, MalformedFile, QuantcliError, UnsupportedFile
@@ -177,6 +177,20 @@ def test_ignore_merges(tmp_path: Path) -> None:
     assert gpt2(tmp_path / "a", "llama-bpe", **changes).encode("hello") == [257]
     merged = gpt2(tmp_path / "b", "dbrx", **changes)
     assert merged.encode("hello") == [table["h"], table["e"], table["l"], 256]
+
+
+@pytest.mark.parametrize("name", ["sarvam-moe", "granite-embed-multi-311m"])
+def test_merges_over_plain_text(name: str) -> None:
+    """Byte-fallback BPE that is written with its merges: U+2581 for blanks, no mapping of bytes."""
+    folder = oracles.vocabularies()["arch-new/gemma4"]
+    metadata, _ = vocab.load(Checkpoint(folder), vocab_size=432, hints=VocabHints("bailingmoe2", pre=(name,)))
+    assert (metadata["tokenizer.ggml.model"].data, metadata["tokenizer.ggml.pre"].data) == ("gpt2", name)
+    assert "\u2581 t" in list(metadata["tokenizer.ggml.merges"].data)
+    tokenizer = Tokenizer.from_metadata(metadata)
+    for vector in json.loads((folder / "tokens.json").read_text(encoding="utf-8"))["vectors"]:
+        assert tokenizer.encode(vector["text"], add_special=False, parse_special=True) == vector["ids"]
+        assert tokenizer.decode(vector["ids"], special=True) == vector["text"]
+    assert types_of(metadata)[list(metadata["tokenizer.ggml.tokens"].data).index("<0x41>")] == 6
 
 
 def test_streaming_keeps_characters_whole(tmp_path: Path) -> None:
