@@ -48,6 +48,7 @@ class Graph:
     rope: Rope = "norm"  # "norm": pairs (2i, 2i+1); "neox": pairs (i, i + n/2)
     rope_skip_period: int = 0  # p > 0: layers with (i + 1) % p == 0 have no rotation (SmolLM3: 4)
     rope_in_windows: bool = False  # in a model with windows, only the layers that have one rotate
+    rope_all_layers: int = 0  # a model of this many layers rotates in all of them all the same
     rope_in_dense: bool = False  # and so do the leading layers without experts
     rope_layers: int = 0  # only a model of this many layers rotates, one of another depth has no rotation
     learned_positions: bool = False  # position_embd is added to the embeddings (beside linear biases where it is there)
@@ -59,6 +60,7 @@ class Graph:
     latent: bool = False  # multi-head latent attention (attn_kv_a_mqa, attn_k_b, attn_v_b)
     window_period: int = 0  # p > 0: with a window, layer i uses it if i % p < p - 1; 1: every layer; 0: no windows.
     #                         Metadata sliding_window_pattern goes first
+    window_divisors: bool = True  # False: rope_freqs is for layers without window only
     window_last_full: bool = True  # False: the first of every period has no window, instead of the last
     window_size: int = 0  # llama.cpp's own, whatever metadata says
     chunked: int = 0  # windows are chunks: position i sees those of its own run of as many positions
@@ -71,8 +73,11 @@ class Graph:
     unit_qk_norm: int = 0  # queries and keys that rotate have unit mean square, unless there are as many experts
     temperature: tuple[int, float] | None = None  # (n, s): queries that do not rotate times 1 + s ln(1 + position // n)
     attention_gate: Literal["sigmoid", "softplus"] | None = None  # of attn_gate . x, times what attention mixes
+    value_norm: bool = False  # values have unit mean square; without attn_v they are the keys before their norm
+    indexer_rope: Rope = "norm"
     indexer: bool = False  # keys are chosen by scores of their own (indexer.*)
     sinks: bool = False  # attn_sinks: one extra logit per head in the softmax
+    sinks_optional: bool = False  # not every layer has them
     causal: bool = True  # False: a position sees those behind it too, if not metadata attention.causal
     symmetric_window: bool = False  # a window reaches half its width to each side
     # MLP
@@ -82,17 +87,20 @@ class Graph:
     # experts (where expert_count > 0)
     expert_gating: Gating = "softmax"  # "softmax_chosen": softmax over the chosen logits
     expert_norm: bool = True  # the chosen weights are divided by their sum (else metadata expert_weights_norm)
-    gated_experts: bool = True  # False: experts are "plain"
     expert_first: bool = False  # the best logits are chosen, and weight the experts' inputs instead of their outputs
     early_router: bool = False  # the router reads the layer's input, before any norm
     shared_expert: Literal["sum", "average"] = "sum"  # how it joins the others
     beside_experts: bool = False  # an MLP beside the experts: (both added) * sqrt(1/2)
-    guessed_sigmoid: tuple[int, ...] = ()  # layers, tokens: the model of this size routes by sigmoid if it says nothing
+    guessed_sigmoid: tuple[int, ...] = ()  # tokens, then numbers of layers: such a model routes by sigmoid if it does
+    #                                        not say how
+    gated_experts: bool = True  # False: experts are "plain"
     shared_expert_gate: bool = False  # the shared expert is multiplied by sigmoid(ffn_gate_inp_shexp . x)
     # a classifier behind the pooling
     classifier: Classifier | None = None  # what follows its first layer, cls ("softmax": there is none, and one behind
     #                                       cls.output)
     # scales
+    # MiniCPM 3: the factor of embeddings, that of residual sums times sqrt(layers), that of logits times hidden
+    constant_scales: tuple[float, float, float] | None = None
     embedding_scale: Literal["sqrt_hidden"] | None = None  # embeddings times sqrt(embedding_length), in float32
     logit_scale: Literal["multiply", "divide"] = "multiply"  # how metadata logit_scale is used
     # layers with a state instead of attention, or beside it

@@ -7,7 +7,7 @@ from quantcli.architectures.architecture import Architecture, Graph
 
 MIMO2 = Architecture(
     "mimo2",
-    Graph(rope="neox", window_period=1, sinks=True, expert_gating="sigmoid"),
+    Graph(rope="neox", window_period=1, sinks=True, sinks_optional=True, expert_gating="sigmoid"),
     reads=keys.EXPERTS + keys.ROUTING + ("attention.value_scale",),
 )
 

@@ -10,6 +10,7 @@ SMALLTHINKER = Architecture(
     Graph(
         rope="neox",
         rope_in_windows=True,
+        rope_all_layers=4,
         window_period=4,
         window_last_full=False,
         window_size=4096,

@@ -26,8 +26,21 @@ ROPE = (
 )  # fmt: skip
 WINDOW = ("attention.sliding_window", "attention.sliding_window_pattern")
 WINDOW_ROPE = ("rope.freq_base_swa",)
-EXPERTS = ("expert_count", "expert_used_count")
-ROUTING = ("expert_gating_func", "expert_weights_norm", "expert_weights_scale")
+EXPERTS = ("expert_count", "expert_used_count", "leading_dense_block_count")
+ROUTING = (
+    "expert_gating_func", "expert_weights_norm", "expert_weights_scale", "expert_group_count",
+    "expert_group_used_count",
+)  # fmt: skip
+LATENT = (
+    "attention.q_lora_rank", "attention.kv_lora_rank", "attention.key_length_mla", "attention.value_length_mla",
+    "rope.dimension_count", "rope.scaling.yarn_log_multiplier",
+)  # fmt: skip
+INDEXER = tuple(f"attention.indexer.{part}" for part in ("head_count", "key_length", "top_k", "types"))
+LAYER_INPUTS = (
+    "embedding_length_per_layer_input", "attention.shared_kv_layers", "attention.key_length_swa",
+    "attention.value_length_swa", "rope.dimension_count_swa",
+)  # fmt: skip
+STREAMS = ("altup.num_inputs", "altup.active_idx", "activation_sparsity_scale")
 MULTIPLIERS = ("attention.scale", "embedding_scale", "residual_scale", "logit_scale")
 SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 PARALLEL_RESIDUAL = ("use_parallel_residual",)
@@ -56,8 +69,7 @@ ALIBI = ("attention.max_alibi_bias",)
 
 HARMLESS = (
     "vocab_size", "expert_feed_forward_length", "expert_shared_feed_forward_length",
-    "expert_shared_count", "leading_dense_block_count", "tensor_data_layout",
-    "classifier.output_labels",
+    "expert_shared_count", "tensor_data_layout", "classifier.output_labels",
     "rope.dimension_sections",  # every position of a text is the same in all sections
 )  # fmt: skip
 
@@ -72,6 +84,7 @@ OFF: Mapping[str, tuple[object, ...]] = {
     "expert_used_count": (0,),
     "expert_group_count": (0, 1),
     "expert_group_used_count": (0, 1),
+    "leading_dense_block_count": (0,),
     "nextn_predict_layers": (0,),
     "rope.scaling.finetuned": (True,),
 }
@@ -93,7 +106,14 @@ def _implied(graph: Graph) -> tuple[str, ...]:
     states = STATES[graph.recurrent] if graph.recurrent else ()
     listed = LISTED if graph.recurrent_layers == "listed" else ()
     switch = ("rope.scaling.finetuned",) if graph.rope_switch else ()
-    return (*SIZES, EPSILON[graph.norm], *rope, *window, *classifier, *alibi, *states, *listed, *switch)
+    parts = (
+        (graph.latent, LATENT),
+        (graph.indexer, INDEXER),
+        (graph.layer_inputs, LAYER_INPUTS),
+        (graph.streams, STREAMS),
+    )
+    more = (key for there, own in parts if there for key in own)
+    return (*SIZES, EPSILON[graph.norm], *rope, *window, *classifier, *alibi, *states, *listed, *switch, *more)
 
 
 def unread(architecture: Architecture, entries: Mapping[str, object]) -> list[str]:

@@ -146,6 +146,20 @@ STATES: Mapping[str, tuple[str, ...]] = {
     ))),
 }  # fmt: skip
 
+BIAS_NAMES = ("exp_probs_b.bias", "exp_probs_b")  # of the router's bias
+_LATENT = tuple(f"{name}.weight" for name in (
+    "attn_q_a", "attn_q_a_norm", "attn_q_b", "attn_q", "attn_kv_a_mqa", "attn_kv_a_norm", "attn_k_b", "attn_v_b",
+    "attn_kv_b",
+))  # fmt: skip
+_INDEXER = (*(f"indexer.{name}.weight" for name in ("attn_q_b", "attn_k", "proj", "k_norm")), "indexer.k_norm.bias")
+_LAYER_INPUTS = tuple(f"{name}.weight" for name in (
+    "per_layer_token_embd", "per_layer_model_proj", "per_layer_proj_norm", "inp_gate", "proj", "post_norm",
+    "layer_output_scale", "post_ffw_norm_1", "post_ffw_norm_2", "pre_ffw_norm_2",
+))  # fmt: skip
+_STREAMS = tuple(f"{name}.weight" for name in (
+    "altup_proj", "altup_unembd_proj", "altup_router", "altup_router_norm", "altup_predict_coef", "altup_correct_coef",
+    "altup_correct_scale", "laurel_l", "laurel_r", "laurel_post_norm",
+))  # fmt: skip
 HARMLESS = ("attn_rot_embd.weight",)  # tables of angles in old files: computed anew
 
 
@@ -158,11 +172,11 @@ def tensors_read(graph: Graph) -> frozenset[str]:
     norms = [graph.final_norm] if graph.norm_weights and graph.final_norm else []
     norms += ["token_embd_norm"] if graph.embedding_norm else []
     norms += ["attn_norm", graph.second_norm] if graph.pre_norm and graph.norm_weights else []
-    norms += ["post_attention_norm", "post_ffw_norm"] if graph.post_norm else []
+    norms += [graph.attention_post_norm, "post_ffw_norm"] if graph.post_norm else []
     norms += ["attn_output_norm", "attn_norm_2", "layer_output_norm"] if graph.sum_norm else []
     norms += ["attn_sub_norm", "ffn_sub_norm"] if graph.inner_norm else []
     norms += ["attn_q_norm", "attn_k_norm"] if graph.qk_norm else []
-    found = {"token_embd.weight", "exp_probs_b.bias", *HARMLESS}
+    found = {"token_embd.weight", *BIAS_NAMES, *HARMLESS}
     matrices += ["cls", "cls.output"] if graph.classifier else []
     norms += ["cls.norm"] if graph.classifier else []
     found |= {f"{name}.weight" for name in matrices + norms}
@@ -171,11 +185,22 @@ def tensors_read(graph: Graph) -> frozenset[str]:
         "position_embd.weight": graph.learned_positions,
         "token_types.weight": graph.token_types,
         "attn_sinks.weight": graph.sinks,
+        "attn_gate.weight": graph.attention_gate is not None,
+        "ffn_gate_up_exps.weight": graph.layer_inputs,
+        "ffn_gate_inp.scale": graph.layer_inputs,
+        "ffn_down_exps.scale": graph.layer_inputs,
         "ffn_gate_inp_shexp.weight": graph.shared_expert_gate,
         "rope_freqs.weight": graph.rope != "none",
         "rope_factors_long.weight": graph.rope != "none",
         "rope_factors_short.weight": graph.rope != "none",
     }
+    parts = (
+        (graph.latent, _LATENT),
+        (graph.indexer, _INDEXER),
+        (graph.layer_inputs, _LAYER_INPUTS),
+        (graph.streams, _STREAMS),
+    )
+    found |= {name for there, names in parts if there for name in names}
     states = STATES[graph.recurrent] if graph.recurrent else ()
     found |= {*states, *(name.replace(".weight", ".bias") for name in states)}
     if graph.encoder_decoder:

@@ -114,6 +114,7 @@ DEEPSEEK2 = Family(
     + mixture.routed(),
     ignored_if=(("lm_head.weight", "tied"),),
     skip_layers_beyond=True,  # heads that predict further tokens
+    relative=lambda config: "deepseek-ocr" if config.get("use_mla") is False else None,
     vocab=VocabHints("deepseek2"),
 )  # fmt: skip
 
@@ -134,6 +135,7 @@ GLM4_MOE_LITE = DEEPSEEK2.derive(
     metadata=DEEPSEEK2.metadata + nextn.METADATA,
     tensors=DEEPSEEK2.tensors + nextn.TENSORS,
     skip_layers_beyond=False,
+    relative=None,
     may_lack="predicts_further",
     vocab=VocabHints("deepseek2", pre=("glm4",), fallbacks=glm4.TOKENS),
 )

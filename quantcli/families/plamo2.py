@@ -8,12 +8,14 @@ from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import Facts
 from quantcli.families.fields import count, flag
+from quantcli.families.mamba2 import MIXER_METADATA
 from quantcli.families.transforms import negative_exp, plus, shaped
 from quantcli.vocab import VocabHints
 
 LAYER = "layers.layers.{layer}."
 MIXER = LAYER + "mixer."
-STEP = ("step_rank",)
+VECTORS = (("D", "d", "ssm_heads"), ("dt_bias", "dt.bias", "ssm_heads"), ("dt_norm_weight", "dt_norm", "step_rank"),
+           ("B_norm_weight", "b_norm", "state"), ("C_norm_weight", "c_norm", "state"))  # fmt: skip
 
 
 def attends(facts: Facts) -> Callable[[int], bool]:
@@ -58,7 +60,7 @@ PLAMO2 = Family(
         "ssm_heads": count("mamba_num_heads", default=64, most=decoder.MOST_HEADS),
         "inner": lambda facts: facts.ssm_heads * facts.head_dim,
         "step_rank": lambda facts: max(64, facts.hidden // 16),
-        "no_groups": 0,
+        "groups": 0,
     },
     metadata=decoder.with_entries(
         decoder.SIZES + decoder.RMS + decoder.LENGTHS,
@@ -66,11 +68,7 @@ PLAMO2 = Family(
         decoder.KV_HEADS_BY_LAYER,
         Entry("rope.freq_base", "f32", "theta"),
         *decoder.VOCAB_SIZE,
-        Entry("ssm.conv_kernel", "u32", "kernel"),
-        Entry("ssm.inner_size", "u32", "inner"),
-        Entry("ssm.state_size", "u32", "state"),
-        Entry("ssm.time_step_rank", "u32", "ssm_heads"),
-        Entry("ssm.group_count", "u32", "no_groups"),
+        *MIXER_METADATA,
     ),
     tensors=(
         *decoder.EMBEDDINGS,
@@ -92,11 +90,8 @@ PLAMO2 = Family(
         )),
         *decoder.only_in("scans", (
             TensorRule(MIXER + "A_log", "blk.{layer}.ssm_a", ("ssm_heads",), negative_exp(), exact=True),
-            TensorRule(MIXER + "D", "blk.{layer}.ssm_d", ("ssm_heads",), exact=True),
-            TensorRule(MIXER + "dt_bias", "blk.{layer}.ssm_dt.bias", ("ssm_heads",), exact=True),
-            TensorRule(MIXER + "dt_norm_weight", "blk.{layer}.ssm_dt_norm", STEP, exact=True),
-            TensorRule(MIXER + "B_norm_weight", "blk.{layer}.ssm_b_norm", ("state",), exact=True),
-            TensorRule(MIXER + "C_norm_weight", "blk.{layer}.ssm_c_norm", ("state",), exact=True),
+            *(TensorRule(MIXER + source, f"blk.{{layer}}.ssm_{target}", (size,), exact=True)
+              for source, target, size in VECTORS),
             TensorRule(MIXER + "bcdt_proj", "blk.{layer}.ssm_x", ("2*state+step_rank", "inner")),
             TensorRule(MIXER + "dt_proj", "blk.{layer}.ssm_dt", ("ssm_heads", "step_rank")),
             TensorRule(MIXER + "conv1d", "blk.{layer}.ssm_conv1d", ("inner", 1, "kernel"), shaped("inner", "kernel")),

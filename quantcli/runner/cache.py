@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy
 
-from quantcli.errors import ContextTooLong, QuantcliError, UsageError
+from quantcli.errors import ContextTooLong, QuantcliError, UnsupportedGraph, UsageError
 from quantcli.ggml import kernels, tensor_types
 from quantcli.runner import finite
-from quantcli.runner.arrays import Bytes, Doubles, Floats, Reals
+from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.operations import Operations
 
 TYPES = ("F32", "F16", "Q8_0", "Q4_0")
@@ -51,6 +51,7 @@ class Cache:
         self.stores: dict[int, list[Bytes]] = {}  # per layer keys and values, uint8 [S, heads, capacity, bytes]
         self.states: dict[int, dict[str, Floats]] = {}  # of layers that keep no positions
         self.passed: dict[str, Floats] = {}  # what a layer of the pass that runs leaves to later ones
+        self.chosen: Ints | None = None  # likewise: the positions that each query sees, of an indexer
         self.turns = [
             [self._turn(layer.widths[0], largest=True), self._turn(layer.widths[1], largest=False)] for layer in layers
         ]
@@ -117,6 +118,19 @@ class Cache:
     def skip(self, layer: int, positions: int) -> None:
         """Count ``positions`` of a layer that stores nothing."""
         self.length[layer] += positions
+
+    def seen(self, layer: int, stop: int) -> tuple[Reals, Reals]:
+        """Keys and values of a layer's positions up to ``stop``, as `extend` gives them. Raises UnsupportedGraph."""
+        if layer not in self.stores:
+            raise UnsupportedGraph(
+                f"keys of layer {layer} are used by a later layer, which is run apart from it",
+                hint="convert without calibration: layers of this model cannot be run one by one",
+            )
+        keys, values = (
+            self._seen(store[:, :, :stop], width)
+            for store, width in zip(self.stores[layer], self.layers[layer].widths, strict=True)
+        )
+        return keys, values
 
     def drop(self, layer: int) -> None:
         """Free a layer that nothing will be added to any more."""

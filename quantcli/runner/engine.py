@@ -51,6 +51,10 @@ class Engine:
         bias = self.weights.vector(f"{name}.bias") if f"{name}.bias" in self.weights else None
         return self.operations.layer_norm(x, weight, bias, self.settings.eps)
 
+    def unit(self, x: Floats) -> Floats:
+        """x / sqrt(mean(x^2) + eps) over the last dimension."""
+        return self.operations.rms_norm(x, numpy.ones(x.shape[-1], numpy.float32), self.settings.eps)
+
     def _bare_norm(self, x: Floats) -> Floats:
         """The same without weights."""
         ones = numpy.ones(x.shape[-1], numpy.float32)

@@ -5,13 +5,18 @@ Shapes: S sequences of equal length, T new positions each, H hidden; tokens = S 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import sqrt
+
 import numpy
 
-from quantcli.architectures.topology import mlp_inputs
+from quantcli.architectures.topology import BIAS_NAMES, mlp_inputs
 from quantcli.runner.arrays import Floats, Ints
 from quantcli.runner.cache import Cache
+from quantcli.runner.choice import choose
 from quantcli.runner.engine import Engine, flat
-from quantcli.runner.operations import sigmoid, softmax, split, top_indices
+from quantcli.runner.operations import sigmoid, split
+from quantcli.runner.weights import PackedMatrix
 
 
 class Mlp:
@@ -30,35 +35,58 @@ class Mlp:
 
     def forward(self, x: Floats, cache: Cache | None = None) -> Floats:
         """[..., H] -> [..., H]."""
+        return self.back(self.inner(x)).reshape(x.shape)
+
+    def inner(self, x: Floats, change: Callable[[Floats], Floats] | None = None) -> Floats:
+        """What the lower matrix reads, [tokens, width]; ``change`` of the gate before it is activated."""
         graph = self.engine.settings.graph
         parts = self.engine.multiply(flat(x), *self.inputs)
         if graph.mlp == "fused":
             parts = split(parts[0], (self.down.columns, self.down.columns))
         up = parts[1] if len(parts) > 1 else None
-        inner = self.engine.operations.activate(graph.activation, parts[0], up, self.parameters)
-        inner = self.engine.norm(self.inner_norm, inner) if self.inner_norm else inner
-        return self.engine.multiply(inner, self.down)[0].reshape(x.shape)
+        gate = parts[0] if change is None else change(parts[0])
+        inner = self.engine.operations.activate(graph.activation, gate, up, self.parameters)
+        return self.engine.norm(self.inner_norm, inner) if self.inner_norm else inner
+
+    def back(self, inner: Floats) -> Floats:
+        """[tokens, width] -> [tokens, H]."""
+        return self.engine.multiply(inner, self.down)[0]
 
 
 class Experts:
-    """The routed experts of one layer, each token using a few of E, and the shared one where there is one."""
+    """The routed experts of one layer, each token using a few of E, and what all tokens go through beside them."""
 
     def __init__(self, engine: Engine, prefix: str) -> None:
         self.engine, self.prefix = engine, prefix
         s, matrix = engine.settings, engine.weights.matrix
-        self.router = matrix(f"{prefix}ffn_gate_inp", s.hidden, s.experts)
-        width = engine.weights.columns(f"{prefix}ffn_down_exps")
-        roles = mlp_inputs(s.graph, "_exps")
-        self.inputs = tuple(matrix(prefix + role, s.hidden, width, s.experts) for role in roles)
-        self.down = matrix(f"{prefix}ffn_down_exps", width, s.hidden, s.experts)
-        self.shared = Mlp(engine, prefix, "_shexp") if f"{prefix}ffn_up_shexp.weight" in engine.weights else None
+        assert s.routing is not None
+        self.routing, experts = s.routing, s.routing.experts
+        self.router = matrix(f"{prefix}ffn_gate_inp", s.hidden, experts)
+        self.width = engine.weights.columns(f"{prefix}ffn_down_exps")
+        both = f"{prefix}ffn_gate_up_exps"
+        if f"{both}.weight" in engine.weights:  # gate above up
+            self.inputs: tuple[PackedMatrix, ...] = (matrix(both, s.hidden, 2 * self.width, experts),)
+        else:
+            roles = mlp_inputs(s.graph, "_exps")
+            self.inputs = tuple(matrix(prefix + role, s.hidden, self.width, experts) for role in roles)
+        self.down = matrix(f"{prefix}ffn_down_exps", self.width, s.hidden, experts)
+        self.shared = self._beside("_shexp")
+        self.beside = self._beside("") if s.graph.beside_experts else None
 
-    def forward(self, x: Floats, cache: Cache | None = None) -> Floats:
-        """[S, T, H] -> [S, T, H]."""
+    def _beside(self, suffix: str) -> Mlp | None:
+        there = f"{self.prefix}ffn_up{suffix}.weight" in self.engine.weights
+        return Mlp(self.engine, self.prefix, suffix) if there else None
+
+    def forward(self, x: Floats, cache: Cache | None = None, scored: Floats | None = None) -> Floats:
+        """[S, T, H] -> [S, T, H]; ``scored``: what the router reads, where that is not ``x``."""
         tokens = flat(x)
-        result = self._mixed(tokens)
+        result = self._mixed(tokens, tokens if scored is None else flat(scored))
         if self.shared is not None:
             result += self._shared(self.shared, tokens)
+            if self.engine.settings.graph.shared_expert == "average":
+                result *= numpy.float32(0.5)
+        if self.beside is not None:
+            result = (result + self.beside.forward(tokens)) * numpy.float32(sqrt(0.5))
         return result.reshape(x.shape)
 
     def _shared(self, expert: Mlp, x: Floats) -> Floats:
@@ -69,38 +97,32 @@ class Experts:
             result *= sigmoid(x @ gate.reshape(-1, 1))
         return result
 
-    def _mixed(self, x: Floats) -> Floats:
+    def _mixed(self, x: Floats, scored: Floats) -> Floats:
         """Each token through its best experts, mixed by their weights: [tokens, H] -> [tokens, H]."""
         engine = self.engine
-        (logits,) = engine.multiply(x, self.router)  # [tokens, E]
-        chosen, share = self._route(logits)  # [tokens, used] each
-        parts = engine.multiply_experts(x, chosen, *self.inputs)  # [tokens, used, width] each
-        inner = engine.operations.activate(engine.settings.graph.activation, parts[0], parts[1] if parts[1:] else None)
-        (outer,) = engine.multiply_experts(inner, chosen, self.down)  # [tokens, used, H]
+        (logits,) = engine.multiply(scored, self.router)  # [tokens, E]
+        chosen, share = choose(self.routing, logits, self._bias())  # [tokens, used] each
+        if engine.settings.graph.expert_first:
+            inner = self._inner(x[:, None] * share[..., None], chosen)
+            outer = engine.multiply_experts(inner, chosen, self.down)[0]
+            return numpy.ascontiguousarray(outer.sum(axis=1))
+        (outer,) = engine.multiply_experts(self._inner(x, chosen), chosen, self.down)  # [tokens, used, H]
+        scale = f"{self.prefix}ffn_down_exps.scale"
+        if scale in engine.weights:
+            share = share * engine.weights.vector(scale, (self.routing.experts,))[chosen]
         mixed: Floats = numpy.einsum("tuh,tu->th", outer, share)
         return mixed
 
-    def _route(self, logits: Floats) -> tuple[Ints, Floats]:
-        """Experts of each token and their weights, [tokens, used] each."""
-        s = self.engine.settings
-        if s.gating == "softmax_chosen":
-            chosen = top_indices(logits, s.experts_used)
-            share = numpy.take_along_axis(logits, chosen, axis=1)
-            softmax(share)
-            return chosen, share
-        if s.gating == "sigmoid":
-            share = sigmoid(logits)
-        else:
-            share = logits.copy()
-            softmax(share)
-        chosen = top_indices(self._biased(share), s.experts_used)
-        share = numpy.take_along_axis(share, chosen, axis=1)
-        if s.expert_norm:
-            share /= share.sum(axis=1, keepdims=True)
-        return chosen, share * numpy.float32(s.expert_scale)
+    def _inner(self, x: Floats, chosen: Ints) -> Floats:
+        """What the experts' lower matrices read: of [tokens, H] or [tokens, used, H], [tokens, used, width]."""
+        parts = self.engine.multiply_experts(x, chosen, *self.inputs)
+        if self.inputs[0].rows == 2 * self.width:
+            parts = split(parts[0], (self.width, self.width))
+        up = parts[1] if len(parts) > 1 else None
+        return self.engine.operations.activate(self.engine.settings.graph.activation, parts[0], up)
 
-    def _biased(self, share: Floats) -> Floats:
-        """The choice alone may be biased (to even out the experts' load), the weights are not."""
-        name = f"{self.prefix}exp_probs_b.bias"
+    def _bias(self) -> Floats | None:
+        """What the choice alone is biased with (to even out the experts' load), under either of its names."""
+        names = (f"{self.prefix}{name}" for name in BIAS_NAMES)
         weights = self.engine.weights
-        return share + weights.vector(name, (self.router.rows,)) if name in weights else share
+        return next((weights.vector(name, (self.routing.experts,)) for name in names if name in weights), None)

@@ -16,6 +16,16 @@ from quantcli.runner.attention import Attention, Linear
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine
 from quantcli.runner.feed_forward import Experts, Mlp
+from quantcli.runner.gemma3n import Gemma3nLayer
+from quantcli.runner.gemma4 import Gemma4Layer
+from quantcli.runner.latent import LatentAttention
+
+
+def make(engine: Engine, index: int) -> Layer | Gemma4Layer | Gemma3nLayer:
+    """The layer of the model's kind. Raises MissingTensors, ShapeMismatch, NoKernel."""
+    graph = engine.settings.graph
+    kind = Gemma3nLayer if graph.streams else Gemma4Layer if graph.layer_inputs else Layer
+    return kind(engine, index)
 
 
 class Layer:
@@ -25,8 +35,10 @@ class Layer:
         """Raises MissingTensors, ShapeMismatch, NoKernel."""
         self.engine, self.prefix = engine, f"blk.{index}."
         self.index, heads = index, engine.settings.attention[index]
-        self.attention: Attention | Linear | None = None
-        if heads.queries:
+        self.attention: Attention | LatentAttention | Linear | None = None
+        if heads.queries and engine.settings.latent is not None:
+            self.attention = LatentAttention(engine, index)
+        elif heads.queries:
             self.attention = Attention(engine, index) if heads.keys else Linear(engine, index)
         self.state = mixers.make(engine, index) if engine.settings.recurs[index] else None
         self.feed_forward = mixers.channels(engine, index) or self._feed_forward()
@@ -51,6 +63,8 @@ class Layer:
 
         Attention and feed-forward, or both as one part in families where they read the same input.
         """
+        if self.engine.settings.graph.early_router:
+            return (self._scored_early,)
         return (self._both,) if self.engine.settings.parallel else (self._attend, self._feed)
 
     def _mix(self, x: Floats, cache: Cache) -> Floats:
@@ -60,11 +74,19 @@ class Layer:
         parts = [part.forward(x, cache) for part in (self.attention, self.state) if part is not None]
         return parts[0] if len(parts) == 1 else self.engine.operations.add(parts[0], parts[1])
 
+    def _scored_early(self, x: Floats, cache: Cache) -> Floats:
+        """Attention and experts, whose router reads the layer's own input."""
+        assert isinstance(self.feed_forward, Experts)
+        total = self._attend(x, cache)
+        normed = self._before(self.engine.settings.graph.second_norm, total)
+        return self.engine.operations.add(total, self.feed_forward.forward(normed, scored=x))
+
     def _attend(self, x: Floats, cache: Cache) -> Floats:
         if self.attention is None and self.state is None:
             cache.skip(self.index, x.shape[1])
             return x
-        attended = self._after("post_attention_norm", self._mix(self._before("attn_norm", x), cache))
+        name = self.engine.settings.graph.attention_post_norm
+        attended = self._after(name, self._mix(self._before("attn_norm", x), cache))
         total = self.engine.operations.add(x, attended, self.engine.settings.residual_scale)
         if not self.engine.settings.graph.sum_norm:
             return total

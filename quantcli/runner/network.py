@@ -12,10 +12,13 @@ import numpy
 
 from quantcli.errors import ContextTooLong, UnsupportedGraph, UsageError, VocabularyMismatch
 from quantcli.model import Model
-from quantcli.runner import description, finite
+from quantcli.runner import description, finite, layers
 from quantcli.runner.arrays import Floats, Tokens
 from quantcli.runner.cache import Cache, LayerShape
 from quantcli.runner.engine import Engine, flat
+from quantcli.runner.gemma3n import Gemma3nLayer, Streams
+from quantcli.runner.gemma4 import Gemma4Layer
+from quantcli.runner.layer_inputs import LayerInputs
 from quantcli.runner.layers import Layer
 from quantcli.runner.observe import Observer
 from quantcli.runner.operations import Operations, scale_and_cap
@@ -65,7 +68,7 @@ class Network:
         self.length = self._checked(length or self.settings.context)
         self.engine = Engine(self.settings, self.weights, self.operations, self._angles(), observers)
         self.embeddings = self.weights.matrix("token_embd", self.settings.hidden)
-        self._layers: dict[int, Layer] = {}
+        self._layers: dict[int, Layer | Gemma4Layer | Gemma3nLayer] = {}
 
     def require(self, length: int) -> None:
         """Prepare for contexts of ``length`` positions. Raises ContextTooLong."""
@@ -139,10 +142,10 @@ class Network:
             self._layer(index)
         self.head_matrix()
 
-    def _layer(self, index: int) -> Layer:
+    def _layer(self, index: int) -> Layer | Gemma4Layer | Gemma3nLayer:
         """The layer with its tensors, read when first asked for."""
         if index not in self._layers:
-            self._layers[index] = Layer(self.engine, index)
+            self._layers[index] = layers.make(self.engine, index)
         return self._layers[index]
 
     def release(self, layer: int) -> None:
@@ -182,13 +185,13 @@ class Network:
         x = self.embed(tokens)
         for index in range(self.settings.layers):
             x = self.layer(index, x, cache)
-            cache.drop(index)
+            if index not in self.settings.sources[index + 1 :]:
+                cache.drop(index)
         return x
 
     def states(self, tokens: Tokens) -> Floats:
         """The last hidden states, [S, T, H], of fresh sequences ``tokens`` [S, T]: what embeddings are pooled from."""
-        x = self.stream(tokens)
-        return self._normed(x)
+        return self._normed(self._narrowed(self.stream(tokens)))
 
     def _normed(self, x: Floats) -> Floats:
         """The norm before the head, in models that have one."""
@@ -202,7 +205,7 @@ class Network:
         return self._outputs(x[:, first_output:])
 
     def embed(self, tokens: Tokens, start: int = 0) -> Floats:
-        """The residual stream before layer 0: [S, T, H]."""
+        """The residual stream before layer 0: [S, T, H]; wider in families with streams or inputs of layers."""
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.vocabulary:
             raise VocabularyMismatch(f"token {tokens.max()}, the model has {self.vocabulary}", where=self.model.name)
         if tokens.size == 1:
@@ -223,7 +226,21 @@ class Network:
             x *= numpy.float32(self.settings.embedding_scale)
         if self.settings.graph.embedding_norm:
             x = self.engine.norm("token_embd_norm", x)
-        return finite.check(x, "the table of embeddings", f"{self.model.name}: token_embd.weight")
+        return finite.check(
+            self._widened(tokens, x), "the table of embeddings", f"{self.model.name}: token_embd.weight"
+        )
+
+    def _widened(self, tokens: Tokens, x: Floats) -> Floats:
+        """Scaled embeddings [S, T, H] as the first layer takes them."""
+        inputs = LayerInputs(self.engine, self.vocabulary).of(tokens, x) if self.settings.layer_width else None
+        x = Streams(self.engine).start(x) if self.settings.graph.streams else x
+        return x if inputs is None else numpy.concatenate([x, inputs], axis=-1)
+
+    def _narrowed(self, x: Floats) -> Floats:
+        """What the last layer gives, as the head takes it: [S, T, H]."""
+        if self.settings.graph.streams:
+            return Streams(self.engine).end(x)
+        return x if x.shape[-1] == self.settings.hidden else numpy.ascontiguousarray(x[..., : self.settings.hidden])
 
     def layer(self, index: int, x: Floats, cache: Cache) -> Floats:
         """One layer on the residual stream: [S, T, H] -> [S, T, H]. Raises NonFiniteResult, as all of the pass does."""
@@ -254,5 +271,5 @@ class Network:
         finite.check(x, "the output matrix or its norm", f"{self.model.name}: output_norm.weight, output.weight")
 
     def _outputs(self, x: Floats) -> Floats:
-        (logits,) = self.engine.multiply(flat(self._normed(x)), self.head_matrix())
+        (logits,) = self.engine.multiply(flat(self._normed(self._narrowed(x))), self.head_matrix())
         return logits.reshape(*x.shape[:-1], -1)

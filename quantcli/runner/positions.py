@@ -9,7 +9,8 @@ from typing import NamedTuple, TypeAlias
 import numpy
 
 from quantcli.runner.arrays import Doubles, Floats
-from quantcli.runner.settings import NetworkSettings, Rope
+from quantcli.runner.ropes import Rope
+from quantcli.runner.settings import NetworkSettings
 from quantcli.runner.weights import Weights
 
 AngleTable: TypeAlias = tuple[Floats, Floats]  # cosines and sines, [positions, dims / 2] each
@@ -105,7 +106,9 @@ class Angles:
         """Cosines and sines of positions ``start`` to ``stop`` in layers with or without window."""
         if windowed not in self._tables:
             rope = self.settings.window_rope if windowed else self.settings.rope
-            self._tables[windowed] = table(rope, self.settings.rope_dims, 0, self.length, self._divisors())
+            dims = self.settings.window_rope_dims if windowed else self.settings.rope_dims
+            divisors = None if windowed and not self.settings.graph.window_divisors else self._divisors()
+            self._tables[windowed] = table(rope, dims, 0, self.length, divisors)
         cosine, sine = self._tables[windowed]
         return cosine[start:stop], sine[start:stop]
 

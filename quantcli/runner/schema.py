@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal, TypeAlias, TypeGuard
 
 import numpy
@@ -84,10 +84,31 @@ SETTINGS: Mapping[str, Setting] = {
     "attention.value_residual_mix_lora_rank": _WIDTH,
     "attention.gate_lora_rank": _WIDTH,
     "hidden_activation": Setting("text"),
+    "attention.key_length_swa": _WIDTH,
+    "attention.value_length_swa": _WIDTH,
+    "attention.shared_kv_layers": _COUNT,
+    "attention.value_scale": _SIGNED,
+    "attention.output_scale": _DIVISOR,
+    "attention.temperature_length": _COUNT,
+    "attention.q_lora_rank": _COUNT,
+    "attention.kv_lora_rank": _WIDTH,
+    "attention.key_length_mla": _WIDTH,
+    "attention.value_length_mla": _WIDTH,
+    "attention.indexer.head_count": _WIDTH,
+    "attention.indexer.key_length": _WIDTH,
+    "attention.indexer.top_k": _WIDTH,
+    "attention.indexer.types": Setting("pattern", each_layer=True),
+    "embedding_length_per_layer_input": _COUNT,
+    "activation_sparsity_scale": Setting("real", -LARGE, LARGE, off=-inf, each_layer=True),
+    "altup.num_inputs": _WIDTH,
+    "altup.active_idx": Setting("whole", 0, 3),
+    "vocab_size": _COUNT,
+    "leading_dense_block_count": _COUNT,
+    "rope.dimension_count": Setting("whole", 2, off=0),
+    "rope.dimension_count_swa": Setting("whole", 2),
     "attention.relative_buckets_count": Setting("whole", 4, 1 << 16),
     "decoder_block_count": Setting("whole", 0, MOST_LAYERS),
     "decoder_start_token_id": _COUNT,
-    "rope.dimension_count": Setting("whole", 2),
     "rope.freq_base": _BASE,
     "rope.freq_base_swa": _BASE,
     "rope.scaling.type": Setting("text"),
@@ -98,13 +119,15 @@ SETTINGS: Mapping[str, Setting] = {
     "rope.scaling.yarn_attn_factor": _FACTOR,
     "rope.scaling.yarn_beta_fast": _TURNS,
     "rope.scaling.yarn_beta_slow": _TURNS,
-    "rope.scaling.yarn_log_multiplier": _FACTOR,
+    "rope.scaling.yarn_log_multiplier": _SIGNED,
     "attention.causal": Setting("flag"),
     "attention.temperature_scale": _FACTOR,
     "pooling_type": _COUNT,
     "classifier.pooling_type": _COUNT,
     "expert_count": _COUNT,
     "expert_used_count": _COUNT,
+    "expert_group_count": _COUNT,
+    "expert_group_used_count": _COUNT,
     "expert_gating_func": _COUNT,
     "expert_weights_norm": Setting("flag"),
     "expert_weights_scale": _SIGNED,
@@ -166,10 +189,10 @@ class Reader:
         return found
 
     def _check(self, key: str, setting: Setting, value: object) -> None:
+        if setting.off is not None and type(value) in (int, float) and value == setting.off:
+            return
         if not _fits(setting.kind, value):
             raise self.bad(key, f"is {_shown(value)}, it has to be {WORDS[setting.kind]}")
-        if isinstance(value, str) or value == setting.off:
-            return
         if isinstance(value, (int, float)) and not setting.least <= value <= setting.most:
             raise self.bad(key, f"is {_shown(value)}, it has to lie from {setting.least:g} to {setting.most:g}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import inf, sqrt
 from typing import NamedTuple
 
 import numpy
@@ -16,42 +16,18 @@ from quantcli.architectures.topology import unread_tensors
 from quantcli.container import Value
 from quantcli.errors import UnknownArchitecture, UnsupportedGraph
 from quantcli.model import Model
-from quantcli.runner import sides, states
-from quantcli.runner.schema import MISSING_KIND
+from quantcli.runner import ropes, routing, sides, states
+from quantcli.runner.latent_sizes import IndexerSizes, LatentSizes, read_indexer, read_latent, stretched
+from quantcli.runner.ropes import Rope
+from quantcli.runner.routing import Routing
 from quantcli.runner.schema import Reader as _Reader
 from quantcli.runner.sides import Sides
 from quantcli.runner.states import StateSettings
 
-# Graph flags that name computations which the runner lacks.
-LACKING = {
-    "latent": "latent attention",
-    "layer_inputs": "embeddings for every layer",
-    "streams": "several streams",
-    "chunked": "windows of chunks",
-    "attention_gate": "gated attention",
-    "early_router": "early routing",
-    "beside_experts": "an MLP beside experts",
-}
-GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_chosen"}  # llama.cpp's numbers
-RANKS = 4  # the pooling_type of models with a classifier
 MOST_SHOWN = 10  # names in an error
+STREAMS = 4  # of Gemma 3n
+RANKS = 4  # the pooling_type of models with a classifier
 XIELU = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
-SCALINGS = ("none", "linear", "yarn", "longrope")
-
-
-@dataclass(frozen=True, slots=True)
-class Rope:
-    """Rotary embedding of one kind of layer. ``base`` and ``scale`` (a divisor of the position), yarn's parameters."""
-
-    base: float
-    scale: float = 1.0
-    kind: str = "none"  # of scaling: one of SCALINGS
-    original: int = 0  # context that the unscaled model was trained with
-    magnitude: float = 1.0  # cosines and sines are multiplied by it
-    extrapolation: float = 1.0
-    fast: float = 32.0
-    slow: float = 1.0
-    log_multiplier: float = 0.0  # yarn's magnitude is divided by 1 + 0.1 * log_multiplier * log(scale)
 
 
 class Heads(NamedTuple):
@@ -89,6 +65,7 @@ class NetworkSettings:
     eps: float
     context: int
     rope_dims: int
+    window_rope_dims: int
     rope: Rope
     window_rope: Rope
     window: int
@@ -101,14 +78,18 @@ class NetworkSettings:
     embedding_scale: float
     residual_scale: float
     logit_scale: float  # a factor, whatever the metadata holds
-    experts: int
-    experts_used: int
-    expert_norm: bool
-    expert_scale: float
-    gating: str
+    routing: Routing | None  # of models with experts
     parallel: bool
+    latent: LatentSizes | None
+    indexer: IndexerSizes | None
+    value_scale: float  # of what attention gives
+    layer_width: int  # of every layer's own input; 0: none
+    active: int  # stream, where there are several
+    sparsity: tuple[float, ...]  # of each layer's MLP: standard deviations that a gate has to exceed the mean by
+    sources: tuple[int, ...]  # the layer whose keys and values each layer reads
     turns: bool  # whether any layer has rotary positions
     rotating: tuple[bool, ...]  # per layer, where the metadata lists it
+    rotating_layers: int  # in front, which rotate whatever their window
     causal: bool
     pooling: int  # how states become one vector, GGUF's number (pooling.py); 0: nobody says
     classifier_pooling: int  # the same before a classifier
@@ -116,12 +97,28 @@ class NetworkSettings:
     sides: Sides | None  # of an encoder-decoder
     activation_parameters: tuple[tuple[float, ...], ...]  # per layer: alpha_n, alpha_p, beta, eps of xIELU
 
+    @property
+    def stream_width(self) -> int:
+        """What layers change of the residual stream; each layer's own input may lie behind it."""
+        return self.hidden * (STREAMS if self.graph.streams else 1)
+
+    @property
+    def experts(self) -> int:
+        """Of a layer that has any; 0: none has."""
+        return self.routing.experts if self.routing else 0
+
+    @property
+    def experts_used(self) -> int:
+        """Of them, by one token."""
+        return self.routing.used if self.routing else 0
+
     def rotates(self, layer: int) -> bool:
         """Whether the layer has rotary positions."""
         graph = self.graph
         skipped = bool(self.rotating) and not self.rotating[layer]
         skipped |= graph.rope_skip_period > 0 and (layer + 1) % graph.rope_skip_period == 0
-        skipped |= graph.rope_in_windows and any(self.window_layers) and not self.window_layers[layer]
+        if graph.rope_in_windows and any(self.window_layers) and layer >= self.rotating_layers:
+            skipped |= not self.window_layers[layer] and graph.rope_all_layers != self.layers
         return self.turns and graph.rope != "none" and graph.rope_layers in (0, self.layers) and not skipped
 
     @property
@@ -157,10 +154,6 @@ def read_metadata(
             where=where,
             hint="`quantcli convert`, `inspect` and `verify` take it",
         )
-    lacking = [what for flag, what in LACKING.items() if getattr(graph, flag)]
-    if lacking:
-        hint = MISSING_KIND.format(what=lacking[0])
-        raise UnsupportedGraph(f"{architecture} needs {lacking[0]}", where=where, hint=hint)
     reader.check_arrays()
     absent = next((key for key in declared.needs if key not in reader.entries), None)
     if absent:
@@ -217,12 +210,18 @@ def refuse_unread(architecture: str, unread: Sequence[str], where: str) -> None:
 
 def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
     layers, hidden = layers_run(reader), reader.whole("embedding_length")
-    recurs, turning = _recurs(reader, graph, layers), graph.rope != "none"
-    attention = _heads(reader, graph, layers, hidden, recurs)
+    recurs = _recurs(reader, graph, layers)
+    window = _window(reader, graph)
+    window_layers = _window_layers(reader, graph, layers, window)
+    latent = read_latent(reader, graph)
+    attention = _narrowed(reader, _heads(reader, graph, layers, hidden, recurs), window_layers)
+    if latent is not None and not latent.absorbed:
+        attention = tuple(one._replace(value=latent.value) for one in attention)
     heads, kv_heads, key, value = (max(numbers) for numbers in zip(*attention, strict=True))
-    scale = reader.real("logit_scale", 1.0)
-    window = reader.whole("attention.sliding_window", 0) if graph.window_period else 0
-    experts = reader.whole("expert_count", 0)
+    constants = graph.constant_scales or (1.0, sqrt(layers), hidden)
+    scale = reader.real("logit_scale", constants[2] / hidden)
+    turns = ropes.read(reader, graph, key)
+    rope, stretch = stretched(reader, turns.full) if graph.latent else (turns.full, 1.0)
     return NetworkSettings(
         architecture=reader.architecture,
         graph=graph,
@@ -238,25 +237,32 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         recurs=recurs,
         eps=reader.real(keys.EPSILON[graph.norm]),
         context=reader.whole("context_length"),
-        rope_dims=_rope_dims(reader, graph, key) if turning else 0,
-        rope=_rope(reader) if turning else Rope(1.0),
-        window_rope=_window_rope(reader, graph) if turning else Rope(1.0),
+        rope_dims=turns.dims,
+        window_rope_dims=turns.window_dims,
+        rope=rope,
+        window_rope=turns.windowed,
         window=window,
-        window_layers=_window_layers(reader, graph, layers, window),
-        attention_scale=_attention_scale(reader, graph, layers, hidden, heads, key),
+        window_layers=window_layers,
+        attention_scale=_attention_scale(reader, graph, layers, hidden, heads, latent.key if latent else key) * stretch,
         attention_cap=reader.real("attn_logit_softcapping", 0.0),
         alibi=_alibi(reader, graph, layers),
         clamp=reader.real("attention.clamp_kqv", 0.0),
         final_cap=reader.real("final_logit_softcapping", 0.0),
-        embedding_scale=sqrt(hidden) if graph.embedding_scale == "sqrt_hidden" else reader.real("embedding_scale", 1.0),
-        residual_scale=reader.real("residual_scale", 1.0),
+        embedding_scale=sqrt(hidden)
+        if graph.embedding_scale == "sqrt_hidden"
+        else reader.real("embedding_scale", constants[0]),
+        residual_scale=reader.real("residual_scale", constants[1] / sqrt(layers)),
         logit_scale=1 / scale if graph.logit_scale == "divide" and scale else scale or 1.0,
-        experts=experts,
-        experts_used=_experts_used(reader, experts),
-        expert_norm=reader.flag("expert_weights_norm", graph.expert_norm),
-        expert_scale=reader.real("expert_weights_scale", 1.0) or 1.0,
-        gating=_gating(reader, graph),
+        routing=routing.read(reader, graph, layers, reader.whole("vocab_size", 0)),
+        latent=latent,
+        indexer=read_indexer(reader, graph, layers),
+        value_scale=reader.real("attention.value_scale", 1.0) or 1.0,
+        layer_width=reader.whole("embedding_length_per_layer_input", 0),
+        active=_active_stream(reader, graph),
+        sparsity=_sparsity(reader, graph, layers),
+        sources=_sources(reader, graph, window_layers),
         rotating=_rotating(reader),
+        rotating_layers=reader.whole("leading_dense_block_count", 0) if graph.rope_in_dense else 0,
         parallel=reader.flag("use_parallel_residual", graph.parallel),
         turns=not graph.rope_switch or reader.flag("rope.scaling.finetuned", True),
         causal=reader.flag("attention.causal", graph.causal),
@@ -318,25 +324,23 @@ def _heads(reader: _Reader, graph: Graph, layers: int, hidden: int, recurs: tupl
             raise reader.bad(f"attention.{name}", "is 0, it has to lie from 1 to 2147483647")
     key = reader.whole("attention.key_length", max(hidden // max([*counts, 1]), 1))
     value = reader.whole("attention.value_length", key)
+    if graph.recurrent == "kimi_delta":  # its files have the width of the other layers there
+        value = reader.whole("attention.kv_lora_rank")
     for heads, kv_heads in zip(counts, keys_of, strict=True):
         if kv_heads and (heads < kv_heads or heads % kv_heads):
             raise reader.bad("attention.head_count_kv", f"is {kv_heads}: {heads} heads are no multiple of it")
     return tuple(Heads(heads, kv_heads, key, value) for heads, kv_heads in zip(counts, keys_of, strict=True))
 
 
-def _rope_dims(reader: _Reader, graph: Graph, key: int) -> int:
-    """How many elements of a head rotate, in pairs."""
-    dims = reader.whole("rope.dimension_count", key)
-    if graph.rope != "none" and (dims % 2 or dims > key):
-        raise reader.bad("rope.dimension_count", f"is {dims}: no even part of a head's {key} elements")
-    return dims
-
-
-def _experts_used(reader: _Reader, experts: int) -> int:
-    used = reader.whole("expert_used_count") if experts else 0
-    if experts and not 1 <= used <= experts:
-        raise reader.bad("expert_used_count", f"is {used}: the model has {experts} experts")
-    return used
+def _narrowed(reader: _Reader, heads: tuple[Heads, ...], windows: tuple[bool, ...]) -> tuple[Heads, ...]:
+    """The heads with widths of their own in layers with a window, where the file has them."""
+    key = reader.whole("attention.key_length_swa", 0)
+    value = reader.whole("attention.value_length_swa", key)
+    if not key:
+        return heads
+    return tuple(
+        one._replace(key=key, value=value) if windowed else one for one, windowed in zip(heads, windows, strict=True)
+    )
 
 
 def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, heads: int, key: int) -> float:
@@ -346,7 +350,7 @@ def _attention_scale(reader: _Reader, graph: Graph, layers: int, hidden: int, he
     if graph.attention_scale == "inverse":
         return reader.real("attention.scale", 0.0) or 1 / key
     width = hidden / heads if graph.wide_query_layers and layers == graph.wide_query_layers else key
-    return reader.real("attention.scale", 0.0) or 1 / sqrt(width)
+    return reader.real("attention.scale", 0.0) or reader.real("attention.output_scale", 0.0) or 1 / sqrt(width)
 
 
 def _rotating(reader: _Reader) -> tuple[bool, ...]:
@@ -362,12 +366,10 @@ def _alibi(reader: _Reader, graph: Graph, layers: int) -> float:
     return reader.real("attention.max_alibi_bias", graph.alibi)
 
 
-def _gating(reader: _Reader, graph: Graph) -> str:
-    """How the scores of experts become weights; number 0 leaves it to the architecture."""
-    number = reader.whole("expert_gating_func", 0)
-    if number and number not in GATING:
-        raise reader.unsupported("expert_gating_func", f"is {number}", "routing of this kind")
-    return GATING.get(number, graph.expert_gating)
+def _window(reader: _Reader, graph: Graph) -> int:
+    """Positions that a layer with a window sees; some architectures have a number of their own, and 0 for none."""
+    given = reader.whole("attention.sliding_window", graph.chunked) if graph.window_period else 0
+    return (graph.chunked or graph.window_size or given) if given else 0
 
 
 def _window_layers(reader: _Reader, graph: Graph, layers: int, window: int) -> tuple[bool, ...]:
@@ -376,47 +378,33 @@ def _window_layers(reader: _Reader, graph: Graph, layers: int, window: int) -> t
         return (False,) * layers
     pattern = reader.value("attention.sliding_window_pattern", graph.window_period)
     if isinstance(pattern, list):  # one for every layer
-        return tuple(map(bool, pattern))
+        return tuple(map(bool, pattern))[:layers]
     period = reader.whole("attention.sliding_window_pattern", graph.window_period) or 1
-    if not graph.window_last_full:
-        return tuple(period == 1 or i % period > 0 for i in range(layers))
-    return tuple(period == 1 or i % period < period - 1 for i in range(layers))
+    full = period - 1 if graph.window_last_full else 0
+    return tuple(period == 1 or i % period != full for i in range(layers))
 
 
-def _rope(reader: _Reader) -> Rope:
-    kind = reader.text("rope.scaling.type", "linear")
-    if kind not in SCALINGS:
-        raise reader.unsupported("rope.scaling.type", f"is {kind[:60]!r}", "rope scaling of this kind")
-    factor = reader.real("rope.scaling.factor", 0.0) or 1.0
-    base = reader.real("rope.freq_base", 10000.0)
-    magnitude = reader.real("rope.scaling.attn_factor", 1.0)
-    original = reader.whole("rope.scaling.original_context_length", 0) or reader.whole("context_length")
-    if kind != "yarn":
-        return Rope(base, factor if kind == "linear" else 1.0, kind, original, magnitude)
-    return Rope(
-        _above_one(reader, "rope.freq_base", base),
-        factor,
-        kind,
-        original,
-        reader.real("rope.scaling.yarn_attn_factor", 1.0) * magnitude,
-        reader.real("rope.scaling.yarn_ext_factor", 1.0),
-        reader.real("rope.scaling.yarn_beta_fast", 32.0),
-        reader.real("rope.scaling.yarn_beta_slow", 1.0),
-        reader.real("rope.scaling.yarn_log_multiplier", 0.0),
-    )
+def _sources(reader: _Reader, graph: Graph, windows: tuple[bool, ...]) -> tuple[int, ...]:
+    """The last layers may read the keys and values of the last one before them that is of their kind."""
+    layers = len(windows)
+    shared = reader.whole("attention.shared_kv_layers", 0)
+    own = layers - shared
+    last = {windows[layer]: layer for layer in range(max(own, 0))}
+    if shared and (own < 1 or set(windows) != set(last)):
+        raise reader.bad("attention.shared_kv_layers", f"is {shared}: the layers before do not have all kinds of keys")
+    return tuple(layer if layer < own else last[windows[layer]] for layer in range(layers))
 
 
-def _above_one(reader: _Reader, key: str, base: float) -> float:
-    """A base that yarn can divide by the logarithm of."""
-    if base <= 1:
-        raise reader.bad(key, f"is {base:g}: yarn needs more than 1")
-    return base
+def _active_stream(reader: _Reader, graph: Graph) -> int:
+    """Of Gemma 3n's."""
+    if not graph.streams:
+        return 0
+    if reader.whole("altup.num_inputs") != STREAMS:
+        raise reader.bad("altup.num_inputs", f"is not {STREAMS}")
+    return reader.whole("altup.active_idx", 0)
 
 
-def _window_rope(reader: _Reader, graph: Graph) -> Rope:
-    """The rotation of layers with a window: the same, unless the architecture has another base or no scaling there."""
-    full = _rope(reader)
-    base = reader.real("rope.freq_base_swa", graph.window_rope_base or full.base)
-    if not graph.scaled_window_rope:
-        return Rope(base)
-    return replace(full, base=_above_one(reader, "rope.freq_base_swa", base) if full.kind == "yarn" else base)
+def _sparsity(reader: _Reader, graph: Graph, layers: int) -> tuple[float, ...]:
+    """Per layer; minus infinity for none."""
+    found = reader.value("activation_sparsity_scale", None) if graph.streams else None
+    return tuple(float(one) for one in found)[:layers] if isinstance(found, list) else (-inf,) * layers

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from quantcli.architectures.topology import HARMLESS, attention_inputs, mlp_inputs, norm_tensor
+from quantcli.architectures.topology import BIAS_NAMES, HARMLESS, attention_inputs, mlp_inputs, norm_tensor
 from quantcli.container import Strings, Value, without_trailing_ones
 from quantcli.errors import BadConfig, BadTokenizer, MissingTensors, ShapeMismatch
-from quantcli.runner import state_shapes
-from quantcli.runner.settings import Heads, NetworkSettings, refuse_unread, runs
+from quantcli.runner import gemma_shapes, latent_shapes, state_shapes
+from quantcli.runner.settings import NetworkSettings, refuse_unread, runs
 from quantcli.runner.state_shapes import Expected, Shape
 
 Shapes: TypeAlias = Mapping[str, Shape]  # by tensor name
@@ -102,6 +102,8 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
     if s.graph.rope != "none":
         for name in ("rope_freqs", "rope_factors_long", "rope_factors_short"):
             yield Expected(f"{name}.weight", (s.rope_dims // 2,), needed=False)
+    if s.graph.layer_inputs:
+        yield from gemma_shapes.of_model(s, vocabulary)
     if s.sides is not None:
         yield from _sides(s, s.sides.decoder_layers, shapes)
         return
@@ -110,7 +112,7 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
         routed = s.experts > 0 and f"{prefix}ffn_gate_inp.weight" in shapes
         mixes = s.attention[layer].queries > 0 or s.recurs[layer]
         feeds = _feeds(s, prefix, shapes, mixes)
-        yield from _attention(s, prefix, s.attention[layer], shapes)
+        yield from _attention(s, prefix, layer, shapes)
         if s.state is not None and s.recurs[layer]:
             channels = (shapes.get(f"{prefix}channel_mix_value.weight") or (1,))[0]
             found = state_shapes.of(s, layer, channels)
@@ -118,6 +120,9 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
         yield from _layer_norms(s, prefix, mixes, feeds)
         if feeds and not state_shapes.mixes_channels(s):
             yield from (_experts if routed else _mlp)(s, prefix, shapes)
+        if s.graph.layer_inputs:
+            yield from gemma_shapes.of_layer(s, prefix, shapes)
+            yield from _mlp(s, prefix, shapes) if routed else ()
 
 
 def _sides(s: NetworkSettings, decoder_layers: int, shapes: Shapes) -> Iterator[Expected]:
@@ -144,8 +149,12 @@ def _feeds(s: NetworkSettings, prefix: str, shapes: Shapes, mixes: bool) -> bool
     return there or not s.graph.gaps or (s.state is not None and not mixes)
 
 
-def _attention(s: NetworkSettings, prefix: str, heads: Heads, shapes: Shapes) -> Iterator[Expected]:
+def _attention(s: NetworkSettings, prefix: str, layer: int, shapes: Shapes) -> Iterator[Expected]:
+    heads = s.attention[layer]
     if heads.queries == 0:
+        return
+    if s.latent is not None:
+        yield from (Expected(prefix + one.name, one.shape, one.needed) for one in latent_shapes.of(s, layer))
         return
     if heads.keys == 0:  # one matrix in the place of attention
         yield from _matrix(f"{prefix}attn_output", s.hidden, s.hidden)
@@ -153,13 +162,18 @@ def _attention(s: NetworkSettings, prefix: str, heads: Heads, shapes: Shapes) ->
     widths = heads.widths
     rows = (2 * widths[0], *widths[1:]) if s.graph.gated_attention else widths
     roles = attention_inputs(s.graph, lambda role: f"{prefix}{role}.weight" in shapes)
+    own = s.sources[layer] == layer  # keys and values
     for role, count in zip(roles, rows if len(roles) > 1 else (sum(rows),), strict=True):
-        yield from _matrix(prefix + role, s.hidden, count)
+        needed = role not in ("attn_k", "attn_v") or (own and (role == "attn_k" or not s.graph.value_norm))
+        yield from _matrix(prefix + role, s.hidden, count, needed=needed)
     yield from _matrix(f"{prefix}attn_output", heads.queries * heads.value, s.hidden)
     if s.graph.inner_norm:
         yield from _norm(s, f"{prefix}attn_sub_norm", (heads.queries * heads.value,))
+    if s.graph.attention_gate:
+        single = rows_of(shapes, f"{prefix}attn_gate.weight") == heads.queries  # for a whole head
+        yield Expected(f"{prefix}attn_gate.weight", (s.hidden, heads.queries * (1 if single else heads.value)))
     if s.graph.sinks:
-        yield Expected(f"{prefix}attn_sinks.weight", (heads.queries,))
+        yield Expected(f"{prefix}attn_sinks.weight", (heads.queries,), needed=not s.graph.sinks_optional)
     if s.graph.qk_norm is not None:
         for role, number, width in (("attn_q_norm", heads.queries, widths[0]), ("attn_k_norm", heads.keys, widths[1])):
             shape = {"head": (heads.key,), "full": (width,), "each": (heads.key, number)}[s.graph.qk_norm]
@@ -173,7 +187,7 @@ def _layer_norms(s: NetworkSettings, prefix: str, attends: bool, feeds: bool) ->
     """Of a layer that has attention or an MLP."""
     # side by side, the MLP may read what attention reads
     second = "ffn_norm" if s.parallel else s.graph.second_norm
-    for there, before, after in ((attends, "attn_norm", "post_attention_norm"), (feeds, second, "post_ffw_norm")):
+    for there, before, after in ((attends, "attn_norm", s.graph.attention_post_norm), (feeds, second, "post_ffw_norm")):
         if there and s.graph.pre_norm:
             missing = (s.parallel and before == "ffn_norm") or (
                 prefix == "blk.0." and before == "attn_norm" and not s.graph.first_norm
@@ -197,14 +211,20 @@ def _mlp(s: NetworkSettings, prefix: str, shapes: Shapes, suffix: str = "") -> I
 
 
 def _experts(s: NetworkSettings, prefix: str, shapes: Shapes) -> Iterator[Expected]:
-    down = f"{prefix}ffn_down_exps"
+    down, routing = f"{prefix}ffn_down_exps", s.routing
+    assert routing is not None
     width = (shapes.get(f"{down}.weight") or (1,))[0]
     yield from _matrix(f"{prefix}ffn_gate_inp", s.hidden, s.experts)
-    for role in mlp_inputs(s.graph, "_exps"):
-        yield from _matrix(prefix + role, s.hidden, width, s.experts)
+    if f"{prefix}ffn_gate_up_exps.weight" in shapes:
+        yield from _matrix(f"{prefix}ffn_gate_up_exps", s.hidden, 2 * width, s.experts)
+    else:
+        for role in mlp_inputs(s.graph, "_exps"):
+            yield from _matrix(prefix + role, s.hidden, width, s.experts)
     yield from _matrix(down, width, s.hidden, s.experts)
-    if s.gating != "softmax_chosen":
-        yield Expected(f"{prefix}exp_probs_b.bias", (s.experts,), needed=False)
+    if routing.biased:
+        yield from (Expected(f"{prefix}{name}", (s.experts,), needed=False) for name in BIAS_NAMES)
+    if s.graph.beside_experts and f"{prefix}ffn_up.weight" in shapes:
+        yield from _mlp(s, prefix, shapes)
     if f"{prefix}ffn_up_shexp.weight" in shapes:
         yield from _mlp(s, prefix, shapes, "_shexp")
         if s.graph.shared_expert_gate:

@@ -150,6 +150,10 @@ class Weights:
         """Columns of ``<name>.weight``. Raises MissingTensors."""
         return self._find(f"{name}.weight").columns
 
+    def rows(self, name: str) -> int:
+        """Rows of (each matrix of) ``<name>.weight``. Raises MissingTensors."""
+        return (*self._find(f"{name}.weight").shape, 1)[1]
+
     def release(self, prefix: str) -> None:
         """Forget the tensors whose names begin with ``prefix``; they are read again when needed."""
         for held in (self._matrices, self._vectors):

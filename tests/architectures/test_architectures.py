@@ -15,18 +15,25 @@ from quantcli.architectures import keys
 from quantcli.errors import UnsupportedGraph
 from quantcli.loader import open_model
 from quantcli.model import Model
-from quantcli.runner import settings
+from quantcli.runner import ropes, routing, settings
 from quantcli.runner.schema import SETTINGS
 
 ALL = architectures.every()
 # The architectures that the runner computes.
-RUN = sorted(
-    name for name, one in ALL.items() if one.graph and not any(getattr(one.graph, flag) for flag in settings.LACKING)
-)
+RUN = sorted(name for name, one in ALL.items() if one.graph)
 # Every key below an architecture's name that llama.cpp's own converter can write; some are newer than the package.
 NEWER = {
-    "hidden_activation",
-    "attention.rope_pattern", "attention.recurrent_layers", "attention.value_scale", "classifier.pooling_type",
+    "hidden_activation", "classifier.pooling_type", "attention.rope_pattern", "attention.recurrent_layers",
+    "attention.value_scale", *keys.INDEXER,
+}  # fmt: skip
+# What the parts of a graph cannot do without.
+LEAST = {
+    "latent": {
+        "attention.kv_lora_rank": 8, "rope.dimension_count": 4, "attention.key_length": 12,
+        "attention.value_length": 8, "attention.key_length_mla": 12, "attention.value_length_mla": 8,
+    },
+    "indexer": {"attention.indexer.head_count": 1, "attention.indexer.key_length": 8, "attention.indexer.top_k": 4},
+    "streams": {"altup.num_inputs": 4},
 }  # fmt: skip
 WRITTEN = sorted(
     NEWER
@@ -44,6 +51,8 @@ def sizes(name: str) -> Model:
     """A model of this architecture with the least metadata that can be run, and no tensors."""
     numbers = {"block_count": 4, "context_length": 64, "embedding_length": 64, "attention.head_count": 4}
     numbers |= {"attention.relative_buckets_count": 32} if ALL[name].graph.encoder_decoder else {}
+    for part, least in LEAST.items():
+        numbers |= least if getattr(ALL[name].graph, part) else {}
     metadata = {f"{name}.{key}": container.u32(number) for key, number in numbers.items()}
     states = [key for key in keys.STATES.get(ALL[name].graph.recurrent, ()) if key != "ssm.dt_b_c_rms"]
     metadata |= {f"{name}.{key}": container.u32(4) for key in states}
@@ -151,13 +160,15 @@ def test_values_that_nobody_computes(root: Path) -> None:
     """A key that is read, with a word or number outside what is known."""
     for name, key, value in (
         ("llama", "rope.scaling.type", container.string("dynamic")),
-        ("deepseek2", "expert_gating_func", container.u32(4)),
+        ("deepseek2", "expert_gating_func", container.u32(9)),
     ):
         model = sizes(name)
+        model.metadata |= {f"{name}.expert_count": container.u32(4), f"{name}.expert_used_count": container.u32(2)}
         model.metadata[f"{model.architecture}.{key}"] = value
         reader = settings._Reader(model.architecture, model.metadata)
+        graph = ALL[name].graph
         with pytest.raises(UnsupportedGraph, match=key):
-            settings._rope(reader) if key.startswith("rope") else settings._gating(reader, ALL[name].graph)
+            ropes.read(reader, graph, 16) if key.startswith("rope") else routing.read(reader, graph, 4, 0)
 
 
 # ---- windows

