@@ -223,6 +223,12 @@ class BrokenInstall(QuantcliError):
     code = "broken-install"
 
 
+class TargetTooSmall(QuantcliError):
+    """No choice of types fits a size, or comes as near to the model as was asked for."""
+
+    code = "target-too-small"
+
+
 # ---- running a model -------------------------------------------------------------------------------------------
 
 

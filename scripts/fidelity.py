@@ -9,7 +9,8 @@ importance matrix (60 chunks of ../shared/text/calibration.txt; `--search ggml` 
 compared with the float model by `quantcli compare` (q8 activations), 40 chunks of each text for mid, 20 for SmolLM2.
 A ratio is the divergence over the baseline's; its error is paired over chunks. Without --row the table is printed from
 the TSV, rows that are older than the code behind them marked as stale. Rows named by a type hold all matrices of the
-blocks in it, the embedding as the recipe has it.
+blocks in it, the embedding as the recipe has it; `mid/=Q4_K_M` is a plan (`--like`) that is at most as large as the
+baseline's file of that recipe.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ TABLE = ROOT / "docs" / "fidelity.tsv"
 TEXTS = ("wiki.test.raw", "books.txt", "code.txt")
 CHUNKS = {"mid": 40, "smollm2": 20}
 RECIPES = ("Q2_K_S", "Q3_K_M", "Q4_K_M", "IQ2_M")
-CODE = ("quantcli/calibration", "quantcli/transforms", "quantcli/methods", "csrc/encode", "quantcli/data")
+CODE = (
+    "quantcli/calibration",
+    "quantcli/plan",
+    "quantcli/transforms",
+    "quantcli/methods",
+    "csrc/encode",
+    "quantcli/data",
+)
 TEXT_FIELDS = ("kld", "baseline_kld", "ratio", "ratio_se", "ln_ppl_ratio", "baseline_ln_ppl_ratio")
 FIELDS = (
     *("model", "row", "quality", "settings", "ratio", "bytes", "seconds", "peak_mb", "commit", "date", "machine"),
@@ -73,6 +81,8 @@ def source_of(given: argparse.Namespace, model: str) -> Path:
 
 def types_of(row: str) -> list[str]:
     """Options of convert: a recipe as it is, or one type for all matrices of the blocks."""
+    if row.startswith("="):
+        return ["-t", row[1:]]
     if row in RECIPES:
         return ["-t", row]
     base = {"Q4_K": "Q4_K_M", "Q3_K": "Q3_K_M", "Q2_K": "Q2_K", "Q5_K": "Q5_K_M"}.get(row, row)
@@ -99,9 +109,12 @@ def measure(given: argparse.Namespace, name: str, folder: Path) -> dict[str, str
     model, row = name.split("/")
     other, made = baseline(given, model, row, folder), folder / f"{model}-{row}-{given.quality}.gguf"
     start = time.monotonic()
-    words = [*types_of(row), "--quality", given.quality, "--threads", given.threads, *given.option]
+    types = ["--like", row[1:]] if row.startswith("=") else types_of(row)
+    words = [*types, "--quality", given.quality, "--threads", given.threads, *given.option]
     quantcli("convert", source_of(given, model), *words, "-o", made, "--force")
     seconds = time.monotonic() - start
+    if made.stat().st_size > other.stat().st_size and row.startswith("="):
+        sys.exit(f"{made} is larger than {other}")
     found = {
         "model": model,
         "row": row,

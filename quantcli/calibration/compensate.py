@@ -10,7 +10,7 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.architectures.topology import Feed
-from quantcli.calibration import float_stream, merging
+from quantcli.calibration import float_stream, merging, probes, tables
 from quantcli.calibration.capture import Stage
 from quantcli.calibration.collect import USUAL_LENGTH
 from quantcli.calibration.encoding import Settings, StageEncoder
@@ -28,7 +28,7 @@ from quantcli.runner import settings
 from quantcli.runner.network import Network
 from quantcli.runner.session import make_operations
 from quantcli.runner.text import Chunks
-from quantcli.runner.weights import Weights
+from quantcli.runner.weights import Packed, Weights
 from quantcli.transforms import rescale
 from quantcli.transforms.rescale import Factors
 
@@ -82,8 +82,16 @@ class Compensation:
             return self._two_streams()
         return self._one_stream()
 
-    def _settings(self) -> Settings:
-        return Settings(alpha=COMPENSATING[self.method] if self.method else None, threads=self.threads)
+    def _settings(self, contents: Mapping[str, Packed] | None = None) -> Settings:
+        alpha = COMPENSATING[self.method] if self.method else None
+        return Settings(alpha=alpha, threads=self.threads, tables=contents or {})
+
+    def _tables(self) -> dict[str, Packed]:
+        """Embeddings and output matrix, which no layer reads."""
+        told = self._tell("embeddings")
+        if told is not None:
+            told(0, 1)
+        return tables.encode(self.network, self.calibration, StageEncoder(self.types, self._settings()), self.store)
 
     def _tell(self, what: str) -> Callable[[int, int], None] | None:
         progress = self.progress
@@ -140,25 +148,28 @@ class Compensation:
         model = self.network.model
         if not self.transforms:
             return model
-        for layer in self._layers(_first(self.calibration.fit, SEARCH_TOKENS), None, "+".join(self.transforms)):
+        for layer in self._layers(probes.some_of(self.calibration.fit, SEARCH_TOKENS), None, "+".join(self.transforms)):
             model, _ = self._merged(model, layer)
         return model
 
     # ---- encoding
 
     def _two_streams(self) -> Compensated:
-        model, told = self._transformed(), self._tell("sequential")
+        encoded, model, told = self._tables(), self._transformed(), self._tell("sequential")
         network = Network(model, self.network.operations, length=self.network.length, kv_type=self.network.kv_type)
         watch = None if told is None else lambda done, total, what: told(done, total)
-        made = Sequential(network, self.types, self._settings(), watch, self.store)
-        return Compensated(model, made.run(self.calibration.fit, self.calibration.held_out))
+        made = Sequential(network, self.types, self._settings(encoded), watch, self.store)
+        result = made.run(self.calibration.fit, self.calibration.held_out)
+        result.contents.update(encoded)
+        return Compensated(model, result)
 
     def _one_stream(self) -> Compensated:
         """Transforms and GPTQ from the same moments."""
         model, result = self.network.model, Result()
-        encoder = StageEncoder(self.types, self._settings())
         if self.method is None:
             return Compensated(self._transformed(), result)
+        encoded = self._tables()
+        encoder = StageEncoder(self.types, self._settings(encoded))
         for layer in self._layers(self.calibration.fit, self.calibration.held_out, "gptq"):
             model, moved = self._merged(model, layer)
             weights = Weights(model)
@@ -170,7 +181,7 @@ class Compensation:
                 result.outcomes += outcomes
         if self.store is not None and not self._is_kept():
             self.store.write(COMPLETE, {"layers": numpy.array([self.network.settings.layers])})
-        result.contents.update(encoder.embeddings(self.network.embeddings))
+        result.contents |= {**encoder.embeddings(self.network.embeddings), **encoded}
         return Compensated(model, result)
 
 
@@ -186,12 +197,6 @@ def _refreshed(stage: Stage, weights: Weights) -> Stage:
         weights.matrix(one.name.removesuffix(".weight"), one.columns, one.rows, one.matrices) for one in stage.weights
     ]
     return replace(stage, weights=tuple(found))
-
-
-def _first(chunks: Chunks, tokens: int) -> Chunks:
-    """Chunks of about this many tokens, spread over all of them."""
-    step = max(1, len(chunks) * chunks.length // tokens)
-    return Chunks(chunks.name, chunks.tokens[::step], chunks.bos)
 
 
 def _arrays(factors: Mapping[str, Factors]) -> dict[str, NDArray[numpy.generic]]:

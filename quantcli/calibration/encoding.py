@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy
 
@@ -26,13 +26,17 @@ ENCODED_ROWS = 64  # rows of a matrix that one thread encodes at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """``alpha``: how far a matrix makes up for what went wrong before it; None: one stream, nothing is known of it."""
+    """``alpha``: how far a matrix makes up for what went wrong before it; None: one stream, nothing is known of it.
+
+    ``tables``: embeddings and output matrix where they are encoded already (tables.py).
+    """
 
     alpha: float | None = 0.5
     damping: float = 0.01
     rounds: int = 3
     sweeps: int = 2
     threads: int = 1
+    tables: Mapping[str, Packed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,19 @@ class StageEncoder:
         return made
 
     def embeddings(self, matrix: PackedMatrix) -> dict[str, Packed]:
-        """The token embeddings by the plain search, where they have a type."""
+        """The token embeddings where they have a type: as they are encoded already, or by the plain search."""
         tensor_type = self.types.get(matrix.name)
         if tensor_type is None:
             return {}
+        if matrix.name in self.settings.tables:
+            return {matrix.name: self.settings.tables[matrix.name]}
         return {matrix.name: Packed(tensor_type, self.search(matrix.decode(), tensor_type, None))}
+
+    def table(self, matrix: PackedMatrix, tensor_type: TensorType, metric: Metric) -> tuple[Packed, Packed]:
+        """A table of embeddings or the output matrix by the plain search for ``metric``, and compensated."""
+        values = matrix.decode()
+        plain = self.search(values, tensor_type, metric.importance)
+        return Packed(tensor_type, plain), Packed(tensor_type, self._compensated(values, tensor_type, metric))
 
     def encode(self, stage: Stage, evidence: Evidence) -> tuple[dict[str, Packed], list[CompensatedTensor]]:
         """The stage's tensors that have a type, encoded, and what was done to each."""
@@ -101,12 +113,7 @@ class StageEncoder:
             shift = evidence.shift(weight.name, number, values, metric)
             if shift is not None:
                 target = values + numpy.float32(self.settings.alpha) * shift
-        compensated = self._in_slabs(
-            lambda start, stop: compensation.encode(
-                tensor_type, target[start:stop], metric, rounds=self.settings.rounds, sweeps=self.settings.sweeps
-            ),
-            len(target),
-        )
+        compensated = self._compensated(target, tensor_type, metric)
         verdict = evidence.verdict(
             weight.name,
             number,
@@ -115,6 +122,14 @@ class StageEncoder:
             kernels.decode(tensor_type.id, compensated, *values.shape),
         )
         return compensated if verdict.keep else plain, verdict
+
+    def _compensated(self, target: Floats, tensor_type: TensorType, metric: Metric) -> Bytes:
+        return self._in_slabs(
+            lambda start, stop: compensation.encode(
+                tensor_type, target[start:stop], metric, rounds=self.settings.rounds, sweeps=self.settings.sweeps
+            ),
+            len(target),
+        )
 
     def search(self, values: Floats, tensor_type: TensorType, importance: Floats | None) -> Bytes:
         """The plain search."""

@@ -57,6 +57,11 @@ class Wish:
     statistics: Path | None = None  # a folder of an earlier run
     keep: Path | None = None  # the folder that keeps what this run finds
 
+    @property
+    def encodes(self) -> bool:
+        """Whether it changes what is written; else it is for a plan alone."""
+        return self.method is not None or bool(self.transforms)
+
 
 @dataclass(frozen=True)
 class Used:
@@ -66,6 +71,8 @@ class Used:
     sampled: int
     corpus: str
 
+
+PLANNING_TOKENS = 49_152  # of text, where nothing but a plan asks for it
 
 UNKNOWN = Used(0, 0, "0" * 64)  # before the work: takes as many bytes in a file
 
@@ -110,6 +117,15 @@ def wish(
         bool(transforms),
         statistics,
         keep,
+    )
+
+
+def planning(
+    texts: Sequence[Path], sampled: int | None, statistics: Path | None = None, keep: Path | None = None
+) -> Wish:
+    """What a plan alone needs of a calibration."""
+    return Wish(
+        DEFAULT, None, (), tuple(texts), PLANNING_TOKENS, sampled or 0, named=False, statistics=statistics, keep=keep
     )
 
 

@@ -22,8 +22,8 @@ from quantcli.output.interrupts import act_by_default
 
 #: in the order of the help; each is declared in ``<name>_options.py``
 COMMANDS = (
-    "convert", "graft", "inspect", "check", "verify", "formats", "imatrix", "calibrate", "perplexity", "compare",
-    "generate", "embed",
+    "convert", "graft", "inspect", "check", "verify", "formats", "imatrix", "calibrate", "plan", "analyze",
+    "perplexity", "compare", "generate", "embed",
 )  # fmt: skip
 
 

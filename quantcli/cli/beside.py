@@ -58,6 +58,7 @@ def _refuse(request: ConvertRequest, option: str) -> None:
         "--imatrix": request.imatrix is not None or request.collect,
         "--quality, --method": request.wish is not None or request.choice.name is not None,
         "--transform pad": request.pad,
+        "a size (--like, --target-size, --target-bpw)": request.sizing is not None,
         "--chat-template": request.chat_template is not None,
         "--pre-tokenizer": request.pre_tokenizer is not None,
         "--tensor-type": bool(request.overrides),

@@ -9,6 +9,20 @@ from typer import Argument, Option
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
+from quantcli.cli.sizes import (
+    AtLeast,
+    Calibration,
+    Candidates,
+    Keep,
+    KeepStatistics,
+    Like,
+    MaxKld,
+    SameType,
+    SampledTokens,
+    Statistics,
+    TargetBpw,
+    TargetSize,
+)
 
 NAME = "convert"
 
@@ -30,6 +44,14 @@ def run(
             ),
         ),
     ] = None,
+    target_size: TargetSize = None,
+    target_bpw: TargetBpw = None,
+    like: Like = None,
+    max_kld: MaxKld = None,
+    candidates: Candidates = None,
+    at_least: AtLeast = None,
+    keep: Keep = None,
+    same_type: SameType = None,
     output: Annotated[
         Optional[str],
         Option(
@@ -120,27 +142,10 @@ def run(
             ),
         ),
     ] = None,
-    calibration: Annotated[
-        Optional[list[Path]],
-        Option(metavar="TEXT", readable=False, help="Calibrate with this text, then the bundled one; repeatable."),
-    ] = None,
-    sampled_tokens: Annotated[
-        Optional[int],
-        Option(metavar="N", min=0, help="Tokens that the model itself writes to be calibrated with."),
-    ] = None,
-    statistics: Annotated[
-        Optional[Path],
-        Option(metavar="DIR", readable=False, help="Use what `quantcli calibrate` or --keep-statistics left there."),
-    ] = None,
-    keep_statistics: Annotated[
-        Optional[Path],
-        Option(
-            metavar="DIR",
-            readable=False,
-            help="Keep what the encoders were given: from it the same bytes follow on any machine, and a stopped run "
-            "goes on.",
-        ),
-    ] = None,
+    calibration: Calibration = None,
+    sampled_tokens: SampledTokens = None,
+    statistics: Statistics = None,
+    keep_statistics: KeepStatistics = None,
     threads: Annotated[Optional[int], Option(metavar="N", min=1, help="Worker threads. Default: all cores.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and the exact sizes; write nothing.")] = False,
     force: Annotated[bool, Option("--force", "-f", help="Replace existing outputs.")] = False,
@@ -229,6 +234,9 @@ def run(
     request = parse.convert_request(
         source=source,
         types=types or (),
+        size=parse.SizeTexts(
+            target_size, target_bpw, like, candidates, at_least or (), keep or (), same_type or (), max_kld
+        ),
         output=output,
         imatrix=imatrix,
         include_weights=include_weights or (),

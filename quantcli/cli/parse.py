@@ -6,26 +6,50 @@ The commands that run models have no texts to parse: their options are typed whe
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import NamedTuple, TypedDict, Unpack
 
-from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, wish
+from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, planning
+from quantcli.calibration.quality import wish as wish_of
 from quantcli.cli import beside
 from quantcli.commands.job import ConvertRequest
+from quantcli.commands.sizing import Sizing
 from quantcli.errors import MissingFile, UsageError
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import snap as snapping
 from quantcli.methods.seam import Settings
 from quantcli.methods.table import Choice
-from quantcli.plan import overrides, recipes
+from quantcli.plan import budget, overrides, recipes
+from quantcli.plan.budget import Freedom, Target
 from quantcli.plan.overrides import Override
 from quantcli.plan.recipes import FileType
 
 TEMPLATE_LIMIT = 4 << 20  # bytes of a chat template file
 AUTOMATIC = Path("auto")  # --imatrix auto: collect one first
+
+
+class SizeTexts(NamedTuple):
+    """Options of commands that choose the types for a size, as they are typed."""
+
+    target_size: str | None = None
+    target_bpw: float | None = None
+    like: str | None = None
+    candidates: str | None = None
+    at_least: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    same_type: Sequence[str] = ()
+    max_kld: float | None = None
+
+    @property
+    def sizes(self) -> dict[str, object]:
+        """The sizes that are given, by their option."""
+        named = {"--target-size": self.target_size, "--target-bpw": self.target_bpw, "--like": self.like}
+        named["--max-kld"] = self.max_kld
+        return {option: value for option, value in named.items() if value is not None}
 
 
 class PassedOn(TypedDict, total=False):
@@ -52,7 +76,8 @@ class PassedOn(TypedDict, total=False):
 def convert_request(
     *,
     source: Path,
-    types: Sequence[str],
+    types: Sequence[str] = (),
+    size: SizeTexts = SizeTexts(),  # noqa: B008 (immutable)
     output: str | Path | None = None,
     imatrix: Path | None = None,
     include_weights: Sequence[str] = (),
@@ -77,15 +102,19 @@ def convert_request(
     **passed_on: Unpack[PassedOn],
 ) -> ConvertRequest:
     """The options of `convert`, texts and all. Raises UsageError, UnknownType, BadOverride, MissingFile."""
+    calibrated = (quality, method, transforms, calibration, sampled_tokens, statistics, keep_statistics)
+    sizing = parse_sizing(size, types, passed_on.get("pure", False), *calibrated)
+    adapters = (beside.ADAPTER_TYPE,) * (passed_on.get("lora_base") is not None)
     request = ConvertRequest(
         source=source,
-        file_types=parse_file_types(types or (beside.ADAPTER_TYPE,) * (passed_on.get("lora_base") is not None)),
+        file_types=parse_file_types(types or adapters) if sizing is None else (),
+        sizing=sizing,
         output=None if output is None else Path(output),
         into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
         choice=parse_method(None if method in COMPENSATING else method, search),
         snap=parse_snap(snap, search),
         pad=PAD in transforms,
-        wish=parse_quality(quality, method, transforms, calibration, sampled_tokens, statistics, keep_statistics),
+        wish=parse_quality(*calibrated) if sizing is None else (sizing.wish if sizing.wish.encodes else None),
         overrides=parse_rules(tensor_types, tensor_type_file),
         **parse_importance(imatrix, include_weights, exclude_weights),
         output_tensor_type=parse_tensor_type(output_tensor_type, "--output-tensor-type"),
@@ -172,12 +201,77 @@ def parse_quality(
             f"there is no transform {unknown[0]!r}", where="--transform", hint=f"known: {', '.join(known)}"
         )
     transforms = [name for name in transforms if name != PAD]
+    existing(texts, statistics)
+    return wish_of(quality, method, transforms, texts, sampled_tokens, statistics, keep_statistics)
+
+
+def existing(texts: Sequence[Path], statistics: Path | None = None) -> Sequence[Path]:
+    """The texts, if all are there. Raises MissingFile."""
     for path in texts:
         if not path.is_file():
             raise MissingFile("is not there", where=str(path), hint="give a text file with --calibration")
     if statistics is not None and not statistics.is_dir():
         raise MissingFile("is no folder", where=str(statistics), hint="make one: quantcli calibrate MODEL -o DIR")
-    return wish(quality, method, transforms, texts, sampled_tokens, statistics, keep_statistics)
+    return texts
+
+
+def parse_sizing(
+    size: SizeTexts,
+    types: Sequence[str],
+    pure: bool,
+    quality: str | None,
+    method: str | None,
+    transforms: Sequence[str],
+    texts: Sequence[Path],
+    sampled_tokens: int | None,
+    statistics: Path | None,
+    keep_statistics: Path | None,
+) -> Sizing | None:
+    """A size in place of types, with what may be chosen; None where types are given. Raises UsageError, ..."""
+    given: dict[str, object] = {"-t": types, **size.sizes, "--pure": pure and bool(size.sizes)}
+    given = {option: value for option, value in given.items() if value}
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other", hint="give one of them")
+    if not size.sizes:
+        for option, unused in zip(("--candidates", "--at-least", "--keep", "--same-type"), size[3:7], strict=True):
+            if unused:
+                raise UsageError(
+                    f"{option} is for plans of a size", hint="add --like Q4_K_M, --target-size 4G or --target-bpw 4.5"
+                )
+        return None
+    wish: Wish | None = planning(existing(texts, statistics), sampled_tokens, statistics, keep_statistics)
+    if parse_quality(quality, method, transforms, (), None, None, None) is not None:
+        wish = parse_quality(quality, method, transforms, texts, sampled_tokens, statistics, keep_statistics)
+    assert wish is not None
+    ((option, value),) = size.sizes.items()
+    return Sizing(parse_target(size), parse_freedom(size), wish, f"{option} {value}")
+
+
+def parse_target(size: SizeTexts) -> Target:
+    """Raises UsageError, UnknownType."""
+    if size.target_size is not None:
+        return Target(bytes=overrides.parse_amount(size.target_size, "--target-size"))
+    if size.like is not None:
+        like = recipes.parse(size.like)
+        if like.is_float or like.copies:
+            raise UsageError(f"{like.name} is no size to plan for", where="--like", hint="for example --like Q4_K_M")
+        return Target(like=like)
+    return Target(bpw=size.target_bpw, max_kld=size.max_kld)
+
+
+def parse_freedom(size: SizeTexts) -> Freedom:
+    """What a plan may choose. Raises UnknownType, BadOverride."""
+    whole = overrides.parse_tensor_type("F16", "")
+    kept, together = (
+        tuple(overrides.Override(text, whole, overrides.compile_pattern(text)) for text in texts)
+        for texts in (size.keep, size.same_type)
+    )
+    return dataclasses.replace(
+        budget.parse_candidates(size.candidates),
+        at_least=tuple(overrides.parse(text, "--at-least") for text in size.at_least),
+        keep=kept,
+        together=together,
+    )
 
 
 def parse_rules(texts: Sequence[str], file: Path | None) -> tuple[Override, ...]:

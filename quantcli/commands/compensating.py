@@ -27,32 +27,48 @@ FEW = 131_072  # tokens: below, two streams gain less than they could
 Made = tuple[Used, dict[str, ModelTensor], list[CompensatedTensor]]
 
 
-def run(model: Model, plans: Sequence[Plan], wish: Wish, threads: int, reporter: Reporter) -> Iterator[Made]:
-    """Per plan: what it was calibrated with, the model's tensors (encoded or changed), and what was done to them.
+@dataclass(frozen=True)
+class Ready:
+    """A model that can be run, with the tokens that it is calibrated with and the folders that know of it."""
 
-    Raises UnsupportedGraph, ShortText, NonFiniteResult, BadStatistics, ...
-    """
+    network: Network
+    calibration: Calibration
+    kept: Kept
+    wish: Wish
+    threads: int
+
+
+def ready(model: Model, wish: Wish, threads: int, reporter: Reporter) -> Ready:
+    """Raises UnsupportedGraph, ShortText, NonFiniteResult, BadStatistics, ..."""
     if wish.keep is not None:
         folder.check_place(wish.keep)
     try:
         network = calibration_network(model, threads)
     except (UnsupportedGraph, UnknownArchitecture) as error:
-        hint = "--quality fast converts it without running it"
+        hint = "-t TYPE with --quality fast converts it without running it"
         raise type(error)(error.message, where=error.where, hint=hint) from None
     calibration = _gathered(wish, network, model, reporter)
     _tell(wish, calibration, reporter)
-    kept = _Kept.of(wish, model, network.length, calibration)
+    return Ready(network, calibration, Kept.of(wish, model, network.length, calibration), wish, threads)
+
+
+def run(prepared: Ready, plans: Sequence[Plan], reporter: Reporter) -> Iterator[Made]:
+    """Per plan: what it was calibrated with, the model's tensors (encoded or changed), and what was done to them.
+
+    Raises NonFiniteResult, BadStatistics, ...
+    """
     for one in plans:
-        tensors, outcomes = _compensated(one, wish, network, calibration, kept, threads, reporter)
-        yield calibration.used, tensors, outcomes
+        tensors, outcomes = _compensated(one, prepared, reporter)
+        yield prepared.calibration.used, tensors, outcomes
 
 
 def _gathered(wish: Wish, network: Network, model: Model, reporter: Reporter) -> Calibration:
-    wanted = wish.tokens
+    wanted, sampled = wish.tokens, wish.sampled
     if wish.statistics is not None:  # as many as it was made with
-        wanted = int(folder.read_manifest(wish.statistics / folder.MANIFEST).get("tokens", wanted))
+        manifest = folder.read_manifest(wish.statistics / folder.MANIFEST)
+        wanted, sampled = int(manifest.get("tokens", wanted)), int(manifest.get("sampled_tokens", sampled))
     folders = [path for path in (wish.statistics, wish.keep) if path is not None]
-    return gathered(network, model, reporter, wanted=wanted, texts=wish.texts, sampled=wish.sampled, folders=folders)
+    return gathered(network, model, reporter, wanted=wanted, texts=wish.texts, sampled=sampled, folders=folders)
 
 
 def _tell(wish: Wish, calibration: Calibration, reporter: Reporter) -> None:
@@ -65,15 +81,16 @@ def _tell(wish: Wish, calibration: Calibration, reporter: Reporter) -> None:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class Kept:
     """What is known of the model already, and where passes over its encodings are kept."""
 
     facts: Facts
     known: Folder | None
     passes: Path | None
+    folder: Folder | None = None  # that keeps what is found out about the model itself
 
     @classmethod
-    def of(cls, wish: Wish, model: Model, length: int, calibration: Calibration) -> _Kept:
+    def of(cls, wish: Wish, model: Model, length: int, calibration: Calibration) -> Kept:
         """Open the folders of the wish. Raises BadStatistics for those of another model or text."""
         if wish.statistics is None and wish.keep is None:
             return cls({}, None, None)
@@ -87,33 +104,31 @@ class _Kept:
                     wish.statistics, folder.facts_of(CALIBRATION, print_of_model, length, calibration), must_exist=True
                 )
         facts = folder.facts_of(PASSES, print_of_model, length, calibration)
-        if passes is not None:
-            Folder(passes, facts).keep_text(calibration.written)
-        return cls(facts, known, passes)
+        own = Folder(passes, facts) if passes is not None else known
+        if own is not None and passes is not None:
+            own.keep_text(calibration.written)
+        return cls(facts, known, passes, own)
 
     def store(self, wish: Wish, one: Plan, types: dict[str, TensorType]) -> Folder | None:
         """The folder of one output."""
         if self.passes is None:
             return None
         listed = "\n".join(f"{name} {types[name].name}" for name in sorted(types))
+        listed = hashlib.sha256(listed.encode()).hexdigest()
         facts: Facts = {
             **self.facts,
             "method": wish.method or "none",
             "transforms": ",".join(wish.transforms),
-            "types": hashlib.sha256(listed.encode()).hexdigest(),
+            "types": listed,
         }
-        return Folder(self.passes / one.file_type.name, facts)
+        name = f"{one.file_type.name}-{listed[:8]}" if one.assignment else one.file_type.name
+        return Folder(self.passes / name, facts)
 
 
 def _compensated(
-    one: Plan,
-    wish: Wish,
-    network: Network,
-    calibration: Calibration,
-    kept: _Kept,
-    threads: int,
-    reporter: Reporter,
+    one: Plan, prepared: Ready, reporter: Reporter
 ) -> tuple[dict[str, ModelTensor], list[CompensatedTensor]]:
+    network, wish = prepared.network, prepared.wish
     types = _types(one)
     with reporter.steps(f"{one.file_type.name}: layers", network.settings.layers) as step:
 
@@ -123,13 +138,13 @@ def _compensated(
         made = Compensation(
             network=network,
             types=types,
-            calibration=calibration,
+            calibration=prepared.calibration,
             method=wish.method,
             transforms=wish.transforms,
             required=wish.named,
-            threads=threads,
-            known=kept.known,
-            store=kept.store(wish, one, types),
+            threads=prepared.threads,
+            known=prepared.kept.known,
+            store=prepared.kept.store(wish, one, types),
             progress=told,
         ).run()
     tensors = {tensor.name: tensor for tensor in made.model.tensors}

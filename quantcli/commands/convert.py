@@ -8,21 +8,24 @@ the command.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantcli import __version__, loader
 from quantcli.calibration.quality import UNKNOWN, Used, Wish
 from quantcli.commands import checks, targets
 from quantcli.commands.job import ConvertRequest, Job, Part
+from quantcli.commands.sizing import Sizing
 from quantcli.container import Value, string, u32
 from quantcli.encode import pipeline
 from quantcli.errors import OutputExists
+from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods.snap import Snapping
 from quantcli.model import Model
 from quantcli.output import transaction, writer
-from quantcli.plan import plan
+from quantcli.plan import budget, plan, recipes
 from quantcli.plan.options import Options
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
@@ -33,6 +36,9 @@ from quantcli.sources.files import allow_open_files
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
 from quantcli.transforms import pad
+
+if TYPE_CHECKING:
+    from quantcli.commands.planning import Planning
 
 MOST_THREADS = 256  # each holds slabs in memory; beyond this it is a typing error
 COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, beside the output
@@ -49,10 +55,11 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
             reporter.note(f"note: {text}")
         for text in job.warnings:
             reporter.warning(text)
+        start = time.monotonic()
+        choose_types(job, reporter)
         if request.dry_run:
             result = describe(job)
         else:
-            start = time.monotonic()
             _compensate(job, reporter)
             with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes) as advance:
                 result = execute(job, advance, start)
@@ -131,8 +138,12 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
         models = [model.plain() for model in models]
     if request.pad:
         models = [pad.apply(model) if model.role == "text" else model for model in models]
-    plans = [[_plan(request, model, one, importance) for one in request.types_for(model)] for model in models]
-    paths = targets.name_parts(models, plans, request.output, into_folder=request.into_folder)
+    wanted = [_wanted(request, model, importance) for model in models]
+    plans = [
+        [_plan(request, model, one, importance) for one, _ in own] for model, own in zip(models, wanted, strict=True)
+    ]
+    labels = [[label for _, label in own] for own in wanted]
+    paths = targets.name_parts(models, labels, request.output, into_folder=request.into_folder)
     parts = [Part(*part) for part in zip(models, plans, paths, strict=True)]
     job = Job(request, parts, min(request.threads or pipeline.default_threads(), MOST_THREADS))
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
@@ -148,37 +159,51 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
     return job
 
 
+def _wanted(request: ConvertRequest, model: Model, importance: Importance | None) -> list[tuple[FileType, str]]:
+    """The file types of a model, and how files of them are called."""
+    if request.sizing is None or model.role != "text":
+        return [(one, one.name) for one in request.types_for(model)]
+    return [request.sizing.base(model, _options(request, model, recipes.parse("Q8_0"), importance))]
+
+
 def _plan(
     request: ConvertRequest,
     model: Model,
     file_type: FileType,
     importance: Importance | None,
     used: Used = UNKNOWN,
+    assignment: Mapping[str, TensorType] | None = None,
 ) -> Plan:
+    made = plan.make(model, _options(request, model, file_type, importance, used), assignment)
+    finds_importance = request.wish is not None or request.sizing is not None  # where it runs the model
+    made.check(
+        writing=not request.dry_run,
+        allow_no_imatrix=request.allow_no_imatrix or finds_importance,
+        allow_requantize=request.allow_requantize,
+    )
+    return made
+
+
+def _options(
+    request: ConvertRequest, model: Model, file_type: FileType, importance: Importance | None, used: Used = UNKNOWN
+) -> Options:
     provenance = _provenance(request, file_type, used)
-    options = Options(
+    if model.role != "text" and request.mmproj is not None:  # the options are about the language model
+        return Options(file_type, provenance=provenance)
+    return Options(
         file_type,
         pure=request.pure,
         overrides=request.overrides,
         output_tensor_type=request.output_tensor_type,
         token_embedding_type=request.token_embedding_type,
         leave_output_tensor=request.leave_output_tensor,
-        imatrix=request.collect or request.wish is not None,
+        imatrix=request.collect or request.wish is not None or request.sizing is not None,
         importance=importance,
         keep_split=request.keep_split,
         split_max_size=request.split_max_size,
         metadata=request.metadata,
         provenance=provenance,
     )
-    if model.role != "text" and request.mmproj is not None:  # the options are about the language model
-        options = Options(file_type, provenance=provenance)
-    made = plan.make(model, options)
-    made.check(
-        writing=not request.dry_run,
-        allow_no_imatrix=request.allow_no_imatrix or request.wish is not None,  # calibration finds importance itself
-        allow_requantize=request.allow_requantize,
-    )
-    return made
 
 
 def _provenance(request: ConvertRequest, file_type: FileType, used: Used) -> dict[str, Value]:
@@ -188,6 +213,8 @@ def _provenance(request: ConvertRequest, file_type: FileType, used: Used) -> dic
         made["quantcli.search"] = string(request.search)
         if request.choice.name is not None:
             made["quantcli.method"] = string(request.choice.name)
+        if request.sizing is not None:
+            made["quantcli.plan"] = string(request.sizing.text)
         if request.snap != "auto":
             made["quantcli.snap"] = string(request.snap)
         if request.wish is not None:
@@ -219,6 +246,47 @@ def _check_files(job: Job) -> None:
 # ---- the work
 
 
+def choose_types(job: Job, reporter: Reporter) -> Planning | None:
+    """Where a size is asked for: the plan that loses least, from what the model itself says."""
+    sizing, part = job.request.sizing, job.parts[0]
+    if sizing is None:
+        return None
+    found = planned(job, sizing, reporter)
+    if sizing.target.max_kld is not None:
+        _bound(job, found, sizing.target.max_kld, reporter)
+        return found
+    part.plans[0] = found.choosing.plan(budget.target_bytes(sizing.target, part.model, part.plans[0].options))
+    return found
+
+
+def _bound(job: Job, found: Planning, most: float, reporter: Reporter) -> None:
+    """The smallest plan within a measured divergence, and the recipe that is nearest to its size."""
+    from quantcli.commands import bounding
+
+    part, request = job.parts[0], job.request
+    assert part.ready is not None
+    best = bounding.smallest(found, part.ready, request.choice, most, reporter)
+    given = best.plan.options
+    file_type = budget.nearest(part.model, given, best.plan.file_bytes)
+    part.plans[0] = _plan(request, part.model, file_type, given.importance, assignment=best.plan.assignment)
+    part.made = None if best.made is None else [best.made]
+
+
+def planned(job: Job, sizing: Sizing, reporter: Reporter) -> Planning:
+    """What the types of the job's first model would cost."""
+    from quantcli.commands import compensating, planning  # they bring the runner, which most conversions do without
+
+    part = job.parts[0]
+    base = part.plans[0]
+    part.ready = compensating.ready(part.model, sizing.wish, job.threads, reporter)
+
+    def make(types: Mapping[str, TensorType], importance: Importance | None) -> Plan:
+        given = base.options.importance or importance
+        return _plan(job.request, part.model, base.file_type, given, assignment=types)
+
+    return planning.prepare(part.ready, sizing.freedom, make, reporter)
+
+
 def _compensate(job: Job, reporter: Reporter) -> None:
     """Give every plan tensors that are encoded already, where the request wants more than the search."""
     wish = job.request.wish
@@ -229,10 +297,11 @@ def _compensate(job: Job, reporter: Reporter) -> None:
     for part in job.parts:
         if part.model.role != "text":
             continue
-        made = compensating.run(part.model, list(part.plans), wish, job.threads, reporter)
-        for number, (used, tensors, outcomes) in enumerate(made):
+        ready = part.ready or compensating.ready(part.model, wish, job.threads, reporter)
+        for number, made in enumerate(part.made or compensating.run(ready, list(part.plans), reporter)):
+            used, tensors, outcomes = made
             one = part.plans[number]
-            again = _plan(job.request, part.model, one.file_type, one.options.importance, used)
+            again = _plan(job.request, part.model, one.file_type, one.options.importance, used, one.assignment)
             part.plans[number] = again.holding(tensors)
             job.outcomes[part.files[number][0]] = outcomes
 

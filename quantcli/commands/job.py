@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantcli.calibration.quality import Wish
+from quantcli.commands.sizing import Sizing
 from quantcli.container import Value
 from quantcli.ggml import tensor_types
 from quantcli.ggml.tensor_types import TensorType
@@ -20,13 +22,16 @@ from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
 from quantcli.report.results import CarriedTensor, CompensatedTensor
 
+if TYPE_CHECKING:  # it brings the runner, which most conversions do without
+    from quantcli.commands.compensating import Made, Ready
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertRequest:
     """What the user asks for. ``imatrix`` is a file; ``collect`` makes one first, from the bundled text."""
 
     source: Path
-    file_types: Sequence[FileType]
+    file_types: Sequence[FileType] = ()
     output: Path | None = None
     into_folder: bool = False  # `-o name/`: a folder, whether it is there yet or not
     imatrix: Path | None = None
@@ -42,6 +47,7 @@ class ConvertRequest:
     choice: Choice = field(default_factory=Choice)  # of the method and its search
     snap: Mode = "auto"  # carry over weights that lie on the grid of their type
     wish: Wish | None = None  # calibrate and compensate
+    sizing: Sizing | None = None  # choose the language model's types for a size; there are no file types then
     pad: bool = False  # feed-forward layers to a multiple of 256
     threads: int | None = None
     dry_run: bool = False
@@ -80,6 +86,8 @@ class Part:
     model: Model
     plans: list[Plan]
     targets: list[Path]
+    ready: Ready | None = None  # once it runs
+    made: Sequence[Made] | None = None  # per plan, what calibration made, once it is known
 
     @property
     def files(self) -> list[list[Path]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from quantcli.errors import OutputFailed, UsageError
 from quantcli.model import Model
 from quantcli.output import checksums, writer
-from quantcli.plan.plan import Plan
 
 # What a file is called, by the role of its model. The last two are llama.cpp's conventions.
 _NAMES = {
@@ -20,12 +19,12 @@ _NAMES = {
 
 
 def name_parts(
-    models: Sequence[Model], plans: Sequence[Sequence[Plan]], output: Path | None, *, into_folder: bool
+    models: Sequence[Model], labels: Sequence[Sequence[str]], output: Path | None, *, into_folder: bool
 ) -> list[list[Path]]:
-    """The paths of all plans of all models, see `name_targets`. A projector's lie beside the text's."""
+    """Paths for all models, one per type's label, see `name_targets`. A projector's lie beside the text's."""
     names = [
-        [_NAMES[model.role].format(name=model.name, type=one.file_type.name) for one in own]
-        for model, own in zip(models, plans, strict=True)
+        [_NAMES[model.role].format(name=model.name, type=label) for label in own]
+        for model, own in zip(models, labels, strict=True)
     ]
     beside = [number > 0 and model.role == "projector" for number, model in enumerate(models)]
     own = [name for group, after in zip(names, beside, strict=True) if not after for name in group]

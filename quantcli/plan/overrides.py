@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 from quantcli import container
@@ -55,12 +56,12 @@ def parse_tensor_type(text: str, option: str) -> TensorType:
     return found
 
 
-def parse(text: str) -> Override:
+def parse(text: str, option: str = "--tensor-type") -> Override:
     """``REGEX=T`` split at the last ``=``. Raises BadOverride."""
     pattern, equals, name = text.rpartition("=")
     if not equals or not pattern or not name:
-        raise BadOverride(f"{text!r} is not REGEX=T", where="--tensor-type", hint="for example ffn_down=q6_k")
-    return Override(pattern, parse_tensor_type(name, f"--tensor-type {text!r}"), compile_pattern(pattern))
+        raise BadOverride(f"{text!r} is not REGEX=T", where=option, hint="for example ffn_down=q6_k")
+    return Override(pattern, parse_tensor_type(name, f"{option} {text!r}"), compile_pattern(pattern))
 
 
 def parse_file(path: Path | str) -> list[Override]:
@@ -183,6 +184,21 @@ def parse_size(text: str, option: str = "--split-max-size") -> int:
     if not match or not int(match[1]):
         raise UsageError(f"{text!r} is no size", where=option, hint="for example 2000000000, 500M or 2G")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+_AMOUNT_UNITS = {**_UNITS, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
+
+
+def parse_amount(text: str, option: str) -> int:
+    """Bytes with a fraction and a unit: 4.0G and 700M in powers of 1000, 3.5Gi in powers of 1024. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([kmg]?i?)b?", text.strip(), re.ASCII | re.IGNORECASE)
+    if (
+        not match
+        or match[2].upper() not in _AMOUNT_UNITS
+        or not (size := int(Decimal(match[1]) * _AMOUNT_UNITS[match[2].upper()]))
+    ):
+        raise UsageError(f"{text!r} is no size", where=option, hint="for example 4.0G, 700M, 3.5Gi or 2000000000")
+    return size
 
 
 # ---- metadata --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
@@ -50,6 +50,7 @@ class Plan:
     needs_imatrix: list[str]
     problems: list[QuantcliError]
     notes: list[str]
+    assignment: Mapping[str, TensorType] = field(default_factory=dict)  # that it was made with
 
     def holding(self, tensors: Mapping[str, ModelTensor]) -> Plan:
         """The same plan with other tensors under the names given: of the same shapes, encoded already or changed."""
@@ -171,7 +172,7 @@ def make(model: Model, options: Options, assignment: Mapping[str, TensorType] | 
     keep_ones = options.file_type.is_float and model.follows_converter
     shards = build(metadata, entries, model.shards if options.keep_split else 1, keep_ones=keep_ones)
     notes = _notes(chooser) + _decoded_notes(model, entries, options.file_type)
-    return Plan(model, options, entries, shards, metadata, needs, problems, notes)
+    return Plan(model, options, entries, shards, metadata, needs, problems, notes, assignment)
 
 
 def _check_assignment(model: Model, assignment: Mapping[str, TensorType]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quantcli.families.declaration import Entry, TensorRule
 from quantcli.families.projectors import tower
 from quantcli.families.projectors.declaration import ARCHITECTURE, VOCAB, Projector
@@ -51,4 +53,16 @@ VOXTRAL = QWEN2_AUDIO.derive(
     ),
 )
 
-PROJECTORS = (QWEN2_AUDIO, VOXTRAL)
+AUDIO_FLAMINGO = QWEN2_AUDIO.derive(
+    "audio-flamingo3-encoder",
+    hf_architectures=("AudioFlamingo3ForConditionalGeneration",),
+    model_types=("audioflamingo3",),
+    facts={"projector": "musicflamingo"},
+    tensors=(
+        *(replace(rule, type=rule.type and "F32") for rule in ENCODER),  # trained in BF16: F16 might not hold it
+        TensorRule("multi_modal_projector.linear_1", "mm.a.mlp.1", ("text_width", "width")),
+        TensorRule("multi_modal_projector.linear_2", "mm.a.mlp.2", ("text_width", "text_width")),
+    ),
+)
+
+PROJECTORS = (QWEN2_AUDIO, VOXTRAL, AUDIO_FLAMINGO)
