@@ -63,6 +63,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "deepseek": "DeepSeek MoE 16B",
         "deepseek2": "DeepSeek V2, V3, V3.1, R1, Kimi K2, Moonlight",
         "deepseek-v3.2": "DeepSeek V3.2",
+        "deepseek-ocr": "DeepSeek-OCR (text part)",
         "kimi-linear": "Kimi Linear",
         "dots1": "dots.llm1",
         "youtu": "Youtu LLM",
@@ -111,6 +112,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "Tencent, Baidu, MiniMax, Xiaomi, ByteDance": {
         "hunyuan-dense": "Hunyuan dense",
+        "hunyuan-moe": "Hunyuan A13B",
         "hy-v3": "Hunyuan 3",
         "ernie4.5": "ERNIE 4.5 0.3B",
         "ernie4.5-moe": "ERNIE 4.5 21B-A3B, 300B",
@@ -184,6 +186,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "jais": "Jais",
         "jais2": "Jais 2",
         "janus": "Janus (text part)",
+        "sarashina2-vision": "Sarashina 2 Vision (text part)",
         "mpt": "MPT",
         "openelm": "OpenELM",
         "sarvam-moe": "Sarvam",

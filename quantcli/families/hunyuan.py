@@ -1,10 +1,10 @@
-"""Hunyuan, dense: head norms under other names; its "dynamic" rope scaling is a larger base for all lengths."""
+"""Hunyuan, dense and A13B: head norms under other names; "dynamic" rope scaling is a larger base for all lengths."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from quantcli.families import decoder
+from quantcli.families import decoder, mixture
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts
 from quantcli.families.fields import count, flag, real
@@ -61,4 +61,27 @@ HUNYUAN_DENSE = Family(
     vocab=VocabHints("hunyuan-dense"),
 )
 
-FAMILIES = (HUNYUAN_DENSE,)
+# All layers have experts; their numbers are lists with one entry per layer.
+HUNYUAN_MOE = HUNYUAN_DENSE.derive(
+    "hunyuan-moe",
+    gguf_arch="hunyuan-moe",
+    hf_architectures=("HunYuanMoEV1ForCausalLM",),
+    model_types=("hunyuan_v1_moe",),
+    facts={
+        "experts": count("num_experts", "num_local_experts", most=decoder.MOST_EXPERTS),
+        "experts_used": mixture.alike("moe_topk", decoder.MOST_EXPERTS),
+        "expert_ff": mixture.alike("moe_intermediate_size", decoder.MOST_WIDTH),
+        "shared": mixture.alike("num_shared_expert", decoder.MOST_EXPERTS),
+        "shared_ff": lambda facts: facts.ff,
+    },
+    metadata=HUNYUAN_DENSE.metadata + decoder.EXPERT_COUNTS + mixture.WIDTH + mixture.SHARED + mixture.SHARED_WIDTH,
+    tensors=decoder.TOP
+    + decoder.PRE_NORMS
+    + decoder.PROJECTIONS
+    + decoder.HEAD_NORMS
+    + decoder.OUT_PROJECTION
+    + mixture.routed(router="gate.wg", bias=None, shared="shared_mlp", layers=None),
+    vocab=VocabHints("hunyuan-moe", texts={"bos": "<|bos|>"}),
+)
+
+FAMILIES = (HUNYUAN_DENSE, HUNYUAN_MOE)

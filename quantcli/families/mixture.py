@@ -46,6 +46,21 @@ def is_sparse(facts: Facts) -> Callable[[int], bool]:
     return lambda layer: not facts.dense(layer)
 
 
+def alike(name: str, most: int) -> Callable[[Facts], int]:
+    """A number that config.json states once, or for every layer in a list of equal ones."""
+
+    def read(facts: Facts) -> int:
+        given = facts.find(name)
+        first = given[0] if isinstance(given, list) and given else given
+        if type(first) is not int or (isinstance(given, list) and any(value != first for value in given)):
+            raise bad(name, "is no whole number that is the same in all layers")
+        if not 1 <= first <= most:
+            raise bad(name, f"is {first}; 1 to {most} is possible")
+        return first
+
+    return read
+
+
 DENSE_LAYERS = ("first_k_dense_replace", "first_last_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
 MAY_LACK_EXPERTS = replace(decoder.EXPERT_COUNT, default=None)
 EXPERT_WIDTH = count("moe_intermediate_size", most=decoder.MOST_WIDTH)

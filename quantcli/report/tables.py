@@ -125,7 +125,13 @@ def show_model(reporter: Reporter, result: GgufResult | CheckpointResult, *, ten
         reporter.table(
             ("tensor", "shape", "type", "bytes", *(("on the grid of",) if more else ())),
             [
-                (t["name"], _shape(t["shape"]), t["type"], f"{t['bytes']:,}", *((_grids(shares[t["name"]]),) * more))
+                (
+                    t["name"],
+                    _shape(t["shape"]),
+                    t["type"],
+                    f"{t['bytes']:,}",
+                    *((_grids(shares.get(t["name"], {})),) * more),
+                )
                 for t in result["tensors"]
             ],
             right=(3,),

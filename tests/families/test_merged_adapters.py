@@ -305,3 +305,16 @@ def test_packed_bases(tmp_path: Path) -> None:
     assert json.loads((oracles.folder("gpt-oss-mxfp4") / "config.json").read_text())["quantization_config"]
     with loader.open_models(oracles.folder("gpt-oss-mxfp4"), merge=loader.Merge(made.write(tmp_path))) as models:
         assert models.text.tensors
+
+
+def test_a_head_that_is_tied_becomes_its_own(tmp_path: Path) -> None:
+    """peft leaves the embeddings as they are where the head alone is adapted."""
+    size = shapes("llama-tied-bias")
+    assert f"{HEAD}.weight" not in size
+    made = adapters.Made().matrix(HEAD, *size[f"{EMBEDDING}.weight"])
+    embeddings = base_rows(f"{EMBEDDING}.weight", "llama-tied-bias")
+    with loader.open_models(oracles.folder("llama-tied-bias"), merge=loader.Merge(made.write(tmp_path))) as models:
+        found = {one.name: one.reader.read_rows(0, one.rows) for one in models.text.tensors}
+    assert numpy.array_equal(found["token_embd.weight"], embeddings)
+    wanted = (embeddings.astype(numpy.float64) + 3 * made.product(HEAD)).astype(numpy.float32)
+    assert numpy.array_equal(found["output.weight"], wanted)

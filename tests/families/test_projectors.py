@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import pytest
 
-from helpers import conversions, oracles, outlines
+from helpers import adapters, conversions, oracles, outlines
 from helpers.checkpoints import read_tensors, write_tensors
 from quantcli import families, loader
 from quantcli.cli.parse import convert_request
@@ -247,6 +247,22 @@ def test_two_files_of_one_job(tmp_path: Path) -> None:
     single = tmp_path / "single.gguf"
     convert.run(convert_request(source=source, types=("BF16",), output=single, mmproj_only=True))
     assert single.read_bytes() == (output / names[2]).read_bytes()
+
+
+def test_an_adapter_of_the_tower_is_merged(tmp_path: Path) -> None:
+    source = wrapper(tmp_path / "wrapped")
+    module = "vision_tower.vision_model.encoder.layers.1.self_attn.q_proj"
+    adapter = adapters.Made().matrix(module, 32, 32).write(tmp_path / "adapter")
+    with (
+        loader.open_models(source, projector=True) as before,
+        loader.open_models(source, projector=True, merge=loader.Merge(adapter)) as after,
+    ):
+        changed = []
+        for old, new in zip(before.every, after.every, strict=True):
+            for a, b in zip(old.tensors, new.tensors, strict=True):
+                if not numpy.array_equal(a.reader.read_rows(0, a.rows), b.reader.read_rows(0, b.rows)):
+                    changed.append(a.name)
+    assert changed == ["v.blk.1.attn_q.weight"]
 
 
 def test_a_named_file_has_its_projector_beside_it(tmp_path: Path) -> None:

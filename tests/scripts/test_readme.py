@@ -21,7 +21,7 @@ def script(root: Path, name: str) -> ModuleType:
 def test_the_page_of_models_is_up_to_date(root: Path) -> None:
     page = script(root, "models_page")
     assert page.PAGE.read_text(encoding="utf-8") == page.render(), "run python scripts/models_page.py"
-    assert {name for group in page.GROUPS.values() for name in group} == page.families.registry().keys()
+    assert {name for group in page.GROUPS.values() for name in group} <= page.families.registry().keys()
 
 
 def test_generated_parts_are_up_to_date(root: Path) -> None:

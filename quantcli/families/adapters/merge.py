@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from quantcli.errors import ShapeMismatch, UnknownTensors, UnsupportedFile
 from quantcli.families import names
 from quantcli.families.adapters.factors import factors_of
-from quantcli.ggml.tensor_types import BY_NAME, TensorType
+from quantcli.ggml.tensor_types import TensorType
 from quantcli.sources import factors as beside
 from quantcli.sources.adapter import Adapter, Module
 from quantcli.sources.files import SourceFile, StoredTensor
 from quantcli.sources.tensor import SourceTensor
 from quantcli.views import Merged, Reader, Replaced
 
-_F32 = BY_NAME["F32"]
+_HEADS = ("lm_head.weight", "embed_out.weight")
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,11 @@ class MergedTensor:
 
     base: SourceTensor
     view: Reader
+    own_name: str | None = None  # where it stands beside its base
 
     @property
     def name(self) -> str:
-        return self.base.name
+        return self.own_name or self.base.name
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,6 +82,13 @@ class _Base:
         for tensor in tensors:
             self._plain.setdefault(names.plain(tensor.name, ())[0], tensor)
 
+    def untied(self, name: str) -> SourceTensor | None:
+        """A head of its own where the embeddings are the head as well and ``name`` is that of a head."""
+        if not name.endswith(_HEADS):
+            return None
+        embeddings = next((one for name, one in self._exact.items() if name.endswith(_EMBEDDINGS)), None)
+        return embeddings and MergedTensor(embeddings, embeddings.exact or embeddings.reader(), name)
+
     def find(self, name: str) -> SourceTensor | None:
         return self._exact.get(name) or self._plain.get(names.plain(name, ())[0])
 
@@ -87,9 +96,15 @@ class _Base:
 def merged(tensors: Sequence[SourceTensor], adapter: Adapter, scale: float) -> list[SourceTensor]:
     """``tensors`` with the adapter's changes, in their order. ``scale`` multiplies every product of factors.
 
-    Whole tensors and single rows of the adapter take the place of the base's. Raises UnknownTensors, ShapeMismatch,
+    Whole tensors and single rows of the adapter take the place of the base's. Where the embeddings are the head as well
+    and it alone is adapted, the head becomes a tensor of its own. Raises UnknownTensors, ShapeMismatch,
     UnsupportedFile, naming the tensor.
     """
+    base = _Base(tensors)
+    heads = [
+        head for one in adapter.modules if not base.find(f"{one}.weight") if (head := base.untied(f"{one}.weight"))
+    ]
+    tensors = [*tensors, *heads]
     base = _Base(tensors)
     changed: dict[str, SourceTensor] = {}
     steps: list[tuple[str, StoredTensor, Callable[[SourceTensor], Reader]]] = [
