@@ -62,4 +62,5 @@ class Further:
             cache = Cache("F32", shapes, len(tokens), tokens.shape[1])
             x = Layer(engine, block).forward(x, cache)
             own = f"{prefix}shared_head_norm"
-            states = engine.norm(own if f"{own}.weight" in weights else engine.settings.graph.final_norm, x)
+            name = own if f"{own}.weight" in weights else engine.settings.graph.final_norm
+            states = engine.norm(name, x) if name else x

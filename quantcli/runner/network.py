@@ -179,8 +179,8 @@ class Network:
                 f"{start + tokens.shape[1]} positions, prepared for {self.length}", where=self.model.name
             )
         x = self._through(self.embed(tokens, start), cache)
-        if self.engine.observers and start == 0 and self.settings.blocks > self.settings.layers:
-            Further(self.engine, self.embed).show(tokens, self._normed(x))
+        if start == 0:
+            self.show_further(tokens, x)
         return self.capped(self._outputs(x[:, first_output:]))
 
     def stream(self, tokens: Tokens) -> Floats:
@@ -191,7 +191,14 @@ class Network:
             x = self.layer(index, x, cache)
             if index not in self.settings.sources[index + 1 :]:
                 cache.drop(index)
+        self.show_further(tokens, x)
         return x
+
+    def show_further(self, tokens: Tokens, x: Floats) -> None:
+        """Run the layers that predict further tokens for those who observe, if anybody does: of fresh sequences
+        ``tokens`` [S, T], the residual stream behind all layers [S, T, H]."""
+        if self.engine.observers and self.settings.blocks > self.settings.layers:
+            Further(self.engine, self.embed).show(tokens, self._normed(x))
 
     def states(self, tokens: Tokens) -> Floats:
         """The last hidden states, [S, T, H], of fresh sequences ``tokens`` [S, T]: what embeddings are pooled from."""
