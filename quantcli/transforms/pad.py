@@ -106,8 +106,8 @@ def _padded(tensor: ModelTensor, columns: int, groups: int, rows: int) -> ModelT
     shape[0] = columns
     if len(shape) > 1:
         shape[1] = rows * groups // matrix_count(tensor)
-    reader: RowReader = _Padded(tensor, columns, groups, rows)
-    return replace(tensor, shape=tuple(shape), stored=BY_NAME["F32"], raw=False, reader=reader)
+    reader: RowReader = _Padded(tensor.decoded or tensor, columns, groups, rows)
+    return replace(tensor, shape=tuple(shape), stored=BY_NAME["F32"], raw=False, reader=reader, decoded=None)
 
 
 def _wider(entry: Value) -> Value:

@@ -63,8 +63,8 @@ def apply(model: Model, factors: Mapping[str, Factors]) -> Model:
     for tensor in model.tensors:
         found = factors.get(tensor.name)
         if found is not None:
-            reader: RowReader = _Rescaled(tensor, found)
-            tensor = replace(tensor, stored=BY_NAME["F32"], raw=False, reader=reader)
+            reader: RowReader = _Rescaled(tensor.decoded or tensor, found)
+            tensor = replace(tensor, stored=BY_NAME["F32"], raw=False, reader=reader, decoded=None)
         tensors.append(tensor)
     return replace(model, tensors=tensors)
 

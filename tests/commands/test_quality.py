@@ -27,7 +27,10 @@ def request(root: Path, output: Path, quality: str = "good", **options: object) 
     asked = convert_request(
         source=root / "examples" / "tiny", types=("Q4_0",), output=output, quality=quality, threads=2, **options
     )
-    return dataclasses.replace(asked, wish=dataclasses.replace(asked.wish, tokens=TOKENS) if asked.wish else None)
+    if asked.wish is None:
+        return asked
+    sampled = min(asked.wish.sampled, 1024)
+    return dataclasses.replace(asked, wish=dataclasses.replace(asked.wish, tokens=TOKENS, sampled=sampled))
 
 
 def distance(root: Path, path: Path) -> float:

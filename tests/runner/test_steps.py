@@ -24,7 +24,7 @@ def test_every_number_is_used() -> None:
     assert declared("QC_STEP_") == {f"QC_STEP_{name.upper()}" for name in STEPS}
     assert declared("QC_ACTIVATIONS_") == {f"QC_ACTIVATIONS_{name.upper()}" for name in operations.ACTIVATIONS}
     _, lib = kernels.library()
-    kinds = {f"QC_{name.upper()}" for name in (*operations.ACTIVATION, "swiglu_oai")}
+    kinds = {f"QC_{name.upper()}" for name in (*operations.ACTIVATION, "swiglu_oai", "xielu")}
     assert sorted(getattr(lib, kind) for kind in kinds) == list(range(lib.QC_ACTIVATION_KINDS))
 
 
