@@ -197,7 +197,8 @@ def calibrate(
         if interrupted:
             raise KeyboardInterrupt
         return importance
-    with open_session(source, RunOptions(activations="float", threads=threads, length=length)) as session:
+    options = RunOptions(activations="float", threads=threads, length=length)
+    with open_session(source, options, predicts=False) as session:
         return calibrate(
             session,
             text,
