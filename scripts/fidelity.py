@@ -28,9 +28,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from quantcli.report.measurements import ComparedModel, CompareResult
+from quantcli.report.picture import standalone
+
 TABLE = ROOT / "docs" / "fidelity.tsv"
+BASELINE = "llama-quantize, imatrix"
 TEXTS = ("wiki.test.raw", "books.txt", "code.txt")
 CHUNKS = {"mid": 40, "smollm2": 20}
 RECIPES = ("Q2_K_S", "Q3_K_M", "Q4_K_M", "IQ2_M")
@@ -202,6 +209,21 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def picture(model: str) -> str:
+    """SVG: size against divergence (geometric mean of the texts) of the baselines, of the same types, of plans."""
+    entries: dict[tuple[str, str], ComparedModel] = {}
+    for row in (row for row in rows() if row["model"] == model and row["quality"] == "best"):
+        name, planned = row["row"].removeprefix("="), row["row"].startswith("=")
+        for text, field in (("planned, best" if planned else "same types, best", "kld"), (BASELINE, "baseline_kld")):
+            logs = [math.log(float(row[f"{one.split('.')[0]}_{field}"])) for one in TEXTS]
+            shown = {"mean": math.exp(sum(logs) / len(logs)), "se": 0.0}
+            entries[text, name] = cast(
+                "ComparedModel", {"name": name, "text": text, "bytes": int(row["bytes"]), "kld": shown}
+            )
+    reference = {"name": model, "kind": "checkpoint", "bytes": 0}
+    return standalone(cast("CompareResult", {"models": list(entries.values()), "reference": reference}))
+
+
 def main() -> None:
     given = arguments()
     for name in given.row:
@@ -219,6 +241,8 @@ def main() -> None:
             page = given.output.read_text(encoding="utf-8")
             before, after = page.split("<!-- measured -->\n")[0], page.split("<!-- /measured -->")[1]
             given.output.write_text(f"{before}<!-- measured -->\n{text}\n<!-- /measured -->{after}", encoding="utf-8")
+            for model in sorted({row["model"] for row in rows()}):
+                given.output.with_name(f"fidelity-{model}.svg").write_text(picture(model), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,11 @@ class LatentSizes:
         return self.plain + self.rotated
 
     @property
+    def mixed(self) -> int:
+        """What attention mixes of a position, for one head."""
+        return self.rank if self.absorbed else self.value
+
+    @property
     def stored(self) -> int:
         """What the cache holds of a position: the latent, then the shared key."""
         return self.rank + self.rotated
@@ -58,11 +63,8 @@ def read_latent(reader: Reader, graph: Graph) -> LatentSizes | None:
     key = reader.whole("attention.key_length_mla") if absorbed else length
     if key <= rotated:
         raise reader.bad("attention.key_length", f"is {key}: {rotated} elements of it rotate, some must not")
-    narrow = graph.recurrent == "kimi_delta"  # Kimi Linear's files have the width of its other layers there
-    if absorbed and (length, rank if narrow else width) != (rank + rotated, rank):
-        raise reader.bad(
-            "attention.key_length", f"is {length}, and value_length {width}: not {rank + rotated} and {rank}"
-        )
+    if absorbed and length != rank + rotated:
+        raise reader.bad("attention.key_length", f"is {length}: not {rank + rotated}")
     if not absorbed and not width:
         width = max(reader.whole("embedding_length") // max(reader.whole("attention.head_count"), 1), 1)
     return LatentSizes(

@@ -215,8 +215,8 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
     window_layers = _window_layers(reader, graph, layers, window)
     latent = read_latent(reader, graph)
     attention = _narrowed(reader, _heads(reader, graph, layers, hidden, recurs), window_layers)
-    if latent is not None and not latent.absorbed:
-        attention = tuple(one._replace(value=latent.value) for one in attention)
+    if latent is not None:
+        attention = tuple(one._replace(value=latent.mixed) for one in attention)
     heads, kv_heads, key, value = (max(numbers) for numbers in zip(*attention, strict=True))
     constants = graph.constant_scales or (1.0, sqrt(layers), hidden)
     scale = reader.real("logit_scale", constants[2] / hidden)
@@ -324,8 +324,6 @@ def _heads(reader: _Reader, graph: Graph, layers: int, hidden: int, recurs: tupl
             raise reader.bad(f"attention.{name}", "is 0, it has to lie from 1 to 2147483647")
     key = reader.whole("attention.key_length", max(hidden // max([*counts, 1]), 1))
     value = reader.whole("attention.value_length", key)
-    if graph.recurrent == "kimi_delta":  # its files have the width of the other layers there
-        value = reader.whole("attention.kv_lora_rank")
     for heads, kv_heads in zip(counts, keys_of, strict=True):
         if kv_heads and (heads < kv_heads or heads % kv_heads):
             raise reader.bad("attention.head_count_kv", f"is {kv_heads}: {heads} heads are no multiple of it")
@@ -374,7 +372,7 @@ def _window(reader: _Reader, graph: Graph) -> int:
 
 def _window_layers(reader: _Reader, graph: Graph, layers: int, window: int) -> tuple[bool, ...]:
     """Which layers see ``window`` positions only."""
-    if not window:
+    if not window or graph.window_depth not in (0, layers):
         return (False,) * layers
     pattern = reader.value("attention.sliding_window_pattern", graph.window_period)
     if isinstance(pattern, list):  # one for every layer
