@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[[str, str, str], list[str]]] = {
     "perplexity": lambda model, text, out: [model, "-f", text, "-c", "32", "--chunks", "2"],
     "compare": lambda model, text, out: [model, model, "-f", text, "-c", "32", "--chunks", "2"],
     "generate": lambda model, text, out: [model, "-p", "Once", "-n", "8"],
+    "embed": lambda model, text, out: [model, "-f", text, "--truncate"],
     "imatrix": lambda model, text, out: [model, "-f", text, "-c", "32", "--chunks", "2", "-o", out, "--force"],
     "inspect": lambda model, text, out: [model],
 }

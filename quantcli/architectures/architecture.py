@@ -29,6 +29,7 @@ class Graph:
     # normalisation
     norm: Norm = "rms"  # epsilon: attention.layer_norm_rms_epsilon or layer_norm_epsilon; "layer" has a bias or none
     norm_weights: bool = True  # False: norms have neither weights nor bias
+    norm_bias: bool = False  # an RMS norm may have a bias, as LayerNorm may
     embedding_norm: bool = False  # token_embd_norm after the embeddings
     pre_norm: bool = True  # attn_norm / ffn_norm before attention and MLP
     first_norm: bool = True  # False: layer 0 may lack attn_norm
@@ -63,6 +64,7 @@ class Graph:
     window_divisors: bool = True  # False: rope_freqs is for layers without window only
     window_last_full: bool = True  # False: the first of every period has no window, instead of the last
     window_size: int = 0  # llama.cpp's own, whatever metadata says
+    window_depth: int = 0  # only a model of this many layers has windows
     chunked: int = 0  # windows are chunks: position i sees those of its own run of as many positions
     own_window_base: bool = True  # False: llama.cpp does not read rope.freq_base_swa
     window_rope_base: float | None = None  # rope base of window layers where metadata has no rope.freq_base_swa

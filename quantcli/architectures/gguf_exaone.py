@@ -7,7 +7,15 @@ from quantcli.architectures.architecture import Architecture, Graph
 
 EXAONE4 = Architecture(
     "exaone4",
-    Graph(rope="neox", pre_norm=False, post_norm=True, qk_norm="head", window_period=4, rope_in_windows=True),
+    Graph(
+        rope="neox",
+        pre_norm=False,
+        post_norm=True,
+        qk_norm="head",
+        window_period=4,
+        window_depth=64,
+        rope_in_windows=True,
+    ),
 )
 
 EXAONE = Architecture("exaone", Graph(rope="neox"), harmless=(keys.EPSILON["layer"],))

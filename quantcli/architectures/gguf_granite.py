@@ -5,8 +5,10 @@ from __future__ import annotations
 from quantcli.architectures import keys
 from quantcli.architectures.architecture import Architecture, Graph
 
-GRANITE = Architecture("granite", Graph(logit_scale="divide"), reads=keys.MULTIPLIERS)
-GRANITE_MOE = Architecture("granitemoe", GRANITE.graph, reads=keys.MULTIPLIERS + keys.EXPERTS)
+# Granite 4 without a layer that has a state is written so, with sizes of states that it has not.
+SIZES = keys.STATES["mamba2"]
+GRANITE = Architecture("granite", Graph(logit_scale="divide"), reads=keys.MULTIPLIERS, harmless=SIZES)
+GRANITE_MOE = Architecture("granitemoe", GRANITE.graph, reads=keys.MULTIPLIERS + keys.EXPERTS, harmless=SIZES)
 
 GRANITE_SWA = Architecture(
     "granite_swa",

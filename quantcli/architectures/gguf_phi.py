@@ -12,8 +12,8 @@ PHI2 = Architecture(
 PHI3 = Architecture("phi3", Graph(rope="neox", fused_qkv=True, mlp="fused"), harmless=("attention.sliding_window",))
 PHI_MOE = Architecture(
     "phimoe",
-    Graph(norm="layer", rope="neox"),
-    reads=(*keys.EXPERTS, keys.EPSILON["rms"]),
+    Graph(rope="neox", norm_bias=True),  # llama.cpp's norms are RMS norms, though the model's are not
+    reads=keys.EXPERTS,
     harmless=("attention.sliding_window",),
 )
 

@@ -199,7 +199,7 @@ def tensors_read(graph: Graph) -> frozenset[str]:
     matrices += ["cls", "cls.output"] if graph.classifier else []
     norms += ["cls.norm"] if graph.classifier else []
     found |= {f"{name}.weight" for name in matrices + norms}
-    found |= {f"{name}.bias" for name in (matrices if graph.norm == "rms" else matrices + norms)}
+    found |= {f"{name}.bias" for name in (matrices + norms if graph.norm == "layer" or graph.norm_bias else matrices)}
     tables = {
         "position_embd.weight": graph.learned_positions,
         "token_types.weight": graph.token_types,

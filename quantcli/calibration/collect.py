@@ -150,8 +150,9 @@ def _by_layer(session: Session, chunks: Chunks, collecting: Collecting, progress
             if progress is not None:
                 progress((layer * len(chunks) + stop) // layers, f"layer {layer + 1} of {layers}")
         network.release(layer)
-    if collecting.output:
-        for x in streams:
+    for x, (start, stop) in zip(streams, chunks.batches(), strict=True):
+        network.show_further(chunks.inputs(start, stop), x)
+        if collecting.output:
             network.head(x)
 
 
@@ -196,7 +197,8 @@ def calibrate(
         if interrupted:
             raise KeyboardInterrupt
         return importance
-    with open_session(source, RunOptions(activations="float", threads=threads, length=length)) as session:
+    options = RunOptions(activations="float", threads=threads, length=length)
+    with open_session(source, options, predicts=False) as session:
         return calibrate(
             session,
             text,

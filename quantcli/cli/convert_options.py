@@ -228,15 +228,16 @@ def run(
     from quantcli.commands import convert
     from quantcli.errors import UsageError
 
-    if not types and lora_base is None:  # as Typer says it of options that are always needed
+    size = parse.SizeTexts(
+        target_size, target_bpw, like, candidates, at_least or (), keep or (), same_type or (), max_kld
+    )
+    if not types and lora_base is None and not size.sizes:  # as Typer says it of options that are always needed
         raise UsageError("Missing option '--type' / '-t'.", hint="`quantcli convert --help` shows the options")
 
     request = parse.convert_request(
         source=source,
         types=types or (),
-        size=parse.SizeTexts(
-            target_size, target_bpw, like, candidates, at_least or (), keep or (), same_type or (), max_kld
-        ),
+        size=size,
         output=output,
         imatrix=imatrix,
         include_weights=include_weights or (),

@@ -268,7 +268,9 @@ def _bound(job: Job, found: Planning, most: float, reporter: Reporter) -> None:
     best = bounding.smallest(found, part.ready, request.choice, most, reporter)
     given = best.plan.options
     file_type = budget.nearest(part.model, given, best.plan.file_bytes)
-    part.plans[0] = _plan(request, part.model, file_type, given.importance, assignment=best.plan.assignment)
+    types = {entry.tensor.name: entry.type for entry in best.plan.entries if entry.type.quantized}
+    types |= best.plan.assignment
+    part.plans[0] = _plan(request, part.model, file_type, given.importance, assignment=types)
     part.made = None if best.made is None else [best.made]
 
 

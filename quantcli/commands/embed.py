@@ -45,6 +45,7 @@ def run(request: EmbedRequest, reporter: Reporter = SILENT) -> EmbedResult:
         kind, remark = pooling.kind_of(session.network, request.pooling)
         reporter.warnings([*session.network.warnings, *([remark] if remark else [])])
         lines = _lines(session, request, kind)
+        session.network.require(max(len(line.ids) for line in lines))
         with reporter.steps(f"embed {session.name}", len(lines)) as advance:
             vectors: dict[int, Floats] = {}
             for batch in _batches(lines):

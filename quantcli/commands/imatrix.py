@@ -62,7 +62,7 @@ def execute(request: ImatrixRequest, reporter: Reporter = SILENT) -> ImatrixResu
         writer.check_targets([request.output], inputs, force=request.force)
         importance, interrupted = imatrix.merge(earlier, request.output.name), False
     else:
-        with open_session(request.model, request.options) as session:
+        with open_session(request.model, request.options, predicts=False) as session:
             session.network.require(request.length or usual_length(session))
             reporter.warnings(session.network.warnings)
             inputs += session.model.files

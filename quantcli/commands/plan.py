@@ -7,9 +7,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantcli.calibration.quality import PLANNING_TOKENS, QUALITIES
 from quantcli.commands import convert, targets
 from quantcli.commands.job import ConvertRequest
 from quantcli.commands.planning import Planning
+from quantcli.commands.sizing import Sizing
 from quantcli.errors import UsageError
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.output import writer
@@ -31,9 +33,10 @@ class PlanRequest:
 
 def run(request: PlanRequest, reporter: Reporter = SILENT) -> PlanningResult:
     """Find the plan, write it, show it. Raises QuantcliError."""
-    conversion = dataclasses.replace(request.conversion, dry_run=True)
-    if conversion.sizing is None:
+    sizing = request.conversion.sizing
+    if sizing is None:
         raise UsageError("a plan is made for a size", hint="say --like Q4_K_M, --target-size 4G or --target-bpw 4.5")
+    conversion = dataclasses.replace(request.conversion, dry_run=True, sizing=_with_little_text(sizing))
     if request.output is not None:
         targets.check_targets([request.output], [str(conversion.source)], force=request.force, listed=None)
     job = convert.prepare(conversion)
@@ -45,9 +48,21 @@ def run(request: PlanRequest, reporter: Reporter = SILENT) -> PlanningResult:
         job.close()
     if request.output is not None:
         writer.write_bytes(request.output, as_text(made).encode())
-    result = describe(made, found, conversion.sizing.text, request.output)
+    result = describe(made, found, sizing.text, request.output)
     plans.show_plan(reporter, result, explain=request.explain)
     return result
+
+
+def _with_little_text(sizing: Sizing) -> Sizing:
+    """A plan needs less than what its quality calibrates with, unless a folder says with what."""
+    wish = sizing.wish
+    if wish.statistics is not None or wish.keep is not None:
+        return sizing
+    usual = QUALITIES[wish.quality]
+    sampled = 0 if wish.sampled == usual.sampled else wish.sampled
+    return dataclasses.replace(
+        sizing, wish=dataclasses.replace(wish, tokens=min(wish.tokens, PLANNING_TOKENS), sampled=sampled)
+    )
 
 
 def as_text(made: Plan) -> str:

@@ -6,32 +6,17 @@ from dataclasses import replace
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Family, TensorRule
-from quantcli.families.facts import Facts, bad
-from quantcli.families.fields import text
 from quantcli.families.transforms import ternary
 from quantcli.vocab import VocabHints
 
-
-def activation(facts: Facts) -> str:
-    """llama.cpp's "bitnet" computes SiLU alone. Raises BadConfig."""
-    name: str = facts.read(text("hidden_act", default="silu"))
-    if name != "silu":
-        raise bad("hidden_act", f"is {name!r}: the GGUF architecture bitnet computes silu", "llama.cpp cannot run it")
-    return name
-
-
 BITNET = Family(
     name="bitnet",
-    harmless=(
-        "input_bits",
-        "weight_bits",
-    ),
+    harmless=("input_bits", "weight_bits"),
     gguf_arch="bitnet",
     hf_architectures=("BitnetForCausalLM", "BitNetForCausalLM"),
     model_types=("bitnet",),
     facts={
         **decoder.FACTS,
-        "activation": activation,
         "key_length": lambda facts: facts.head_dim,
         "scaling_type": "linear",
         "scaling_factor": 1.0,

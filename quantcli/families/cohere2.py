@@ -16,10 +16,7 @@ def rope_dims(facts: Facts) -> int:
 
 COHERE2 = COMMAND_R.derive(
     "cohere2",
-    harmless=(
-        "use_embedding_sharing",
-        "use_gated_activation",
-    ),
+    harmless=("use_embedding_sharing", "use_gated_activation"),
     gguf_arch="cohere2",
     hf_architectures=("Cohere2ForCausalLM",),
     model_types=("cohere2",),

@@ -131,7 +131,11 @@ GLM4_MOE_LITE = DEEPSEEK2.derive(
     "glm4-moe-lite",
     hf_architectures=("Glm4MoeLiteForCausalLM",),
     model_types=("glm4_moe_lite",),
-    facts=nextn.FACTS,
+    facts={
+        **nextn.FACTS,
+        "guessed": lambda facts: facts.layers not in (47, 48) or facts.vocab != 154880,
+    },
+    remarks=(("guessed", "llama.cpp routes by sigmoid in the released size only, by softmax in this one"),),
     metadata=DEEPSEEK2.metadata + nextn.METADATA,
     tensors=DEEPSEEK2.tensors + nextn.TENSORS,
     skip_layers_beyond=False,
@@ -143,6 +147,7 @@ GLM4_MOE_LITE = DEEPSEEK2.derive(
 INDEXER = "layers.{layer}.self_attn.indexer."
 DEEPSEEK32 = GLM4_MOE_LITE.derive(
     "deepseek-v3.2",
+    remarks=(),
     gguf_arch="deepseek32",
     harmless=("topk_method", "num_nextn_predict_layers", "mscale", "layer_types", "mlp_layer_types"),
     hf_architectures=("DeepseekV32ForCausalLM",),

@@ -19,7 +19,9 @@ EXAONE4 = Family(
         "rope_dims": lambda facts: facts.head_dim,
         "window": decoder.window(4096),
         "window_pattern": decoder.window_pattern(4),
+        "unwindowed": lambda facts: facts.window and facts.layers != 64,
     },
+    remarks=(("unwindowed", "llama.cpp uses the windows of EXAONE 4 in models of 64 layers only"),),
     metadata=decoder.METADATA + decoder.VOCAB_SIZE + decoder.WINDOW + decoder.WINDOW_PATTERN,
     tensors=decoder.TOP
     + decoder.PROJECTIONS

@@ -11,6 +11,7 @@ ATTENTION = decoder.PRE_NORMS + decoder.PROJECTIONS + decoder.HEAD_NORMS + decod
 
 EXAONE_MOE = EXAONE4.derive(
     "exaone-moe",
+    remarks=(),
     harmless=(
         "mlp_layer_types",
         "topk_method",

@@ -120,7 +120,11 @@ BAMBA = GRANITE_HYBRID.derive(
         "turns": True,
         "experts": 0,
         "experts_used": None,
+        "turned_in_part": lambda facts: facts.rope_dims != facts.head_dim,
     },
+    remarks=(
+        ("turned_in_part", "llama.cpp turns other elements of these heads than transformers, which turns a part"),
+    ),
     metadata=decoder.without_entries(
         GRANITE_HYBRID.metadata, "expert_count", "expert_shared_feed_forward_length", *(one.key for one in MULTIPLIERS)
     ),

@@ -12,10 +12,7 @@ LEFT_OUT = ("position_embd", "blk.{layer}.ffn", "blk.{layer}.layer_output_norm")
 # Those of code have norms of the whole query and key, and one more behind attention.
 JINA_BERT = BERT.derive(
     "jina-bert-v2",
-    harmless=(
-        "emb_pooler",
-        "feed_forward_type",
-    ),
+    harmless=("emb_pooler", "feed_forward_type"),
     gguf_arch="jina-bert-v2",
     hf_architectures=("JinaBertModel", "JinaBertForMaskedLM"),
     model_types=(),

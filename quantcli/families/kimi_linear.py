@@ -9,7 +9,7 @@ from quantcli.families import decoder, mixture
 from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.deepseek import DEEPSEEK2
 from quantcli.families.facts import Facts, bad
-from quantcli.families.fields import count, real, text
+from quantcli.families.fields import count, real
 from quantcli.families.transforms import negative_exp, shaped
 from quantcli.vocab import VocabHints
 
@@ -25,13 +25,6 @@ def attends(facts: Facts) -> Callable[[int], bool]:
     return lambda layer: layer + 1 in listed
 
 
-def gating(facts: Facts) -> int:
-    kind = facts.read(text("moe_router_activation_func", default="sigmoid"))
-    if kind not in mixture.GATING:
-        raise bad("moe_router_activation_func", f"{kind!r} is unknown")
-    return mixture.GATING[kind]
-
-
 def conv(part: str) -> TensorRule:
     target = f"blk.{{layer}}.ssm_conv1d_{part}"
     return TensorRule(f"{ATTENTION}{part}_conv1d", target, ("inner", 1, "kernel"), shaped(1, "inner", 1, "kernel"))
@@ -41,15 +34,33 @@ KDA = (
     TensorRule(ATTENTION + "A_log", "blk.{layer}.ssm_a", (1, 1, "kda_heads", 1), negative_exp(), exact=True),
     TensorRule(ATTENTION + "dt_bias", "blk.{layer}.ssm_dt.bias", ("inner",), exact=True),
     TensorRule(ATTENTION + "b_proj", "blk.{layer}.ssm_beta", ("kda_heads", "hidden")),
-    TensorRule(ATTENTION + "f_a_proj", "blk.{layer}.ssm_f_a", ("kda_dim", "hidden")),
-    TensorRule(ATTENTION + "f_b_proj", "blk.{layer}.ssm_f_b", ("inner", "kda_dim")),
-    TensorRule(ATTENTION + "g_a_proj", "blk.{layer}.ssm_g_a", ("kda_dim", "hidden")),
-    TensorRule(ATTENTION + "g_b_proj", "blk.{layer}.ssm_g_b", ("inner", "kda_dim")),
+    *(TensorRule(f"{ATTENTION}{part}_a_proj", f"blk.{{layer}}.ssm_{part}_a", ("kda_dim", "hidden")) for part in "fg"),
+    *(TensorRule(f"{ATTENTION}{part}_b_proj", f"blk.{{layer}}.ssm_{part}_b", ("inner", "kda_dim")) for part in "fg"),
     TensorRule(ATTENTION + "o_norm", "blk.{layer}.ssm_norm", ("kda_dim",)),
     TensorRule(ATTENTION + "o_proj", "blk.{layer}.attn_output", ("hidden", "inner")),
     *(TensorRule(f"{ATTENTION}{part}_proj", f"blk.{{layer}}.attn_{part}", ("inner", "hidden")) for part in "qkv"),
     *map(conv, "qkv"),
 )
+
+FACTS = {
+    **{name: fact for name, fact in decoder.CORE_FACTS.items() if name not in decoder.ROPE_FACTS},
+    "context": count("model_max_length", *decoder.CONTEXT_NAMES),
+    "one": 1,
+    "kv_heads": 1,
+    "attends": attends,
+    "recurs": lambda facts: lambda layer: not facts.attends(layer),
+    "kv_layers": decoder.key_values_in("attends"),
+    "head_dim": decoder.given_head_dim,
+    "theta": real("rope_theta", default=None, least=1e-6),
+    "kda_heads": count("linear_attn_config.num_heads", most=decoder.MOST_HEADS),
+    "kda_dim": count("linear_attn_config.head_dim", most=decoder.MOST_WIDTH),
+    "kernel": count("linear_attn_config.short_conv_kernel_size", most=1024),
+    "inner": lambda facts: facts.kda_heads * facts.kda_dim,
+    **{name: DEEPSEEK2.facts[name] for name in (
+        "q_rank", "q_direct", "kv_rank", "nope", "rope_dims", "value", "key", "key_length",
+    )},
+    **mixture.FACTS,
+}  # fmt: skip
 
 KIMI_LINEAR = Family(
     name="kimi-linear", harmless=(
@@ -58,54 +69,13 @@ KIMI_LINEAR = Family(
     gguf_arch="kimi-linear",
     hf_architectures=("KimiLinearForCausalLM",),
     model_types=("kimi_linear",),
-    facts={
-        **{name: fact for name, fact in decoder.CORE_FACTS.items() if name not in decoder.ROPE_FACTS},
-        "context": count("model_max_length", *decoder.CONTEXT_NAMES),
-        "one": 1,
-        "kv_heads": 1,
-        "attends": attends,
-        "recurs": lambda facts: lambda layer: not facts.attends(layer),
-        "kv_layers": decoder.key_values_in("attends"),
-        "head_dim": decoder.given_head_dim,
-        "theta": real("rope_theta", default=None, least=1e-6),
-        "kda_heads": count("linear_attn_config.num_heads", most=decoder.MOST_HEADS),
-        "kda_dim": count("linear_attn_config.head_dim", most=decoder.MOST_WIDTH),
-        "kernel": count("linear_attn_config.short_conv_kernel_size", most=1024),
-        "inner": lambda facts: facts.kda_heads * facts.kda_dim,
-        **{name: DEEPSEEK2.facts[name] for name in (
-            "q_rank", "q_direct", "kv_rank", "nope", "rope_dims", "value", "key", "key_length",
-        )},
-        **decoder.EXPERT_FACTS,
-        "groups_used": count("topk_group", default=None),
-        "gating": gating,
-        "expert_ff": count("moe_intermediate_size", most=decoder.MOST_WIDTH),
-        "shared": count("num_shared_experts", default=0, least=0, most=decoder.MOST_EXPERTS),
-        "shared_ff": lambda facts: facts.shared * facts.expert_ff,
-        "weights_scale": real("routed_scaling_factor"),
-        "dense_layers": count("first_k_dense_replace", default=0, least=0),
-        "dense": mixture.is_dense,
-        "sparse": mixture.is_sparse,
-    },
+    facts=FACTS,
     metadata=decoder.with_entries(
-        decoder.SIZES + decoder.RMS + decoder.EXPERT_COUNTS,
+        tuple(entry for entry in DEEPSEEK2.metadata if entry.fact in FACTS),
         decoder.KV_HEADS_BY_LAYER,
-        Entry("rope.freq_base", "f32", "theta"),
-        Entry("expert_group_used_count", "u32", "groups_used"),
-        Entry("expert_gating_func", "u32", "gating"),
-        Entry("attention.key_length", "u32", "key_length"),
         Entry("attention.value_length", "u32", "head_dim"),
-        *decoder.VOCAB_SIZE,
         Entry("ssm.conv_kernel", "u32", "kernel"),
         Entry("kda.head_dim", "u32", "kda_dim"),
-        Entry("attention.q_lora_rank", "u32", "q_rank"),
-        Entry("attention.kv_lora_rank", "u32", "kv_rank"),
-        *decoder.ROPE_DIMS,
-        Entry("attention.key_length_mla", "u32", "key"),
-        Entry("attention.value_length_mla", "u32", "value"),
-        Entry("expert_feed_forward_length", "u32", "expert_ff"),
-        Entry("expert_shared_count", "u32", "shared"),
-        Entry("leading_dense_block_count", "u32", "dense_layers"),
-        Entry("expert_weights_scale", "f32", "weights_scale"),
     ),
     tensors=decoder.TOP
     + decoder.PRE_NORMS

@@ -14,12 +14,7 @@ BLOCK = "transformer.blocks.{layer}."
 
 LLADA = LLAMA.derive(
     "llada",
-    harmless=(
-        "block_type",
-        "embedding_size",
-        "mlp_ratio",
-        "rope",
-    ),
+    harmless=("block_type", "embedding_size", "mlp_ratio", "rope"),
     gguf_arch="llada",
     hf_architectures=("LLaDAModelLM",),
     model_types=("llada",),

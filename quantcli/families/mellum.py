@@ -29,7 +29,9 @@ MELLUM = QWEN3_MOE.derive(
         "local_theta": real("rope_local_base_freq", default=None, least=1e-6),
         "window": used_window,
         "window_pattern": decoder.window_pattern(4),
+        "own_base": lambda facts: facts.window and facts.local_theta not in (None, facts.theta),
     },
+    remarks=(("own_base", "llama.cpp rotates layers with a window by the base of the others"),),
     metadata=(
         *QWEN3_MOE.metadata,
         Entry("rope.freq_base_swa", "f32", "local_theta"),

@@ -84,7 +84,10 @@ PHI_MOE = PHI3.derive(
     gguf_arch="phimoe",
     hf_architectures=("PhiMoEForCausalLM", "PhimoeForCausalLM"),
     model_types=("phimoe",),
-    facts={**decoder.EXPERT_FACTS, "expert_ff": lambda facts: facts.ff},
+    facts={**decoder.EXPERT_FACTS, "expert_ff": lambda facts: facts.ff, "computed_otherwise": True},
+    remarks=(
+        ("computed_otherwise", "llama.cpp routes Phi-MoE by softmax, not by sparsemixer, and its norms are RMS norms"),
+    ),
     metadata=PHI3.metadata + decoder.EXPERT_COUNTS,
     tensors=decoder.TOP
     + decoder.PRE_NORMS

@@ -128,6 +128,7 @@ T5 = Family(
 # The encoder alone; llama.cpp knows it as an architecture of its own.
 T5_ENCODER = T5.derive(
     "t5-encoder",
+    remarks=(),
     gguf_arch="t5encoder",
     hf_architectures=("T5EncoderModel", "UMT5EncoderModel"),
     model_types=(),

@@ -46,9 +46,10 @@ class Engine:
         if not self.settings.graph.norm_weights:
             return self._bare_norm(x)
         weight = self.weights.vector(norm_tensor(self.settings.graph, name))
-        if self.settings.graph.norm == "rms":
-            return self.operations.rms_norm(x, weight, self.settings.eps)
         bias = self.weights.vector(f"{name}.bias") if f"{name}.bias" in self.weights else None
+        if self.settings.graph.norm == "rms":
+            normed = self.operations.rms_norm(x, weight, self.settings.eps)
+            return normed if bias is None else normed + bias
         return self.operations.layer_norm(x, weight, bias, self.settings.eps)
 
     def unit(self, x: Floats) -> Floats:

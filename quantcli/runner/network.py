@@ -16,6 +16,7 @@ from quantcli.runner import description, finite, layers
 from quantcli.runner.arrays import Floats, Tokens
 from quantcli.runner.cache import Cache, LayerShape
 from quantcli.runner.engine import Engine, flat
+from quantcli.runner.further import Further
 from quantcli.runner.gemma3n import Gemma3nLayer, Streams
 from quantcli.runner.gemma4 import Gemma4Layer
 from quantcli.runner.layer_inputs import LayerInputs
@@ -177,7 +178,10 @@ class Network:
             raise ContextTooLong(
                 f"{start + tokens.shape[1]} positions, prepared for {self.length}", where=self.model.name
             )
-        return self.capped(self.logits(self.embed(tokens, start), cache, first_output))
+        x = self._through(self.embed(tokens, start), cache)
+        if start == 0:
+            self.show_further(tokens, x)
+        return self.capped(self._outputs(x[:, first_output:]))
 
     def stream(self, tokens: Tokens) -> Floats:
         """The residual stream before the head, [S, T, H], of fresh sequences ``tokens`` [S, T]; nothing is cached."""
@@ -187,7 +191,14 @@ class Network:
             x = self.layer(index, x, cache)
             if index not in self.settings.sources[index + 1 :]:
                 cache.drop(index)
+        self.show_further(tokens, x)
         return x
+
+    def show_further(self, tokens: Tokens, x: Floats) -> None:
+        """Run the layers that predict further tokens for those who observe, if anybody does: of fresh sequences
+        ``tokens`` [S, T], the residual stream behind all layers [S, T, H]."""
+        if self.engine.observers and self.settings.blocks > self.settings.layers:
+            Further(self.engine, self.embed).show(tokens, self._normed(x))
 
     def states(self, tokens: Tokens) -> Floats:
         """The last hidden states, [S, T, H], of fresh sequences ``tokens`` [S, T]: what embeddings are pooled from."""
@@ -200,9 +211,13 @@ class Network:
 
     def logits(self, x: Floats, cache: Cache, first_output: int = 0) -> Floats:
         """From embeddings [S, T, H] to what `capped` makes logits of: [S, T - first_output, V]."""
+        return self._outputs(self._through(x, cache)[:, first_output:])
+
+    def _through(self, x: Floats, cache: Cache) -> Floats:
+        """All layers: [S, T, H] -> [S, T, H]."""
         for index in range(self.settings.layers):
-            x = self.layer(index, x, cache)  # [S, T, H]
-        return self._outputs(x[:, first_output:])
+            x = self.layer(index, x, cache)
+        return x
 
     def embed(self, tokens: Tokens, start: int = 0) -> Floats:
         """The residual stream before layer 0: [S, T, H]; wider in families with streams or inputs of layers."""

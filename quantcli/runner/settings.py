@@ -372,7 +372,7 @@ def _window(reader: _Reader, graph: Graph) -> int:
 
 def _window_layers(reader: _Reader, graph: Graph, layers: int, window: int) -> tuple[bool, ...]:
     """Which layers see ``window`` positions only."""
-    if not window:
+    if not window or graph.window_depth not in (0, layers):
         return (False,) * layers
     pattern = reader.value("attention.sliding_window_pattern", graph.window_period)
     if isinstance(pattern, list):  # one for every layer

@@ -241,5 +241,5 @@ def _norm(s: NetworkSettings, name: str, shape: Shape, *, needed: bool = True) -
     if not s.graph.norm_weights:
         return
     yield Expected(norm_tensor(s.graph, name), shape, needed)
-    if s.graph.norm == "layer":
+    if s.graph.norm == "layer" or s.graph.norm_bias:
         yield Expected(f"{name}.bias", shape, needed=False)

@@ -184,12 +184,22 @@ def test_values_that_nobody_computes(root: Path) -> None:
     ],
 )
 def test_patterns_of_windows(pattern: container.Value | None, layers: list[bool]) -> None:
-    model = sizes("exaone4")
+    model = sizes("exaone-moe")
     assert settings.read(model).window_layers == (False,) * 4
     assert all(settings.read(model).rotates(layer) for layer in range(4))
-    model.metadata["exaone4.attention.sliding_window"] = container.u32(16)
+    model.metadata["exaone-moe.attention.sliding_window"] = container.u32(16)
     if pattern:
-        model.metadata["exaone4.attention.sliding_window_pattern"] = pattern
+        model.metadata["exaone-moe.attention.sliding_window_pattern"] = pattern
     found = settings.read(model)
     assert list(found.window_layers) == layers
     assert [found.rotates(layer) for layer in range(4)] == layers, "only layers with a window rotate"
+
+
+def test_windows_of_one_depth_only() -> None:
+    """llama.cpp has no windows in an EXAONE 4 of another depth than the released one, and rotates all layers."""
+    model = sizes("exaone4")
+    model.metadata["exaone4.attention.sliding_window"] = container.u32(16)
+    found = settings.read(model)
+    assert found.window_layers == (False,) * 4 and all(found.rotates(layer) for layer in range(4))
+    model.metadata["exaone4.block_count"] = container.u32(64)
+    assert settings.read(model).window_layers == (True, True, True, False) * 16

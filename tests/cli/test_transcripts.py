@@ -26,7 +26,7 @@ VOLATILE = (
     (re.compile(r"\b[\d,.]+ [kMG]?\b ?(tokens|weights|chunks|B)/s"), r"<speed> \1/s"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "<sha256>"),
 )
-FIGURES = ("compare", "perplexity", "imatrix", "generate")  # commands whose columns shift with their figures
+FIGURES = ("compare", "perplexity", "imatrix", "generate", "embed")  # commands whose columns shift with their figures
 
 
 def checkpoint(folder: Path, old: str = "", new: str = "") -> Path:

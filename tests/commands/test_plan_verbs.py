@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import program
 from helpers.plans import little_text, request  # noqa: F401 - the fixture is used by its name
 from quantcli.cli.parse import SizeTexts, convert_request
 from quantcli.commands import analyze, bounding, convert, plan
@@ -80,3 +81,17 @@ def test_the_smallest_file_within_a_divergence(root: Path, kept: Path, tmp_path:
     with pytest.raises(TargetTooSmall, match="no plan stays within"):
         convert.run(request(root, tmp_path / "x.gguf", size, keep_statistics=kept / "statistics"))
     assert not (tmp_path / "x.gguf").exists()
+
+
+def test_the_program_takes_sizes(root: Path) -> None:
+    """The command line itself: that it gets to what contradicts itself, without running a model."""
+    tiny = root / "examples" / "tiny"
+    for options, message in (
+        (("--like", "Q4_K_M", "--target-bpw", "4"), "--target-bpw and --like exclude each other"),
+        (("--like", "F16"), "F16 is no size to plan for"),
+        (("--max-kld", "0.1", "--target-size", "1M"), "--target-size and --max-kld exclude each other"),
+        (("--candidates", "k"), "Missing option '--type'"),
+    ):
+        done = program.quantcli("convert", tiny, *options)
+        assert done.returncode and message in done.stderr
+    assert "no type given" in program.quantcli("plan", tiny).stderr

@@ -100,3 +100,8 @@ def test_what_an_unknown_class_is_taken_for(tmp_path: Path) -> None:
     assert "rope_theta = 10000.0" in note and "neighbours rotate" in note and "silu" in note
     known = families.load_checkpoint(Checkpoint(oracles.folder("llama-quirks")), architecture="llama").notes
     assert not [note for note in known if "is read as" in note]
+
+
+def test_what_llama_cpp_computes_otherwise_is_told(tmp_path: Path) -> None:
+    told = "llama.cpp uses the windows of EXAONE 4 in models of 64 layers only"
+    assert told in families.load_checkpoint(changed("exaone4", tmp_path / "a", {})).notes

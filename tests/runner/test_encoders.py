@@ -11,12 +11,14 @@ import pytest
 from helpers import oracles
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert, embed
+from quantcli.commands import imatrix as imatrix_command
 from quantcli.errors import ContextTooLong, ShortText, UnsupportedGraph, UsageError
 from quantcli.loader import open_model
 from quantcli.runner import pooling
 from quantcli.runner.network import Network
 from quantcli.runner.operations import Operations
 from quantcli.runner.session import RunOptions, make_operations, open_session
+from quantcli.statistics import imatrix
 
 WITH_STATES = [name for name in oracles.ENCODERS if name != "bge-reranker-xlmr"]
 TOLERANCE = {"jina-bert-v2": 4e-3}  # of llama.cpp, whose GELU is a table in F16
@@ -122,3 +124,15 @@ def test_no_language_model_is_refused_where_one_is_needed(name: str) -> None:
     with pytest.raises(UnsupportedGraph, match="predicts no next tokens") as caught:
         open_session(oracles.folder(name))
     assert "quantcli embed" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["bert", "eurobert"])
+def test_importance_of_an_encoder(name: str, tmp_path: Path) -> None:
+    """Every matrix of every layer has been seen; the file quantizes the model."""
+    text = tmp_path / "text.txt"
+    text.write_text("The wind was in the west, and the captain said nothing to the boy. " * 60)
+    output, folder = tmp_path / "imatrix.gguf", oracles.folder(name)
+    imatrix_command.execute(imatrix_command.ImatrixRequest(model=folder, text=text, output=output, length=32, chunks=4))
+    with open_model(folder) as model:
+        matrices = {t.name for t in model.tensors if t.name.startswith("blk.") and len(t.shape) == 2}
+    assert matrices == {*imatrix.read(output).entries}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy
@@ -17,7 +18,7 @@ from quantcli.runner.network import Network
 from quantcli.runner.operations import Operations
 from quantcli.runner.products import Products
 from quantcli.runner.replay import Stepper
-from quantcli.runner.weights import Packed, holding
+from quantcli.runner.weights import Packed, PackedMatrix, holding
 
 HIDDEN, ROWS, LENGTH = 32, 48, 11
 BASE = {"block_count": 4, "context_length": 64, "embedding_length": HIDDEN, "attention.head_count": 4}
@@ -159,3 +160,30 @@ def test_layers_that_predict_further_tokens_are_passed_over() -> None:
     longer.metadata["qwen35.nextn_predict_layers"] = container.u32(0)
     with pytest.raises(UnsupportedGraph, match=r"nextn\.eh_proj"):
         Network(longer)
+
+
+class Names:
+    """An observer that keeps the names of what is multiplied, and how many rows were seen."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+
+    def see(self, inputs: numpy.ndarray, weights: Sequence[PackedMatrix], expert: int | None) -> None:
+        for weight in weights:
+            self.rows[weight.name] = self.rows.get(weight.name, 0) + len(inputs)
+
+
+def test_who_observes_sees_the_layers_that_predict_further_tokens() -> None:
+    ids, names = numpy.arange(7)[None], Names()
+    longer = made("qwen35", block_count=6, **{"attention.recurrent_layers": [1, 0, 1, 0, 0, 0]})
+    numbers = {"block_count": 6, "nextn_predict_layers": 2}
+    longer.metadata |= {f"qwen35.{key}": container.u32(number) for key, number in numbers.items()}
+    draw = numpy.random.default_rng(1)
+    for block in (4, 5):
+        vectors = [tensor(f"blk.{block}.nextn.{name}.weight", (32,), draw) for name in ("enorm", "hnorm")]
+        longer.tensors += [tensor(f"blk.{block}.nextn.eh_proj.weight", (64, 32), draw), *vectors]
+    watched = Network(longer, kv_type="F32", observers=[names])
+    assert numpy.array_equal(logits(watched, ids), logits(Network(longer, kv_type="F32"), ids))
+    for block, rows in ((4, 6), (5, 5)):
+        for name in ("nextn.eh_proj", "attn_q", "attn_output", "ffn_gate", "ffn_down"):
+            assert names.rows[f"blk.{block}.{name}.weight"] == rows, name

@@ -1,0 +1,96 @@
+"""Whole packed checkpoints through `convert`: what is copied, what is decoded, and the bytes of the exact values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+
+from helpers import packers
+from helpers.checkpoints import changed, read_tensors, write_tensors
+from helpers.program import quantcli
+from quantcli.cli.parse import convert_request
+from quantcli.commands import convert
+from quantcli.ggml.tensor_types import BY_NAME
+from quantcli.sources.gguf import open_gguf
+
+Make = Callable[[int, int, int], packers.Packed]  # rows, columns, seed
+MADE: dict[str, Make] = {
+    "fp8": lambda rows, columns, seed: packers.fp8(rows, columns, (128, 128), seed=seed),
+    "gptq": lambda rows, columns, seed: packers.gptq(rows, columns, 32, seed=seed),
+    "awq": lambda rows, columns, seed: packers.awq(rows, columns, 64, seed=seed),
+    "w4a16": lambda rows, columns, seed: packers.packed_integers(rows, columns, 64, zero=True, seed=seed),
+    "nf4": lambda rows, columns, seed: packers.bnb4(rows, columns, seed=seed),
+    "bitnet": lambda rows, columns, seed: packers.bitnet(rows, columns, seed=seed),
+    "nvfp4": lambda rows, columns, seed: packers.nvfp4(rows, columns, seed=seed),
+}
+
+
+def checkpoints(folder: Path, make: Make) -> tuple[Path, Path]:
+    """A model whose projections are packed, and the same one with the exact values in float32."""
+    packed, plain = (Path(changed("llama-k256", folder / kind).folder) for kind in ("packed", "plain"))
+    tensors, values, settings = read_tensors(packed), read_tensors(plain), {}
+    for number, name in enumerate([name for name in tensors if name.endswith("_proj.weight")]):
+        _, (rows, columns), _ = tensors.pop(name)
+        made = make(rows, columns, number)
+        settings, stem = made.settings, name.removesuffix(".weight")
+        tensors |= {key.replace(packers.BASE, stem): part for key, part in made.tensors.items()}
+        (exact,) = made.values.values()
+        values[name] = packers.entry(exact, "F32")
+    write_tensors(packed, tensors)
+    write_tensors(plain, values)
+    config = json.loads((packed / "config.json").read_text())
+    (packed / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    return packed, plain
+
+
+def written(path: Path) -> dict[str, tuple[str, bytes]]:
+    with open_gguf(path) as model:
+        return {t.name: (t.type.name, bytes(t.reader.read_raw(0, t.rows))) for t in model.tensors}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_bytes_of_the_exact_values(name: str, tmp_path: Path) -> None:
+    """Two types from one read are what the unpacked float32 checkpoint gives."""
+    found, wanted = tmp_path / "found", tmp_path / "wanted"
+    for source, target in zip(checkpoints(tmp_path, MADE[name]), (found, wanted), strict=True):
+        target.mkdir()
+        convert.run(convert_request(source=source, types=["Q4_K_M", "Q8_0"], output=target, threads=2))
+    for path in sorted(found.iterdir()):
+        assert written(path) == written(wanted / path.name)
+
+
+def test_4_bit_floats_are_copied_or_decoded(tmp_path: Path) -> None:
+    """In one job: BF16 keeps the blocks and their factors; Q4_0 has neither, and says that it rounds again."""
+    packed, _ = checkpoints(tmp_path, MADE["nvfp4"])
+    result = convert.run(convert_request(source=packed, types=["BF16", "Q4_0"], output=tmp_path / "out/", force=True))
+    floats, quantized = (written(Path(output["path"])) for output in result["outputs"])
+    factors = {name for name in floats if name.endswith((".scale", ".input_scale"))}
+    blocks = {name for name, (kind, _) in floats.items() if kind == "NVFP4"}
+    assert len(factors) == 2 * len(blocks) > 0 and set(quantized) == set(floats) - factors
+    assert {quantized[name][0] for name in blocks} <= {"Q4_0", "Q4_1"}
+    assert any("NVFP4 in the checkpoint and are rounded again for Q4_0" in note for note in result["notes"])
+    assert numpy.frombuffer(floats["blk.0.attn_q.scale"][1], numpy.float32) == numpy.float32(0.00169)
+    path = Path(result["outputs"][0]["path"])
+    with open_gguf(path) as model:  # a file of such blocks is a source whose values have the factor in them
+        tensor = next(t for t in model.tensors if t.name == "blk.0.attn_q.weight")
+        assert tensor.type is BY_NAME["NVFP4"] and tensor.decoded is not None
+        plain = tensor.reader.read_rows(0, 4) * numpy.float32(0.00169)
+        assert numpy.array_equal(tensor.decoded.reader.read_rows(0, 4), plain)
+        assert not any(t.beside or t.decoded for t in model.plain().tensors if t.name.endswith("scale"))
+
+
+def test_a_broken_scale_ends_the_command(tmp_path: Path) -> None:
+    """Exit status 1, one error that names the tensor, and no file."""
+    packed, _ = checkpoints(tmp_path, MADE["gptq"])
+    tensors = read_tensors(packed)
+    name = next(name for name in tensors if name.endswith("v_proj.scales"))
+    dtype, shape, data = tensors[name]
+    tensors[name] = dtype, shape, numpy.full(len(data) // 2, numpy.nan, numpy.float16).tobytes()
+    write_tensors(packed, tensors)
+    done = quantcli("convert", packed, "-t", "Q4_0", "-o", tmp_path / "x.gguf")
+    assert done.returncode == 1 and name in done.stderr and "NaN" in done.stderr
+    assert not list(tmp_path.glob("*.gguf*"))
