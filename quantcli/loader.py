@@ -84,13 +84,17 @@ def open_models(
         "--mmproj": projector,
         "--merge-lora": merge,
     }
-    given = [name for name, value in for_checkpoints.items() if value]
-    if given:
-        raise UsageError(f"{given[0]} is for checkpoints: a GGUF file says that itself", where=os.fspath(path))
+    return Models(_open_file(path, [name for name, value in for_checkpoints.items() if value], chat_template))
+
+
+def _open_file(path: str | os.PathLike[str], refused: list[str], chat_template: str | None) -> Model:
+    """The model in a GGUF file. Raises UsageError for options that are for checkpoints."""
+    if refused:
+        raise UsageError(f"{refused[0]} is for checkpoints, and this is a GGUF file", where=os.fspath(path))
     model = open_gguf(path)
     if chat_template is not None:
         model.metadata["tokenizer.chat_template"] = container.string(chat_template)
-    return Models(model)
+    return model
 
 
 def open_model(path: str | os.PathLike[str]) -> Model:

@@ -13,12 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantcli import __version__, loader
-from quantcli.calibration.quality import UNKNOWN, Used, Wish
-from quantcli.commands import checks, targets
+from quantcli import loader
+from quantcli.calibration.quality import UNKNOWN, Used
+from quantcli.commands import checks, provenance, targets
 from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.commands.sizing import Sizing
-from quantcli.container import Value, string, u32
 from quantcli.encode import pipeline
 from quantcli.errors import OutputExists
 from quantcli.ggml.tensor_types import TensorType
@@ -187,9 +186,9 @@ def _plan(
 def _options(
     request: ConvertRequest, model: Model, file_type: FileType, importance: Importance | None, used: Used = UNKNOWN
 ) -> Options:
-    provenance = _provenance(request, file_type, used)
+    made = provenance.of(request, file_type, used)
     if model.role != "text" and request.mmproj is not None:  # the options are about the language model
-        return Options(file_type, provenance=provenance)
+        return Options(file_type, provenance=made)
     return Options(
         file_type,
         pure=request.pure,
@@ -202,35 +201,8 @@ def _options(
         keep_split=request.keep_split,
         split_max_size=request.split_max_size,
         metadata=request.metadata,
-        provenance=provenance,
+        provenance=made,
     )
-
-
-def _provenance(request: ConvertRequest, file_type: FileType, used: Used) -> dict[str, Value]:
-    """How the file was made: enough to make it again, nothing about the machine or the time."""
-    made = {"quantcli.version": string(__version__), **request.made_by}
-    if not file_type.is_float and not file_type.copies:
-        made["quantcli.search"] = string(request.search)
-        if request.choice.name is not None:
-            made["quantcli.method"] = string(request.choice.name)
-        if request.sizing is not None:
-            made["quantcli.plan"] = string(request.sizing.text)
-        if request.snap != "auto":
-            made["quantcli.snap"] = string(request.snap)
-        if request.wish is not None:
-            made |= _calibrated_with(request.wish, used)
-    return made
-
-
-def _calibrated_with(wish: Wish, used: Used) -> dict[str, Value]:
-    return {
-        "quantcli.quality": string(wish.quality),
-        "quantcli.compensation": string(wish.method or "none"),
-        "quantcli.transforms": string(",".join(wish.transforms)),
-        "quantcli.calibration.tokens": u32(used.real),
-        "quantcli.calibration.sampled_tokens": u32(used.sampled),
-        "quantcli.calibration.corpus": string(used.corpus),
-    }
 
 
 def _check_files(job: Job) -> None:

@@ -51,16 +51,11 @@ def load_checkpoint(
     tensors, default_float = make_tensors(checkpoint, family, facts, binding.tensors, sources)
     remarks += [text for fact, text in family.remarks if facts[fact]]
     remarks += unread.check(family, facts, where=str(checkpoint.folder / "config.json"))
-    entries = {
-        **metadata.general(family, checkpoint, tensors),
-        **metadata.architecture(family, facts),
-        **tokens,
-        **metadata.provenance(checkpoint),
-    }
+    told = (metadata.general(family, checkpoint, tensors), metadata.architecture(family, facts), tokens)
     return Model(
         name=checkpoint.name,
         architecture=family.gguf_arch,
-        metadata=entries,
+        metadata={key: value for part in (*told, metadata.provenance(checkpoint)) for key, value in part.items()},
         tensors=tensors,
         default_float=default_float,
         kind="checkpoint",
