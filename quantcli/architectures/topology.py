@@ -63,13 +63,19 @@ def feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
         second = graph.second_norm if weighted and graph.second_norm not in graph.bare_norms else None
         inputs = [Feed(first, attention + (state or ()), "norm"), Feed(second, mlp, "norm")]
     inputs = [feed for feed in inputs if feed.matrices]
-    mixes = attention and (not graph.gaps or has(attention[-1])) and attention[-1] != "attn_output"
+    mixes = (
+        attention
+        and "attn_kv_a_mqa" not in attention
+        and (not graph.gaps or has(attention[-1]))
+        and attention[-1] != "attn_output"
+    )
     mixed = [Feed(attention[-1], ("attn_output",), "attention")] if mixes else []
     widths = [suffix for suffix in _suffixes(has) if has(f"ffn_down{suffix}")]
     if graph.inner_norm:
         return [*inputs, Feed("attn_sub_norm", ("attn_output",), "norm"), Feed("ffn_sub_norm", ("ffn_down",), "norm")]
     return [
         *inputs,
+        *_latent_feeds(graph, has),
         *mixed,
         *(Feed(f"ffn_up{suffix}", (f"ffn_down{suffix}",), _inside(graph, suffix)) for suffix in widths),
     ]
@@ -77,6 +83,16 @@ def feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
 
 def _suffixes(has: Callable[[str], bool]) -> tuple[str, ...]:
     return ("_exps", "_shexp") if has("ffn_gate_inp") else ("",)
+
+
+_LATENT_READERS = ("attn_q_a", "attn_q", "attn_kv_a_mqa", "indexer.attn_k", "indexer.proj")  # of attention's input
+_LATENT_QUERIES = ("attn_q_b", "indexer.attn_q_b")
+
+
+def _latent_feeds(graph: Graph, has: Callable[[str], bool]) -> list[Feed]:
+    """What reads the normed vector that queries of latent attention are made of."""
+    found = tuple(name for name in _LATENT_QUERIES if graph.latent and has(name))
+    return [Feed("attn_q_a_norm", found, "norm")] if found else []
 
 
 _STATE_MARKS = ("ssm_out", "ssm_beta", "shortconv.out_proj", "time_mix_output")  # what only layers with a state have
@@ -96,15 +112,18 @@ def _state_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...] 
 
 def _attention_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
     """Everything that reads attention's input: one matrix in its place, or nothing, in layers with a gap."""
+    if graph.latent and has("attn_kv_a_mqa"):
+        return tuple(name for name in _LATENT_READERS if has(name))
     found = attention_inputs(graph, has)
     if (graph.gaps or graph.recurrent) and not has(found[-1]):
         return ("attn_output",) if has("attn_output") else ()
-    return found
+    return (*(["attn_gate"] if graph.attention_gate and has("attn_gate") else []), *found)
 
 
 def _mlp_readers(graph: Graph, has: Callable[[str], bool]) -> tuple[str, ...]:
     """Everything that reads the MLP's input, router first."""
-    routers = tuple(name for name in ("ffn_gate_inp", "ffn_gate_inp_shexp") if has(name))
+    names = ("ffn_gate_inp_shexp",) if graph.early_router else ("ffn_gate_inp", "ffn_gate_inp_shexp")
+    routers = tuple(name for name in names if has(name))
     return routers + tuple(name for suffix in _suffixes(has) for name in mlp_inputs(graph, suffix) if has(name))
 
 

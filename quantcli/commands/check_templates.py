@@ -55,9 +55,12 @@ def _compare(tokenizer: Tokenizer, own: str, variables: Mapping[str, str]) -> Ch
     """The same conversations through both templates, each with the special tokens that it finds on its side."""
     details: list[str] = []
     refused = 0
+    named = [name for name in (f"{kind}_token" for kind in _KINDS) if name in own]
+    same = own == tokenizer.chat_template and all(variables.get(n) == tokenizer.special_texts.get(n) for n in named)
     for name, (messages, prompt) in CONVERSATIONS.items():
-        theirs = _rendered(own, {**variables, "messages": list(messages), "add_generation_prompt": prompt})
         ours = _ours(tokenizer, messages, prompt)
+        given = {**variables, "messages": list(messages), "add_generation_prompt": prompt}
+        theirs = ours if same else _rendered(own, given)
         refused += isinstance(ours, BadTokenizer) and isinstance(theirs, BadTokenizer)
         if _text(ours) != _text(theirs):
             details.append(_difference(name, _text(ours), _text(theirs)))

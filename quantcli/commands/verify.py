@@ -1,7 +1,8 @@
 """`quantcli verify`: is this GGUF file whole and sound?
 
 Structure and offsets (by the header's parser), nothing behind the last tensor, shards that belong together, every
-block's scale finite, and the sha256, optionally against a SHA256SUMS file. Reads each file once, front to back.
+block's scale finite, and the sha256, optionally against a SHA256SUMS file; remarks on heads for further tokens that
+are missing or dead. Reads each file once, front to back.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from quantcli import container
+from quantcli.commands import heads
 from quantcli.errors import MalformedFile, MissingFile, QuantcliError, VerificationFailed
 from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
@@ -75,6 +77,7 @@ def _verify_file(
         "sha256": None,
         "tensors": None,
         "problem": None,
+        "remarks": [],
     }
     try:
         result["bytes"] = _size(path)
@@ -82,7 +85,8 @@ def _verify_file(
         result["tensors"] = len(header.tensors)
         _check_shards(header, sets)
         _check_surplus(header)
-        digest = _check_data(path, header, report)
+        result["remarks"] += heads.missing(header, _names(header))
+        digest = _check_data(path, header, report, result["remarks"])
         result["sha256"] = digest
         if listed is not None:
             _check_digest(path, digest, listed)
@@ -127,15 +131,27 @@ def _check_shards(header: container.Header, sets: dict[Path, QuantcliError | Non
         raise problem
 
 
-def _check_data(path: Path, header: container.Header, report: Progress) -> str:
+def _names(header: container.Header) -> set[str]:
+    """Of the tensors of the whole set that the file begins, or of the file."""
+    first = container.first_of_set(header)
+    every = [header] if first is None else container.read_split_headers(first)
+    return {tensor.name for one in every for tensor in one.tensors}
+
+
+def _check_data(path: Path, header: container.Header, report: Progress, remarks: list[str]) -> str:
     """Hash the whole file and check every block of every tensor on the way; returns the sha256 in hex."""
     digest = hashlib.sha256()
+    drafting = tuple(f"blk.{block}." for block in heads.blocks(header))
     with open(path, "rb", buffering=0) as file:
         position = _hash_until(file, digest, header.data_start)
         buffer = bytearray(SLAB_BYTES)
         for tensor in header.tensors:
             position += _hash_until(file, digest, header.data_start + tensor.offset - position)
-            position += _check_tensor(file, digest, tensor, buffer, str(path))
+            watched = drafting and tensor.name.startswith(drafting) and len(tensor.shape) > 1
+            constant = heads.Constant(tensor_types.BY_ID[tensor.type_id]) if watched else None
+            position += _check_tensor(file, digest, tensor, buffer, str(path), constant)
+            if constant is not None and constant.holds:
+                remarks.append(heads.dead(tensor.name))
             report(position)
         while chunk := file.read(SLAB_BYTES):
             digest.update(chunk)
@@ -153,7 +169,14 @@ def _hash_until(file: FileIO, digest: Digest, count: int) -> int:
     return count
 
 
-def _check_tensor(file: FileIO, digest: Digest, tensor: container.TensorInfo, buffer: bytearray, path: str) -> int:
+def _check_tensor(
+    file: FileIO,
+    digest: Digest,
+    tensor: container.TensorInfo,
+    buffer: bytearray,
+    path: str,
+    constant: heads.Constant | None,
+) -> int:
     tensor_type = tensor_types.BY_ID[tensor.type_id]
     columns = tensor.shape[0] if tensor.shape else 1
     row_bytes = tensor_types.row_bytes(tensor_type, columns)
@@ -165,6 +188,8 @@ def _check_tensor(file: FileIO, digest: Digest, tensor: container.TensorInfo, bu
         view = memoryview(buffer)[: min(slab, tensor.bytes - done)]
         _read_exactly(file, view)
         digest.update(view)
+        if constant is not None:
+            constant.see(view)
         if tensor_type.kind != "integer":
             where = f"{path}: tensor {tensor.name}"
             _check_blocks(tensor_type, view, len(view) // unit, unit_columns, done, columns, where)

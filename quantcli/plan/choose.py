@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from quantcli import architectures
@@ -60,6 +60,7 @@ def facts_of(names: Iterable[str], metadata: Mapping[str, Value], architecture: 
         architecture=architecture, layers=layers, gqa=heads // kv_heads if kv_heads > 0 else 0, experts=experts,
         imatrix=imatrix, tied="output.weight" not in names,
         v_tensors=sum(role_of(name) == "v" for name in names if "attn_" in name), class_70b=class_70b,
+        own_layers=layers - number("nextn_predict_layers"),
     )  # fmt: skip
 
 
@@ -180,7 +181,17 @@ class Chooser:
             ragged=tensor.columns % recipe.default_type.block != 0,
             stacked=len(tensor.shape) > 2 and tensor.shape[2] > 1,
         )
-        return assigned or recipe.type_for(role, place)
+        chosen = assigned or recipe.type_for(role, place)
+        return max(chosen, self._least(place), key=lambda one: one.bpw) if self._drafts(tensor.name) else chosen
+
+    def _drafts(self, name: str) -> bool:
+        """Whether a tensor belongs to what predicts further tokens; quantizing it as far as others makes it useless."""
+        return ".nextn." in name or 0 < self.facts.own_layers <= layer_of(name)
+
+    def _least(self, place: Place) -> TensorType:
+        """What the recipe takes for the last of attention's values."""
+        count = max(self.facts.v_tensors, 1)
+        return self.recipe.type_for("v", replace(place, index=count - 1, count=count, stacked=False))
 
     def _index(self, name: str, role: str) -> int:
         if role not in COUNTED:

@@ -38,6 +38,7 @@ class ModelFacts:
     tied: bool  # no output.weight: the embedding is the output matrix too
     v_tensors: int
     class_70b: bool
+    own_layers: int = 0  # those behind them predict further tokens; 0: nobody says
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,6 +273,7 @@ class CheckedFile(TypedDict):
     sha256: str | None
     tensors: int | None
     problem: str | None
+    remarks: list[str]  # that make no file unsound
 
 
 class VerifyResult(TypedDict):

@@ -199,13 +199,15 @@ def _cell(value: object) -> str:
 
 
 def show_checks(reporter: Reporter, result: VerifyResult) -> None:
-    """One line per file."""
+    """One line per file, and one below for every remark."""
     for entry in result["files"]:
         if entry["bytes"] is not None and entry["ok"]:
             what = f"{entry['tensors']} tensors, {size(entry['bytes'])}, sha256 {entry['sha256']}"
             reporter.line(f"ok    {entry['path']}  {what}")
         else:
             reporter.line(f"FAIL  {entry['path']}  {entry['problem']}")
+        for remark in entry["remarks"]:
+            reporter.line(f"      {remark}")
 
 
 def show_check(reporter: Reporter, result: CheckResult) -> None:

@@ -8,19 +8,15 @@ attention mixed. Shapes: S sequences, T new positions, H hidden; h heads; tokens
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy
 
+from quantcli.errors import UnsupportedGraph
 from quantcli.runner.arrays import Floats, Ints
 from quantcli.runner.cache import Cache
 from quantcli.runner.engine import Engine, flat
 from quantcli.runner.indexer import Indexer, attend_chosen
 from quantcli.runner.operations import split
 from quantcli.runner.weights import PackedMatrix
-
-if TYPE_CHECKING:
-    pass
 
 
 class LatentAttention:
@@ -132,4 +128,9 @@ class LatentAttention:
             return None
         if self.indexer is not None:
             self.indexer.choose(x, low, cache, start)
+        elif cache.chosen is None and start + x.shape[1] > self.engine.settings.indexer.most:
+            raise UnsupportedGraph(
+                f"layer {self.index} takes over the choice of a layer before it, which is run apart from it",
+                hint="convert without calibration: layers of this model cannot be run one by one",
+            )
         return cache.chosen

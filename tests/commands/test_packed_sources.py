@@ -15,6 +15,8 @@ from helpers.program import quantcli
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.ggml.tensor_types import BY_NAME
+from quantcli.loader import open_model
+from quantcli.runner.network import Network
 from quantcli.sources.gguf import open_gguf
 
 Make = Callable[[int, int, int], packers.Packed]  # rows, columns, seed
@@ -94,3 +96,17 @@ def test_a_broken_scale_ends_the_command(tmp_path: Path) -> None:
     done = quantcli("convert", packed, "-t", "Q4_0", "-o", tmp_path / "x.gguf")
     assert done.returncode == 1 and name in done.stderr and "NaN" in done.stderr
     assert not list(tmp_path.glob("*.gguf*"))
+
+
+@pytest.mark.parametrize("name", ["llama-awq", "llama-bnb-nf4", "llama-fp8-block", "llama-nvfp4-ct", "qwen2-moe-gptq",
+                                  "qwen3-moe-nvfp4-modelopt"])  # fmt: skip
+def test_the_logits_of_transformers(name: str, shared: Path) -> None:
+    """Recorded with the exact float32 weights; 4-bit floats with their factor, not rounded activations."""
+    path = shared / "packed" / name / "logits.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    with numpy.load(path) as oracle, open_model(path.parent) as model:
+        network = Network(model, kv_type="F32", length=64)
+        ids, wanted = oracle["ids_a"], oracle["logits_a"]
+        found = network.forward(ids[None], network.new_cache(1, len(ids)))[0][oracle["pos_a"]]
+    assert numpy.abs(found - wanted).max() / wanted.std() < 2e-5
