@@ -150,13 +150,13 @@ class EncoderDecoder(Network):
         cache.memory = [self._block(index).memory(states) for index in range(self._sides.decoder_layers)]
         return cache
 
-    def logits(self, x: Floats, cache: Cache, first_output: int = 0) -> Floats:
+    def _through(self, x: Floats, cache: Cache) -> Floats:
         if not isinstance(cache, Memory):
             raise ValueError("the decoder needs the text that was read")
         for index in range(self._sides.decoder_layers):
             x = self._block(index).decode(x, cache, self._distances("dec", index, self.length))
             finite.check(x, f"layer {index} of the decoder", f"{self.model.name}: dec.blk.{index}")
-        return self._outputs(x[:, first_output:])
+        return x
 
     def _block(self, index: int) -> Block:
         """A layer of the decoder, made when first asked for."""
