@@ -87,7 +87,9 @@ class Compensation:
         return Settings(alpha=alpha, threads=self.threads, tables=contents or {})
 
     def _tables(self) -> dict[str, Packed]:
-        """Embeddings and output matrix, which no layer reads."""
+        """Embeddings and output matrix, which no layer reads; of an encoder, which predicts nothing, none."""
+        if not self.network.settings.causal:
+            return {}
         told = self._tell("embeddings")
         if told is not None:
             told(0, 1)

@@ -64,4 +64,4 @@ def test_all_exact_feeds_at_once(folder: Path) -> None:
         assert numpy.array_equal(first, second)
         believed = {feed for found in layers.values() for feed in found}
         missed = {(folder.name, feed.source) for feed in believed - exact}
-        assert missed <= NOT_EXACT
+        assert folder not in PACKED or missed <= NOT_EXACT
