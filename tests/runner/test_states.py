@@ -8,24 +8,18 @@ from dataclasses import replace
 import numpy
 import pytest
 
+from helpers.made_models import BASE, EXPERTS, HIDDEN, ROWS, all_ways_agree, logits, tensor, value
 from quantcli import architectures, container
 from quantcli.architectures import keys
 from quantcli.errors import BadConfig, MissingTensors, ShapeMismatch, UnsupportedGraph
-from quantcli.ggml import tensor_types
-from quantcli.model import Model, ModelTensor
+from quantcli.model import Model
 from quantcli.runner import settings, shapes
 from quantcli.runner.network import Network
-from quantcli.runner.operations import Operations
-from quantcli.runner.products import Products
-from quantcli.runner.replay import Stepper
-from quantcli.runner.weights import Packed, PackedMatrix, holding
+from quantcli.runner.weights import PackedMatrix
 
-HIDDEN, ROWS, LENGTH = 32, 48, 11
-BASE = {"block_count": 4, "context_length": 64, "embedding_length": HIDDEN, "attention.head_count": 4}
 MAMBA = {"ssm.conv_kernel": 4, "ssm.inner_size": 64, "ssm.state_size": 8, "ssm.time_step_rank": 4}
 SSM = {**MAMBA, "ssm.group_count": 2}
 MLP, MOE = {"ffn_down": 40}, {"ffn_gate_inp": 6, "ffn_down_exps": 24}
-EXPERTS = {"expert_count": 6, "expert_used_count": 2}
 EVERY_SECOND = {"attention.head_count_kv": [0, 2, 0, 2]}
 #: architecture -> its metadata, widths of its MLPs (of all layers, or of some)
 MODELS: dict[str, tuple[dict[str, object], dict[str, int]]] = {
@@ -55,13 +49,6 @@ MODELS: dict[str, tuple[dict[str, object], dict[str, int]]] = {
 }  # fmt: skip
 
 
-def value(number: object) -> container.Value:
-    if isinstance(number, list):
-        return container.array(container.ValueType.INT32, number)
-    kinds = {bool: container.boolean, int: container.u32, float: container.f32}
-    return kinds[type(number)](number)
-
-
 def made(name: str, **changes: object) -> Model:
     """A model of random weights with every tensor that its graph may read."""
     own, widths = MODELS[name]
@@ -81,39 +68,9 @@ def made(name: str, **changes: object) -> Model:
     return Model(name="made", architecture=name, metadata=metadata, tensors=tensors, default_float=None, kind="gguf")
 
 
-def tensor(name: str, shape: tuple[int, ...], draw: numpy.random.Generator) -> ModelTensor:
-    values = draw.standard_normal(tuple(reversed(shape))).astype(numpy.float32) / 4
-    values = 1 + values if "norm" in name else -numpy.exp(values) if name.endswith("ssm_a") else values
-    f32 = tensor_types.BY_NAME["F32"]
-    empty = ModelTensor(name, shape, f32, f32, True, None, "made")
-    return holding(empty, Packed.of(values.reshape(-1, shape[0])))
-
-
-def logits(network: Network, ids: numpy.ndarray, *pieces: int) -> numpy.ndarray:
-    cache, found, start = network.new_cache(len(ids), LENGTH), [], 0
-    for stop in (*pieces, ids.shape[1]):
-        found.append(network.forward(ids[:, start:stop], cache))
-        start = stop
-    return numpy.concatenate(found, axis=1)
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_all_ways_agree(name: str) -> None:
-    ids = numpy.random.default_rng(2).integers(0, ROWS, (2, LENGTH))
-    network = Network(made(name), Products("float", 2), kv_type="F32")
-    whole = logits(network, ids)
-    spread = whole.std()
-    assert numpy.isfinite(whole).all() and spread > 1e-3
-    for pieces in ((1,), (2, 3), (LENGTH - 1,), tuple(range(1, LENGTH))):
-        assert numpy.abs(logits(network, ids, *pieces) - whole).max() < 1e-4 * spread, pieces
-    assert numpy.abs(logits(network, ids[1:]) - whole[1:]).max() < 1e-4 * spread, "sequences by themselves"
-    reference = Network(made(name), Operations("float"), kv_type="F32")
-    assert numpy.abs(logits(reference, ids) - whole).max() < 1e-4 * spread
-    cache = network.new_cache(1, LENGTH)
-    network.forward(ids[:1, :4], cache)
-    step = Stepper(network, cache)
-    stepped = [step(int(token)).copy() for token in ids[0, 4:]]
-    assert numpy.abs(numpy.stack(stepped) - whole[0, 4:]).max() < 1e-4 * spread, "token after token"
+    all_ways_agree(made, name)
 
 
 @pytest.mark.parametrize("name", MODELS)
