@@ -31,12 +31,13 @@ NOT_EXACT = {
     ("dbrx", "attn_qkv"),  # queries, keys and values are clamped
     ("mpt", "attn_qkv"),
     ("olmo", "attn_v"),
-    ("falcon-h1", "attn_norm"),  # the state-space half reads it too
-    ("falcon-h1", "ffn_norm"),
-    ("qwen3-next", "attn_norm"),  # linear attention's gates and rates read it too
-    ("qwen3.5", "attn_norm"),
-    ("qwen3.5-moe", "attn_norm"),
-    ("nemotron-h-moe", "ffn_up_exps"),  # squared on the way
+    ("gemma4", "attn_v"),  # values are normed, and other layers share them
+    ("gemma4-moe", "attn_v"),
+    ("gemma4-vl", "attn_v"),
+    ("gemma3n", "attn_v"),
+    ("gemma3n", "attn_norm"),  # the low-rank path beside attention reads it too
+    ("gemma4-moe", "ffn_norm"),  # experts beside the MLP, or the other way round
+    ("grok2", "ffn_norm"),
 }
 
 
@@ -64,4 +65,4 @@ def test_all_exact_feeds_at_once(folder: Path) -> None:
         assert numpy.array_equal(first, second)
         believed = {feed for found in layers.values() for feed in found}
         missed = {(folder.name, feed.source) for feed in believed - exact}
-        assert folder not in PACKED or missed <= NOT_EXACT
+        assert missed == {pair for pair in NOT_EXACT if pair[0] == folder.name}
