@@ -15,6 +15,7 @@ import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from math import prod
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import numpy
 SHAPES = {"1.1b": (2048, 22, 32_000), "135m": (768, 18, 32_000), "tiny": (512, 4, 4_096)}  # columns, layers, tokens
 POOL = (1 << 24) - 3  # odd, so that rows never meet the same weights again
 HEAD = 64
+MOST_TOKENS = 1 << 20
 CHUNKS, CHUNK = 60, 512  # of the importance matrix
 
 
@@ -161,13 +163,15 @@ def into_shards(tensors: list[tuple[str, tuple[int, ...]]], count: int) -> list[
 
 
 def tokenizer(tokens: int) -> tuple[dict[str, object], dict[str, object]]:
-    """(tokenizer.json, tokenizer_config.json): byte-level BPE whose merges are pairs of bytes, in order."""
+    """(tokenizer.json, tokenizer_config.json): byte-level BPE whose merges are pairs of bytes, then triples."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
     alphabet = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(rest))]
-    if not 256 + 2 < tokens <= 256 + 256 * 256 + 2:
-        raise SystemExit(f"--tokens {tokens}: between 259 and {256 + 256 * 256 + 2}")
-    merges = [(a, b) for a in alphabet for b in alphabet][: tokens - 258]
+    if not 256 + 2 < tokens <= MOST_TOKENS:
+        raise SystemExit(f"--tokens {tokens}: between 259 and {MOST_TOKENS}")
+    pairs = ((a, b) for a in alphabet for b in alphabet)
+    triples = ((a + b, c) for a in alphabet for b in alphabet for c in alphabet)
+    merges = list(islice(chain(pairs, triples), tokens - 258))
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     special = [
         {"id": tokens - 2 + index, "content": text, **plain, "special": True}

@@ -1,0 +1,85 @@
+"""Rows of bench_scale.py: one file per subject, each with a table ``ROWS``: name -> function of a `Place`.
+
+Nothing here imports numpy: the peak of a child's memory counts from what its parent held when it was started.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+Row: TypeAlias = tuple[str, str, str, bool]  # what, bar, measured, met
+ROOT = Path(__file__).resolve().parents[2]
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """A process that has ended: wall and processor seconds, peak resident bytes, what it printed."""
+
+    seconds: float
+    processor: float
+    peak: int
+    status: int
+    output: str
+    said: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the rows work. ``scratch``: an empty folder of their own, removed in the end."""
+
+    scratch: Path
+    quick: bool = False
+    threads: int = 2
+
+    def checkpoint(self, gigabytes: float) -> tuple[Path, Path]:
+        """A Llama-shaped checkpoint of this size, made once, and an importance matrix that fits."""
+        folder = self.scratch / f"llama-{gigabytes:g}gb"
+        matrix = self.scratch / f"{folder.name}.imatrix.gguf"
+        if not matrix.exists():
+            size = ["--gigabytes", str(gigabytes), "--imatrix", str(matrix)]
+            shape = ["--columns", "1024"] if gigabytes < 1 else []
+            self.script("make_checkpoint.py", str(folder), *shape, *size)
+        return folder, matrix
+
+    def script(self, name: str, *arguments: str) -> Run:
+        """Run scripts/``name``. Raises SystemExit where it fails."""
+        return self.succeed([sys.executable, str(ROOT / "scripts" / name), *arguments])
+
+    def quantcli(self, *arguments: str, more: Mapping[str, str] | None = None) -> Run:
+        """Run the program in the scratch folder. Raises SystemExit where it fails."""
+        return self.succeed([sys.executable, "-m", "quantcli", *arguments], more)
+
+    def succeed(self, command: Sequence[str], more: Mapping[str, str] | None = None) -> Run:
+        """Raises SystemExit where a command fails."""
+        done = process(command, self.scratch, more)
+        if done.status:
+            raise SystemExit(f"{' '.join(command)}: exit {done.status}\n{done.said[-2000:]}")
+        return done
+
+
+def process(command: Sequence[str], folder: Path, more: Mapping[str, str] | None = None) -> Run:
+    """Run a command in ``folder`` to its end and measure it. ``more``: variables of its environment."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(more or {})}
+    paths = folder / f".stdout-{os.getpid()}", folder / f".stderr-{os.getpid()}"
+    start = time.perf_counter()
+    with open(paths[0], "wb") as output, open(paths[1], "wb") as said:
+        child = subprocess.Popen(command, cwd=folder, stdout=output, stderr=said, env=environment)
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - start
+    texts = [path.read_text(errors="replace") for path in paths]
+    for path in paths:
+        path.unlink()
+    peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Run(seconds, used.ru_utime + used.ru_stime, peak, child.returncode, *texts)
+
+
+Measure: TypeAlias = Callable[[Place], list[Row]]
