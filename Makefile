@@ -41,16 +41,16 @@ format: $(STAMP)  ## format Python and C
 	@$(BIN)/ruff format --quiet $(PYTHON_CODE)
 	@$(BIN)/clang-format -i --style=file $(C_CODE)
 
-# In two processes: one that runs everything has ended with a segmentation fault after its last test (cause unknown).
+# A process per core; the tests of one file share what they made, so they stay in one process.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 test: lint  ## lint, then the suite (what CI runs)
-	@$(BIN)/python -m pytest -m "not slow and not peers" tests/[a-f]*/
-	@$(BIN)/python -m pytest -m "not slow and not peers" tests/[g-z]*/
+	@$(PYTEST) -m "not slow and not peers"
 
 transcripts: $(STAMP)  ## write tests/transcripts anew: look at the change before you commit it
 	@QUANTCLI_TRANSCRIPTS=write $(BIN)/python -m pytest -q tests/cli/test_transcripts.py
 
 test-all: lint  ## the suite with the long checks
-	@$(BIN)/python -m pytest -m "not peers"
+	@$(PYTEST) -m "not peers"
 
 PEERS := $(VENV)/.peers
 $(PEERS): $(STAMP)
