@@ -10,7 +10,8 @@ from quantcli.families.declaration import Entry, Family, TensorRule
 from quantcli.families.facts import EachLayer, Facts, bad
 from quantcli.families.fields import count
 from quantcli.families.gemma import GEMMA3, SOFT_CAPS
-from quantcli.families.transforms import single, zero_padded
+from quantcli.families.layer_inputs import FACTS, FOUR_NORMS, PER_LAYER, SHARED_KEYS, layer_rule
+from quantcli.families.transforms import single
 
 STREAMS = 4  # llama.cpp knows no other number
 OTHERS = ("0", "1", "2")  # all streams but the first
@@ -44,41 +45,6 @@ def normal_quantile(share: float) -> float:
     centred = single(2 * single(share) - 1)
     return single(single(NormalDist().inv_cdf((1 + centred) / 2) / math.sqrt(2)) * single(math.sqrt(2)))
 
-
-def layer_rule(source: str, target: str, *shape: str, layers: str | None = None) -> TensorRule:
-    return TensorRule(f"layers.{{layer}}.{source}", f"blk.{{layer}}.{target}", shape, bias="none", layers=layers)
-
-
-FACTS = {
-    "layer_vocab": count("vocab_size_per_layer_input", default="=vocab", most=decoder.MOST_WIDTH),
-    "keeps_keys": lambda facts: lambda layer: layer < facts.layers - facts.shared_layers,
-}
-
-# Embeddings for every layer, as Gemma 4 has them too. Gemma 3n has fewer rows than tokens; llama.cpp adds zeros.
-PER_LAYER = (
-    TensorRule(
-        "embed_tokens_per_layer", "per_layer_token_embd", ("layer_vocab", "layers*per_layer"), zero_padded("vocab"),
-    ),
-    TensorRule("per_layer_model_projection", "per_layer_model_proj", ("layers*per_layer", "hidden")),
-    TensorRule("per_layer_projection_norm", "per_layer_proj_norm", ("per_layer",)),
-    layer_rule("per_layer_input_gate", "inp_gate", "per_layer", "hidden"),
-    layer_rule("per_layer_projection", "proj", "hidden", "per_layer"),
-    layer_rule("post_per_layer_input_norm", "post_norm", "hidden"),
-)  # fmt: skip
-FOUR_NORMS = (
-    layer_rule("input_layernorm", "attn_norm", "hidden"),
-    layer_rule("post_attention_layernorm", "post_attention_norm", "hidden"),
-    layer_rule("pre_feedforward_layernorm", "ffn_norm", "hidden"),
-    layer_rule("post_feedforward_layernorm", "post_ffw_norm", "hidden"),
-)
-# The last layers use keys and values of earlier ones.
-SHARED_KEYS = (
-    layer_rule("self_attn.q_proj", "attn_q", "heads*head_dim", "hidden"),
-    layer_rule("self_attn.q_norm", "attn_q_norm", "head_dim"),
-    layer_rule("self_attn.o_proj", "attn_output", "hidden", "heads*head_dim"),
-    layer_rule("self_attn.k_proj", "attn_k", "kv_heads*head_dim", "hidden", layers="keeps_keys"),
-    layer_rule("self_attn.k_norm", "attn_k_norm", "head_dim", layers="keeps_keys"),
-)
 
 GEMMA3N: Family = GEMMA3.derive(
     "gemma3n",

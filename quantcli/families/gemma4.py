@@ -9,7 +9,7 @@ from quantcli.families.declaration import Entry, Extra, TensorRule
 from quantcli.families.facts import EachLayer, Facts, bad
 from quantcli.families.fields import count, flag, real
 from quantcli.families.gemma import GEMMA3, SOFT_CAPS
-from quantcli.families.gemma3n import FACTS, FOUR_NORMS, PER_LAYER, SHARED_KEYS, layer_rule
+from quantcli.families.layer_inputs import FACTS, FOUR_NORMS, PER_LAYER, SHARED_KEYS, layer_rule
 from quantcli.families.transforms import Transform
 from quantcli.vocab import VocabHints
 
