@@ -7,7 +7,6 @@ vocabulary's kind (``encoders.py``).
 from __future__ import annotations
 
 import codecs
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy
@@ -16,10 +15,10 @@ from quantcli.container import Value, known
 from quantcli.errors import BadTokenizer, UnsupportedFile
 from quantcli.vocab import encoders, endings, pretokenizers, rwkv
 from quantcli.vocab.bytelevel import character_to_byte
+from quantcli.vocab.cutting import Cutter
 from quantcli.vocab.token_table import TokenType, is_byte
 
 _BLANK = "\u2581"
-_BLANKS = " \t\n\r\v\f"
 _SEARCHED = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
 _ALWAYS_BOS = ("gemma4", "granite-embed-multi-311m")  # pre-tokenizers for which llama.cpp adds it against the file
 _NAMED = "tokenizer.chat_template."
@@ -64,8 +63,9 @@ class Tokenizer:
         self.named_templates = [key[len(_NAMED) :] for key in metadata if key.startswith(_NAMED)]
         name = (_text(metadata, "general.name") or "").lower()
         self.strips_right = "phi3" in name or "phi-3" in name  # llama.cpp goes by the model's name here
-        self._strips_left = self._mask_of(metadata, name)
-        self._searched = self._find_searched()
+        self._cutter = Cutter(
+            self._find_searched(), strips_right=self.strips_right, strips_left=self._mask_of(metadata, name)
+        )
         self._pieces: dict[int, bytes] = {}
         self._run = self._kind.build(
             encoders.Vocabulary(
@@ -108,17 +108,9 @@ class Tokenizer:
         return result
 
     def _parts(self, text: str, parse_special: bool) -> list[str | int]:
-        """The text cut at special tokens: raw pieces and ids. Longer tokens are searched in the whole text first."""
-        parts: list[str | int] = [text] if text else []
-        neighbours = set(map("".join, itertools.pairwise(text))) | set(text)
-        for token, content in self._searched:
-            if not parse_special and self.types[token] != TokenType.USER_DEFINED:
-                continue
-            if content[:2] in neighbours and content[-2:] in neighbours and content in text:
-                strip = self.strips_right and content not in ("<unk>", "<s>", "<|endoftext|>")
-                left = content == self._strips_left
-                parts = [piece for part in parts for piece in _cut(part, token, content, strip, left)]
-        return parts
+        """The text cut at special tokens: raw pieces and ids."""
+        types = self.types
+        return self._cutter.cut(text, lambda token: parse_special or types[token] == TokenType.USER_DEFINED)
 
     def _mask_of(self, metadata: Mapping[str, Value], name: str) -> str | None:
         """The mask that takes white space in front of it, where llama.cpp has one: by the names of things, again."""
@@ -209,26 +201,6 @@ class Tokenizer:
         self.add_bos = encoders.flag(entries, "add_bos_token", kind.add_bos or by_name) or always
         self.add_eos = encoders.flag(entries, "add_eos_token", kind.add_end)
         self.add_space_prefix = kind.prefix is not None and encoders.flag(metadata, "add_space_prefix", kind.prefix)
-
-
-def _cut(part: str | int, token: int, content: str, strip: bool, strip_left: bool) -> list[str | int]:
-    """``part`` with every ``content`` in it replaced by ``token``; with ``strip`` white space behind it goes too.
-
-    With ``strip_left`` so does that in front of it.
-    """
-    if isinstance(part, int):
-        return [part]
-    pieces: list[str | int] = []
-    texts = part.split(content)
-    for index, piece in enumerate(texts):
-        if index:
-            pieces.append(token)
-            piece = piece.lstrip(_BLANKS) if strip else piece
-        if strip_left and index + 1 < len(texts):
-            piece = piece.rstrip(_BLANKS)
-        if piece:
-            pieces.append(piece)
-    return pieces
 
 
 def _text(metadata: Mapping[str, Value], key: str) -> str | None:
