@@ -1,4 +1,4 @@
-/* fuzz.c - the C entry points of encoders, decoders and validator on arbitrary bytes.
+/* fuzz.c - the C entry points of encoders, decoders, validator and of packed checkpoints on arbitrary bytes.
  *
  * With clang's -fsanitize=fuzzer it is a libFuzzer target. With any other compiler (QC_FUZZ_MAIN) it makes its own
  * inputs: fuzz SECONDS SEED [FILE], where FILE is the input at work, and stays when that one ends the program; or it
@@ -6,6 +6,7 @@
  *
  * Buffers have their exact size, so that a sanitizer sees every byte beyond them. The first bytes of an input choose
  * type, instruction set, search, shape and whether there is importance; the rest are the blocks, and the floats. */
+#include "../checkpoints.h"
 #include "support.h"
 #include <fcntl.h>
 #include <math.h>
@@ -81,6 +82,58 @@ static void try_steps(const chosen *c, const uint8_t *data, size_t size) {
     free(blocks), free(x), free(before), free(after), free(asked);
 }
 
+/* What packed checkpoints hold: codes of every packing with arbitrary scales, zeros and an index of groups. */
+static void try_packed(const chosen *c, const uint8_t *data, size_t size) {
+    static const int BITS[QC_PACKINGS] = {4, 4, 2, 8, 8, 8, 8};
+    const int64_t columns = 32 * (1 + data[0] % 7), group = 4 << data[1] % 6;
+    qc_packed packed = {.packing = data[2] % QC_PACKINGS, .rows = c->rows, .columns = columns, .group = group};
+    const int64_t row = columns * BITS[packed.packing] / 8, groups = packed.groups = (columns + group - 1) / group;
+    const int64_t scales = c->rows * groups * (int64_t)sizeof(float);
+    uint8_t *codes = filled(data, size, c->rows * row);
+    float *scale = filled(data + size / 2, size - size / 2, scales), *zero = filled(data + 3, size - 3, scales);
+    float *levels = filled(data, size, 16 * (int64_t)sizeof *levels);
+    int32_t *index = allocate(columns * (int64_t)sizeof *index);
+    for (int64_t i = 0; i < columns; ++i) index[i] = (int32_t)(data[(size_t)i % size] % groups);
+    const int nibbles = packed.packing == QC_NIBBLES || packed.packing == QC_NIBBLES_HIGH;
+    packed.codes = codes, packed.scale = scale, packed.index = data[3] & 1 ? index : NULL;
+    packed.levels = nibbles && data[3] & 2 ? levels : NULL;
+    packed.zero = !packed.levels && data[3] & 4 ? zero : NULL;
+    float *out = allocate(c->rows * columns * (int64_t)sizeof *out);
+    qc_unpack(c->isa, &packed, out);
+    free(codes), free(scale), free(zero), free(levels), free(index), free(out);
+}
+
+/* Packings along columns, of shapes that are no multiples of what a turn takes at once. */
+static void try_turns(const chosen *c, const uint8_t *data, size_t size) {
+    const int64_t columns = 1 + data[0] % 40, rows = c->rows, of_eight = 8 * (1 + rows / 8);
+    uint32_t *words = filled(data, size, of_eight * columns * (int64_t)sizeof *words);
+    uint32_t *turned = allocate(rows * columns * (int64_t)sizeof *turned);
+    uint32_t *nibbles = allocate(of_eight * columns * (int64_t)sizeof *nibbles);
+    qc_turn_words(c->isa, words, rows, columns, turned);
+    for (int64_t i = 0; i < rows * columns; ++i)
+        if (turned[i % columns * rows + i / columns] != words[i]) fail("turned words", "fuzz", c->isa), abort();
+    qc_turn_nibbles(c->isa, words, of_eight, columns, nibbles);
+    free(words), free(turned), free(nibbles);
+}
+
+/* Weights as they are, and weights that lie on the type's grid, rounded to bf16 or not. */
+static void try_snap(const chosen *c, const uint8_t *data, size_t size) {
+    const int64_t count = c->rows * c->columns, blocks = count / c->block;
+    if (!qc_can_snap(c->type)) return;
+    qc_place place;
+    uint8_t *given = filled(data, size, blocks * c->bytes), *found = allocate(blocks * c->bytes);
+    uint8_t *carried = allocate(blocks);
+    float *x = filled(data, size, count * (int64_t)sizeof *x);
+    if (data[0] & 1) qc_decode(c->isa, c->type, given, c->rows, c->columns, x);
+    for (int64_t i = 0; i < count && data[0] & 2; ++i) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits), bits &= 0xffff0000u, memcpy(x + i, &bits, sizeof bits);
+    }
+    memcpy(found, given, (size_t)(blocks * c->bytes));
+    qc_snap(c->isa, c->type, x, c->rows, c->columns, data[0] & 4, found, carried, &place);
+    free(given), free(found), free(carried), free(x);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     chosen c;
@@ -88,6 +141,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     try_blocks(&c, data + HEAD, size - HEAD);
     try_floats(&c, data + HEAD, size - HEAD);
     try_steps(&c, data + HEAD, size - HEAD);
+    if (size < HEAD + 8) return 0;
+    try_packed(&c, data + HEAD, size - HEAD);
+    try_turns(&c, data + HEAD, size - HEAD);
+    try_snap(&c, data + HEAD, size - HEAD);
     return 0;
 }
 
