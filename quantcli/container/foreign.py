@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantcli import places
 from quantcli.errors import GitLfsPointer
 
 BEGINNING = 512  # bytes of a file that tell
@@ -111,8 +112,4 @@ def recognise(head: bytes, path: str | os.PathLike[str], *, words: bool = False)
 
 def beginning(path: str | os.PathLike[str]) -> bytes:
     """The first bytes of a regular file; nothing where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(BEGINNING) if os.path.isfile(path) else b""
-    except OSError:
-        return b""
+    return places.beginning(path, BEGINNING)

@@ -7,13 +7,14 @@ Rules: the GGUF specification and what ggml's own loader rejects.
 from __future__ import annotations
 
 import os
-import stat
+from contextlib import closing
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 import numpy
 
+from quantcli import places
 from quantcli.container import foreign
 from quantcli.container.header import (
     ALIGNMENT_KEY,
@@ -27,8 +28,9 @@ from quantcli.container.header import (
 )
 from quantcli.container.values import CODES, DTYPES, LENGTH, Strings, Value, ValueType
 from quantcli.container.write import MAGIC
-from quantcli.errors import MalformedFile, MissingFile, QuantcliError, UnsupportedFile
+from quantcli.errors import MalformedFile, QuantcliError, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_ID, TensorType, tensor_bytes
+from quantcli.places import Bytes
 
 FIRST_READ = 1 << 20
 LARGEST_READ = 16 << 20
@@ -54,7 +56,7 @@ def read_header(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Hea
     Raises MissingFile, UnsupportedFile (version, byte order, tensor types), MalformedFile (with the byte position).
     """
     path = Path(path)
-    with _opened(path) as file:
+    with closing(places.open_bytes(path)) as file:
         cursor = Cursor(file, path, limits)
         version, tensor_count, entry_count = _read_preamble(cursor)
         metadata = _read_metadata(cursor, entry_count)
@@ -68,23 +70,12 @@ def read_header(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Hea
         )
 
 
-def _opened(path: Path) -> BinaryIO:
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device never end
-            raise UnsupportedFile("not a regular file", where=str(path))
-        return open(path, "rb", buffering=0)
-    except OSError as error:
-        raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
-    except ValueError as error:  # a zero byte in the name
-        raise MissingFile(str(error), where=ascii(str(path))) from error
-
-
 class Cursor:
     """A position in a file that is read piece by piece, never past its end or the limit for headers."""
 
-    def __init__(self, file: BinaryIO, path: Path, limits: Limits) -> None:
+    def __init__(self, file: Bytes, path: Path, limits: Limits) -> None:
         self.file, self.path, self.limits = file, path, limits
-        self.size = os.fstat(file.fileno()).st_size
+        self.size = file.size
         self.position = 0
         self.buffer = bytearray()
 
@@ -112,10 +103,11 @@ class Cursor:
         step = min(max(len(self.buffer), FIRST_READ), LARGEST_READ)
         target = min(max(end, len(self.buffer) + step), self.size, self.limits.header_bytes)
         while len(self.buffer) < target:
-            piece = os.pread(self.file.fileno(), min(target - len(self.buffer), LARGEST_READ), len(self.buffer))
-            if not piece:
+            piece = bytearray(min(target - len(self.buffer), LARGEST_READ))
+            count = self.file.read_some(memoryview(piece), len(self.buffer))
+            if not count:
                 self.fail(f"the file ends within {what}: it was cut while being read")
-            self.buffer += piece
+            self.buffer += piece[:count]
 
     def scalar(self, kind: ValueType, what: str) -> int | float | bool:
         """One number or flag of type ``kind``."""
@@ -178,7 +170,7 @@ def _read_preamble(cursor: Cursor) -> tuple[int, int, int]:
             hint="convert the original checkpoint instead",
         )
     if magic != MAGIC:
-        found = foreign.recognise(os.pread(cursor.file.fileno(), foreign.BEGINNING, 0), cursor.path)
+        found = foreign.recognise(foreign.beginning(cursor.path), cursor.path)
         what, hint = found or (f"it starts with {magic!r}", None)
         cursor.fail(f"not a GGUF file: {what}", at=0, hint=hint)
     version = cursor.number(ValueType.UINT32, "the version")

@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+from quantcli import places
 from quantcli.container.header import Header
 from quantcli.container.read import read_header
 from quantcli.errors import MalformedFile, MissingFile
@@ -47,7 +48,7 @@ def read_split_headers(first_path: str | os.PathLike[str]) -> list[Header]:
     headers = [first]
     for index in range(1, count):
         other = path.with_name(shard_name(prefix, index, count))
-        if not os.path.lexists(other):
+        if not places.exists(other):
             raise _missing(other, index, count)
         headers.append(read_header(other))
         _check_place(headers[-1], index, count)
@@ -62,7 +63,7 @@ def check_set(header: Header) -> None:
     first = first_of_set(header)
     if first is None:
         return
-    if not os.path.lexists(first):
+    if not places.exists(first):
         raise _missing(first, 0, _number(header, SPLIT_COUNT))
     if header.path not in [other.path for other in read_split_headers(first)]:
         raise MalformedFile(f"does not belong to {first.name}", where=str(header.path))

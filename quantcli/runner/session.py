@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from quantcli import architectures, loader
+from quantcli import architectures, loader, places
 from quantcli.errors import UnsupportedGraph, UsageError
 from quantcli.ggml import kernels, tensor_types
 from quantcli.model import Model
@@ -78,7 +78,7 @@ class Session:
         return {
             "name": self.name,
             "architecture": self.model.architecture,
-            "bytes": sum(map(os.path.getsize, self.model.weight_files)),
+            "bytes": sum(map(places.size, self.model.weight_files)),
             "bpw": 8 * self.tensor_bytes / max(weights, 1),
             "activations": self.activations,
             "kv_type": self.network.kv_type,

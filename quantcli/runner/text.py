@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy
 
 from quantcli.errors import MissingFile, ShortText, UsageError
+from quantcli.places import check_regular
 from quantcli.runner import memory
 from quantcli.runner.arrays import Ids
-from quantcli.sources.files import check_regular
 from quantcli.vocab.tokenizer import Tokenizer
 
 BATCH = 2048  # tokens that run together: that many chunks side by side

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from quantcli import places
 from quantcli.errors import BadConfig, MissingFile, MissingTensors, PickleCheckpoint, ShapeMismatch, UnsupportedFile
 from quantcli.sources import safetensors
 from quantcli.sources.checkpoint import Checkpoint
@@ -117,7 +118,7 @@ class Adapter(Checkpoint):
 
     def _open(self) -> list[safetensors.SafetensorsFile]:
         if self._opened is None:
-            if not self._weights.is_file() and (self.folder / _PICKLE).is_file():
+            if not places.is_file(self._weights) and places.is_file(self.folder / _PICKLE):
                 raise PickleCheckpoint(
                     "a pickle: reading one runs whatever code it contains",
                     where=str(self.folder / _PICKLE),

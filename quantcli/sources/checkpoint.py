@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
 
+from quantcli import places
 from quantcli.errors import BadConfig, MalformedFile, MissingFile, QuantcliError, UnsupportedFile
 from quantcli.sources import card, folders, safetensors
 from quantcli.sources.config import text_part
@@ -64,9 +65,9 @@ class Checkpoint:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Raises MissingFile where there is no such folder."""
         self.folder = Path(os.path.abspath(folder))
-        if not self.folder.is_dir():
+        if not places.is_folder(self.folder):
             raise MissingFile("no such folder", where=str(folder))
-        if not os.access(self.folder, os.R_OK | os.X_OK):
+        if self.folder.is_dir() and not os.access(self.folder, os.R_OK | os.X_OK):
             raise MissingFile("no permission to read this folder", where=str(folder))
         self.owner, self.name = hub_name(self.folder)
         self.notes: list[str] = []
@@ -79,7 +80,7 @@ class Checkpoint:
     def bytes(self, name: str) -> bytes | None:
         """A small file's content, or None where it is missing. Raises MalformedFile where it is too large."""
         path = inside(self.folder, name)
-        if not os.path.lexists(path):
+        if not places.exists(path):
             return None
         return read_small(path, _SMALL_FILES.get(name, SMALL_JSON))
 

@@ -6,12 +6,10 @@ Mapped pages would count as resident memory, so everything goes through ``pread`
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import resource
-import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,17 +18,15 @@ from types import TracebackType
 import numpy
 from numpy.typing import NDArray
 
+from quantcli import places
 from quantcli.container import foreign
-from quantcli.errors import MalformedFile, MissingFile, SourceChanged, UnsafePath, UnsupportedFile
+from quantcli.errors import MalformedFile, MissingFile, UnsafePath, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_NAME, TensorType, row_bytes
 from quantcli.sources.factors import NO_FACTORS, Factors
 from quantcli.views import Stored
 
 PIECE_BYTES = 4 << 20  # of stored bytes that are decoded at a time: bounds the scratch buffer of a thread
 _thread = threading.local()
-
-
-BEGINNING = 4096  # bytes that are looked at again in the end
 
 
 def scratch(size: int) -> NDArray[numpy.uint8]:
@@ -51,29 +47,12 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def check_regular(path: Path) -> int:
-    """The size of the file at ``path``. Raises MissingFile, or UnsupportedFile for a pipe, a device or a folder."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        if os.path.islink(path) and error.errno == errno.ENOENT:  # the Hugging Face cache is made of links
-            raise MissingFile(
-                f"is a link to {os.readlink(path)}, which is not there", where=str(path), hint="download the file again"
-            ) from error
-        raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
-    except ValueError as error:  # a zero byte in the name
-        raise MissingFile(str(error), where=ascii(str(path))) from error
-    if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
-        raise UnsupportedFile("not a regular file", where=str(path))
-    return status.st_size
-
-
 def read_small(path: Path, limit: int) -> bytes:
     """A whole file of at most ``limit`` bytes.
 
     Raises MissingFile, UnsupportedFile, MalformedFile (too large), GitLfsPointer.
     """
-    size = check_regular(path)
+    size = places.check_regular(path)
     if size > limit:
         raise MalformedFile(f"{size} bytes: more than the {limit} that such a file may have", where=str(path))
     try:
@@ -112,46 +91,27 @@ class SourceFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.abspath(path))
-        self.size = check_regular(self.path)
-        try:
-            self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        except OSError as error:
-            hint = "raise the limit with `ulimit -n`" if error.errno == errno.EMFILE else None
-            raise MissingFile(error.strerror or "cannot be opened", where=str(path), hint=hint) from error
-
-        self._identity = self._looks()
-
-    def _looks(self) -> tuple[object, ...]:
-        """What tells a file from another one: the file behind the name, and what its header begins with."""
-        status = os.stat(self.path)
-        beginning = os.pread(self._descriptor, BEGINNING, 0)
-        return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, beginning
+        self._bytes = places.open_bytes(self.path)
+        self.size = self._bytes.size
 
     def check_unchanged(self) -> None:
-        """Raises SourceChanged where size, time of change, beginning or the file behind the name are other ones now."""
-        try:
-            same = self._looks() == self._identity
-        except OSError:
-            same = False
-        if not same:
-            raise SourceChanged(
-                "the file changed while it was read: what was read of it may be of two versions",
-                where=str(self.path),
-                hint="wait until it is complete, then convert again",
-            )
+        """Raises SourceChanged where size, time of change, beginning or the file behind the name are other ones now,
+        BadAnswer where a server sent something else than it announced."""
+        self._bytes.check_unchanged()
 
     @property
     def name(self) -> str:
         return self.path.name
 
+    def expect(self, starts: Iterable[int]) -> None:
+        """The tensors of the file begin at these bytes: what is far away is asked for by tensors."""
+        self._bytes.expect(sorted(starts))
+
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer`` (bytes) from byte ``offset`` on. Raises MalformedFile where the file ends before."""
         done = 0
         while done < len(buffer):
-            try:
-                count = _read_some(self._descriptor, buffer[done:], offset + done)
-            except OSError as error:
-                raise MissingFile(f"reading failed: {error.strerror}", where=f"{self.path}: byte {offset}") from error
+            count = self._bytes.read_some(buffer[done:], offset + done)
             if not count:
                 raise MalformedFile(
                     f"the file ends at byte {offset + done}, {len(buffer) - done} bytes too early",
@@ -173,10 +133,7 @@ class SourceFile:
         return data
 
     def close(self) -> None:
-        """Once, also where a signal arrives in between: the number is forgotten before the system may give it anew."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._bytes.close()
 
     def __enter__(self) -> SourceFile:
         return self
@@ -185,18 +142,6 @@ class SourceFile:
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_descriptor", -1) >= 0:
-            self.close()
-
-
-def _read_some(descriptor: int, buffer: memoryview, offset: int) -> int:
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, [buffer], offset)
-    piece = os.pread(descriptor, min(len(buffer), PIECE_BYTES), offset)
-    buffer[: len(piece)] = piece
-    return len(piece)
 
 
 @dataclass(slots=True, frozen=True)

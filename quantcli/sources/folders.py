@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantcli import places
 from quantcli.container import foreign
 from quantcli.errors import MissingFile, PickleCheckpoint, QuantcliError, UnsupportedFile
 from quantcli.sources.files import read_small, shown
@@ -123,7 +124,7 @@ def gguf_hint(folder: Path) -> str | None:
 def names_in(folder: Path) -> list[str]:
     """The names in ``folder``, sorted. Raises MissingFile."""
     try:
-        return sorted(os.listdir(folder))
+        return places.names(folder)
     except OSError as error:
         raise MissingFile(error.strerror or "cannot be listed", where=str(folder)) from error
 
@@ -154,7 +155,7 @@ def _adapter(folder: Path) -> QuantcliError:
         f"M.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained({merged!r}); "
         f"T.from_pretrained({source!r}).save_pretrained({merged!r})"
     )
-    ours = kind.upper() == "LORA" and (folder / "adapter_model.safetensors").exists()
+    ours = kind.upper() == "LORA" and places.exists(folder / "adapter_model.safetensors")
     given, model = shlex.quote(str(folder)), shlex.quote(base or "BASE")
     what = "a LoRA adapter" if kind.upper() == "LORA" else f"an adapter of kind {shown(kind)}"
     return UnsupportedFile(

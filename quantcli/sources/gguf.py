@@ -39,6 +39,7 @@ def open_gguf(path: str | os.PathLike[str]) -> Model:
     try:
         for header in headers:
             files.append(SourceFile(header.path))
+            files[-1].expect(header.data_start + info.offset for info in header.tensors)
     except QuantcliError:
         for file in files:
             file.close()

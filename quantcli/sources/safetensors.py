@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
+from quantcli import places
 from quantcli.container import foreign
 from quantcli.errors import MalformedFile, MissingFile, QuantcliError
 from quantcli.ggml.tensor_types import BY_NAME
@@ -88,6 +89,7 @@ class SafetensorsFile:
         metadata = header.pop("__metadata__", None)
         tensors = {name: _tensor(file, name, entry, 8 + length) for name, entry in header.items()}
         _check_ranges(tensors.values(), 8 + length, file)
+        file.expect(tensor.offset for tensor in tensors.values())
         return cls(file, tensors, metadata if isinstance(metadata, dict) else {})
 
     def close(self) -> None:
@@ -128,9 +130,10 @@ def open_files(folder: Path) -> list[SafetensorsFile]:
     names, weight_map = _find_files(folder)
     files: list[SafetensorsFile] = []
     try:
-        for number, name in enumerate(names, 1):
-            path = inside(folder, name)
-            if not os.path.lexists(path):
+        paths = [inside(folder, name) for name in names]
+        places.prepare(paths)
+        for number, path in enumerate(paths, 1):
+            if not places.exists(path):
                 raise MissingFile(
                     f"shard {number} of {len(names)} is missing",
                     where=str(path),
@@ -162,9 +165,9 @@ def merge(files: Iterable[SafetensorsFile]) -> dict[str, StoredTensor]:
 
 def _find_files(folder: Path) -> tuple[list[str], dict[str, str] | None]:
     """The names of the files to read, and the index's weight map (tensor -> file) if they come from one."""
-    if os.path.lexists(folder / _SINGLE):  # a dangling link is an error of its own
+    if places.exists(folder / _SINGLE):  # a dangling link is an error of its own
         return [_SINGLE], None
-    if os.path.lexists(folder / INDEX):
+    if places.exists(folder / INDEX):
         weight_map = _read_index(folder)
         return sorted(set(weight_map.values())), weight_map
     names = _names(folder, ".safetensors")
@@ -182,7 +185,7 @@ def _find_files(folder: Path) -> tuple[list[str], dict[str, str] | None]:
 def _names(folder: Path, *suffixes: str) -> list[str]:
     """Names of the files in ``folder`` that end so, sorted."""
     try:
-        return sorted(name for name in os.listdir(folder) if name.endswith(suffixes))
+        return sorted(name for name in places.names(folder) if name.endswith(suffixes))
     except OSError as error:
         raise MissingFile(error.strerror or "cannot be listed", where=str(folder)) from error
 

@@ -15,6 +15,7 @@ FLOORS = {
     "architectures": 1,
     "chat": 1,
     "output": 1,
+    "places": 1,
     "report": 1,
     "container": 2,
     "model": 3,
