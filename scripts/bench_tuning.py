@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What tuning by gradient gains behind quantization alone, at the same types and bytes (needs the extra torch).
 
-    python scripts/bench_tuning.py [MODEL] [--type Q2_K] [--steps 300] [--quality fast] [--text FILE] [--shared ../shared]
+    python scripts/bench_tuning.py [MODEL] [--type Q2_K] [--steps 300] [--quality fast] [--text FILE]
 
 MODEL (default: models/tiny of the oracle folder, else examples/tiny) is converted, tuned on bundled text towards the
 checkpoint, and both files are compared with it (float activations) on a text that tuning never saw.
