@@ -212,7 +212,7 @@ class Probing:
             own: dict[str, float] = {}
             for one in types[name]:
                 plain = Packed(one, encoder.search(matrix.decode(), one, None))
-                own[one.name] = judge.divergence({name: plain})
+                own[one.name] = judge.divergence({name: plain}, self.calibration.fit.bos)
                 self._tell("embeddings", sum(map(len, found.values())) + len(own), total)
             if known:
                 gain = self._gain(matrix, types[name], known[name], own, judge, encoder)
@@ -237,7 +237,8 @@ class Probing:
             return 1.0
         metric = Metric.of(hessian, group=compensation.columns_together(middle))
         _, compensated = encoder.table(matrix, middle, metric)
-        return min(judge.divergence({matrix.name: compensated}) / max(plain[middle.name], 1e-30), 1.0)
+        left = judge.divergence({matrix.name: compensated}, self.calibration.fit.bos)
+        return min(left / max(plain[middle.name], 1e-30), 1.0)
 
 
 def _place(name: str) -> tuple[int, str]:

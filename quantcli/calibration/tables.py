@@ -2,10 +2,11 @@
 
 An error e of row v of the output matrix costs f_v e Hx e^T, Hx = E[(1 - sum p^2) x x^T] of the final norm's outputs x;
 as an embedding it costs f_v e S e^T, S the second moment of the loss's gradient at the embeddings. f_v, how frequent
-the token is, scales rows alone. S would need a backward pass; what is used instead has its trace, from one pass with
-noise on the embeddings (KL = sigma^2 tr S / 2), half spread as the first norm's weights say, g^2, half evenly, for the
-residual stream carries all channels on: S' = tr(S) (diag(g^2) / sum(g^2) + I / n) / 2. A table that is both has
-Hx + S'. Where the compensated encoding is not measured to be nearer to the model, the plain one stays.
+the token is, scales rows alone. S needs a backward pass, which Llama-like models have (gradients.py); what others use
+instead has its trace, from one pass with noise on the embeddings (KL = sigma^2 tr S / 2), half spread as the first
+norm's weights say, g^2, half evenly, for the residual stream carries all channels on: S' = tr(S) (diag(g^2) / sum(g^2)
++ I / n) / 2. A table that is both has Hx + S. Where the compensated encoding is not measured to be nearer to the model,
+the plain one stays.
 
 The token that begins every text is read by all positions behind it, and its one row can cost as much as all the others:
 it is encoded several times, and the codes that are measured to be nearest stay.
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 
-from quantcli.calibration import probes
+from quantcli.calibration import gradients, probes
 from quantcli.calibration.encoding import StageEncoder
 from quantcli.calibration.evidence import Found, Recorded
 from quantcli.calibration.folder import Folder
@@ -32,7 +33,8 @@ from quantcli.runner.text import Chunks
 from quantcli.runner.weights import Packed, PackedMatrix
 
 TOKENS = 8192  # for Hx at least, and 8 per column
-NOISE_TOKENS = 4096
+GRADIENT_TOKENS = 24_576  # for Hx and S by a backward pass
+NOISE_TOKENS = 4096  # for its trace alone
 JUDGING_TOKENS = 2048  # held out
 NOISE = 0.02  # of the embeddings' standard deviation
 SEED = 20_260_102
@@ -49,10 +51,19 @@ def of(network: Network) -> dict[str, PackedMatrix]:
 def hessians(network: Network, chunks: Chunks) -> dict[str, Doubles]:
     """What an error of a row costs, float64 [columns, columns], by the names of `of`."""
     embeddings, head = network.embeddings.name, network.head_matrix().name
-    hx, s = output_moments(network, chunks), look_up_moments(network, chunks)
+    hx, s = _moments(network, chunks)
     if embeddings == head:
         return {head: hx + s}
     return {embeddings: s + RIDGE * numpy.trace(s) / len(s) * numpy.eye(len(s)), head: hx}
+
+
+def _moments(network: Network, chunks: Chunks) -> tuple[Doubles, Doubles]:
+    """Hx and S."""
+    if not gradients.can(network):
+        return output_moments(network, chunks), look_up_moments(network, chunks)
+    some = probes.some_of(chunks, GRADIENT_TOKENS)
+    first = 0 if chunks.bos is None else 1  # its row is looked after by itself
+    return gradients.information(network, some.inputs(0, len(some)), SEED, first=first)
 
 
 def output_moments(network: Network, chunks: Chunks) -> Doubles:
@@ -147,7 +158,9 @@ def _measured(
     metric = evidence.metric(0, compensation.columns_together(tensor_type))
     plain, compensated = encoder.table(matrix, tensor_type, metric)
     judge = Judge.of(network, probes.some_of(calibration.held_out, JUDGING_TOKENS))
-    keep = judge.divergence({matrix.name: compensated}) <= judge.divergence({matrix.name: plain})
+    keep = judge.divergence({matrix.name: compensated}, calibration.fit.bos) <= judge.divergence(
+        {matrix.name: plain}, calibration.fit.bos
+    )
     evidence.record["keep"] = numpy.array([keep], numpy.uint8)
     chosen = compensated if keep else plain
     if matrix.name == network.embeddings.name and calibration.fit.bos is not None:
@@ -201,12 +214,17 @@ class Judge:
         """On chunks, one by one."""
         return cls(network, _one_by_one(chunks))
 
-    def divergence(self, contents: Mapping[str, Packed]) -> float:
-        """KL(model || the model with other ``contents``), mean over positions."""
-        changed = self.network.replacing(contents)
-        found = [
-            one.divergence(changed, changed.stream(ids)) for ids, one in zip(self.inputs, self.expected, strict=True)
-        ]
+    def divergence(self, contents: Mapping[str, Packed], exact: int | None = None) -> float:
+        """KL(model || the model with other ``contents``), mean over positions.
+
+        ``exact``: a token that keeps its embedding, such as the one that begins every text: see `nearest_row`.
+        """
+        changed, found = self.network.replacing(contents), []
+        for ids, one in zip(self.inputs, self.expected, strict=True):
+            x = changed.embed(ids)
+            if exact is not None:
+                x[ids == exact] = self.network.embed(ids)[ids == exact]
+            found.append(one.divergence(changed, _through(changed, x)))
         return float(numpy.mean(found))
 
     def row(self, embeddings: PackedMatrix, token: int, values: Floats) -> float:

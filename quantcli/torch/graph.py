@@ -6,28 +6,18 @@ attention with rotary positions and grouped heads, and a gated MLP. Others are r
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
-from quantcli.architectures import Graph
 from quantcli.errors import UnsupportedGraph
 from quantcli.model import Model
-from quantcli.runner import description
+from quantcli.runner import description, llama_like
 from quantcli.runner.positions import Angles
 from quantcli.runner.settings import NetworkSettings
 from quantcli.runner.weights import Weights
-
-# What a graph may differ in from Llama's; and the settings that have to be what they are without an entry.
-_MAY_DIFFER = ("rope", "qk_norm")
-_PLAIN: dict[str, object] = {
-    "state": None, "window": 0, "attention_cap": 0.0, "alibi": 0.0, "clamp": 0.0, "final_cap": 0.0, "routing": None,
-    "parallel": False, "latent": None, "indexer": None, "value_scale": 1.0, "layer_width": 0, "temperature": 0.0,
-    "causal": True, "sides": None,
-}  # fmt: skip
 
 
 class Tensors(Protocol):
@@ -107,15 +97,7 @@ class Graded:
 
 def _check(settings: NetworkSettings, where: str) -> None:
     """Raises UnsupportedGraph, naming what the family has that is not here."""
-    usual = Graph()
-    found = [
-        field.name
-        for field in fields(Graph)
-        if field.name not in _MAY_DIFFER and getattr(settings.graph, field.name) != getattr(usual, field.name)
-    ]
-    found += [name for name, plain in _PLAIN.items() if getattr(settings, name) != plain]
-    if settings.graph.qk_norm not in (None, "head"):
-        found.append("qk_norm")
+    found = llama_like.differences(settings)
     if found:
         raise UnsupportedGraph(
             f"{settings.architecture} is no Llama-like model: {', '.join(found)}",

@@ -1,0 +1,202 @@
+"""How the predictions of a Llama-like model change with its embeddings: a backward pass by hand.
+
+For a token y drawn from the model's own prediction at every position, g0 = d log p(y) / d(embedding), summed over the
+positions behind; E[g0 g0^T] is the Fisher information of the embeddings, which is what the divergence of a changed row
+grows with. Forward the runner's own layers, whose inputs are kept; backward each layer is computed again in plain
+numpy, with what its Jacobian needs. Shapes: S sequences, T positions, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy
+
+from quantcli.runner import llama_like
+from quantcli.runner.arrays import Doubles, Floats, Tokens
+from quantcli.runner.network import Network
+from quantcli.runner.positions import AngleTable, rotate
+from quantcli.runner.settings import Heads
+
+Backward = Callable[[Floats], Floats]  # the loss's gradient at what was computed -> that at what it was computed from
+
+MOST_POSITIONS = 2048  # that run together
+
+
+def can(network: Network) -> bool:
+    """Whether the model is plain enough."""
+    return not llama_like.differences(network.settings)
+
+
+def information(network: Network, inputs: Tokens, seed: int, *, first: int = 0) -> tuple[Doubles, Doubles]:
+    """(Hx, S), float64 [H, H] each: what an error of a row costs in the output matrix and as an embedding.
+
+    Hx = E[(1 - sum p^2) x x^T] of the normed outputs x, S = E[g0 g0^T] at the table's rows, over the positions from
+    ``first`` on of ``inputs`` [S, T]. ``seed``: of the drawn tokens.
+    """
+    hx, s = (numpy.zeros((network.settings.hidden,) * 2) for _ in range(2))
+    count = 0
+    together = max(1, MOST_POSITIONS // inputs.shape[1])
+    for start in range(0, len(inputs), together):
+        random = numpy.random.default_rng((seed, start))
+        gradient, seen = at_embeddings(network, inputs[start : start + together], random)
+        for total, found in ((hx, seen), (s, gradient)):
+            flat = found[:, first:].reshape(-1, found.shape[-1])
+            total += flat.T @ flat
+        count += len(flat)
+    settings = network.settings
+    return hx / count * settings.logit_scale**2, s / count * settings.embedding_scale**2
+
+
+def at_embeddings(network: Network, ids: Tokens, random: numpy.random.Generator) -> tuple[Floats, Floats]:
+    """g0 [S, T, H] of tokens ``ids`` [S, T], before the factor of the embeddings; and x sqrt(1 - sum p^2) [S, T, H]."""
+    x, cache, entered = network.embed(ids), network.new_cache(*ids.shape), []
+    for index in range(network.settings.layers):
+        entered.append(x)
+        x = network.layer(index, x, cache)
+        cache.drop(index)
+        network.release(index)
+    gradient, seen = _at_head(network, x, random)
+    for index in reversed(range(network.settings.layers)):
+        gradient = _Layer(network, index).backward(entered.pop(), gradient)
+        network.release(index)
+    return gradient, seen
+
+
+def _at_head(network: Network, x: Floats, random: numpy.random.Generator) -> tuple[Floats, Floats]:
+    """The gradient of log p(y) at the stream behind all layers, y drawn at every position; and x sqrt(1 - sum p^2)."""
+    head = network.head_matrix().decode()
+    seen, norm = _rms(x, network.weights.vector("output_norm.weight").reshape(-1), network.settings.eps)
+    result = numpy.empty_like(x)
+    for number in range(len(x)):
+        chances = numpy.exp(network.log_probs(x[number : number + 1])[0])
+        seen[number] *= numpy.sqrt(numpy.maximum(0, 1 - numpy.einsum("ij,ij->i", chances, chances)))[:, None]
+        drawn = (numpy.cumsum(chances, axis=1, dtype=numpy.float64) < random.random(len(chances))[:, None]).sum(axis=1)
+        chances *= numpy.float32(-1)
+        chances[numpy.arange(len(chances)), numpy.minimum(drawn, chances.shape[1] - 1)] += 1
+        result[number] = chances @ head
+    return norm(result * numpy.float32(network.settings.logit_scale)), seen
+
+
+def _rms(x: Floats, weight: Floats, eps: float) -> tuple[Floats, Backward]:
+    """RMS norm of the last axis, and its backward pass."""
+    inverse = 1 / numpy.sqrt(numpy.square(x).mean(axis=-1, keepdims=True, dtype=numpy.float32) + numpy.float32(eps))
+    unit = x * inverse
+
+    def backward(gradient: Floats) -> Floats:
+        pulled = gradient * weight
+        along = (pulled * unit).mean(axis=-1, keepdims=True, dtype=numpy.float32)
+        result: Floats = inverse * (pulled - unit * along)
+        return result
+
+    return unit * weight, backward
+
+
+class _Layer:
+    """One layer's matrices as float32, and its backward pass."""
+
+    def __init__(self, network: Network, index: int) -> None:
+        self.network, self.settings, self.index = network, network.settings, index
+        self.heads: Heads = network.settings.attention[index]
+        self.share = numpy.float32(network.settings.residual_scale)
+
+    def backward(self, x: Floats, gradient: Floats) -> Floats:
+        """``x`` [S, T, H] what entered the layer, ``gradient`` at what left it -> that at ``x``."""
+        eps = self.settings.eps
+        normed, first_norm = _rms(x, self._vector("attn_norm"), eps)
+        mixed, attention = self._attention(normed)
+        middle: Floats = x + self._product(mixed, "attn_output") * self.share
+        normed, second_norm = _rms(middle, self._vector("ffn_norm"), eps)
+        at_mlp: Floats = gradient * self.share
+        at_middle: Floats = gradient + second_norm(self._mlp_backward(normed, at_mlp))
+        at_attention = (at_middle * self.share).astype(numpy.float32) @ self._matrix("attn_output")
+        result: Floats = at_middle + first_norm(attention(at_attention))
+        return result
+
+    def _matrix(self, name: str) -> Floats:
+        weights = self.network.weights
+        prefix = f"blk.{self.index}.{name}"
+        return weights.matrix(prefix, weights.columns(prefix)).decode()
+
+    def _vector(self, name: str) -> Floats:
+        return self.network.weights.vector(f"blk.{self.index}.{name}.weight").reshape(-1)
+
+    def _product(self, x: Floats, name: str) -> Floats:
+        result: Floats = x @ self._matrix(name).T
+        bias = f"blk.{self.index}.{name}.bias"
+        return result + self.network.weights.vector(bias).reshape(-1) if bias in self.network.weights else result
+
+    def _mlp_backward(self, x: Floats, gradient: Floats) -> Floats:
+        gate, up = self._product(x, "ffn_gate"), self._product(x, "ffn_up")
+        with numpy.errstate(over="ignore"):  # exp of a very negative gate: its share is 0
+            share: Floats = (1 / (1 + numpy.exp(-gate))).astype(numpy.float32)
+        back = gradient @ self._matrix("ffn_down")
+        to_gate: Floats = back * up * share * (1 + gate * (1 - share))
+        to_up: Floats = back * gate * share
+        result: Floats = to_gate @ self._matrix("ffn_gate") + to_up @ self._matrix("ffn_up")
+        return result
+
+    # ---- attention
+
+    def _attention(self, x: Floats) -> tuple[Floats, Backward]:
+        """What the heads mix, [S, T, queries * value], and the gradient at it -> that at ``x``."""
+        (q, to_q), (k, to_k) = self._turned(x, "attn_q", self.heads.queries), self._turned(x, "attn_k", self.heads.keys)
+        v = self._product(x, "attn_v").reshape(*x.shape[:2], self.heads.keys, self.heads.value)
+        mixed, parts = numpy.empty((*x.shape[:2], self.heads.queries, self.heads.value), numpy.float32), []
+        for sequence, head, chances in self._chances(q, k):
+            mixed[sequence, :, head] = chances @ v[sequence, :, self._key_of(head)]
+            parts.append((sequence, head, chances))
+
+        def backward(gradient: Floats) -> Floats:
+            outputs = gradient.reshape(mixed.shape)
+            at_q, at_k, at_v = (numpy.zeros_like(part) for part in (q, k, v))
+            scale = numpy.float32(self.settings.attention_scale)
+            for sequence, head, chances in parts:
+                key, own = self._key_of(head), outputs[sequence, :, head]
+                at_v[sequence, :, key] += chances.T @ own
+                at_chances = own @ v[sequence, :, key].T
+                scores = chances * (at_chances - (at_chances * chances).sum(axis=1, keepdims=True)) * scale
+                at_q[sequence, :, head] += scores @ k[sequence, :, key]
+                at_k[sequence, :, key] += scores.T @ q[sequence, :, head]
+            flat = at_v.reshape(*x.shape[:2], -1) @ self._matrix("attn_v")
+            result: Floats = to_q(at_q) + to_k(at_k) + flat
+            return result
+
+        return mixed.reshape(*x.shape[:2], -1), backward
+
+    def _key_of(self, head: int) -> int:
+        return head // (self.heads.queries // self.heads.keys)
+
+    def _chances(self, q: Floats, k: Floats) -> Iterator[tuple[int, int, Floats]]:
+        """Of every sequence and head, what each position [T] takes of each [T]."""
+        hidden = numpy.triu(numpy.full((q.shape[1],) * 2, -numpy.inf, numpy.float32), 1)
+        scale = numpy.float32(self.settings.attention_scale)
+        for sequence in range(len(q)):
+            for head in range(self.heads.queries):
+                scores = q[sequence, :, head] @ k[sequence, :, self._key_of(head)].T * scale + hidden
+                scores = numpy.exp(scores - scores.max(axis=1, keepdims=True))
+                yield sequence, head, scores / scores.sum(axis=1, keepdims=True)
+
+    def _turned(self, x: Floats, name: str, heads: int) -> tuple[Floats, Backward]:
+        """Queries or keys [S, T, heads, width] behind their norm and rotation, and the gradient there -> at ``x``."""
+        values = self._product(x, name).reshape(*x.shape[:2], heads, self.heads.key)
+        norm: Backward | None = None
+        if f"blk.{self.index}.{name}_norm.weight" in self.network.weights:
+            values, norm = _rms(values, self._vector(f"{name}_norm"), self.settings.eps)
+        turns, kind = self.settings.rotates(self.index), self.settings.graph.rope
+        cosine, sine = self._angles(x.shape[1])
+        if turns:
+            values = rotate(values, (cosine, sine), kind)
+
+        def backward(gradient: Floats) -> Floats:
+            if turns:
+                gradient = rotate(gradient, (cosine, -sine), kind)
+            if norm is not None:
+                gradient = norm(gradient)
+            result: Floats = gradient.reshape(*x.shape[:2], -1) @ self._matrix(name)
+            return result
+
+        return values, backward
+
+    def _angles(self, positions: int) -> AngleTable:
+        return self.network.engine.angles.between(False, 0, positions)
