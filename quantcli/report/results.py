@@ -210,7 +210,6 @@ class ModelResult(Summary):
     files: int
     bytes: int
     metadata: dict[str, MetadataResult]
-    tensors: Sequence[TensorResult]
 
 
 class GgufResult(ModelResult):
@@ -218,6 +217,7 @@ class GgufResult(ModelResult):
 
     kind: Literal["gguf"]
     version: int
+    tensors: Sequence[TensorResult]
 
 
 class CheckpointResult(ModelResult):
@@ -225,6 +225,7 @@ class CheckpointResult(ModelResult):
 
     kind: Literal["checkpoint"]
     notes: list[str]
+    tensors: Sequence[OriginResult]
 
 
 class EntryResult(TypedDict):

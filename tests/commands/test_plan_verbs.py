@@ -9,6 +9,7 @@ import pytest
 
 from helpers import program
 from helpers.plans import little_text, request  # noqa: F401 - the fixture is used by its name
+from helpers.schemas import require_valid
 from quantcli.cli.parse import SizeTexts, convert_request
 from quantcli.commands import analyze, bounding, convert, plan
 from quantcli.errors import OutputExists, TargetTooSmall, UsageError
@@ -45,6 +46,7 @@ def test_the_file_of_types_makes_the_same_plan(root: Path, kept: Path, tmp_path:
 def test_a_plan_explains_itself(root: Path, kept: Path, capsys) -> None:
     asked = request(root, None, SizeTexts(like="Q4_K_M"), keep_statistics=kept / "statistics")
     found = plan.run(plan.PlanRequest(conversion=asked, explain=True))
+    require_valid("plan", found)
     assert found["target"] == "--like Q4_K_M" and found["output"] is None and found["type"] == "Q4_K_M"
     shares = [one["share"] for one in found["tensors"] if one["share"] is not None]
     assert len(shares) == len(found["tensors"]) == 29 and abs(sum(shares) - 1) < 1e-9
@@ -58,6 +60,7 @@ def test_a_plan_explains_itself(root: Path, kept: Path, capsys) -> None:
 
 def test_larger_types_lose_less(root: Path, kept: Path) -> None:
     found = analyze.run(request(root, None, SizeTexts(like="Q4_K_M"), keep_statistics=kept / "statistics"))
+    require_valid("analyze", found)
     assert len(found["tensors"]) == 29
     for one in found["tensors"]:
         assert one["losses"]["Q2_K"] > one["losses"]["Q4_K"] > one["losses"]["Q6_K"] > 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from helpers.schemas import require_valid
 from quantcli import container
 from quantcli.calibration.folder import MANIFEST
 from quantcli.calibration.quality import wish
@@ -101,6 +102,7 @@ def test_calibrate_fills_a_folder_that_conversions_use(root: Path, tmp_path: Pat
         model=root / "examples" / "tiny", output=tmp_path / "stats", tokens=TOKENS, sampled=1024, threads=2
     )
     found = calibrate.run(asked)
+    require_valid("calibrate", found)
     assert (found["tokens"], found["sampled_tokens"], found["layers"]) == (TOKENS, 1024, 4)
     with pytest.raises(OutputExists, match="is there already"):
         calibrate.run(asked)

@@ -35,6 +35,7 @@ FLOORS = {
     "commands": 12,
     "cli": 13,
     "torch": 13,
+    "api": 14,
 }
 
 

@@ -1,0 +1,15 @@
+from quantcli.api import Progress as Progress
+from quantcli.api import QuantcliError as QuantcliError
+from quantcli.api import QuantcliWarning as QuantcliWarning
+from quantcli.api import compare as compare
+from quantcli.api import convert as convert
+from quantcli.api import decode_blocks as decode_blocks
+from quantcli.api import detokenize as detokenize
+from quantcli.api import encode_blocks as encode_blocks
+from quantcli.api import imatrix as imatrix
+from quantcli.api import inspect as inspect
+from quantcli.api import perplexity as perplexity
+from quantcli.api import tokenize as tokenize
+from quantcli.api import verify as verify
+
+__version__: str
