@@ -79,6 +79,24 @@ class SourceChanged(QuantcliError):
     code = "source-changed"
 
 
+class Unreachable(QuantcliError):
+    """A server does not answer, or the client was told not to ask it."""
+
+    code = "unreachable"
+
+
+class NoAccess(QuantcliError):
+    """A server refuses: no token, one that it does not know, or one without the right to read or write there."""
+
+    code = "no-access"
+
+
+class BadAnswer(QuantcliError):
+    """What a server sends contradicts what it announced: a length, a range, a hash."""
+
+    code = "bad-answer"
+
+
 class PickleCheckpoint(UnsupportedFile):
     """Only ``pytorch_model.bin`` is there: a pickle runs code when it is read."""
 

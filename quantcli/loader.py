@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from quantcli import container, families
+from quantcli import container, families, places
 from quantcli.container import foreign
-from quantcli.errors import MissingFile, PickleCheckpoint, UnsupportedFile, UsageError
+from quantcli.errors import PickleCheckpoint, UnsupportedFile, UsageError
 from quantcli.model import Model
+from quantcli.sources import ways
 from quantcli.sources.adapter import CONFIG, Adapter
-from quantcli.sources.checkpoint import Checkpoint
+from quantcli.sources.checkpoint import Checkpoint, hub_commit
 from quantcli.sources.gguf import open_gguf
 
 _CHECKPOINT_SUFFIXES = (".safetensors", ".json", ".model", ".jinja")
@@ -63,7 +64,8 @@ def open_models(
     of the checkpoint, too; ``merge``: an adapter that its tensors are changed by. Raises MissingFile, UnsupportedFile,
     MalformedFile and whatever families and vocabularies raise. Close the models when done.
     """
-    if os.path.isdir(path):
+    path = ways.find(path)
+    if places.is_folder(path):
         with _opened(path, merge) as checkpoint:
             text = families.load_checkpoint(
                 checkpoint,
@@ -92,6 +94,7 @@ def _open_file(path: str | os.PathLike[str], refused: list[str], chat_template: 
     if refused:
         raise UsageError(f"{refused[0]} is for checkpoints, and this is a GGUF file", where=os.fspath(path))
     model = open_gguf(path)
+    _record_commit(model, Path(os.path.abspath(path)))
     if chat_template is not None:
         model.metadata["tokenizer.chat_template"] = container.string(chat_template)
     return model
@@ -104,7 +107,8 @@ def open_model(path: str | os.PathLike[str]) -> Model:
 
 def open_projector(path: str | os.PathLike[str], merge: Merge | None = None) -> Model:
     """The projector of the checkpoint folder ``path`` alone; see `open_models`."""
-    if not os.path.isdir(path):
+    path = ways.find(path)
+    if not places.is_folder(path):
         _explain_other_files(path)
         raise UsageError("--mmproj is for checkpoints: a GGUF file holds one model", where=os.fspath(path))
     with _opened(path, merge) as checkpoint:
@@ -120,12 +124,13 @@ def open_adapter(path: Path, base: Path, architecture: str | None = None) -> Mod
     """
     from quantcli.families.adapters.load import load_adapter
 
+    path, base = ways.find(path), ways.find(base)
     for folder, hint in (
         (path, "give the adapter's folder, with adapter_config.json and adapter_model.safetensors"),
         (base, f"its config.json and tokenizer are enough: hf download {base} --include '*.json'"),
     ):
-        if not os.path.isdir(folder):
-            raise MissingFile("no such folder", where=os.fspath(folder), hint=hint)
+        if not places.is_folder(folder):
+            raise ways.missing(folder, "no such folder", hint)
     adapter = Adapter(path)
     with _closed_on_error(adapter):
         model = load_adapter(adapter.sorted(), Checkpoint(base), architecture)
@@ -149,7 +154,7 @@ def _opened(path: str | os.PathLike[str], merge: Merge | None) -> Iterator[Check
         if merge is not None:
             from quantcli.families.adapters.merge import merged
 
-            adapter = Adapter(merge.adapter)
+            adapter = Adapter(ways.find(merge.adapter))
             checkpoint.beside.append(adapter)
             adapter.sorted()
             checkpoint.change = partial(merged, adapter=adapter, scale=merge.scale)
@@ -159,6 +164,7 @@ def _opened(path: str | os.PathLike[str], merge: Merge | None) -> Iterator[Check
 def _describe(model: Model, checkpoint: Checkpoint, merge: Merge | None) -> None:
     """What the model is read from, and what it says of a merge."""
     model.handles = [checkpoint, *checkpoint.beside]
+    _record_commit(model, checkpoint.folder)
     for adapter in checkpoint.beside:
         model.files = [*model.files, *adapter.files]
         model.notes += adapter.notes
@@ -168,6 +174,13 @@ def _describe(model: Model, checkpoint: Checkpoint, merge: Merge | None) -> None
             "quantcli.lora.scale": container.f32(merge.scale if merge else 1.0),
             f"quantcli.lora.sha256.{CONFIG}": container.string(digest),
         }
+
+
+def _record_commit(model: Model, path: Path) -> None:
+    """The commit of the hub that the model is of, whether it was read there or from the client's cache."""
+    commit = hub_commit(path)
+    if commit is not None:
+        model.metadata["quantcli.source.commit"] = container.string(commit)
 
 
 @contextmanager
@@ -183,13 +196,8 @@ def _closed_on_error(checkpoint: Checkpoint) -> Iterator[None]:
 def _explain_other_files(path: str | os.PathLike[str]) -> None:
     """What to do with a file that is clearly something else than a GGUF."""
     where = os.fspath(path)
-    if not os.path.exists(path):
-        looks_like_hub = where.count("/") == 1 and not where.startswith((".", "/", "~"))
-        raise MissingFile(
-            "no such file or folder",
-            where=where,
-            hint=f"to fetch it from the hub: hf download {where}" if looks_like_hub else None,
-        )
+    if places.elsewhere(path) is None and not os.path.exists(path):
+        raise ways.missing(path)
     foreign.check_pointer(foreign.beginning(path), path)
     suffix = os.path.splitext(where)[1].lower()
     if suffix in _PICKLE_SUFFIXES:
@@ -198,7 +206,7 @@ def _explain_other_files(path: str | os.PathLike[str]) -> None:
             where=where,
             hint="take the safetensors version of the checkpoint",
         )
-    if suffix in _CHECKPOINT_SUFFIXES and os.path.isfile(path):
+    if suffix in _CHECKPOINT_SUFFIXES and places.is_file(path):
         raise UnsupportedFile(
             "a file of a checkpoint", where=where, hint=f"give the folder: {os.path.dirname(where) or '.'}"
         )

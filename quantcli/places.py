@@ -1,7 +1,7 @@
 """Where bytes lie: in files of this machine, or elsewhere, under a folder as if they lay there.
 
-A source that is far away (the hub) *mounts* its large files under the folder that holds its small ones. Whoever looks for
-a file or opens one asks here, and is given the real file where there is one, else what is mounted under its path.
+A source that is far away (the hub) *mounts* its large files under the folder that holds its small ones. Whoever looks
+for a file or opens one asks here, and is given the real file where there is one, else what is mounted under its path.
 """
 
 from __future__ import annotations

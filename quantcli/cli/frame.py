@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from quantcli.errors import Interrupted, MissingFile, OutputFailed, QuantcliError, UsageError
+from quantcli.places import shown
 from quantcli.report.terminal import Reporter, printable, say
 
 
@@ -39,7 +40,7 @@ class Frame:
         if type(error).__name__ == "NoArgsIsHelpError":  # the bare program name
             self.reporter.note(_usage_text(error) or "")
             return UsageError.exit_status
-        known = _translate(error)
+        known = _in_their_words(_translate(error))
         with suppress(OSError):  # stdout is full or gone: the exit code still tells
             self.reporter.error(known)
         return known.exit_status
@@ -59,6 +60,14 @@ def _what_is_left() -> str:
     if not complete:
         return "interrupted; no file was written or replaced"
     return f"interrupted; complete under {named.listing(complete)}"
+
+
+def _in_their_words(error: QuantcliError) -> QuantcliError:
+    """The error with places as the user named them: a folder of the hub's cache is `hf://org/name`."""
+    error.message = shown(error.message)
+    error.where = None if error.where is None else shown(error.where)
+    error.hint = None if error.hint is None else shown(error.hint)
+    return error
 
 
 def _translate(error: BaseException) -> QuantcliError:

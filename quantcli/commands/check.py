@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from quantcli import container, families
+from quantcli import container, families, places
 from quantcli.commands import check_templates, check_tokens
 from quantcli.errors import QuantcliError, UnsupportedFile, VerificationFailed
 from quantcli.ggml import tensor_types
@@ -22,6 +22,7 @@ from quantcli.report import tables
 from quantcli.report.results import CheckResult, CheckStep
 from quantcli.report.terminal import SILENT, Reporter, size
 from quantcli.runner import description
+from quantcli.sources import ways
 from quantcli.sources.checkpoint import Checkpoint
 from quantcli.sources.gguf import open_gguf
 from quantcli.vocab import references
@@ -44,15 +45,16 @@ class CheckRequest:
 
 def run(request: CheckRequest, reporter: Reporter = SILENT) -> CheckResult:
     """Check and show; `require` makes a difference an error. Raises what opening the checkpoint raises."""
-    if request.source.is_file():
+    source = ways.find(request.source)
+    if places.is_file(source):
         raise UnsupportedFile(
             "not a checkpoint folder",
             where=str(request.source),
             hint=f"quantcli verify {request.source}   checks a GGUF file by itself",
         )
-    with open_models(request.source, architecture=request.architecture, pre_tokenizer=request.pre_tokenizer) as models:
+    with open_models(source, architecture=request.architecture, pre_tokenizer=request.pre_tokenizer) as models:
         model = models.text
-        checkpoint = Checkpoint(request.source)
+        checkpoint = Checkpoint(source)
         found = [_structure(model), _left_out(model, checkpoint, request.architecture), _runs(model)]
         metadata = model.metadata
         if request.against is not None:
@@ -63,7 +65,7 @@ def run(request: CheckRequest, reporter: Reporter = SILENT) -> CheckResult:
     result: CheckResult = {
         "schema": 1,
         "ok": all(step["verdict"] != "differs" for step in found),
-        "source": str(request.source),
+        "source": ways.spelled(request.source),
         "architecture": model.architecture,
         "steps": found,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quantcli import __version__
@@ -21,6 +21,7 @@ from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner import finite
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import Chunks, chunks_of
+from quantcli.sources import ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ def draw(request: CompareRequest, result: CompareResult) -> Iterator[Path]:
 
 def prepare(request: CompareRequest) -> Comparison:
     """Open everything and check that it fits together; nothing is run. Raises QuantcliError."""
+    request = replace(request, reference=ways.find(request.reference))
     with ExitStack() as stack:
         sessions = [stack.enter_context(open_session(path, request.options)) for path in request.models]
         _check_outputs(request, sessions)

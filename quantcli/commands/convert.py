@@ -31,6 +31,7 @@ from quantcli.plan.recipes import FileType
 from quantcli.report import tables
 from quantcli.report.results import CarriedTensor, ConvertResult, OutputResult, SourceResult
 from quantcli.report.terminal import SILENT, Advance, Reporter
+from quantcli.sources import ways
 from quantcli.sources.files import allow_open_files
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
@@ -326,7 +327,13 @@ def _fill(job: Job, outputs: Sequence[Sequence[writer.OutputFile]], advance: Adv
     ]
     choice, snap = job.request.choice, Snapping(job.request.snap)
     done = pipeline.run(
-        groups, threads=job.threads, search=choice.settings.search, method=choice.name, progress=advance, snap=snap
+        groups,
+        threads=job.threads,
+        search=choice.settings.search,
+        method=choice.name,
+        progress=advance,
+        snap=snap,
+        cancel=job.close if job.far else None,
     )
     for group, numbers in enumerate(together.values()):
         for number in numbers:
@@ -351,7 +358,7 @@ def describe(job: Job) -> ConvertResult:
     """The result of a dry run: the plan of every output, exact to the byte, from headers alone."""
     model = job.parts[0].model
     source: SourceResult = {
-        "path": str(job.request.source),
+        "path": ways.spelled(job.request.source),
         "name": model.name,
         "kind": model.kind,
         "architecture": model.architecture,

@@ -6,17 +6,17 @@ A GGUF model (also split), a checkpoint folder as it would become a GGUF, or an 
 from __future__ import annotations
 
 import contextlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy
 
-from quantcli import container
+from quantcli import container, places
 from quantcli.container import foreign
 from quantcli.errors import (
     BadConfig,
     BadTokenizer,
     MalformedFile,
-    MissingFile,
     MissingTensors,
     QuantcliError,
     ShapeMismatch,
@@ -38,6 +38,7 @@ from quantcli.report.results import (
 )
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner import description
+from quantcli.sources import ways
 from quantcli.sources.gguf import check_general
 
 SHOWN_ELEMENTS = 6  # of a metadata array
@@ -53,6 +54,7 @@ def run(
     Raises QuantcliError.
     """
     result, contradiction = _look(path)
+    result["path"] = ways.spelled(path)
     if result["kind"] == "imatrix":
         tables.show_matrix(reporter, result, tensors=tensors)
     else:
@@ -64,18 +66,21 @@ def run(
 
 def describe(path: Path) -> GgufResult | CheckpointResult | MatrixResult:
     """What is at ``path``. Raises QuantcliError."""
-    return _look(path)[0]
+    result = _look(path)[0]
+    result["path"] = ways.spelled(path)
+    return result
 
 
 def _look(path: Path) -> tuple[GgufResult | CheckpointResult | MatrixResult, QuantcliError | None]:
     """What is at ``path``, and how the metadata of a model contradict its tensors."""
-    if path.is_dir():
+    given, path = path, ways.find(path)
+    if places.is_folder(path):
         return _checkpoint(path), None
-    try:
-        with open(path, "rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
+    if not places.exists(path):
+        raise ways.missing(given, "No such file or directory")
+    with closing(places.open_bytes(path)) as file:
+        magic = bytearray(len(MAGIC))
+        file.read_some(memoryview(magic), 0)
     if magic != MAGIC:
         return _legacy_imatrix(path), None
     header = container.read_header(path)
@@ -133,7 +138,8 @@ def _checkpoint(path: Path) -> CheckpointResult:
     from quantcli.loader import open_model
 
     model = open_model(path)
-    tensors = [_origin(tensor) for tensor in model.tensors]
+    far = any(places.elsewhere(name) for name in model.weight_files)  # there the headers are enough
+    tensors = [_origin(tensor, look=not far) for tensor in model.tensors]
     return {
         "schema": 1,
         "kind": "checkpoint",
@@ -150,8 +156,8 @@ def _checkpoint(path: Path) -> CheckpointResult:
     }
 
 
-def _origin(tensor: ModelTensor) -> OriginResult:
-    """A tensor of a checkpoint, and of a matrix of floats the types on whose grid a few of its rows lie."""
+def _origin(tensor: ModelTensor, look: bool) -> OriginResult:
+    """A tensor of a checkpoint, and (``look``) of a matrix of floats the types on whose grid a few of its rows lie."""
     found: OriginResult = {
         "name": tensor.name,
         "shape": list(tensor.shape),
@@ -160,7 +166,7 @@ def _origin(tensor: ModelTensor) -> OriginResult:
         "origin": tensor.origin,
         "stored": tensor.stored.name,
     }
-    if len(tensor.shape) > 1 and tensor.rows and tensor.stored.kind == "float":
+    if look and len(tensor.shape) > 1 and tensor.rows and tensor.stored.kind == "float":
         with contextlib.suppress(QuantcliError):  # weights that cannot be read are told where they are converted
             grids = snap.shares(tensor)
             if grids:

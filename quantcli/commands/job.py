@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantcli import places
 from quantcli.calibration.quality import Wish
 from quantcli.commands.sizing import Sizing
 from quantcli.container import Value
@@ -125,6 +126,11 @@ class Job:
     def total_bytes(self) -> int:
         """Bytes of the sources' tensors."""
         return sum(part.source_bytes for part in self.parts)
+
+    @property
+    def far(self) -> bool:
+        """Whether weights are read from elsewhere than this machine."""
+        return any(places.elsewhere(name) for part in self.parts for name in part.model.weight_files)
 
     def close(self) -> None:
         """Close the sources."""

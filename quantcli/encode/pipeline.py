@@ -14,13 +14,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy
 
+from quantcli.encode.ahead import Ahead
 from quantcli.encode.prepared import Prepared
 from quantcli.encode.sinks import Buffer, Buffers, Progress, Sink, Writing
 from quantcli.encode.slabs import Slab, slabs
@@ -36,6 +37,8 @@ from quantcli.plan.plan import Plan
 from quantcli.statistics.imatrix import Importance
 
 AHEAD = 2  # slabs in flight beyond one per thread
+
+Source: TypeAlias = "tuple[bytes | memoryview | None, Rows | None]"  # of a slab: its stored bytes, its rows
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -72,19 +75,40 @@ class Encoder:
         self.plans = [group.plans for group in groups]
         self.choice, self.snap = choice, snap
         self.reading: list[float] = []  # seconds of each slab, on any thread
+        self.ahead: Ahead[Source] | None = None  # reads the slabs on threads of its own
+        self._floats_read: queue.SimpleQueue[Rows] = queue.SimpleQueue()  # buffers of what was read ahead
         self._prepared = Prepared()
         self._scratch = threading.local()
         self._pool: queue.SimpleQueue[Blocks] = queue.SimpleQueue()
 
-    def encode(self, slab: Slab) -> list[Buffer]:
-        """The slab's bytes for every output of its group. What several outputs want alike is encoded once."""
-        tensor, plans = slab.tensor, self.plans[slab.group]
-        types = [plan.entries[slab.index].type for plan in plans]
-        copied = [tensor.raw and tensor_type is tensor.stored for tensor_type in types]
+    def read(self, slab: Slab) -> Source:
+        """The slab's stored bytes and its rows, as far as its outputs need them."""
+        copied = [copy for _, copy in self._types(slab)]
         start = time.perf_counter()
-        raw = tensor.reader.read_raw(slab.start, slab.stop) if any(copied) else None
+        raw = slab.tensor.reader.read_raw(slab.start, slab.stop) if any(copied) else None
         rows = None if all(copied) else self._floats(slab, raw)
         self.reading.append(time.perf_counter() - start)
+        return raw, rows
+
+    def encode(self, slab: Slab) -> list[Buffer]:
+        """The slab's bytes for every output of its group."""
+        if self.ahead is None:
+            return self._outputs(slab, *self.read(slab))
+        raw, rows = self.ahead.take(slab)
+        results = self._outputs(slab, raw, rows)
+        if rows is not None and isinstance(rows.base, numpy.ndarray):
+            self._floats_read.put(rows.base)
+        return results
+
+    def _types(self, slab: Slab) -> list[tuple[TensorType, bool]]:
+        """For every plan the type, and whether it takes the slab's bytes as they are."""
+        tensor, types = slab.tensor, [plan.entries[slab.index].type for plan in self.plans[slab.group]]
+        return [(tensor_type, tensor.raw and tensor_type is tensor.stored) for tensor_type in types]
+
+    def _outputs(self, slab: Slab, raw: bytes | memoryview | None, rows: Rows | None) -> list[Buffer]:
+        """What several outputs want alike is encoded once."""
+        tensor, plans = slab.tensor, self.plans[slab.group]
+        types, copied = zip(*self._types(slab), strict=True)
         if raw is not None and (all(copied) or tensor.stored.quantized):  # encoders look at every weight themselves
             self._check_copied(slab, raw)
         done: dict[tuple[int, int], Blocks] = {}
@@ -106,15 +130,27 @@ class Encoder:
                 self._pool.put(buffer.base)
 
     def _floats(self, slab: Slab, raw: bytes | memoryview | None) -> Rows:
-        """The slab's rows as float32, in a buffer that the thread's next slab takes over."""
+        """The slab's rows as float32."""
         count, columns = slab.stop - slab.start, slab.tensor.columns
-        buffer = getattr(self._scratch, "floats", None)
-        if buffer is None or buffer.size < count * columns:
-            buffer = self._scratch.floats = numpy.empty(count * columns, numpy.float32)
+        buffer = self._float_buffer(count * columns)
         out: Rows = buffer[: count * columns].reshape(count, columns)
         if raw is not None:
             return kernels.decode(slab.tensor.stored.id, raw, count, columns, out=out)
         return slab.tensor.reader.read_rows(slab.start, slab.stop, out)
+
+    def _float_buffer(self, size: int) -> Rows:
+        """The thread's own, which its next slab takes over; where slabs are read ahead, one that nobody uses."""
+        buffer: Rows | None = None
+        if self.ahead is None:
+            buffer = getattr(self._scratch, "floats", None)
+        else:
+            with suppress(queue.Empty):
+                buffer = self._floats_read.get_nowait()
+        if buffer is None or buffer.size < size:
+            buffer = numpy.empty(size, numpy.float32)
+        if self.ahead is None:
+            self._scratch.floats = buffer
+        return buffer
 
     def _encode(self, slab: Slab, tensor_type: TensorType, rows: Rows, plan: Plan) -> Blocks:
         importance = plan.options.importance
@@ -181,8 +217,11 @@ def run(
     method: str | None = None,
     progress: Progress | None = None,
     snap: Snapping | None = None,
+    cancel: Callable[[], None] | None = None,
 ) -> tuple[int, float]:
     """Fill the files of every group, one model after the other, through the same threads.
+
+    ``cancel``: the sources are far away, so that slabs are read ahead, and it ends all waiting for them.
 
     ``method`` is a name of methods/table.py, ``search`` one of kernels.SEARCHES; None: the default. ``snap`` says which
     weights are carried over (None: none), and has counted them in the end, by (group, tensor, type).
@@ -197,15 +236,27 @@ def run(
         ]
         writing = Writing(sinks, encoder.recycle, progress)
         work = chain.from_iterable(slabs(group.tensors, number) for number, group in enumerate(groups))
-        in_order(work, encoder.encode, writing.take, threads)
+        if cancel is None:
+            in_order(work, encoder.encode, writing.take, threads)
+        else:
+            ahead = encoder.ahead = Ahead(encoder.read, cancel)
+            stack.callback(ahead.stop)
+            in_order(ahead.through(work), encoder.encode, writing.take, threads, ahead.stop)
         writing.finish()
     return writing.encoded, sum(encoder.reading)
 
 
 def in_order(
-    items: Iterable[_Item], work: Callable[[_Item], _Result], take: Callable[[_Item, _Result], None], threads: int
+    items: Iterable[_Item],
+    work: Callable[[_Item], _Result],
+    take: Callable[[_Item, _Result], None],
+    threads: int,
+    cancel: Callable[[], None] | None = None,
 ) -> None:
-    """``work`` on threads, ``take`` its results here and in order, with a bounded number of items in between."""
+    """``work`` on threads, ``take`` its results here and in order, with a bounded number of items in between.
+
+    Where something fails, ``cancel`` wakes the threads that wait for what will not come.
+    """
     pending: deque[tuple[_Item, Future[_Result]]] = deque()
     stop = threading.Event()
 
@@ -226,6 +277,8 @@ def in_order(
                 take(first, future.result())
         except BaseException:
             stop.set()
+            if cancel is not None:
+                cancel()
             for _, future in pending:
                 future.cancel()
             raise

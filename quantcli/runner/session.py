@@ -17,6 +17,8 @@ from quantcli.runner.encoder_decoder import EncoderDecoder
 from quantcli.runner.network import Network
 from quantcli.runner.operations import ACTIVATIONS, Operations
 from quantcli.runner.settings import RANKS
+from quantcli.sources import ways
+from quantcli.sources.checkpoint import hub_name
 from quantcli.vocab.tokenizer import Tokenizer
 
 
@@ -57,8 +59,8 @@ class Session:
 
     @property
     def name(self) -> str:
-        """The file's name without suffix, or the folder's."""
-        return self.path.name.removesuffix(".gguf")
+        """The file's name without suffix, or the folder's; in a cache of the hub the repository's."""
+        return hub_name(self.path)[1].removesuffix(".gguf")
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -109,6 +111,7 @@ def open_session(
     that predict no next tokens are refused.
     """
     options = options or RunOptions()
+    path = ways.find(path)
     model = loader.open_model(path)
     try:
         activations = options.activations or ("q8" if is_quantized(model) and not options.exact else "float")

@@ -256,6 +256,14 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(path)
 
 
+def hub_commit(path: Path) -> str | None:
+    """The commit that an absolute ``path`` in a Hugging Face cache is of; None for any other path."""
+    for folder in (path, *path.parents):
+        if is_hash(folder.name) and folder.parent.name == "snapshots" and _HUB_FOLDER.fullmatch(folder.parents[1].name):
+            return folder.name
+    return None
+
+
 def hub_name(folder: Path) -> tuple[str | None, str]:
     """(owner or None, name) of the model in an absolute ``folder``.
 

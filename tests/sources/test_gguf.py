@@ -150,7 +150,7 @@ def test_the_loader_tells_files_apart(tmp_path: Path) -> None:
         assert caught.value.hint
     with pytest.raises(MissingFile) as caught:
         open_model("org/name-that-is-not-here")
-    assert caught.value.hint == "to fetch it from the hub: hf download org/name-that-is-not-here"
+    assert caught.value.hint == "a repository of the hub is written hf://org/name-that-is-not-here"
 
 
 def test_every_quantized_type_is_a_source(tmp_path: Path) -> None:

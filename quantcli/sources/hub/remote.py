@@ -1,0 +1,190 @@
+"""A mounted file: its beginning and single rows are asked for as they are, tensors in blocks."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from quantcli.errors import BadAnswer, QuantcliError
+from quantcli.sources.hub.blocks import BLOCK, Block, Blocks
+from quantcli.sources.hub.ranges import Ranges
+from quantcli.sources.hub.sums import Sum
+
+HEAD = 64 << 10  # bytes that are asked for first: the header of most files
+POINT = 64 << 10  # fewer bytes, out of order, are asked for alone: a few rows that tell what a matrix is
+AHEAD = 2  # blocks of the same tensor behind the one that is read
+
+
+class RemoteFile:
+    """One file of a commit, for all who open it. `places.Elsewhere`."""
+
+    def __init__(self, ranges: Ranges, blocks: Blocks) -> None:
+        self.ranges, self.size = ranges, ranges.size
+        self._blocks = blocks
+        self._starts: list[int] = []  # of the tensors
+        self._next: set[int] = set()  # blocks that follow upon one that was read
+        self._points: dict[tuple[int, int], bytes] = {}
+        self._open = 0
+        self._end = threading.Event()
+        self._lock = threading.RLock()
+        self.sum = Sum(ranges.size, self._exact)
+
+    # ---- who reads
+
+    def open(self) -> Handle:
+        with self._lock:
+            self._start()
+            self._open += 1
+        return Handle(self)
+
+    def prepare(self) -> None:
+        """Ask for the head."""
+        with self._lock:
+            self._start()
+        if self.size and not self._blocks.has(self, 0):
+            self._blocks.ahead(self, 0, min(HEAD, self.size), self.ranges.fetch, self._end, self._arrived)
+
+    def _start(self) -> None:
+        if self._end.is_set():
+            self._end = threading.Event()
+
+    def expect(self, starts: Sequence[int]) -> None:
+        self._starts = list(starts)
+
+    def closed(self) -> None:
+        """One handle less; with the last one all requests end."""
+        with self._lock:
+            self._open -= 1
+            if self._open > 0:
+                return
+            self._end.set()
+        self.sum.close()
+        self._blocks.forget(self)
+        self._points.clear()
+
+    # ---- reading
+
+    def read_some(self, buffer: memoryview, offset: int) -> int:
+        count = min(len(buffer), self.size - offset)
+        if count <= 0:
+            return 0
+        head = min(HEAD, self.size)
+        if offset < head and not (self._starts and offset >= self._starts[0]):
+            return self._from_block(buffer, offset, 0, head)
+        if not self._starts:
+            return self._alone(buffer[:count], offset)
+        start, stop = self._piece(offset)
+        if self._single(count, offset, start, stop):
+            return self._alone(buffer[:count], offset)
+        done = self._from_block(buffer, offset, start, stop)
+        self._read_ahead(start, stop)
+        return done
+
+    def _piece(self, offset: int) -> tuple[int, int]:
+        """The block with the byte ``offset``: of one tensor, counted from its beginning."""
+        number = bisect_right(self._starts, offset) - 1
+        if number < 0:
+            return 0, self._starts[0]
+        begin = self._starts[number]
+        end = self._starts[number + 1] if number + 1 < len(self._starts) else self.size
+        start = begin + (offset - begin) // BLOCK * BLOCK
+        return start, min(start + BLOCK, end)
+
+    def _single(self, count: int, offset: int, start: int, stop: int) -> bool:
+        """Whether this is a look at one place, and no reading of the tensor."""
+        if count >= POINT or stop - start <= 4 * count or start in self._next or self._blocks.has(self, start):
+            return False
+        return start != self._starts[bisect_right(self._starts, offset) - 1]
+
+    def _from_block(self, buffer: memoryview, offset: int, start: int, stop: int) -> int:
+        block = self._blocks.take(self, start, stop, self.ranges.fetch, self._end, self._arrived)
+        count = 0
+        try:
+            block.ready.wait()
+            if block.error is not None:
+                raise block.error
+            count = min(len(buffer), stop - offset)
+            buffer[:count] = block.data.data[offset - start : offset - start + count]
+            return count
+        finally:
+            self._blocks.release(block, count)
+
+    def _read_ahead(self, start: int, stop: int) -> None:
+        self._next.add(stop)
+        for _ in range(AHEAD):
+            if stop >= self.size or stop in self._starts or self._piece(stop)[0] != stop:
+                return
+            start, stop = self._piece(stop)
+            self._next.add(stop)
+            self._blocks.ahead(self, start, stop, self.ranges.fetch, self._end, self._arrived)
+
+    def _alone(self, buffer: memoryview, offset: int) -> int:
+        """These bytes and no others; those of single rows are kept, for they are looked at for every type."""
+        key = offset, len(buffer)
+        found = self._points.get(key)
+        if found is None:
+            found = self._exact(offset, offset + len(buffer))
+            self.sum.offer(offset, found, _nothing, _nothing)
+            if len(found) < POINT and len(self._points) < 64:
+                self._points[key] = found
+        buffer[:] = found
+        return len(buffer)
+
+    def _exact(self, start: int, stop: int) -> bytes:
+        data = bytearray(stop - start)
+        end = self._end
+        self.ranges.fetch(start, memoryview(data), end)
+        if end.is_set():
+            raise QuantcliError("reading was ended", where=self.ranges.where)
+        return bytes(data)
+
+    def _arrived(self, block: Block) -> None:
+        """On the thread that fetched it."""
+        self.sum.offer(block.start, block.data, lambda: self._blocks.hold(block), lambda: self._blocks.release(block))
+
+    # ---- trust
+
+    @property
+    def checked(self) -> bool:
+        """Whether all of it was read, and summed."""
+        return self.ranges.sha256 is not None and self.sum.complete
+
+    def check_unchanged(self) -> None:
+        """A commit does not change; what came has the hash that was announced, where all of it was read in order."""
+        if self.checked and self.sum.hexdigest() != self.ranges.sha256:
+            raise BadAnswer(
+                "what came does not have the sha256 that the hub announces: it was damaged on the way, or there",
+                where=self.ranges.where,
+                hint="convert again; where it stays so, the repository is damaged",
+            )
+
+
+class Handle:
+    """An opened `RemoteFile`. `places.Bytes`."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.file, self.size = file, file.size
+        self._open = True
+
+    def read_some(self, buffer: memoryview, offset: int) -> int:
+        return self.file.read_some(buffer, offset)
+
+    def expect(self, starts: Sequence[int]) -> None:
+        self.file.expect(starts)
+
+    def check_unchanged(self) -> None:
+        self.file.check_unchanged()
+
+    def close(self) -> None:
+        """Once."""
+        was, self._open = self._open, False
+        if was:
+            self.file.closed()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _nothing() -> None:
+    """Bytes that belong to nobody stay what they are."""

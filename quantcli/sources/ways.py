@@ -1,0 +1,53 @@
+"""The ways to a source: what a path may be that is not one of this machine. A row per way."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantcli.errors import MissingFile
+from quantcli.sources.hub import address as hub
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """``recognise`` gives what a path means, or None; ``find``, in a module that is brought for it, the path here."""
+
+    recognise: Callable[[str | os.PathLike[str]], object | None]
+    module: str
+    spelled: Callable[[str | os.PathLike[str]], str]
+    suggest: Callable[[str | os.PathLike[str]], str | None]
+
+
+WAYS = (Way(hub.parse, "quantcli.sources.hub.tree", hub.spelled, hub.suggestion),)
+
+
+def find(path: str | os.PathLike[str]) -> Path:
+    """The path on this machine that ``path`` is, or stands for: a folder whose large files may be mounted (`places`).
+
+    Raises UsageError for an address that is spelled wrong, and what the way raises.
+    """
+    for way in WAYS:
+        meant = way.recognise(path)
+        if meant is not None:
+            found: Path = importlib.import_module(way.module).find(meant)
+            return found
+    return Path(path)
+
+
+def spelled(path: str | os.PathLike[str]) -> str:
+    """``path`` for a message or a result, as a user would type it."""
+    return next((way.spelled(path) for way in WAYS), os.fspath(path))
+
+
+def missing(
+    path: str | os.PathLike[str], message: str = "no such file or folder", hint: str | None = None
+) -> MissingFile:
+    """The error for a path where nothing is, with what may be meant."""
+    meant = next(filter(None, (way.suggest(path) for way in WAYS)), None)
+    return MissingFile(
+        message, where=os.fspath(path), hint=f"a repository of the hub is written {meant}" if meant else hint
+    )
