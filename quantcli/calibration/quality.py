@@ -28,8 +28,8 @@ class Quality:
 _ROWS = [
     #       name    method        transforms  tokens   sampled  purpose
     Quality("fast", None,         (),         0,       0,       "the search alone"),
-    Quality("good", "gptq",       ("awq",),   49_152,  147_456, "AWQ and GPTQ, one pass"),
-    Quality("best", "sequential", ("awq",),   65_536,  262_144, "AWQ; every matrix for its encoded inputs"),
+    Quality("good", "gptq",       ("awq",),   32_768,  131_072, "AWQ and GPTQ, one pass"),
+    Quality("best", "sequential", ("awq",),   65_536,  196_608, "AWQ; every matrix for its encoded inputs"),
 ]
 # fmt: on
 
