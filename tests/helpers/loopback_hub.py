@@ -125,13 +125,7 @@ class LoopbackHub:
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
         """The variables for a process that is to use this hub and no other."""
-        found = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-        found |= {
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "",
-        }
-        return found | ({"HF_TOKEN": token} if token else {})
+        return environment(self.url, home, token)
 
     def use(self, monkeypatch: pytest.MonkeyPatch, home: Path, token: str | None = None) -> None:
         """The same for this process, whether the client was imported before or not."""
@@ -183,6 +177,14 @@ class LoopbackHub:
     def location(self, sha256: str, name: str) -> str:
         """The signed address of a large file."""
         return f"{self.files_url}/files/{sha256}/{Path(name).name}?Expires=9999999999&{_SECRET}"
+
+
+def environment(url: str, home: Path, token: str | None = None) -> dict[str, str]:
+    """The variables for a process whose hub is at ``url``; what it keeps goes to ``home``."""
+    found = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        found[name] = "1"
+    return found | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": ""} | ({"HF_TOKEN": token} if token else {})
 
 
 class _Server(ThreadingHTTPServer):

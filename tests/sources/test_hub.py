@@ -36,7 +36,7 @@ from quantcli.errors import (
 )
 from quantcli.plan import recipes
 from quantcli.sources import ways
-from quantcli.sources.hub import blocks, client, remote, sums, tree
+from quantcli.sources.hub import blocks, client, remote, sums, transport, tree
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
 NAME = "org/tiny"
@@ -208,10 +208,13 @@ def test_a_store_that_is_too_small_grows(hub: LoopbackHub, folder: Path, monkeyp
 # ---- what breaks and is mended
 
 
-def test_cut_connections(hub: LoopbackHub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("free", [True, False], ids=["own connections", "the client's"])
+def test_cut_connections(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: bool) -> None:
     """Ten connections that break, servers that are busy or slow, an address that is no longer good: the same bytes."""
     expected = converted(ADDRESS, tmp_path / "a")
     tree.forget()
+    assert transport._is_free(hub.url)
+    monkeypatch.setattr(transport, "_is_free", lambda location: free)
     hub.faults = [
         Fault("GET /files/.*model-00002", times=10, cut=5000),
         Fault("GET /files/.*model-00001", status=503),

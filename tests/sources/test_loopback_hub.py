@@ -13,6 +13,7 @@ from helpers.loopback_hub import Fault, LoopbackHub
 huggingface_hub = pytest.importorskip("huggingface_hub")
 from huggingface_hub import CommitOperationDelete, HfApi, errors, hf_hub_download, snapshot_download  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own
 CONFIG = '{"architectures": ["LlamaForCausalLM"]}'
 WEIGHTS = bytes(range(256)) * 5000
 
