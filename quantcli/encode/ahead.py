@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from quantcli.encode.slabs import Slab
 
-SLABS = 24  # read ahead, each by a thread that mostly waits: at two bytes per weight 24 MiB in flight
+SLABS = 12  # read ahead, each by a thread that mostly waits: at two bytes per weight 12 MiB
 
 _Read = TypeVar("_Read")
 

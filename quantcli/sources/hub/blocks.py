@@ -3,6 +3,7 @@ their room. One store serves all files, so that memory is bounded whatever the m
 
 from __future__ import annotations
 
+import mmap
 import queue
 import threading
 from collections import OrderedDict
@@ -16,8 +17,9 @@ from quantcli.errors import QuantcliError
 
 BLOCK = 4 << 20  # bytes of a request at most: enough that its costs do not count
 CONNECTIONS = 8  # requests in flight
-BUDGET = 64 << 20  # bytes that are kept
+BUDGET = 48 << 20  # bytes that are kept
 MOST = 1 << 30  # bytes that the budget may grow to, where a tensor is read in another order than it lies
+_SPARE = 4  # buffers
 _REMEMBERED = 512 << 20  # bytes fetched ago that a block was given up: who asks for it again needs a larger budget
 
 Fetch = Callable[[int, memoryview, threading.Event], None]  # from a byte on, fill a buffer
@@ -113,8 +115,7 @@ class Blocks:
         if gone is not None:  # read again so soon: what is read together does not fit
             self.budget = min(self.budget + 2 * size, MOST)
         self._room(size)
-        buffer = self._buffers.pop() if self._buffers and size == BLOCK else numpy.empty(max(size, 1), numpy.uint8)
-        block = Block(owner, start, stop, buffer[:size])
+        block = Block(owner, start, stop, self._buffer(size))
         self._blocks[owner, start] = block
         self._held += size
         self._fetched += size
@@ -123,6 +124,12 @@ class Blocks:
             self._threads += 1
             threading.Thread(target=self._work, name="quantcli-hub", daemon=True).start()
         return block
+
+    def _buffer(self, size: int) -> NDArray[numpy.uint8]:
+        """Pages of their own for whole blocks: what threads allocate by turns would never go back to the system."""
+        if size != BLOCK:
+            return numpy.empty(size, numpy.uint8)
+        return self._buffers.pop() if self._buffers else numpy.frombuffer(mmap.mmap(-1, BLOCK), numpy.uint8)
 
     def _room(self, size: int, *, consumed: bool = False) -> bool:
         """Whether ``size`` bytes fit, blocks that were read (or any that nobody uses) given up for them."""
@@ -140,9 +147,8 @@ class Blocks:
     def _drop(self, block: Block) -> None:
         del self._blocks[block.owner, block.start]
         self._held -= block.stop - block.start
-        base = block.data.base
-        if block.free and isinstance(base, numpy.ndarray) and base.size == BLOCK and len(self._buffers) < 4:
-            self._buffers.append(base)
+        if block.free and block.data.size == BLOCK and len(self._buffers) < _SPARE:
+            self._buffers.append(block.data)
 
     # ---- on the threads
 

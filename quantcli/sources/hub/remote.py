@@ -13,7 +13,7 @@ from quantcli.sources.hub.sums import Sum
 
 HEAD = 64 << 10  # bytes that are asked for first: the header of most files
 POINT = 64 << 10  # fewer bytes, out of order, are asked for alone: a few rows that tell what a matrix is
-AHEAD = 2  # blocks of the same tensor behind the one that is read
+AHEAD = 3  # blocks of the same tensor behind the one that is read
 
 
 class RemoteFile:
