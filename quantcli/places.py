@@ -52,6 +52,11 @@ class Elsewhere(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def checked(self) -> bool:
+        """Whether all of it came, and had the hash that was announced."""
+        ...
+
     def open(self) -> Bytes: ...
 
     def prepare(self) -> None:

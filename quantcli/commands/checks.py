@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from quantcli import places
 from quantcli.chat import sandbox
 from quantcli.errors import MissingPackage, NoKernel, WarningsRefused
 from quantcli.ggml import kernels
 from quantcli.methods import plain
 from quantcli.methods.seam import Statistics
 from quantcli.methods.table import Choice
+from quantcli.model import Model
 from quantcli.plan.plan import Plan
 from quantcli.statistics import imatrix
 
@@ -69,6 +71,17 @@ def method_fallbacks(one: Plan, choice: Choice) -> Counter[tuple[str, str]]:
     """(type, method that takes over) -> number of tensors that the named method does not take."""
     planned = ((entry.tensor, entry.type) for entry in one.entries)
     return choice.fallbacks(planned, Statistics(one.options.importance))
+
+
+def hash_notes(models: Iterable[Model]) -> list[str]:
+    """Of how many files that came from afar all of the content was held against the hash that was announced."""
+    found = [places.elsewhere(name) for name in dict.fromkeys(n for model in models for n in model.weight_files)]
+    checked = [file.checked for file in found if file is not None]
+    if not checked:
+        return []
+    told = f"sha256 of {sum(checked)} of {len(checked)} files held against the hub's"
+    rest = "; the others are read in another order than they lie in: their lengths and headers were checked"
+    return [told if all(checked) else told + rest]
 
 
 def check_kernels(plans: Sequence[Plan], choice: Choice) -> None:

@@ -63,6 +63,8 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
             _compensate(job, reporter)
             with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes) as advance:
                 result = execute(job, advance, start)
+            for text in checks.hash_notes(part.model for part in job.parts):
+                reporter.note(f"note: {text}")
     finally:
         job.close()
     tables.show_conversion(reporter, result, tensors=request.dry_run)

@@ -35,6 +35,7 @@ from quantcli.errors import (
     UsageError,
 )
 from quantcli.plan import recipes
+from quantcli.report.terminal import Reporter
 from quantcli.sources import ways
 from quantcli.sources.hub import blocks, client, remote, sums, transport, tree
 
@@ -76,10 +77,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path) -> Iterat
         tree.forget()
 
 
-def converted(source: Path, output: Path, *types: str) -> dict[str, bytes]:
-    """The files of a conversion, by type."""
+def converted(source: Path, output: Path, *types: str, notes: list[str] | None = None) -> dict[str, bytes]:
+    """The files of a conversion, by type; what was noted goes to ``notes``."""
     wanted = [recipes.parse(one) for one in types or ("Q4_K_M",)]
-    convert.run(ConvertRequest(source=source, file_types=wanted, output=output, into_folder=True, force=True))
+    reporter = Reporter(quiet=True)
+    reporter.note = ([] if notes is None else notes).append  # type: ignore[method-assign]
+    convert.run(ConvertRequest(source=source, file_types=wanted, output=output, into_folder=True, force=True), reporter)
     return {path.stem.rpartition("-")[2]: path.read_bytes() for path in output.iterdir()}
 
 
@@ -119,6 +122,20 @@ def test_every_byte_once(hub: LoopbackHub, tmp_path: Path, folder: Path) -> None
         found = sorted(one for one in hub.ranges(path.name) if one[0] >= begin)
         assert sum(stop - start for start, stop in found) == path.stat().st_size - begin
         assert all(stop <= after for (_, stop), (after, _) in itertools.pairwise(found))
+
+
+def test_what_was_held_against_the_hash_is_said(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small files wait for those bytes that come later; of large ones that are read in another order no sum is made."""
+    notes: list[str] = []
+    converted(ADDRESS, tmp_path / "a", notes=notes)
+    assert "note: sha256 of 2 of 2 files held against the hub's" in notes
+    tree.forget()
+    monkeypatch.setattr(sums, "WAITING", 0)
+    monkeypatch.setattr(sums, "GAP", 0)
+    converted(ADDRESS, tmp_path / "b", notes=notes)
+    assert any("0 of 2 files held against the hub's; the others are read in another order" in one for one in notes)
 
 
 def test_as_from_the_cache(hub: LoopbackHub, tmp_path: Path) -> None:

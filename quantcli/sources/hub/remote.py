@@ -147,12 +147,16 @@ class RemoteFile:
 
     @property
     def checked(self) -> bool:
-        """Whether all of it was read, and summed."""
+        """Whether all of it came, and has the hash that was announced."""
+        return self._summed and self.sum.hexdigest() == self.ranges.sha256
+
+    @property
+    def _summed(self) -> bool:
         return self.ranges.sha256 is not None and self.sum.complete
 
     def check_unchanged(self) -> None:
         """A commit does not change; what came has the hash that was announced, where all of it was read in order."""
-        if self.checked and self.sum.hexdigest() != self.ranges.sha256:
+        if self._summed and not self.checked:
             raise BadAnswer(
                 "what came does not have the sha256 that the hub announces: it was damaged on the way, or there",
                 where=self.ranges.where,

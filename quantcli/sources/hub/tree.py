@@ -199,6 +199,7 @@ class _Absent:
 
     where: str
     size: int = 0
+    checked: bool = False
 
     def open(self) -> Bytes:
         raise client.stays_offline(self.where)
