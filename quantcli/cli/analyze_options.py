@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
-from typer import Argument
+from typer import Argument, Option
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
@@ -22,12 +22,17 @@ def run(
     sampled_tokens: SampledTokens = None,
     statistics: Statistics = None,
     keep_statistics: KeepStatistics = None,
+    html: Annotated[
+        Optional[Path],
+        Option(metavar="FILE", readable=False, help="Write a page with maps of the model, one self-contained file."),
+    ] = None,
+    force: Annotated[bool, Option("--force", "-f", help="Replace an existing page.")] = False,
     threads: Threads = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show what every type of every tensor would cost, how much the model minds, and outliers."""
+    """Show what every type of every tensor would cost, how much the model minds, outliers, and ranges."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     from quantcli.cli import parse
     from quantcli.commands import analyze
@@ -41,4 +46,4 @@ def run(
         keep_statistics=keep_statistics,
         threads=threads,
     )
-    frame.finish(analyze.run(conversion, reporter))
+    frame.finish(analyze.run(analyze.AnalyzeRequest(conversion=conversion, html=html, force=force), reporter))

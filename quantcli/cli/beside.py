@@ -1,4 +1,4 @@
-"""What contradicts itself in a request for a projector or an adapter."""
+"""What contradicts itself in a request for a projector, an adapter or a page."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ def check(request: ConvertRequest) -> None:
             )
     if request.mmproj_only:
         _refuse(request, "--mmproj-only")
+    if request.html is not None and request.dry_run:
+        raise UsageError("--html is about files that are there, --dry-run writes none", hint="leave one of them out")
 
 
 def _check_adapter(request: ConvertRequest) -> None:
@@ -62,6 +64,7 @@ def _refuse(request: ConvertRequest, option: str) -> None:
         "--chat-template": request.chat_template is not None,
         "--pre-tokenizer": request.pre_tokenizer is not None,
         "--tensor-type": bool(request.overrides),
+        "--html": request.html is not None,
         "--split-max-size, --keep-split": request.split_max_size is not None or request.keep_split,
     }
     for name, there in given.items():

@@ -218,6 +218,17 @@ def run(
     checksums: Annotated[
         Optional[Path], Option(metavar="FILE", readable=False, help="Add the files' sha256 to this list.")
     ] = None,
+    html: Annotated[
+        Optional[Path],
+        Option(
+            metavar="FILE",
+            readable=False,
+            help=(
+                "Write a page about what was made: size and divergence beside the stock recipes of that size, on "
+                "held-out text; by language; layer by layer. Runs the model."
+            ),
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -275,5 +286,6 @@ def run(
         merge_lora=merge_lora,
         lora_scale=lora_scale,
         checksums=checksums,
+        html=html,
     )
     frame.finish(convert.run(request, reporter))

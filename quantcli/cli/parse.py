@@ -71,6 +71,7 @@ class PassedOn(TypedDict, total=False):
     merge_lora: Path | None
     lora_scale: float
     checksums: Path | None
+    html: Path | None
 
 
 def convert_request(

@@ -125,7 +125,7 @@ class _Judge:
             tensors: Mapping[str, ModelTensor] = made[1]
         else:
             tensors = encoded(one, choice, self.threads)
-        means = self._divergences(_with(one.model, tensors))
+        means = self._divergences(with_tensors(one.model, tensors))
         spread = float(numpy.std(means, ddof=1)) if len(means) > 1 else 0.0
         return Measured(one, made, float(numpy.mean(means)), spread / sqrt(len(means)))
 
@@ -144,7 +144,8 @@ class _Judge:
         return found
 
 
-def _with(model: Model, tensors: Mapping[str, ModelTensor]) -> Model:
+def with_tensors(model: Model, tensors: Mapping[str, ModelTensor]) -> Model:
+    """The model with these tensors in place of those of their names."""
     return replace(model, tensors=[tensors.get(tensor.name, tensor) for tensor in model.tensors])
 
 

@@ -56,7 +56,7 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
         for text in job.warnings:
             reporter.warning(text)
         start = time.monotonic()
-        choose_types(job, reporter)
+        found = choose_types(job, reporter)
         if request.dry_run:
             result = describe(job)
         else:
@@ -65,6 +65,10 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
                 result = execute(job, advance, start)
             for text in checks.hash_notes(part.model for part in job.parts):
                 reporter.note(f"note: {text}")
+            if request.html is not None:
+                from quantcli.commands import reporting  # brings the runner, which most conversions do without
+
+                result["report"] = reporting.write(job, result, request.html, found, reporter)
     finally:
         job.close()
     tables.show_conversion(reporter, result, tensors=request.dry_run)
@@ -214,8 +218,7 @@ def _check_files(job: Job) -> None:
         targets.make_folder(request.output)
     inputs = [name for part in job.parts for name in part.model.files]
     inputs += [str(path) for path in (request.imatrix, *request.option_files) if path is not None]
-    paths = [path for files in job.files for path in files]
-    targets.check_targets(paths, inputs, force=request.force, listed=request.checksums)
+    targets.check_targets(job.written, inputs, force=request.force, listed=request.checksums)
 
 
 # ---- the work
@@ -274,8 +277,8 @@ def _compensate(job: Job, reporter: Reporter) -> None:
     for part in job.parts:
         if part.model.role != "text":
             continue
-        ready = part.ready or compensating.ready(part.model, wish, job.threads, reporter)
-        for number, made in enumerate(part.made or compensating.run(ready, list(part.plans), reporter)):
+        part.ready = part.ready or compensating.ready(part.model, wish, job.threads, reporter)
+        for number, made in enumerate(part.made or compensating.run(part.ready, list(part.plans), reporter)):
             used, tensors, outcomes = made
             one = part.plans[number]
             again = _plan(job.request, part.model, one.file_type, one.options.importance, used, one.assignment)

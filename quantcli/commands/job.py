@@ -68,6 +68,7 @@ class ConvertRequest:
     lora_scale: float = 1.0
     made_by: Mapping[str, Value] = field(default_factory=dict)  # what another verb says about its outputs
     checksums: Path | None = None
+    html: Path | None = None  # a page about what was made
     option_files: tuple[Path, ...] = ()  # files that options were read from: an output must be none of them
 
     def types_for(self, model: Model) -> Sequence[FileType]:
@@ -121,6 +122,12 @@ class Job:
     def files(self) -> list[list[Path]]:
         """The files of every plan."""
         return [files for part in self.parts for files in part.files]
+
+    @property
+    def written(self) -> list[Path]:
+        """Every file that the job makes, the page about it included."""
+        paths = [path for files in self.files for path in files]
+        return paths if self.request.html is None else [*paths, self.request.html]
 
     @property
     def total_bytes(self) -> int:

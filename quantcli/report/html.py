@@ -14,7 +14,8 @@ STYLE = (
     + """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; margin: 2em auto;
-  max-width: 62em; padding: 0 1em; color: var(--ink); background: var(--paper); }
+  max-width: 80em; padding: 0 1em; color: var(--ink); background: var(--paper); }
+p { max-width: 62em; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin: 2.2em 0 0.3em; } h3 { font-size: 1em; margin: 1.4em 0 0.3em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
 th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
@@ -22,12 +23,14 @@ th { color: var(--faint); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper);
   font-weight: 600; }
 .scroll { overflow-x: auto; } .error, .note { color: var(--faint); } .note { font-size: 13px; margin: 0.2em 0 0.8em; }
-svg { display: block; width: 100%; height: auto; }
+svg { display: block; width: 100%; height: auto; min-width: 700px; } .picture { overflow-x: auto; max-width: 62em; }
+code { overflow-wrap: anywhere; }
 """
 )
 
 
-def _with_error(value: str, error: str) -> str:
+def with_error(value: str, error: str) -> str:
+    """A figure and its standard error."""
     return f'{value} <span class="error">± {error}</span>'
 
 
@@ -35,18 +38,18 @@ def _difference(entry: ComparedModel) -> str:
     if "difference" not in entry:
         return "–"
     found = entry["difference"]["kld"]
-    return _with_error(f"{found['mean']:+.6f}", f"{found['se']:.6f}")
+    return with_error(f"{found['mean']:+.6f}", f"{found['se']:.6f}")
 
 
 COLUMNS: Sequence[tuple[str, Callable[[ComparedModel], str]]] = (
     ("model", lambda e: escape(e["name"])),
     ("MB", lambda e: f"{e['bytes'] / 1e6:.1f}"),
     ("bpw", lambda e: f"{e['bpw']:.2f}"),
-    ("mean KLD", lambda e: _with_error(f"{e['kld']['mean']:.6f}", f"{e['kld']['se']:.6f}")),
-    ("same top %", lambda e: _with_error(f"{e['same_top']:.2f}", f"{e['same_top_se']:.2f}")),
-    ("RMS Δp %", lambda e: _with_error(f"{e['rms_dp']:.3f}", f"{e['rms_dp_se']:.3f}")),
-    ("PPL ratio", lambda e: _with_error(f"{e['ppl']['ratio']:.5f}", f"{e['ppl']['ratio_se']:.5f}")),
-    ("PPL", lambda e: _with_error(f"{e['ppl']['mean']:.4f}", f"{e['ppl']['se']:.4f}")),
+    ("mean KLD", lambda e: with_error(f"{e['kld']['mean']:.6f}", f"{e['kld']['se']:.6f}")),
+    ("same top %", lambda e: with_error(f"{e['same_top']:.2f}", f"{e['same_top_se']:.2f}")),
+    ("RMS Δp %", lambda e: with_error(f"{e['rms_dp']:.3f}", f"{e['rms_dp_se']:.3f}")),
+    ("PPL ratio", lambda e: with_error(f"{e['ppl']['ratio']:.5f}", f"{e['ppl']['ratio_se']:.5f}")),
+    ("PPL", lambda e: with_error(f"{e['ppl']['mean']:.4f}", f"{e['ppl']['se']:.4f}")),
     ("KLD less the first's", _difference),
     ("KLD median", lambda e: f"{e['kld']['median']:.4f}"),
     ("90 %", lambda e: f"{e['kld']['p90']:.4f}"),
@@ -67,7 +70,7 @@ def render(result: CompareResult, version: str) -> str:
     parts = [f"<h1>Divergence from {name}</h1>", _about(result, version)]
     if result["interrupted"]:
         parts.append("<p><strong>Interrupted: the figures are those of the chunks that were complete.</strong></p>")
-    parts += ["<h2>Size against divergence</h2>", picture.scatter(entries)]
+    parts += ["<h2>Size against divergence</h2>", pictured(picture.scatter(entries))]
     for index, text in enumerate(texts):
         own = [entry for entry in entries if entry["text"] == text]
         about = (
@@ -79,15 +82,32 @@ def render(result: CompareResult, version: str) -> str:
             f'<p class="note">{about}</p>',
             table(own),
             "<h3>Spread over chunks</h3>",
-            picture.spread(own, index),
+            pictured(picture.spread(own, index)),
         ]
+    return page(f"Divergence from {result['reference']['name']}", parts)
+
+
+def page(title: str, parts: Sequence[str], style: str = "") -> str:
+    """A whole page of these parts; ``title`` is text, ``style`` more CSS. Nothing is loaded from anywhere."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        f"<title>Divergence from {name}</title><style>{STYLE}</style></head>\n<body>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n<body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
+
+
+def pictured(svg: str) -> str:
+    """A picture whose letters keep a readable size: on a narrow screen it scrolls."""
+    return f'<div class="picture">{svg}</div>'
+
+
+def rows(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already."""
+    first = "".join(f"<th>{name}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines)
+    return f'<div class="scroll"><table><tr>{first}</tr>{body}</table></div>'
 
 
 def _about(result: CompareResult, version: str) -> str:
@@ -109,6 +129,4 @@ def _about(result: CompareResult, version: str) -> str:
 
 def table(entries: Sequence[ComparedModel]) -> str:
     """One row per model."""
-    head = "".join(f"<th>{name}</th>" for name, _ in COLUMNS)
-    rows = "".join("<tr>" + "".join(f"<td>{cell(e)}</td>" for _, cell in COLUMNS) + "</tr>" for e in entries)
-    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
+    return rows([name for name, _ in COLUMNS], [[cell(entry) for _, cell in COLUMNS] for entry in entries])

@@ -36,24 +36,39 @@ class PlanningResult(TypedDict):
 
 
 class AnalyzedTensor(TypedDict):
-    """``peak``: largest weight over the root mean square; ``input_peak``: the same of its inputs' columns."""
+    """``peak``: largest weight over the root mean square; ``input_peak``: the same of its inputs' columns.
+
+    ``losses``: what every type costs, by the probe (kappa times the error of its outputs); ``formula``: the same type's
+    by HAWQ's kind of formula, mean curvature times squared error of the weights. ``qsur``: mean over blocks of 32
+    columns of its d-th root; ``blocks``: relative error of the outputs in Q4_0; ``observers``: with four bits and one
+    range per row, as each observer finds it. None: of tensors whose inputs were not seen.
+    """
 
     name: str
     shape: list[int]
     rms: float
     peak: float
     kurtosis: float
+    qsur: float | None
     input_peak: float | None
     kappa: float | None
+    formula: float | None
+    blocks: float | None
+    observers: Mapping[str, float]
     losses: Mapping[str, float]
 
 
 class AnalyzeResult(TypedDict):
-    """`quantcli analyze`. ``bits``: bits per weight of every type."""
+    """`quantcli analyze`. ``bits``: bits per weight of every type; ``probed``: the type that ``formula`` is about.
+
+    ``correlations``: Spearman's rank correlation over the matrices, by what is compared; None where it says nothing.
+    """
 
     schema: int
     model: str
     bits: dict[str, float]
+    probed: str | None
+    correlations: dict[str, float | None]
     tensors: list[AnalyzedTensor]
 
 
@@ -106,22 +121,36 @@ def _step(one: PlannedTensor, other: str | None, bits: Mapping[str, float]) -> s
 def show_analysis(reporter: Reporter, result: AnalyzeResult) -> None:
     """A line per tensor."""
     types = sorted(result["bits"], key=result["bits"].__getitem__)
-    columns = ("tensor", "shape", "peak", "kurtosis", "input peak", "kappa", *types)
+    names = list(dict.fromkeys(name for one in result["tensors"] for name in one["observers"]))
+    columns = ("tensor", "shape", "peak", "kurtosis", "QSUR", "input peak", "kappa", *types)
     lines = [
         (
             one["name"],
             " x ".join(map(str, one["shape"])),
             f"{one['peak']:.1f}",
             f"{one['kurtosis']:.1f}",
-            _number(one["input_peak"]),
-            _number(one["kappa"]),
-            *(_number(one["losses"].get(name)) for name in types),
+            number(one["qsur"]),
+            number(one["input_peak"]),
+            number(one["kappa"]),
+            *(number(one["losses"].get(name)) for name in types),
         )
         for one in result["tensors"]
     ]
     reporter.table(columns, lines, right=range(2, len(columns)))
     reporter.note("types: the divergence (KL) that the tensor alone causes, estimated, before any compensation")
+    if reporter.as_json:
+        return
+    reporter.line("")
+    seen = [one for one in result["tensors"] if one["observers"]]
+    ranges = [(one["name"], number(one["blocks"]), *(number(one["observers"][n]) for n in names)) for one in seen]
+    reporter.table(("tensor", "Q4_0", *names), ranges, right=range(1, len(names) + 2))
+    reporter.note(
+        "relative error of the outputs: Q4_0's blocks of 32, and four bits with one range per row, by observer"
+    )
+    for what, value in result["correlations"].items():
+        reporter.line(f"rank correlation of {what}: {number(value)}")
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three digits, or a dash."""
     return "-" if value is None else f"{value:.3g}"

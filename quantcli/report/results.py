@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Literal, NotRequired, TypedDict
 
+from quantcli.report.reported import Report
+
 # ---- convert
 
 
@@ -122,6 +124,7 @@ class ConvertResult(TypedDict):
     warnings: list[str]
     reading_seconds: NotRequired[float]
     weights_per_second: NotRequired[int]
+    report: NotRequired[Report]  # with --html
 
 
 # ---- graft

@@ -59,7 +59,8 @@ def test_a_plan_explains_itself(root: Path, kept: Path, capsys) -> None:
 
 
 def test_larger_types_lose_less(root: Path, kept: Path) -> None:
-    found = analyze.run(request(root, None, SizeTexts(like="Q4_K_M"), keep_statistics=kept / "statistics"))
+    asked = request(root, None, SizeTexts(like="Q4_K_M"), keep_statistics=kept / "statistics")
+    found = analyze.run(analyze.AnalyzeRequest(conversion=asked))
     require_valid("analyze", found)
     assert len(found["tensors"]) == 29
     for one in found["tensors"]:
