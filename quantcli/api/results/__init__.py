@@ -24,6 +24,11 @@ from quantcli.api.results.plans import AnalyzedTensor as AnalyzedTensor
 from quantcli.api.results.plans import AnalyzeResult as AnalyzeResult
 from quantcli.api.results.plans import PlannedTensor as PlannedTensor
 from quantcli.api.results.plans import PlanningResult as PlanningResult
+from quantcli.api.results.reported import Report as Report
+from quantcli.api.results.reported import ReportedFile as ReportedFile
+from quantcli.api.results.reported import ReportedOutput as ReportedOutput
+from quantcli.api.results.reported import ReportedPart as ReportedPart
+from quantcli.api.results.reported import ReportedTensor as ReportedTensor
 from quantcli.api.results.results import CarriedTensor as CarriedTensor
 from quantcli.api.results.results import CheckedFile as CheckedFile
 from quantcli.api.results.results import CheckpointResult as CheckpointResult

@@ -8,84 +8,6 @@ from quantcli.api.results.base import Result
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunnerModel(Result):
-    """The model that was run, and how."""
-
-    name: str
-    architecture: str
-    bytes: int
-    bpw: float
-    activations: str
-    kv_type: str
-    exact: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImatrixResult(Result):
-    """`quantcli imatrix`. ``model`` is None where matrices were merged only."""
-
-    schema: int
-    output: str
-    model: RunnerModel | None
-    entries: int
-    chunks: int
-    chunk_size: int
-    datasets: list[str]
-    warnings: list[str]
-    seconds: float
-    interrupted: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrateResult(Result):
-    """`quantcli calibrate`: real and sampled tokens, layers with moments, tensors with importance."""
-
-    schema: int
-    output: str
-    tokens: int
-    sampled_tokens: int
-    layers: int
-    entries: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeanError(Result):
-    """A mean and its standard error."""
-
-    mean: float
-    se: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerplexityResult(Result):
-    """`quantcli perplexity`."""
-
-    perplexity: MeanError
-    text: str
-    context: int
-    chunks: int
-    tokens: int
-    scored: int
-    seconds: float
-    tokens_per_second: float
-    per_chunk: list[float]
-    interrupted: bool
-    schema: int
-    model: RunnerModel
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordedReference(Result):
-    """Recorded predictions that models were compared with."""
-
-    name: str
-    kind: str
-    bytes: int
-    activations: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Divergence(Result):
     """KL divergence of the scored positions, in nats."""
 
@@ -111,6 +33,14 @@ class PerplexityRatio(Result):
     ratio_se: float
     ln_ratio: float
     ln_ratio_se: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanError(Result):
+    """A mean and its standard error."""
+
+    mean: float
+    se: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +84,76 @@ class ComparedModel(Result):
     per_chunk: list[float]
     difference: Difference | None = None
     record_error: RecordError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerModel(Result):
+    """The model that was run, and how."""
+
+    name: str
+    architecture: str
+    bytes: int
+    bpw: float
+    activations: str
+    kv_type: str
+    exact: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImatrixResult(Result):
+    """`quantcli imatrix`. ``model`` is None where matrices were merged only."""
+
+    schema: int
+    output: str
+    model: RunnerModel | None
+    entries: int
+    chunks: int
+    chunk_size: int
+    datasets: list[str]
+    warnings: list[str]
+    seconds: float
+    interrupted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateResult(Result):
+    """`quantcli calibrate`: real and sampled tokens, layers with moments, tensors with importance."""
+
+    schema: int
+    output: str
+    tokens: int
+    sampled_tokens: int
+    layers: int
+    entries: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerplexityResult(Result):
+    """`quantcli perplexity`."""
+
+    perplexity: MeanError
+    text: str
+    context: int
+    chunks: int
+    tokens: int
+    scored: int
+    seconds: float
+    tokens_per_second: float
+    per_chunk: list[float]
+    interrupted: bool
+    schema: int
+    model: RunnerModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedReference(Result):
+    """Recorded predictions that models were compared with."""
+
+    name: str
+    kind: str
+    bytes: int
+    activations: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from quantcli.api.results.base import Result
+from quantcli.api.results.reported import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,7 @@ class ConvertResult(Result):
     warnings: list[str]
     reading_seconds: float | None = None
     weights_per_second: int | None = None
+    report: Report | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
