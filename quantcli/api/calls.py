@@ -75,12 +75,13 @@ class ConvertOptions(TypedDict, total=False):
     merge_lora: PathLike | None
     lora_scale: float
     checksums: PathLike | None
+    html: PathLike | None
 
 
 _SIZES = ("target_size", "target_bpw", "like", "max_kld", "candidates", "at_least", "keep", "same_type")
 _PATHS = (
     "imatrix", "tensor_type_file", "statistics", "keep_statistics", "chat_template", "lora_base", "merge_lora",
-    "checksums",
+    "checksums", "html",
 )  # fmt: skip
 _REPEATED = (
     "at_least", "keep", "same_type", "include_weights", "exclude_weights", "tensor_types", "transforms", "metadata",
