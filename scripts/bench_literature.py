@@ -182,7 +182,8 @@ def rows() -> dict[str, tuple[str, Make]]:
         add(f"Q3_K as {kind}", _plain(kind, "best", weigh=True))
     for kind in ("IQ2_S", "IQ2_XS", "IQ1_S", "TQ2_0"):
         add(f"Q2_K as {kind}", _plain(kind, "best", weigh=True))
-    add("Q2_K TQ2_0, largest magnitude", _plain("TQ2_0", "ggml", weigh=False))
+    for name, work in papers.TERNARY.items():
+        add(f"Q2_K {name}", _simulated(work))
     _activations(add)
     return found
 
@@ -195,7 +196,7 @@ def _activations(add: Callable) -> None:
     add("Q8_0 smoothquant + plain, q8 activations", _rewritten(SMOOTH, "Q8_0", "plain", "q8"))
     add("Q4_0 stock, q8 activations", _with(_plain("Q4_0", "ggml", weigh=True), **q8))
     add("Q4_0 smoothquant + weighted, q8 activations", _rewritten(SMOOTH, "Q4_0", "weighted", "q8"))
-    for kind in ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"):
+    for kind in ("Q8_0", "Q4_0"):
         add(f"Q8_0 cache {kind} alone", _with(lambda b: Variant(b.plain, {}), kv_type=kind))
         add(f"Q8_0 cache {kind} alone, not rotated", _unturned(kind))
     for kind in ("Q8_0", "Q4_0"):

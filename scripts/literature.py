@@ -243,6 +243,30 @@ def normal_float(values: numpy.ndarray, importance: numpy.ndarray, hessian: nump
     return (levels[codes] * scale).reshape(values.shape)
 
 
+def ternary(values: numpy.ndarray, border: Callable[[numpy.ndarray], numpy.ndarray]) -> numpy.ndarray:
+    """Blocks of 256: what is beyond the ``border`` [blocks, 1] becomes plus or minus its mean, the rest zero."""
+    blocks = values.reshape(-1, 256)
+    sizes = numpy.abs(blocks)
+    kept = sizes > border(sizes)
+    level = (sizes * kept).sum(axis=1, keepdims=True) / numpy.maximum(kept.sum(axis=1, keepdims=True), 1)
+    return (numpy.sign(blocks) * kept * level).astype(numpy.float32).reshape(values.shape)
+
+
+def best_border(sizes: numpy.ndarray) -> numpy.ndarray:
+    """The border of least squared error: of all numbers of survivors the one with the largest (sum)^2 / count."""
+    order = -numpy.sort(-sizes, axis=1)
+    gain = numpy.square(numpy.cumsum(order, axis=1)) / numpy.arange(1, sizes.shape[1] + 1)
+    place = numpy.minimum(gain.argmax(axis=1) + 1, sizes.shape[1] - 1)[:, None]
+    return numpy.take_along_axis(order, place, axis=1)
+
+
+TERNARY = {  # simulated: no stock encoder does so, TQ types could hold them
+    "BWN: signs and mean": lambda v, i, h: ternary(v, lambda sizes: numpy.full((len(sizes), 1), -1.0)),
+    "TWN: border at 0.7 of the mean": lambda v, i, h: ternary(v, lambda sizes: 0.7 * sizes.mean(axis=1, keepdims=True)),
+    "TWN: best border": lambda v, i, h: ternary(v, best_border),
+}
+
+
 def q4_0(values: numpy.ndarray, importance: numpy.ndarray) -> numpy.ndarray:
     blocks = kernels.encode(BY_NAME["Q4_0"].id, values, importance, search="best")
     return kernels.decode(BY_NAME["Q4_0"].id, blocks, *values.shape)
