@@ -64,9 +64,14 @@ def _what_is_left() -> str:
 
 def _in_their_words(error: QuantcliError) -> QuantcliError:
     """The error with places as the user named them: a folder of the hub's cache is `hf://org/name`."""
+    from quantcli.sources.hub.address import spelled
+
+    where = error.where or ""
     error.message = shown(error.message)
-    error.where = None if error.where is None else shown(error.where)
+    error.where = None if error.where is None else spelled(shown(where))
     error.hint = None if error.hint is None else shown(error.hint)
+    if error.hint is None and where.startswith("hf:/"):  # somewhere else than where a source is named
+        error.hint = "an address of the hub names a model that is read; files that are written or verified lie here"
     return error
 
 

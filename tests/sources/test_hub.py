@@ -22,6 +22,7 @@ from helpers.checkpoints import encode_tensors, read_tensors
 from helpers.loopback_hub import _SECRET, Fault, LoopbackHub
 from helpers.program import quantcli
 from quantcli import container, loader, places
+from quantcli.cli.frame import _in_their_words
 from quantcli.commands import check, convert, inspect
 from quantcli.commands.job import ConvertRequest
 from quantcli.errors import (
@@ -29,6 +30,7 @@ from quantcli.errors import (
     MissingFile,
     MissingPackage,
     NoAccess,
+    OutputFailed,
     QuantcliError,
     Unreachable,
     UnsupportedFile,
@@ -536,3 +538,12 @@ def test_no_name_of_a_hub_file_leaves_its_folder(hub: LoopbackHub, folder: Path)
     with loader.open_model(ADDRESS) as model:
         assert len(model.tensors) == 38
     assert not [one for one in hub.log if re.search("evil", one.path)]
+
+
+def test_an_address_where_none_is_taken() -> None:
+    """It is said as it was typed, and where addresses belong."""
+    for kind in (MissingFile, OutputFailed):
+        told = _in_their_words(kind("no such file", where="hf:/org/name"))
+        assert told.where == "hf://org/name"
+        assert "an address of the hub names a model that is read" in str(told.hint)
+    assert _in_their_words(MissingFile("no such file", where="a/b")).hint is None

@@ -59,7 +59,7 @@ def spelled(path: str | os.PathLike[str]) -> str:
     """``path`` as it is said: an address with both its slashes, whatever became of them on the way."""
     text = os.fspath(path)
     found = _SCHEME.fullmatch(text)
-    return without_tokens(f"hf://{found['rest']}" if found else text)
+    return without_tokens(f"hf://{found['rest']}" if found else re.sub(r"^(https?):/+", r"\1://", text))
 
 
 def suggestion(path: str | os.PathLike[str]) -> str | None:
@@ -101,7 +101,7 @@ def _page(rest: str, text: str, host: bool = True) -> Address:
     if split.netloc.lower() not in (*_HOSTS, endpoint.netloc.lower() or _HOSTS[0]):
         raise UnsupportedFile(
             "a web address; what is read from afar is the hub",
-            where=without_tokens(text.split("?")[0]),
+            where=spelled(text.split("?")[0]),
             hint="download it, or give a repository of the hub: hf://org/name",
         )
     path = unquote(split.path).strip("/")
@@ -120,7 +120,7 @@ def _check_kind(rest: str, text: str) -> None:
     if first in _OTHERS:
         raise UnsupportedFile(
             f"{_OTHERS[first]} of the hub, not a model",
-            where=without_tokens(text),
+            where=spelled(text),
             hint="give the model's repository: hf://org/name",
         )
 

@@ -28,6 +28,7 @@ _MAIN = "main"
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _AT_ONCE = 8  # small files
+_FIRST_ATTEMPTS = 4  # nothing is lost yet where the hub does not answer: it is said soon
 _ATTEMPTS = 2  # of the client, which itself tries again
 _SHOWN = 6
 
@@ -78,7 +79,9 @@ def _ask(address: Address) -> Tree:
     """The commit and its files, all large ones mounted."""
     hub, where = client.package(), str(address)
     info = client.ask(
-        lambda: hub.HfApi().model_info(address.repository, revision=address.revision, files_metadata=True), where
+        lambda: hub.HfApi().model_info(address.repository, revision=address.revision, files_metadata=True),
+        where,
+        attempts=_FIRST_ATTEMPTS,
     )
     commit = str(info.sha or "")
     if not _COMMIT.fullmatch(commit):
