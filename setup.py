@@ -1,5 +1,10 @@
-"""Build step of the package: compile the C kernels into it, and tag the wheel as one per platform for every Python."""
+"""Build step of the package: compile the C kernels into it, and tag the wheel as one per platform for every Python.
 
+CC may name a compiler for another system; QUANTCLI_PLATFORM then is the wheel's tag (scripts/build_wheels.py).
+"""
+
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,15 +23,17 @@ class BuildWithKernels(build_py):
 
     def run(self):
         super().run()
-        folder = ROOT if self.editable_mode else Path(self.build_lib)
-        build_kernels.build(folder / "quantcli" / "_lib")
+        folder = (ROOT if self.editable_mode else Path(self.build_lib)) / "quantcli" / "_lib"
+        if not self.editable_mode:
+            shutil.rmtree(folder, ignore_errors=True)  # the library of another platform
+        build_kernels.build(folder)
 
 
 class PlatformWheel(bdist_wheel):
     """No Python headers are used: py3-none-<platform>."""
 
     def get_tag(self):
-        return ("py3", "none", super().get_tag()[2])
+        return ("py3", "none", os.environ.get("QUANTCLI_PLATFORM") or super().get_tag()[2])
 
 
 class PlatformDistribution(Distribution):
@@ -36,4 +43,10 @@ class PlatformDistribution(Distribution):
         return True
 
 
-setup(cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel}, distclass=PlatformDistribution)
+MAN = ROOT / "build" / "man" / "quantcli.1"  # where `make man` was run before
+
+setup(
+    cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel},
+    distclass=PlatformDistribution,
+    data_files=[("share/man/man1", [str(MAN.relative_to(ROOT))])] if MAN.exists() else [],
+)

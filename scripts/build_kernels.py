@@ -4,7 +4,8 @@
     python scripts/build_kernels.py [--force] [--output FOLDER] [--program SOURCE]
 
 One object per source file, each instruction set with its own flags, never -march=native: the library runs on any CPU of
-its architecture and chooses at run time. Only what changed is compiled again. CC names the compiler, CFLAGS adds flags.
+its architecture and chooses at run time. Only what changed is compiled again. CC names the compiler, also one for
+another system ("python -m ziglang cc -target aarch64-macos.11.0"), CFLAGS adds flags.
 On macOS ARCHFLAGS (as setuptools uses it, "-arch arm64 -arch x86_64") makes a universal library.
 --program compiles one more file and links a program instead (csrc/tests; any compiler, also a cross compiler).
 """
@@ -39,9 +40,19 @@ FLAGS = [
     "-Wno-psabi",
     "-Wno-pass-failed",
 ]
-# The emulation only has to be right; at -O3 it takes longer to compile than everything else together. The references of
-# the runner's driver gain nothing from it either, and gcc 12 for arm64 fails on them with an internal error.
-FILE_FLAGS = {"isa_emu16.c": ["-O1"], "compensate_emu16.c": ["-O1"], "check_runner.c": ["-O1"]}
+# The emulation only has to be right; at -O3 it takes longer to compile than everything else together. The reference is
+# for processors without vectors and for tests: -O3 takes 34 s where -O2 takes 15. The references of the runner's driver
+# gain nothing from it either, and gcc 12 for arm64 fails on them with an internal error.
+FILE_FLAGS = {
+    "isa_emu16.c": ["-O1"],
+    "compensate_emu16.c": ["-O1"],
+    "check_runner.c": ["-O1"],
+    "isa_scalar.c": ["-O2"],
+    "packed_scalar.c": ["-O2"],
+}
+# Compiled first: these take a second to half a minute each, the other files a tenth. The long ones at the end would
+# leave all processors but one idle.
+SLOW = ("isa_", "compensate_", "packed_", "backend_")
 # Flags of single files on x86-64 (elsewhere these files compile to nothing).
 AVX2 = ["-mavx2", "-mf16c"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2, "-mprefer-vector-width=512"]
@@ -56,13 +67,16 @@ X86_FLAGS = {
     "bf16_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx2", "-mfma"],
 }
 ARM64_FLAGS = {"backend_dotprod.c": ["-march=armv8.2-a+dotprod"]}
+ZIG_ARM64_FLAGS = {"backend_dotprod.c": ["-mcpu=generic+v8_2a+dotprod"]}  # it has its own names of such things
 HEADERS = ("quantcli.h", "runner.h", "checkpoints.h")
 EXPORT = '-DQC_API=__attribute__((visibility("default")))'
 
 
 def library_name() -> str:
-    """File name of the shared library on this system."""
-    return "libquantcli.dylib" if sys.platform == "darwin" else "libquantcli.so"
+    """File name of the shared library on the system that the compiler makes code for."""
+    named = target(compiler())
+    apple = sys.platform == "darwin" if not named else any(word in named for word in ("macos", "darwin", "apple"))
+    return "libquantcli.dylib" if apple else "libquantcli.so"
 
 
 def compiler() -> list[str]:
@@ -87,22 +101,27 @@ def architectures() -> list[list[str]]:
     return [["-arch", name] for name in names] or [[]]
 
 
+def target(command: list[str]) -> str:
+    """The system that the compiler makes code for, as it is named on its command line; "" where it is not."""
+    return next((command[place + 1] for place, word in enumerate(command[:-1]) if word == "-target"), "")
+
+
 def machine_flags(command: list[str], slice_flags: list[str]) -> dict[str, list[str]]:
     """Flags of single files for the machine that the compiler makes code for (not this one)."""
     asked = (
         slice_flags[1]
         if slice_flags
-        else subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True).stdout
+        else target(command) or subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True).stdout
     )
-    tables = {("x86_64", "amd64"): X86_FLAGS, ("aarch64", "arm64"): ARM64_FLAGS}
+    arm64 = ZIG_ARM64_FLAGS if any("zig" in Path(word).name for word in command) else ARM64_FLAGS
+    tables = {("x86_64", "amd64"): X86_FLAGS, ("aarch64", "arm64"): arm64}
     return next((table for names, table in tables.items() if asked.startswith(names)), {})
 
 
 def library_sources() -> list[Path]:
-    """Every file of the library; their names differ across folders, for objects share one."""
-    return sorted(
-        [*SOURCE.glob("*.c"), *SOURCE.glob("encode/*.c"), *SOURCE.glob("runner/*.c")], key=lambda path: path.name
-    )
+    """Every file of the library, the slowest to compile first; names differ across folders, for objects share one."""
+    found = [*SOURCE.glob("*.c"), *SOURCE.glob("encode/*.c"), *SOURCE.glob("runner/*.c")]
+    return sorted(found, key=lambda path: (not path.name.startswith(SLOW), not path.name.startswith("isa_"), path.name))
 
 
 def included(source: Path) -> set[Path]:
