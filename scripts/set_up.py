@@ -23,7 +23,8 @@ SHOWN = ("Collecting ", "Downloading ", "Preparing ", "Building ", "Installing "
 def latest_line() -> str:
     """The last line of the log that says what pip is doing, cut to a terminal's width."""
     lines = [line.strip() for line in LOG.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line.startswith(SHOWN)), "starting")[:60]
+    line = next((line for line in reversed(lines) if line.startswith(SHOWN)), "")
+    return f": {line[:60]}" if line else ""
 
 
 def compiled(since: float) -> str:
@@ -46,7 +47,7 @@ def run(command: list[str], what: str) -> None:
                 break
             except subprocess.TimeoutExpired:
                 took = time.monotonic() - clock
-                print(f"  {took:3.0f} s  {what}: {latest_line()}{compiled(began)}", flush=True)
+                print(f"  {took:3.0f} s  {what}{latest_line()}{compiled(began)}", flush=True)
     except BaseException:
         process.terminate()
         process.wait()

@@ -16,6 +16,7 @@ from types import FrameType
 import typer
 
 from quantcli import __version__
+from quantcli.cli.examples import epilog
 from quantcli.cli.frame import frame
 from quantcli.errors import Interrupted
 from quantcli.output.interrupts import act_by_default
@@ -40,7 +41,7 @@ def application(names: Sequence[str] = COMMANDS, *, outline: bool = False) -> ty
     made.callback()(options)
     for name in names:
         run: Callable[..., None] = importlib.import_module(f"quantcli.cli.{name}_options").run
-        made.command(name=name, help=run.__doc__)((lambda: None) if outline else run)
+        made.command(name=name, help=run.__doc__, epilog=epilog(name))((lambda: None) if outline else run)
     return made
 
 
@@ -69,7 +70,7 @@ def _version(value: bool) -> None:
 
 def options(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        False, "--version", "-V", callback=_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
     """Options of the program itself."""

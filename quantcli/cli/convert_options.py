@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 from typer import Argument, Option
 
-from quantcli.cli.common import AsJson, Debug, Quiet
+from quantcli.cli.common import AsJson, Debug, Quiet, complete_types
 from quantcli.cli.frame import frame
 from quantcli.cli.sizes import (
     AtLeast,
@@ -39,9 +39,10 @@ def run(
             "-t",
             metavar="T",
             help=(
-                "File type: Q4_K_M, Q8_0, BF16 ... in any case, or its number; repeat for several files from one read. "
-                "`quantcli formats` lists them."
+                "File type: Q4_K_M, Q8_0, BF16 ... in any case, or its number; repeat -t, or put commas between types, "
+                "for several files from one read. `quantcli formats` lists them."
             ),
+            autocompletion=complete_types,
         ),
     ] = None,
     target_size: TargetSize = None,
@@ -148,7 +149,10 @@ def run(
     keep_statistics: KeepStatistics = None,
     threads: Annotated[Optional[int], Option(metavar="N", min=1, help="Worker threads. Default: all cores.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and the exact sizes; write nothing.")] = False,
-    force: Annotated[bool, Option("--force", "-f", help="Replace existing outputs.")] = False,
+    tensors: Annotated[
+        bool, Option("--tensors", help="With --dry-run: every tensor, also for several types.", show_default=False)
+    ] = False,
+    force: Annotated[bool, Option("--force", help="Replace existing outputs.")] = False,
     split_max_size: Annotated[
         Optional[str], Option(metavar="N", help="Split into shards of at most N bytes (suffixes M and G).")
     ] = None,
@@ -243,7 +247,9 @@ def run(
         target_size, target_bpw, like, candidates, at_least or (), keep or (), same_type or (), max_kld
     )
     if not types and lora_base is None and not size.sizes:  # as Typer says it of options that are always needed
-        raise UsageError("Missing option '--type' / '-t'.", hint="`quantcli convert --help` shows the options")
+        raise UsageError(
+            "Missing option '--type' / '-t'.", hint="for example -t Q4_K_M, or a size: --like Q4_K_M, --target-size 4G"
+        )
 
     request = parse.convert_request(
         source=source,
@@ -271,6 +277,7 @@ def run(
         keep_statistics=keep_statistics,
         threads=threads,
         dry_run=dry_run,
+        every_tensor=tensors,
         force=force,
         split_max_size=split_max_size,
         keep_split=keep_split,

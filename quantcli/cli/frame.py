@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,7 +22,7 @@ class Frame:
     def start(self, *, quiet: bool = False, as_json: bool = False, debug: bool = False, raw: bool = False) -> Reporter:
         """Called first by every command with its common options."""
         self.debug = debug
-        self.reporter = Reporter(quiet=quiet or as_json, as_json=as_json, raw=raw)
+        self.reporter = Reporter(quiet=quiet, as_json=as_json, raw=raw)
         return self.reporter
 
     def finish(self, result: Mapping[str, object], kept: str = "the figures are those of the complete chunks") -> None:
@@ -50,6 +51,28 @@ def _usage_text(error: BaseException) -> str | None:
     """What an error of Typer says. Typer carries its own copy of click in newer versions: look, don't import."""
     describe = getattr(error, "format_message", None)
     return None if describe is None else str(describe())
+
+
+def _program(path: str) -> str:
+    """The command as it is typed: `python -m quantcli convert`, too, is `quantcli convert` in a hint."""
+    return re.sub(r"^(python[\d.]* -m )?(\S*/)?quantcli(\.cli)?", "quantcli", path)
+
+
+def _meant(text: str, where: str) -> str | None:
+    """What somebody meant who wrote types without -t, `-f` for --force, or the name of a command with a slip in it."""
+    quoted = re.findall(r"\(([^()]+)\)", text)
+    words = quoted[-1].split() if quoted else []
+    if "extra argument" in text and words:
+        from quantcli.plan import recipes
+
+        try:
+            names = [recipes.parse(word).name for word in words]
+        except QuantcliError:
+            return None
+        return f"several types: -t TYPE,{','.join(names)}, or -t again before each"
+    if "No such option: -f" in text:
+        return f"existing files are replaced by --force; `{where} --help` shows the options"
+    return None
 
 
 def _what_is_left() -> str:
@@ -81,8 +104,8 @@ def _translate(error: BaseException) -> QuantcliError:
     text = _usage_text(error)
     if text is not None:
         context = getattr(error, "ctx", None)
-        where = context.command_path if context is not None else "quantcli"
-        return UsageError(text, hint=f"`{where} --help` shows the options")
+        where = _program(context.command_path) if context is not None else "quantcli"
+        return UsageError(text, hint=_meant(text, where) or f"`{where} --help` shows the options")
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return Interrupted(_what_is_left())
     if isinstance(error, MemoryError):

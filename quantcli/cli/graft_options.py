@@ -21,7 +21,7 @@ def run(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The new file.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing output.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -60,6 +60,7 @@ class PassedOn(TypedDict, total=False):
     allow_requantize: bool
     threads: int | None
     dry_run: bool
+    every_tensor: bool
     force: bool
     keep_split: bool
     strict: bool
@@ -106,12 +107,13 @@ def convert_request(
     calibrated = (quality, method, transforms, calibration, sampled_tokens, statistics, keep_statistics)
     sizing = parse_sizing(size, types, passed_on.get("pure", False), *calibrated)
     adapters = (beside.ADAPTER_TYPE,) * (passed_on.get("lora_base") is not None)
+    file_types = parse_file_types(types or adapters) if sizing is None else ()
     request = ConvertRequest(
         source=source,
-        file_types=parse_file_types(types or adapters) if sizing is None else (),
+        file_types=file_types,
         sizing=sizing,
         output=None if output is None else Path(output),
-        into_folder=output is not None and is_folder_name(os.fspath(output), len(types)),
+        into_folder=output is not None and is_folder_name(os.fspath(output), len(file_types)),
         choice=parse_method(None if method in COMPENSATING else method, search),
         snap=parse_snap(snap, search),
         pad=PAD in transforms,
@@ -157,10 +159,11 @@ def parse_importance(imatrix: Path | None, include: Sequence[str], exclude: Sequ
 
 
 def parse_file_types(names: Sequence[str]) -> tuple[FileType, ...]:
-    """The file types of these names, each once. Raises UsageError, UnknownType."""
+    """The file types of these names (`Q4_K_M`, or `Q4_K_M,Q8_0`), each once. Raises UsageError, UnknownType."""
     if not names:
         raise UsageError("no type given", hint="say -t Q4_K_M, for example; `quantcli formats` lists the types")
-    return tuple({found.name: found for found in map(recipes.parse, names)}.values())
+    words = [word for name in names for word in name.split(",") if word.strip()] or [*names]
+    return tuple({found.name: found for found in map(recipes.parse, words)}.values())
 
 
 def parse_snap(mode: str | None, search: str | None) -> snapping.Mode:

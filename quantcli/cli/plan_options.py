@@ -48,7 +48,7 @@ def run(
     explain: Annotated[
         bool, Option("--explain", help="Show every tensor, its loss, and what other types would change.")
     ] = False,
-    force: Annotated[bool, Option("--force", "-f", help="Replace an existing output.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace an existing output.")] = False,
     calibration: Calibration = None,
     sampled_tokens: SampledTokens = None,
     statistics: Statistics = None,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from quantcli import places
 from quantcli.chat import sandbox
-from quantcli.errors import MissingPackage, NoKernel, WarningsRefused
+from quantcli.errors import MissingPackage, NoKernel, UsageError, WarningsRefused
 from quantcli.ggml import kernels
 from quantcli.methods import plain
 from quantcli.methods.seam import Statistics
@@ -46,8 +46,11 @@ def method_warnings(plans: Sequence[Plan], choice: Choice) -> list[str]:
     return found
 
 
-def template_warnings(plans: Sequence[Plan]) -> list[str]:
-    """Chat templates of the outputs that do not compile, wherever they came from."""
+def template_warnings(plans: Sequence[Plan], given: str | None) -> list[str]:
+    """Chat templates of the outputs that do not compile; the user's own, ``given``, is refused.
+
+    Raises UsageError.
+    """
     templates = {
         key: value.data
         for one in plans
@@ -58,6 +61,12 @@ def template_warnings(plans: Sequence[Plan]) -> list[str]:
         found = sandbox.problems(templates) if templates else {}
     except MissingPackage as error:
         return [f"the chat template was not checked: {error.message}"]
+    if given is not None and sandbox.KEY in found:
+        raise UsageError(
+            f"the chat template {found[sandbox.KEY]}",
+            where="--chat-template",
+            hint="mend the file, or leave the option out: the model's own template is stored then",
+        )
     return [f"{key[:100]}: the chat template {problem}" for key, problem in found.items()]
 
 

@@ -71,7 +71,8 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
                 result["report"] = reporting.write(job, result, request.html, found, reporter)
     finally:
         job.close()
-    tables.show_conversion(reporter, result, tensors=request.dry_run)
+    one = len(result["outputs"]) == 1
+    tables.show_conversion(reporter, result, tensors=request.dry_run and (one or request.every_tensor))
     return result
 
 
@@ -155,7 +156,7 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
     job.notes = list(dict.fromkeys(notes))
     job.warnings = checks.importance_warnings(job.plans) + checks.method_warnings(job.plans, request.choice)
-    job.warnings += checks.template_warnings(job.plans)
+    job.warnings += checks.template_warnings(job.plans, request.chat_template)
     if request.strict:
         fallen = (tables.fallback_warning(output) for output in describe(job)["outputs"])
         checks.refuse_warnings([*job.warnings, *filter(None, fallen)])

@@ -52,6 +52,7 @@ class ConvertRequest:
     pad: bool = False  # feed-forward layers to a multiple of 256
     threads: int | None = None
     dry_run: bool = False
+    every_tensor: bool = False  # of a dry run of several types, in the table
     force: bool = False
     split_max_size: int | None = None  # bytes
     keep_split: bool = False

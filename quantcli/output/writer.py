@@ -40,7 +40,7 @@ HINTS = {
     "--split-max-size helps",
     errno.EACCES: "choose a folder that you may write to with -o",
     errno.EROFS: "choose a folder that you may write to with -o",
-    errno.ENOENT: "create the folder first, or choose another with -o",
+    errno.ENOENT: "create the folder first, or choose another folder",
 }
 
 _unfinished: dict[Path, OutputFile] = {}  # by the temporary name
@@ -262,7 +262,7 @@ def check_place(path: Path, *, force: bool) -> None:
         return
     if not stat.S_ISREG(mode):
         what = "is a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        raise OutputFailed(what, where=str(path), hint="choose another name with -o")
+        raise OutputFailed(what, where=str(path), hint="choose another name")
 
 
 def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) -> None:
@@ -273,21 +273,25 @@ def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) 
     sources = {_identity(Path(name)): name for name in inputs}
     seen: set[str] = set()
     for path in paths:
+        if os.fspath(path) == "-":
+            raise UsageError(
+                "an output is a file, it cannot go to stdout",
+                where=os.fspath(path),
+                hint="give a name that ends in .gguf, say",
+            )
         real = os.path.realpath(path)
         if real in seen:
             raise UsageError(f"two outputs would be the same file {path}")
         seen.add(real)
         identity = _identity(path)
         if identity is not None and identity in sources:
-            raise OutputIsInput(
-                "the output is a file of the input", where=str(path), hint="choose another name with -o"
-            )
+            raise OutputIsInput("the output is a file of the input", where=str(path), hint="choose another name")
         check_place(path, force=force)
         if identity is not None and not force:
             raise OutputExists("exists already", where=str(path), hint="--force replaces it")
         if not os.path.isdir(path.parent):
             if os.path.exists(path.parent):
-                raise OutputFailed("not a folder", where=str(path.parent), hint="choose another with -o")
+                raise OutputFailed("not a folder", where=str(path.parent), hint="choose another folder")
             raise OutputFailed("the folder does not exist", where=str(path.parent), hint=HINTS[errno.ENOENT])
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise OutputFailed("no permission to write here", where=str(path.parent), hint=HINTS[errno.EACCES])

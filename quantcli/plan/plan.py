@@ -136,7 +136,8 @@ class Plan:
         return ImportanceNeeded(
             f"{refused.name} needs an importance matrix and {lack} ({count} of {len(self.entries)} tensors)",
             where=f"tensor {first}",
-            hint="give --imatrix FILE, choose another type, or accept worse quality with --allow-no-imatrix",
+            hint="add --imatrix auto (collected from the bundled text), or --imatrix FILE, or choose another type; "
+            "--allow-no-imatrix accepts worse quality",
         )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # rich takes its time, and most runs never draw
 # Texts come from files that anyone may have made: what steers a terminal or turns the direction of writing is shown,
 # not sent. Half a surrogate pair stands for a byte of a file name that is not UTF-8.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+LEAST_TEXT = 12  # characters of a column of texts that may fold
 PLAIN_INTERVAL = 10.0  # seconds between progress lines off a terminal
 
 
@@ -86,14 +87,27 @@ class Reporter:
         *,
         title: str | None = None,
         right: Sequence[int] = (),
+        spare: Sequence[int] = (),
     ) -> None:
-        """A table of the result; ``right`` holds the indices of right-aligned columns."""
+        """A table of the result; ``right`` holds the indices of right-aligned columns.
+
+        ``spare``: columns that a narrow terminal is spared, the first of them first; what is left out is said.
+        """
         if self.as_json:
             return
         cells = [[printable(str(cell)).replace("\n", "\\n") for cell in line] for line in lines]
         title = None if title is None else printable(title)
         if sys.stdout.isatty():
-            self._rich_table(columns, cells, title, right)
+            kept = _kept(columns, cells, spare, self._console(stderr=False).width)
+            names = [column for i, column in enumerate(columns) if i not in kept]
+            self._rich_table(
+                [columns[i] for i in kept],
+                [[line[i] for i in kept] for line in cells],
+                title,
+                [place for place, i in enumerate(kept) if i in right],
+            )
+            if names:
+                self.note(f"not shown at this width: {', '.join(names)}; --json has them, a wider terminal, too")
         else:
             _plain_table(columns, cells, title, right)
 
@@ -120,12 +134,16 @@ class Reporter:
             header_style="bold",
         )
         for index, column in enumerate(columns):
-            table.add_column(
-                column, justify="right" if index in right else "left", overflow="fold", no_wrap=index in right
-            )
+            whole = index in right or index == 0  # figures and names stay in one piece, so that they can be copied
+            table.add_column(column, justify="right" if index in right else "left", overflow="fold", no_wrap=whole)
         for line in cells:
             table.add_row(*map(Text, line))
-        self._console(stderr=False).print(table)
+        least, console = _least_width(columns, cells, right), self._console(stderr=False)
+        if least > console.width:  # the terminal folds what is too long for it, and knows it as one line
+            from rich.console import Console
+
+            console = Console(width=least, highlight=False)
+        console.print(table)
 
     # ---- talk (stderr)
 
@@ -294,7 +312,8 @@ def _plain_steps(label: str, total: int) -> Step:
         if now - last < PLAIN_INTERVAL or not 0 < done < total:
             return
         last = now
-        say(f"{label}: {done} of {total}, {known}, {duration(time_left(start, done, total))} left")
+        middle = f"{known}, " if known else ""
+        say(f"{label}: {done} of {total}, {middle}{duration(time_left(start, done, total))} left")
 
     return advance
 
@@ -318,6 +337,22 @@ def _fitting(columns: Sequence[str], cells: Cells, right: Sequence[int], width: 
             parts.append(list(names))
         parts[-1].append(i)
     return parts
+
+
+def _kept(columns: Sequence[str], cells: Cells, spare: Sequence[int], width: int) -> list[int]:
+    """The columns that are shown: all, or without the first ones of ``spare`` until the rest fits."""
+    kept, waiting = list(range(len(columns))), list(spare)
+    sizes = [2 + max(len(line[i]) for line in (columns, *cells)) for i in kept]
+    while waiting and sum(sizes[i] for i in kept) - 2 > width:
+        kept.remove(waiting.pop(0))
+    return kept
+
+
+def _least_width(columns: Sequence[str], cells: Cells, right: Sequence[int]) -> int:
+    """Characters that a table needs at least: names and figures whole, other texts folded."""
+    whole = [i for i in range(len(columns)) if i in right or i == 0]
+    sizes = [max(len(line[i]) for line in (columns, *cells)) for i in whole]
+    return sum(sizes) + LEAST_TEXT * (len(columns) - len(whole)) + 2 * (len(columns) - 1)
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,8 +47,22 @@ def spelled(path: str | os.PathLike[str]) -> str:
 def missing(
     path: str | os.PathLike[str], message: str = "no such file or folder", hint: str | None = None
 ) -> MissingFile:
-    """The error for a path where nothing is, with what may be meant."""
+    """The error for a path where nothing is, with what may be meant: a name near it first, then a far place."""
+    near = nearest(os.fspath(path))
     meant = next(filter(None, (way.suggest(path) for way in WAYS)), None)
-    return MissingFile(
-        message, where=os.fspath(path), hint=f"a repository of the hub is written {meant}" if meant else hint
-    )
+    if near is not None:
+        hint = f"did you mean {near}?"
+    elif meant:
+        hint = f"a repository of the hub is written {meant}"
+    return MissingFile(message, where=os.fspath(path), hint=hint)
+
+
+def nearest(path: str) -> str | None:
+    """What lies beside ``path`` under nearly its name; None where nothing does."""
+    folder, name = os.path.split(path)
+    try:
+        there = os.listdir(folder or ".")
+    except OSError:
+        return None
+    near = difflib.get_close_matches(name, there, 1, 0.75)
+    return os.path.join(folder, near[0]) if near else None

@@ -22,6 +22,7 @@ TEXT = "Once upon a time there was a captain, and the wind was in the west. The 
 
 # What differs between two runs, or between the last digits of two machines -> what stands for it.
 VOLATILE = (
+    (re.compile(r"^[^\n]*: \d+( %,| of) [^\n]* left\n", re.MULTILINE), ""),  # progress, on a machine that is busy
     (re.compile(r"\b\d+(\.\d+)? ?(ms|s|min)\b"), "<time>"),
     (re.compile(r"\b[\d,.]+ [kMG]?\b ?(tokens|weights|chunks|B)/s"), r"<speed> \1/s"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "<sha256>"),
