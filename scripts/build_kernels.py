@@ -4,8 +4,8 @@
     python scripts/build_kernels.py [--force] [--output FOLDER] [--program SOURCE]
 
 One object per source file, each instruction set with its own flags, never -march=native: the library runs on any CPU of
-its architecture and chooses at run time. Only what changed is compiled again. CC names the compiler, also one for
-another system ("python -m ziglang cc -target aarch64-macos.11.0"), CFLAGS adds flags.
+its architecture and chooses at run time. Only what changed is compiled again. CC names the compiler, also
+one for another system ("python -m ziglang cc -target aarch64-macos.11.0"), CFLAGS and LDFLAGS add flags.
 On macOS ARCHFLAGS (as setuptools uses it, "-arch arm64 -arch x86_64") makes a universal library.
 --program compiles one more file and links a program instead (csrc/tests; any compiler, also a cross compiler).
 """
@@ -184,7 +184,8 @@ def link(command: list[str], output: Path) -> Path:
     """Run the linker into a temporary name beside ``output``."""
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f"{output.name}.{os.getpid()}.part")
-    done = subprocess.run([*command, "-lm", "-lpthread", "-o", str(part)], capture_output=True, text=True)
+    more = ["-lm", "-lpthread", *shlex.split(os.environ.get("LDFLAGS", ""))]
+    done = subprocess.run([*command, *more, "-o", str(part)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"linking failed:\n{done.stderr}")
     return part

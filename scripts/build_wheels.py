@@ -59,6 +59,7 @@ def build(platform: Platform, output: Path) -> Path:
     part = output / f".{platform.target}"
     shutil.rmtree(part, ignore_errors=True)
     environment = {**os.environ, "CC": compiler(platform), "QUANTCLI_PLATFORM": platform.tag}
+    environment["LDFLAGS"] = "-s"  # zig keeps what debuggers read: three quarters of the file
     environment.pop("CFLAGS", None)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
     done = subprocess.run(
