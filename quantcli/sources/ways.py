@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import difflib
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from quantcli import container
 from quantcli.chat import sandbox
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
-from quantcli.errors import WarningsRefused
+from quantcli.errors import UsageError, WarningsRefused
 from quantcli.statistics import imatrix
 
 BROKEN = "a\n{% for x %}"
@@ -38,15 +38,14 @@ def partial_importance(folder: Path) -> Path:
 def broken_source(folder: Path) -> Path:
     """A GGUF whose own template does not compile."""
     path = folder / "source.gguf"
-    convert.run(request("tiny", "Q8_0", output=path, chat_template=written(folder, BROKEN)))
+    convert.run(request("tiny", "Q8_0", output=path, metadata=[f"tokenizer.chat_template={BROKEN}"]))
     return path
 
 
 CASES: dict[str, tuple[Callable[[Path], Options], str]] = {
-    "template": (lambda f: {"chat_template": written(f, BROKEN)}, "fails in line 2: expected token 'in'"),
     "metadata": (lambda f: {"metadata": ["tokenizer.chat_template={{ 1 | nope }}"]}, "No filter named 'nope'"),
     "named": (lambda f: {"metadata": ["tokenizer.chat_template.rag={% nope %}"]}, "chat_template.rag: the chat"),
-    "gguf": (lambda f: {"source": broken_source(f), "allow_requantize": True}, "fails in line 2"),
+    "gguf": (lambda f: {"source": broken_source(f), "allow_requantize": True}, "fails in line 2: expected token 'in'"),
     "importance": (lambda f: {"imatrix": partial_importance(f)}, "not in the importance matrix"),
     "method": (lambda f: {"method": "hqq", "types": ["IQ4_NL"]}, "method hqq does not take"),
     "rows": (lambda f: {"source": oracles.folder("llama3"), "types": ["Q4_K_M"]}, "fall back"),
@@ -76,7 +75,8 @@ def test_every_warning_is_an_error_with_strict(name: str, dry_run: bool, tmp_pat
 
 def test_what_is_right_is_no_warning(tmp_path: Path) -> None:
     template = written(tmp_path, "{% generation %}{{ unknown() }}{% break %}{% endgeneration %}")
-    result = convert.run(request("tiny", "Q8_0", output=tmp_path / "out.gguf", dry_run=True, chat_template=template))
+    setting = f"tokenizer.chat_template={template.read_text()}"
+    result = convert.run(request("tiny", "Q8_0", output=tmp_path / "out.gguf", dry_run=True, metadata=[setting]))
     assert [text.split(":")[0] for text in result["warnings"]] == ["tokenizer.chat_template"]  # break without a loop
     template.write_text(
         "{% for m in messages %}{% generation %}{{ unknown() }}{% endgeneration %}{% break %}{% endfor %}"
@@ -84,6 +84,13 @@ def test_what_is_right_is_no_warning(tmp_path: Path) -> None:
     convert.run(request("tiny", "Q8_0", output=tmp_path / "out.gguf", strict=True, chat_template=template))
     stored = container.read_header(tmp_path / "out.gguf").metadata["tokenizer.chat_template"].data
     assert stored == template.read_text()
+
+
+def test_a_template_of_ones_own_is_refused_where_it_is_broken(tmp_path: Path) -> None:
+    template = written(tmp_path, BROKEN)
+    with pytest.raises(UsageError, match="fails in line 2: expected token 'in'") as caught:
+        convert.run(request("tiny", "Q8_0", output=tmp_path / "out.gguf", chat_template=template))
+    assert caught.value.where == "--chat-template" and not (tmp_path / "out.gguf").exists()
 
 
 def test_without_jinja_nothing_is_checked_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
