@@ -319,6 +319,12 @@ class OutputFailed(QuantcliError):
     code = "output-failed"
 
 
+class ResumeRefused(QuantcliError):
+    """What an earlier run has left is of another source, plan or version, or another run is at work on it."""
+
+    code = "resume-refused"
+
+
 class VerificationFailed(QuantcliError):
     """`verify` found something wrong."""
 

@@ -35,6 +35,10 @@ class Closable(Protocol):
 
     def check_unchanged(self) -> None: ...
 
+    def identities(self) -> Mapping[str, str]:
+        """Every file that weights are read from -> what tells it from another version of it, in words."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -7,6 +7,7 @@ for a file or opens one asks here, and is given the real file where there is one
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,11 @@ class Bytes(Protocol):
 
     @property
     def size(self) -> int: ...
+
+    @property
+    def identity(self) -> str:
+        """What tells the file from another version of it, in words, also after a restart of the machine."""
+        ...
 
     def read_some(self, buffer: memoryview, offset: int) -> int:
         """Fill ``buffer`` or a first part of it from byte ``offset`` on; how many bytes, 0 at the end. Raises
@@ -206,11 +212,16 @@ class Descriptor:
             raise MissingFile(error.strerror or "cannot be opened", where=str(path), hint=hint) from error
         self._identity = self._looks()
 
-    def _looks(self) -> tuple[object, ...]:
+    def _looks(self) -> tuple[int, int, int, int, bytes]:
         """What tells a file from another one: the file behind the name, and what its header begins with."""
         status = os.stat(self._path)
         first = os.pread(self._number, BEGINNING, 0)
         return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, first
+
+    @property
+    def identity(self) -> str:
+        size, changed, *_, first = self._identity
+        return f"{size} bytes changed at {changed} ns, beginning {hashlib.sha256(first).hexdigest()[:16]}"
 
     def expect(self, starts: Sequence[int]) -> None:
         """The system reads ahead as it likes."""

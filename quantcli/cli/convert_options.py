@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 from typer import Argument, Option
 
 from quantcli.cli.common import AsJson, Debug, Quiet, complete_types
+from quantcli.cli.fleet import Resume
 from quantcli.cli.frame import frame
 from quantcli.cli.sizes import (
     AtLeast,
@@ -153,6 +154,7 @@ def run(
         bool, Option("--tensors", help="With --dry-run: every tensor, also for several types.", show_default=False)
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace existing outputs.")] = False,
+    resume: Resume = False,
     split_max_size: Annotated[
         Optional[str], Option(metavar="N", help="Split into shards of at most N bytes (suffixes M and G).")
     ] = None,
@@ -279,6 +281,7 @@ def run(
         dry_run=dry_run,
         every_tensor=tensors,
         force=force,
+        resume=resume,
         split_max_size=split_max_size,
         keep_split=keep_split,
         metadata=metadata or (),

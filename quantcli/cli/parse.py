@@ -15,6 +15,7 @@ from typing import NamedTuple, TypedDict, Unpack
 from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, planning
 from quantcli.calibration.quality import wish as wish_of
 from quantcli.cli import beside
+from quantcli.commands import resuming
 from quantcli.commands.job import ConvertRequest
 from quantcli.commands.sizing import Sizing
 from quantcli.errors import MissingFile, UsageError
@@ -62,6 +63,7 @@ class PassedOn(TypedDict, total=False):
     dry_run: bool
     every_tensor: bool
     force: bool
+    resume: bool
     keep_split: bool
     strict: bool
     allow_no_imatrix: bool
@@ -130,6 +132,7 @@ def convert_request(
         **passed_on,
     )
     beside.check(request)
+    resuming.check(request)
     return request
 
 

@@ -15,23 +15,22 @@ from typing import TYPE_CHECKING
 
 from quantcli import loader
 from quantcli.calibration.quality import UNKNOWN, Used
-from quantcli.commands import checks, provenance, targets
+from quantcli.commands import checks, provenance, resuming, targets
+from quantcli.commands.describing import describe as describe
 from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.commands.sizing import Sizing
+from quantcli.commands.writing import execute as execute
 from quantcli.encode import pipeline
 from quantcli.errors import OutputExists
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.methods.snap import Snapping
 from quantcli.model import Model
-from quantcli.output import transaction, writer
 from quantcli.plan import budget, plan, recipes
 from quantcli.plan.options import Options
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
 from quantcli.report import tables
-from quantcli.report.results import CarriedTensor, ConvertResult, OutputResult, SourceResult
-from quantcli.report.terminal import SILENT, Advance, Reporter
-from quantcli.sources import ways
+from quantcli.report.results import ConvertResult
+from quantcli.report.terminal import SILENT, Reporter
 from quantcli.sources.files import allow_open_files
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
@@ -60,9 +59,10 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
         if request.dry_run:
             result = describe(job)
         else:
+            if not request.resume:
+                resuming.tell(job, reporter)
             _compensate(job, reporter)
-            with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes) as advance:
-                result = execute(job, advance, start)
+            result = execute(job, start=start, reporter=reporter)
             for text in checks.hash_notes(part.model for part in job.parts):
                 reporter.note(f"note: {text}")
             if request.html is not None:
@@ -219,7 +219,11 @@ def _check_files(job: Job) -> None:
         targets.make_folder(request.output)
     inputs = [name for part in job.parts for name in part.model.files]
     inputs += [str(path) for path in (request.imatrix, *request.option_files) if path is not None]
-    targets.check_targets(job.written, inputs, force=request.force, listed=request.checksums)
+    paths = list(job.written)
+    earlier = resuming.unfinished(job) if request.resume else None
+    if earlier is not None:  # those that an earlier run has given their names already are looked at when it goes on
+        paths = [path for path in paths if not earlier.may_have_published(path)]
+    targets.check_targets(paths, inputs, force=request.force, listed=request.checksums)
 
 
 # ---- the work
@@ -285,126 +289,3 @@ def _compensate(job: Job, reporter: Reporter) -> None:
             again = _plan(job.request, part.model, one.file_type, one.options.importance, used, one.assignment)
             part.plans[number] = again.holding(tensors)
             job.outcomes[part.files[number][0]] = outcomes
-
-
-def execute(job: Job, advance: Advance | None = None, start: float | None = None) -> ConvertResult:
-    """Write every file of the job; returns the result with hashes. Files appear together, when all are complete.
-
-    ``start``: when the work began, on the monotonic clock; None: now.
-    """
-    start = time.monotonic() if start is None else start
-    for folder in {path.parent for files in job.files for path in files}:
-        writer.clean_stale(folder)
-    outputs: list[list[writer.OutputFile]] = [[] for _ in job.plans]
-    try:
-        for one, paths, made in zip(job.plans, job.files, outputs, strict=True):
-            for path, shard in zip(paths, one.shards, strict=True):
-                made.append(writer.OutputFile(path, shard.file_bytes, force=job.request.force))
-        weights, reading = _fill(job, outputs, advance)
-        for made in outputs:
-            for file in made:
-                file.finish()
-        for part in job.parts:
-            part.model.check_unchanged()
-        transaction.publish(outputs, job.request.checksums)
-    finally:
-        for made in outputs:
-            for file in made:
-                file.discard()
-    seconds = time.monotonic() - start
-    result = describe(job)
-    for entry, made in zip(result["outputs"], outputs, strict=True):
-        entry["sha256"] = made[0].sha256 if len(made) == 1 else None
-        entry["shards"] = [{"path": str(f.path), "bytes": f.size, "sha256": f.sha256} for f in made]
-    result["seconds"] = round(seconds, 3)
-    result["reading_seconds"] = round(reading, 3)
-    result["weights_per_second"] = round(weights / max(seconds, 1e-9))
-    return result
-
-
-def _fill(job: Job, outputs: Sequence[Sequence[writer.OutputFile]], advance: Advance | None) -> tuple[int, float]:
-    """(weights encoded, seconds of reading): one group of outputs per model."""
-    together: dict[tuple[int, ...], list[int]] = {}  # plans that write the same tensors, by their numbers
-    for number, one in enumerate(job.plans):
-        together.setdefault(tuple(id(entry.tensor) for entry in one.entries), []).append(number)
-    groups = [
-        pipeline.Group([job.plans[number] for number in numbers], [outputs[number] for number in numbers])
-        for numbers in together.values()
-    ]
-    choice, snap = job.request.choice, Snapping(job.request.snap)
-    done = pipeline.run(
-        groups,
-        threads=job.threads,
-        search=choice.settings.search,
-        method=choice.name,
-        progress=advance,
-        snap=snap,
-        cancel=job.close if job.far else None,
-    )
-    for group, numbers in enumerate(together.values()):
-        for number in numbers:
-            job.carried[job.files[number][0]] = _carried(snap, group, job.plans[number])
-    return done
-
-
-def _carried(snap: Snapping, group: int, one: Plan) -> list[CarriedTensor]:
-    """What of a plan's tensors was carried over."""
-    found: list[CarriedTensor] = []
-    for index, entry in enumerate(one.entries):
-        count = snap.carried.get((group, index, entry.type.id))
-        if count is not None and count.carried:
-            name, kind = entry.tensor.name, entry.type.name
-            found.append(
-                {"name": name, "type": kind, "blocks": count.blocks, "carried": count.carried, "exact": count.exact}
-            )
-    return found
-
-
-def describe(job: Job) -> ConvertResult:
-    """The result of a dry run: the plan of every output, exact to the byte, from headers alone."""
-    model = job.parts[0].model
-    source: SourceResult = {
-        "path": ways.spelled(job.request.source),
-        "name": model.name,
-        "kind": model.kind,
-        "architecture": model.architecture,
-        "tensors": sum(len(part.model.tensors) for part in job.parts),
-        "bytes": job.total_bytes,
-    }
-    return {
-        "schema": 1,
-        "source": source,
-        "outputs": [_output(job, one, files) for one, files in zip(job.plans, job.files, strict=True)],
-        "seconds": 0.0,
-        "threads": job.threads,
-        "search": job.request.search,
-        "notes": job.notes,
-        "warnings": job.warnings,
-    }
-
-
-def _output(job: Job, one: Plan, files: Sequence[Path]) -> OutputResult:
-    made, choice = plan.to_json(one), job.request.choice
-    output: OutputResult = {
-        "path": str(files[0]),
-        "files": [str(path) for path in files],
-        "type": made["type"],
-        "bytes": made["bytes"],
-        "bpw": made["bpw"],
-        "tensors": made["tensors"],
-        "fallbacks": made["fallbacks"],
-        "fallback_tensors": made["fallback_tensors"],
-        "needs_imatrix": made["needs_imatrix"],
-    }
-    if job.request.snap != "never":
-        output["carried_over"] = job.carried.get(files[0], [])
-    if job.request.wish is not None:
-        output["quality"] = job.request.wish.quality
-        output["compensated"] = job.outcomes.get(files[0], [])
-    if choice.name is not None:
-        output["method"] = choice.name
-        output["method_fallbacks"] = [
-            {"type": type_name, "method": used, "tensors": count}
-            for (type_name, used), count in checks.method_fallbacks(one, choice).items()
-        ]
-    return output

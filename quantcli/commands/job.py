@@ -54,6 +54,7 @@ class ConvertRequest:
     dry_run: bool = False
     every_tensor: bool = False  # of a dry run of several types, in the table
     force: bool = False
+    resume: bool = False  # keep what is needed to go on after a kill, and go on with what an earlier run has left
     split_max_size: int | None = None  # bytes
     keep_split: bool = False
     metadata: tuple[Setting, ...] = ()

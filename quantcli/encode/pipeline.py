@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -69,10 +69,15 @@ class Group:
 
 
 class Encoder:
-    """Encodes slabs for the plans of every group. Thread-safe."""
+    """Encodes slabs for the plans of every group. Thread-safe.
 
-    def __init__(self, groups: Sequence[Group], choice: Choice, snap: Snapping) -> None:
-        self.plans = [group.plans for group in groups]
+    ``sinks``: per group one for each plan; what they have already is not encoded again.
+    """
+
+    def __init__(
+        self, groups: Sequence[Group], sinks: Sequence[Sequence[Sink]], choice: Choice, snap: Snapping
+    ) -> None:
+        self.plans, self.sinks = [group.plans for group in groups], sinks
         self.choice, self.snap = choice, snap
         self.reading: list[float] = []  # seconds of each slab, on any thread
         self.ahead: Ahead[Source] | None = None  # reads the slabs on threads of its own
@@ -83,15 +88,15 @@ class Encoder:
 
     def read(self, slab: Slab) -> Source:
         """The slab's stored bytes and its rows, as far as its outputs need them."""
-        copied = [copy for _, copy in self._types(slab)]
+        copied = [copy for _, copy, there in self._types(slab) if not there]
         start = time.perf_counter()
         raw = slab.tensor.reader.read_raw(slab.start, slab.stop) if any(copied) else None
         rows = None if all(copied) else self._floats(slab, raw)
         self.reading.append(time.perf_counter() - start)
         return raw, rows
 
-    def encode(self, slab: Slab) -> list[Buffer]:
-        """The slab's bytes for every output of its group."""
+    def encode(self, slab: Slab) -> list[Buffer | None]:
+        """The slab's bytes for every output of its group, None for those that have it."""
         if self.ahead is None:
             return self._outputs(slab, *self.read(slab))
         raw, rows = self.ahead.take(slab)
@@ -100,21 +105,26 @@ class Encoder:
             self._floats_read.put(rows.base)
         return results
 
-    def _types(self, slab: Slab) -> list[tuple[TensorType, bool]]:
-        """For every plan the type, and whether it takes the slab's bytes as they are."""
+    def _types(self, slab: Slab) -> list[tuple[TensorType, bool, bool]]:
+        """For every plan the type, whether it takes the slab's bytes as they are, and whether its file has it."""
         tensor, types = slab.tensor, [plan.entries[slab.index].type for plan in self.plans[slab.group]]
-        return [(tensor_type, tensor.raw and tensor_type is tensor.stored) for tensor_type in types]
+        there = [sink.has(slab) for sink in self.sinks[slab.group]]
+        return [(one, tensor.raw and one is tensor.stored, has) for one, has in zip(types, there, strict=True)]
 
-    def _outputs(self, slab: Slab, raw: bytes | memoryview | None, rows: Rows | None) -> list[Buffer]:
+    def _outputs(self, slab: Slab, raw: bytes | memoryview | None, rows: Rows | None) -> list[Buffer | None]:
         """What several outputs want alike is encoded once."""
         tensor, plans = slab.tensor, self.plans[slab.group]
-        types, copied = zip(*self._types(slab), strict=True)
+        wanted = self._types(slab)
+        copied = [copy for _, copy, there in wanted if not there]
         if raw is not None and (all(copied) or tensor.stored.quantized):  # encoders look at every weight themselves
             self._check_copied(slab, raw)
         done: dict[tuple[int, int], Blocks] = {}
-        results: list[Buffer] = []
-        for tensor_type, copy, plan in zip(types, copied, plans, strict=True):
+        results: list[Buffer | None] = []
+        for (tensor_type, copy, there), plan in zip(wanted, plans, strict=True):
             key = tensor_type.id, id(plan.options.importance)
+            if there:
+                results.append(None)
+                continue
             if copy and raw is not None:
                 results.append(raw)
                 continue
@@ -228,14 +238,15 @@ def run(
     Returns the weights encoded, and the seconds of reading the sources as float32 (summed over threads). Any failure
     leaves the files to the caller, who discards them.
     """
-    encoder = Encoder(groups, Choice(method, Settings(search)), snap or Snapping())
     with ExitStack() as stack:
         sinks = [
             [stack.enter_context(Sink(plan, files)) for plan, files in zip(group.plans, group.outputs, strict=True)]
             for group in groups
         ]
+        encoder = Encoder(groups, sinks, Choice(method, Settings(search)), snap or Snapping())
         writing = Writing(sinks, encoder.recycle, progress)
-        work = chain.from_iterable(slabs(group.tensors, number) for number, group in enumerate(groups))
+        every = chain.from_iterable(slabs(group.tensors, number) for number, group in enumerate(groups))
+        work = _unwritten(every, sinks, writing)
         if cancel is None:
             in_order(work, encoder.encode, writing.take, threads)
         else:
@@ -244,6 +255,15 @@ def run(
             in_order(ahead.through(work), encoder.encode, writing.take, threads, ahead.stop)
         writing.finish()
     return writing.encoded, sum(encoder.reading)
+
+
+def _unwritten(every: Iterable[Slab], sinks: Sequence[Sequence[Sink]], writing: Writing) -> Iterator[Slab]:
+    """The slabs that some output lacks."""
+    for slab in every:
+        if all(sink.has(slab) for sink in sinks[slab.group]):
+            writing.passed(slab)
+        else:
+            yield slab
 
 
 def in_order(

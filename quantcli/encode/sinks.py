@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy
 from numpy.typing import NDArray
 
+from quantcli.container import padded
 from quantcli.encode.slabs import Slab
 from quantcli.output.writer import OutputFile
 from quantcli.plan.plan import Plan
@@ -20,7 +21,7 @@ UNWRITTEN = 2  # slabs that wait for their writers
 
 Progress: TypeAlias = Callable[[int, int], None]  # (bytes of the source read, weights encoded)
 Buffer: TypeAlias = NDArray[numpy.uint8] | memoryview | bytes  # a slab's bytes for one output
-Buffers: TypeAlias = Sequence[Buffer]  # for every output of its group
+Buffers: TypeAlias = Sequence[Buffer | None]  # for every output of its group; None where it is written already
 
 
 class Writing:
@@ -53,11 +54,19 @@ class Writing:
         for future in futures:
             future.result()
         self.recycle(results)
-        weights = (slab.stop - slab.start) * slab.tensor.columns
-        self.read += weights * slab.tensor.stored.bytes // slab.tensor.stored.block
-        self.encoded += weights * len(results)
+        self.passed(slab)
+        self.encoded += weights_of(slab) * sum(result is not None for result in results)
         if self.progress:
             self.progress(self.read, self.encoded)
+
+    def passed(self, slab: Slab) -> None:
+        """Another slab of the source is done with."""
+        self.read += weights_of(slab) * slab.tensor.stored.bytes // slab.tensor.stored.block
+
+
+def weights_of(slab: Slab) -> int:
+    """Weights of a slab."""
+    return (slab.stop - slab.start) * slab.tensor.columns
 
 
 class Sink:
@@ -65,23 +74,39 @@ class Sink:
 
     def __init__(self, plan: Plan, files: Sequence[OutputFile]) -> None:
         self.plan, self.files = plan, files
+        self.there = [file.written for file in files]  # bytes that an earlier run has left
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="quantcli-write")
 
     def __enter__(self) -> Sink:
         for shard, file in zip(self.plan.shards, self.files, strict=True):
+            if file.written:
+                continue
             header = shard.header()
             assert len(header) == shard.header_bytes
             file.append(header)
+            file.mark()
         return self
 
     def __exit__(self, *unused: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def put(self, slab: Slab, data: Buffer) -> Future[None]:
-        """Write ``data`` behind what was put before. The buffer has to stay as it is until then."""
+    def has(self, slab: Slab) -> bool:
+        """Whether an earlier run has written it."""
+        entry = self.plan.entries[slab.index]
+        there = self.there[entry.shard]
+        if not there:
+            return False
+        rows = slab.tensor.rows
+        size = padded(entry.bytes) if slab.last else entry.bytes // rows * slab.stop
+        return self.plan.shards[entry.shard].header_bytes + entry.offset + size <= there
+
+    def put(self, slab: Slab, data: Buffer | None) -> Future[None]:
+        """Write ``data`` behind what was put before; None: it is there. The buffer has to stay as it is until then."""
         return self._thread.submit(self._write, slab, data)
 
-    def _write(self, slab: Slab, data: Buffer) -> None:
+    def _write(self, slab: Slab, data: Buffer | None) -> None:
+        if data is None:
+            return
         entry = self.plan.entries[slab.index]
         file = self.files[entry.shard]
         if slab.matrix == 0 and slab.start == 0:
@@ -89,6 +114,7 @@ class Sink:
         file.append(data)
         if slab.last:
             file.append(bytes(-entry.bytes % ALIGNMENT))
+        file.mark()
 
     def check(self) -> None:
         """That every file has its planned size."""

@@ -6,7 +6,6 @@ by the tensors that are there, never by the counts that config.json claims.
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import re
 from collections import Counter
@@ -35,9 +34,11 @@ class Spec:
     source: str  # full name with {layer} and {expert} or {part}
     target: str
 
-    @property
-    def slots(self) -> list[str]:
-        return [name for name in self.source.split(".") if name in ("{layer}", "{expert}")]
+    def numbered(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
+        """(layer, expert) of a name whose ``numbers`` stand where the source has {}; None for what it lacks."""
+        slots = [name for name in self.source.split(".") if name in ("{layer}", "{expert}")]
+        found = dict(zip(slots, numbers, strict=True))
+        return found.get("{layer}"), found.get("{expert}")
 
     @property
     def sources(self) -> list[str]:
@@ -122,7 +123,10 @@ class _Matcher:
         for spec in self.specs:
             for part, source in enumerate(spec.sources):
                 self.by_key.setdefault(_key(source), []).append((spec, part))
-        self.ignored = family.ignored + tuple(pattern for pattern, fact in family.ignored_if if facts[fact])
+        ignored = tuple(pattern for pattern, fact in family.ignored_if if facts[fact])
+        self.ignored = names.one_of((*family.ignored, *ignored))
+        self.further, self.zeros = names.one_of(tuple(family.further)), names.one_of(tuple(family.zeros))
+        self.wanted: dict[tuple[Spec, int], tuple[str, tuple[int, ...]]] = {}  # name and shape, by the block
         self.numbers = [numbers.pattern(name) for name in family.numbers.values()]
         self.stacks = Stacks(rules, facts)
         self.bound: dict[str, Bound] = {}
@@ -147,11 +151,11 @@ class _Matcher:
                 self._pass_over(tensor)
 
     def _is_ignored(self, name: str) -> bool:
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored):
+        if self.ignored(name):
             return True
         if any(expression.fullmatch(name) for expression in self.numbers):
             return True  # of the metadata
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.further):
+        if self.further(name):
             self.beyond += 1
             return True
         layer = re.match(r"layers\.(\d{1,7})\.", name) if self.family.skip_layers_beyond else None
@@ -161,7 +165,7 @@ class _Matcher:
 
     def _is_zero(self, name: str, tensor: SourceTensor) -> bool:
         """Whether the tensor has no place in GGUF and needs none. Raises UnsupportedFile for numbers in it."""
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.family.zeros):
+        if not self.zeros(name):
             return False
         reader = tensor.reader()
         if reader.read_rows(0, reader.rows).any():
@@ -212,9 +216,14 @@ class _Matcher:
     def _place(self, spec: Spec, layer: int, expert: int, tensor: SourceTensor, position: int) -> bool:
         """False when the place is taken (two spellings of one name)."""
         block = self._block(spec, layer)
-        _check(tensor, spec, self.facts.at(block))
-        name = spec.target.replace("{layer}", str(block))
-        bound = self.bound.setdefault(name, Bound(name, spec, block, first=position))
+        if (spec, block) not in self.wanted:
+            name = spec.target.replace("{layer}", str(block))
+            self.wanted[spec, block] = name, _shape(spec, self.facts.at(block))
+        name, expected = self.wanted[spec, block]
+        _check(tensor, expected)
+        bound = self.bound.get(name)
+        if bound is None:
+            bound = self.bound[name] = Bound(name, spec, block, first=position)
         if bound.spec is not spec or expert in bound.parts:
             return False
         self.found[spec] += 1
@@ -246,14 +255,13 @@ class _Matcher:
             specs = self.by_key.get(key)
             if not specs:
                 continue
-            slots = dict(zip(specs[0][0].slots, positions, strict=True))
-            layer, expert = slots.get("{layer}", 0), slots.get("{expert}", 0)
-            if "{layer}" in slots and layer >= self.facts[specs[0][0].rule.depth]:
+            layer, expert = specs[0][0].numbered(positions)
+            if layer is not None and layer >= self.facts[specs[0][0].rule.depth]:
                 return None
-            if "{expert}" in slots and expert >= (self.facts["experts"] or 0):
+            if expert is not None and expert >= (self.facts["experts"] or 0):
                 return None
-            specs = [(spec, part) for spec, part in specs if self._has(spec.rule, layer)]
-            return (specs, layer, expert) if specs else None
+            specs = [(spec, part) for spec, part in specs if self._has(spec.rule, layer or 0)]
+            return (specs, layer or 0, expert or 0) if specs else None
         return None
 
     def _has(self, rule: TensorRule, layer: int) -> bool:
@@ -369,23 +377,33 @@ def _keys(name: str) -> Iterator[tuple[str, list[int]]]:
     """A name with every choice of its numbers replaced by {}: most replacements first (t5 has fixed numbers too)."""
     parts = name.split(".")
     numeric = [i for i, part in enumerate(parts) if part.isascii() and part.isdigit() and len(part) < 8]
-    for size in range(min(len(numeric), 3), -1, -1):
+    if len(numeric) <= 3:  # all of them, as nearly every name has it
+        held = [int(parts[i]) for i in numeric]
+        for i in numeric:
+            parts[i] = "{}"
+        yield ".".join(parts), held
+        parts = name.split(".")
+    for size in range(min(len(numeric) - 1, 3), -1, -1):
         for chosen in itertools.combinations(numeric[:4], size):
             key = ".".join("{}" if i in chosen else part for i, part in enumerate(parts))
             yield key, [int(parts[i]) for i in chosen]
 
 
-def _check(tensor: SourceTensor, spec: Spec, facts: Facts) -> None:
-    """Raises ShapeMismatch, UnsupportedFile."""
+def _shape(spec: Spec, facts: Facts) -> tuple[int, ...]:
+    """The shape that a source tensor of a layer has to have."""
     rule = spec.rule
+    declared = rule.shape[rule.bias_axis : rule.bias_axis + 1 or None] if spec.part == "bias" else rule.shape
+    return tuple(facts.size(size) for size in declared)
+
+
+def _check(tensor: SourceTensor, expected: tuple[int, ...]) -> None:
+    """Raises ShapeMismatch, UnsupportedFile."""
     if tensor.type is None or tensor.type.kind == "integer":
         raise UnsupportedFile(
             f"is of type {tensor.dtype}; {', '.join(_FLOATS)} can be read here",
             where=tensor.where,
             hint="quantized checkpoints of this kind cannot be converted; use the original weights",
         )
-    declared = rule.shape[rule.bias_axis : rule.bias_axis + 1 or None] if spec.part == "bias" else rule.shape
-    expected = tuple(facts.size(size) for size in declared)
     if tensor.shape != expected:
         raise ShapeMismatch(
             f"has the shape {list(tensor.shape)}, config.json asks for {list(expected)}",

@@ -101,6 +101,7 @@ class Stacks:
             if found:
                 self._roles.setdefault(block, {})[rule.target.removesuffix("_exps").rpartition("_")[2]] = rule
         self._votes: set[bool] = set()  # whether stacks of this checkpoint are transposed, where their shapes tell
+        self._known: dict[tuple[str, str], TensorRule | None] = {}  # by the block of a layer and the role
 
     def look_at(self, name: str, tensor: SourceTensor) -> None:
         """Take note of a tensor's layout: shapes that fit both ways are read as the others are."""
@@ -162,8 +163,12 @@ class Stacks:
 
     def _rule(self, block: str, role: str) -> TensorRule | None:
         """The rule for ``role`` in the block of a layer ("layers.3.mlp.")."""
-        parts = block.split(".")
-        return next((roles[role] for declared, roles in self._roles.items() if _same(declared.split("."), parts)), None)
+        key = block, role
+        if key not in self._known:
+            parts = block.split(".")
+            found = (roles[role] for declared, roles in self._roles.items() if _same(declared.split("."), parts))
+            self._known[key] = next(found, None)
+        return self._known[key]
 
     def _stack(self, rules: list[TensorRule], name: str) -> _Stack:
         layer = next(part for part in name.split(".") if part.isdigit())

@@ -7,7 +7,9 @@ buffers and tensors of other modalities are known for every family.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 # What a wrapper, a class with a head or a training tool puts before the names of the language model; a family adds
 # its own.
@@ -51,11 +53,19 @@ def respelled(name: str, spellings: Mapping[str, str]) -> str:
     return next((name.replace(part, own) for part, own in spellings.items() if part in name), name)
 
 
+@lru_cache
+def one_of(patterns: tuple[str, ...]) -> Callable[[str], object]:
+    """Whether a name is like one of the ``patterns`` of a shell, as one expression: models have 100,000 names."""
+    if not patterns:
+        return lambda name: False
+    return re.compile("|".join(f"(?:{fnmatch.translate(pattern)})" for pattern in patterns)).match
+
+
 def is_buffer(name: str) -> bool:
     """Whether a tensor is a buffer that the model computes itself."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _BUFFERS)
+    return bool(one_of(_BUFFERS)(name))
 
 
 def is_of_other_modality(name: str) -> bool:
     """Whether a tensor belongs to a tower or a projector beside the language model."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in _OTHER_MODALITIES)
+    return bool(one_of(_OTHER_MODALITIES)(name))

@@ -48,7 +48,7 @@ def publish(sets: Sequence[Sequence[OutputFile]], listed: Path | None = None) ->
 def _publish_set(files: Sequence[OutputFile]) -> None:
     """The last shard first. Where one fails, those that have their names already lose them again: they are new, and
     no reader can use them."""
-    replaced = len(files) > 1 and files[0].force and _remove(files[0].path)
+    replaced = len(files) > 1 and files[0].force and not files[0].there and _remove(files[0].path)
     done: list[OutputFile] = []
     try:
         for file in reversed(files):

@@ -70,7 +70,12 @@ class OutputFile:
 
     ``size`` is the planned size in bytes: the space is reserved at once, so that a full disk is an early error, and a
     file of another length is never published. Raises OutputFailed, OutputExists (see `check_place`).
+
+    What can be resumed (resumable.py) is a file with a few other steps: ``there`` says that an earlier run has given
+    it its name already.
     """
+
+    there = False
 
     def __init__(self, path: Path, size: int, *, force: bool = False) -> None:
         self.path, self.size, self.force = Path(path), size, force
@@ -82,13 +87,21 @@ class OutputFile:
         self._flush_error: OSError | None = None
         check_place(self.path, force=force)
         with failures(self.path), deferred_interrupts():
-            self._descriptor, self._temporary = _create(self.path)
+            self._descriptor, self._temporary = self._open()
             _unfinished[self._temporary] = self
             try:
-                _reserve(self._descriptor, size)
+                if not self.there:
+                    _reserve(self._descriptor, size)
             except BaseException:
                 self.discard()
                 raise
+
+    def _open(self) -> tuple[int, Path]:
+        """The descriptor and the name of the temporary file."""
+        return _create(self.path)
+
+    def mark(self) -> None:
+        """Everything up to here belongs together: where a run may be resumed. Other files take no note."""
 
     def append(self, data: Buffer) -> None:
         """Write and hash a buffer behind what is there."""
@@ -185,6 +198,7 @@ def _reserve(descriptor: int, size: int) -> None:
     """Take ``size`` bytes of the disk, or where that is not possible at least look whether they are free."""
     if not size:
         return
+    size_there = getattr(os.fstat(descriptor), "st_blocks", 0) * 512  # of a file that is gone on with
     disk = os.fstatvfs(descriptor)
     free = disk.f_bavail * disk.f_frsize
     full = OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size:,} bytes are needed, {free:,} are free")
@@ -198,7 +212,7 @@ def _reserve(descriptor: int, size: int) -> None:
             raise full from error
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
-    if free < size:
+    if free < size - size_there:
         raise full
 
 

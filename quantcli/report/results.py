@@ -122,6 +122,7 @@ class ConvertResult(TypedDict):
     search: str
     notes: list[str]
     warnings: list[str]
+    resumed_bytes: NotRequired[int]  # with --resume: of the outputs, that an earlier run had written
     reading_seconds: NotRequired[float]
     weights_per_second: NotRequired[int]
     report: NotRequired[Report]  # with --html

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # rich takes its time, and most runs never draw
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 LEAST_TEXT = 12  # characters of a column of texts that may fold
 PLAIN_INTERVAL = 10.0  # seconds between progress lines off a terminal
+SILENCE = 25.0  # seconds without one at most
 
 
 class Advance(Protocol):
@@ -192,16 +194,20 @@ class Reporter:
     # ---- progress (stderr)
 
     @contextmanager
-    def progress(self, label: str, total_bytes: int) -> Iterator[Advance]:
-        """Yield a function that takes (bytes done, weights done); shows bytes, weights/s and the time left."""
+    def progress(self, label: str, total_bytes: int, begun: int = 0) -> Iterator[Advance]:
+        """Yield a function that takes (bytes done, weights done); shows bytes, weights/s and the time left.
+
+        ``begun``: bytes that were done before.
+        """
         label = printable(label)
         if self.quiet:
             yield lambda done_bytes, weights=0: None
         elif sys.stderr.isatty():
-            with self._bar(label, total_bytes) as advance:
+            with self._bar(label, total_bytes, begun) as advance:
                 yield advance
         else:
-            yield _plain_progress(label, total_bytes)
+            with _Lines(label) as lines:
+                yield _plain_progress(lines, total_bytes, begun)
 
     @contextmanager
     def steps(self, label: str, total: int) -> Iterator[Step]:
@@ -213,7 +219,8 @@ class Reporter:
             with self._step_bar(label, total) as advance:
                 yield advance
         else:
-            yield _plain_steps(label, total)
+            with _Lines(label) as lines:
+                yield _plain_steps(lines, total)
 
     @contextmanager
     def _step_bar(self, label: str, total: int) -> Iterator[Step]:
@@ -238,7 +245,7 @@ class Reporter:
             yield advance
 
     @contextmanager
-    def _bar(self, label: str, total_bytes: int) -> Iterator[Advance]:
+    def _bar(self, label: str, total_bytes: int, begun: int) -> Iterator[Advance]:
         from rich import progress as widgets
 
         columns = (
@@ -250,7 +257,7 @@ class Reporter:
         )
         start = time.monotonic()
         with widgets.Progress(*columns, console=self._console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=max(total_bytes, 1), speed="")
+            task = bar.add_task(label, total=max(total_bytes, 1), completed=begun, speed="")
 
             def advance(done_bytes: int, weights: int = 0) -> None:
                 bar.update(task, completed=done_bytes, speed=weights_per_second(weights, time.monotonic() - start))
@@ -285,35 +292,60 @@ def _plain_table(columns: Sequence[str], cells: Cells, title: str | None, right:
     sys.stdout.flush()
 
 
-def _plain_progress(label: str, total_bytes: int) -> Advance:
-    start = last = time.monotonic()
+class _Lines:
+    """Progress off a terminal: a line every PLAIN_INTERVAL seconds at most, and one every SILENCE at least, so that
+    nobody takes long work for one that hangs."""
 
+    def __init__(self, label: str) -> None:
+        self.label, self.known = label, "begun"
+        self.start = self._last = time.monotonic()
+        self._lock, self._end = threading.Lock(), threading.Event()
+        self._beat = threading.Thread(target=self._keep_talking, name="quantcli-progress", daemon=True)
+
+    def __enter__(self) -> _Lines:
+        self._beat.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._end.set()
+        self._beat.join()
+
+    def due(self) -> bool:
+        """Whether it is time for another line."""
+        return time.monotonic() - self._last >= PLAIN_INTERVAL
+
+    def tell(self, known: str) -> None:
+        """Say what is known by now."""
+        with self._lock:
+            self.known, self._last = known, time.monotonic()
+            say(f"{self.label}: {known}")
+
+    def _keep_talking(self) -> None:
+        while not self._end.wait(max(self._last + SILENCE - time.monotonic(), 0.05)):
+            with self._lock:
+                if time.monotonic() - self._last >= SILENCE:
+                    self._last = time.monotonic()
+                    say(f"{self.label}: {duration(self._last - self.start)} so far; at last: {self.known}")
+
+
+def _plain_progress(lines: _Lines, total_bytes: int, begun: int) -> Advance:
     def advance(done_bytes: int, weights: int = 0) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < PLAIN_INTERVAL or not 0 < done_bytes < total_bytes:
+        if not lines.due() or not begun < done_bytes < total_bytes:
             return
-        last = now
-        left = (now - start) * (total_bytes - done_bytes) / done_bytes
-        say(
-            f"{label}: {100 * done_bytes / total_bytes:.0f} %, {size(done_bytes)} of {size(total_bytes)}, "
-            f"{weights_per_second(weights, now - start)}, {duration(left)} left"
+        lines.tell(
+            f"{100 * done_bytes / total_bytes:.0f} %, {size(done_bytes)} of {size(total_bytes)}, "
+            f"{weights_per_second(weights, time.monotonic() - lines.start)}, "
+            f"{duration(time_left(lines.start, done_bytes - begun, total_bytes - begun))} left"
         )
 
     return advance
 
 
-def _plain_steps(label: str, total: int) -> Step:
-    start = last = time.monotonic()
-
+def _plain_steps(lines: _Lines, total: int) -> Step:
     def advance(done: int, known: str = "") -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < PLAIN_INTERVAL or not 0 < done < total:
-            return
-        last = now
-        middle = f"{known}, " if known else ""
-        say(f"{label}: {done} of {total}, {middle}{duration(time_left(start, done, total))} left")
+        if lines.due() and 0 < done < total:
+            middle = f"{known}, " if known else ""
+            lines.tell(f"{done} of {total}, {middle}{duration(time_left(lines.start, done, total))} left")
 
     return advance
 

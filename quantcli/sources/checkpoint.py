@@ -232,6 +232,10 @@ class Checkpoint:
         for one in self._opened or ():
             one.file.check_unchanged()
 
+    def identities(self) -> dict[str, str]:
+        """What tells each file of tensors from another version of it."""
+        return {one.file.name: one.file.identity for one in self._opened or ()}
+
     def close(self) -> None:
         for one in self._opened or []:
             one.close()

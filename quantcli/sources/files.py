@@ -94,6 +94,15 @@ class SourceFile:
         self._bytes = places.open_bytes(self.path)
         self.size = self._bytes.size
 
+    @property
+    def identity(self) -> str:
+        """What tells the file from another version of it, in words, also after a restart of the machine."""
+        return self._bytes.identity
+
+    def identities(self) -> dict[str, str]:
+        """Its name and identity."""
+        return {self.name: self.identity}
+
     def check_unchanged(self) -> None:
         """Raises SourceChanged where size, time of change, beginning or the file behind the name are other ones now,
         BadAnswer where a server sent something else than it announced."""

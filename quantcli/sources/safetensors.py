@@ -213,6 +213,7 @@ def _read_index(folder: Path) -> dict[str, str]:
     for name, file in weight_map.items():
         if not isinstance(file, str):
             raise MalformedFile(f"weight_map: the file of {shown(name)} is not a string", where=str(path))
+    for file in dict.fromkeys(weight_map.values()):  # a few files, 100,000 tensors
         inside(folder, file)
         if not file.endswith(".safetensors"):
             raise MalformedFile(f"weight_map: {shown(file)} is no .safetensors file", where=str(path))
@@ -221,9 +222,10 @@ def _read_index(folder: Path) -> dict[str, str]:
 
 def _check_index(path: Path, weight_map: dict[str, str], merged: dict[str, StoredTensor]) -> None:
     """Index and shards must list the same tensors, each in the file the index says."""
+    places = {file: Path(os.path.abspath(path.parent / file)) for file in set(weight_map.values())}
     for name, file in weight_map.items():
         tensor = merged.get(name)
-        if tensor is None or tensor.file.path != Path(os.path.abspath(path.parent / file)):
+        if tensor is None or tensor.file.path != places[file]:
             raise MalformedFile(
                 f"tensor {shown(name)} is not in {shown(file)}, where the index puts it",
                 where=str(path),
@@ -240,22 +242,25 @@ def _check_index(path: Path, weight_map: dict[str, str], merged: dict[str, Store
 
 def _tensor(file: SourceFile, name: str, entry: object, data_start: int) -> StoredTensor:
     """One entry of the header, checked by itself."""
-    where = f"{file.path}: header: {shown(name)}"
+
+    def bad(what: str) -> MalformedFile:
+        return MalformedFile(what, where=f"{file.path}: header: {shown(name)}")
+
     if not name or len(name) > _LONGEST_NAME or not name.isprintable():
-        raise MalformedFile("impossible name: empty, endless or unprintable", where=where)
+        raise bad("impossible name: empty, endless or unprintable")
     if not isinstance(entry, dict):
-        raise MalformedFile("not an object", where=where)
+        raise bad("not an object")
     dtype, shape, offsets = entry.get("dtype"), _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
     if not isinstance(dtype, str):
-        raise MalformedFile("there is no dtype", where=where)
+        raise bad("there is no dtype")
     if shape is None or prod(shape) > _LARGEST_NUMBER:
-        raise MalformedFile(f"impossible shape {shown(str(entry.get('shape'))[:200])}", where=where)
+        raise bad(f"impossible shape {shown(str(entry.get('shape'))[:200])}")
     if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise MalformedFile(f"impossible data_offsets {shown(str(entry.get('data_offsets'))[:200])}", where=where)
+        raise bad(f"impossible data_offsets {shown(str(entry.get('data_offsets'))[:200])}")
     size = offsets[1] - offsets[0]
     bits, type_name = _DTYPES.get(dtype, (None, None))
     if bits is not None and prod(shape) * bits != 8 * size:
-        raise MalformedFile(f"{dtype} of shape {shape} does not take the {size} bytes of its data_offsets", where=where)
+        raise bad(f"{dtype} of shape {shape} does not take the {size} bytes of its data_offsets")
     rows, columns = rows_and_columns(shape)
     return StoredTensor(
         name,

@@ -13,7 +13,7 @@ import pytest
 
 from quantcli import container
 from quantcli.cli.parse import convert_request
-from quantcli.commands import convert
+from quantcli.commands import convert, writing
 from quantcli.errors import MalformedFile, OutputExists, OutputIsInput, QuantcliError, SourceChanged, UsageError
 from quantcli.output import transaction, writer
 
@@ -118,7 +118,7 @@ def test_a_source_that_changes_is_an_error(tmp_path: Path, what: str, monkeypatc
     source = tmp_path / "source"
     shutil.copytree(TINY, source)
     weights = source / "model.safetensors"
-    original = convert._fill
+    original = writing._fill
 
     def changing(*arguments: object, **named: object) -> object:
         result = original(*arguments, **named)  # type: ignore[arg-type]  # handed on as it came
@@ -140,7 +140,7 @@ def test_a_source_that_changes_is_an_error(tmp_path: Path, what: str, monkeypatc
             os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
         return result
 
-    monkeypatch.setattr(convert, "_fill", changing)
+    monkeypatch.setattr(writing, "_fill", changing)
     with pytest.raises(SourceChanged, match="changed while it was read") as caught:
         convert.run(convert_request(source=source, types=("Q8_0",), output=tmp_path / "out.gguf"))
     assert "model.safetensors" in str(caught.value) and not list(tmp_path.glob("*.gguf"))

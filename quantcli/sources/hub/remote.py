@@ -177,6 +177,10 @@ class Handle:
     def expect(self, starts: Sequence[int]) -> None:
         self.file.expect(starts)
 
+    @property
+    def identity(self) -> str:
+        return f"{self.size} bytes, {self.file.ranges.sha256 or self.file.ranges.where}"
+
     def check_unchanged(self) -> None:
         self.file.check_unchanged()
 

@@ -1,0 +1,147 @@
+"""The work of a conversion: every file of a job, filled in one pass, published together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from quantcli.commands import resuming
+from quantcli.commands.describing import describe
+from quantcli.commands.job import Job
+from quantcli.encode import pipeline
+from quantcli.methods.snap import Snapping
+from quantcli.output import journal, transaction, writer
+from quantcli.output.journal import Journal
+from quantcli.output.resumable import ResumableFile
+from quantcli.output.writer import OutputFile
+from quantcli.plan.plan import Plan
+from quantcli.report.results import CarriedTensor, ConvertResult
+from quantcli.report.terminal import Advance, Reporter
+
+Outputs = list[list[OutputFile]]  # per plan its files
+
+
+def execute(
+    job: Job, advance: Advance | None = None, start: float | None = None, reporter: Reporter | None = None
+) -> ConvertResult:
+    """Write every file of the job; returns the result with hashes. Files appear together, when all are complete.
+
+    ``start``: when the work began, on the monotonic clock; None: now. ``reporter`` shows the progress, where no
+    ``advance`` is told of it.
+    """
+    start = time.monotonic() if start is None else start
+    outputs: Outputs = [[] for _ in job.plans]
+    kept = resuming.begin(job) if job.request.resume else None
+    try:
+        _clean(job)
+        _create(job, outputs, kept)
+        resumed = 0 if kept is None else resuming.continue_from_disk(outputs, job.threads, reporter)
+        with _progress(job, advance, reporter, outputs) as told:
+            weights, reading = _fill(job, outputs, told)
+        for made in outputs:
+            for file in made:
+                file.finish()
+        for part in job.parts:
+            part.model.check_unchanged()
+        if kept is not None:
+            kept.note_complete()
+        transaction.publish(outputs, job.request.checksums)
+        _forget(job, kept)
+    finally:
+        for made in outputs:
+            for file in made:
+                file.discard()
+        if kept is not None:
+            kept.close()
+    seconds = time.monotonic() - start
+    result = describe(job)
+    for entry, made in zip(result["outputs"], outputs, strict=True):
+        entry["sha256"] = made[0].sha256 if len(made) == 1 else None
+        entry["shards"] = [{"path": str(f.path), "bytes": f.size, "sha256": f.sha256} for f in made]
+    if kept is not None:
+        result["resumed_bytes"] = resumed
+    result["seconds"] = round(seconds, 3)
+    result["reading_seconds"] = round(reading, 3)
+    result["weights_per_second"] = round(weights / max(seconds, 1e-9))
+    return result
+
+
+def _clean(job: Job) -> None:
+    """Remove what killed runs have left in the folders of the outputs."""
+    own = [path for files in job.files for path in files]
+    for folder in {path.parent for path in own}:
+        writer.clean_stale(folder)
+        journal.clean_orphans(folder, own)
+
+
+def _create(job: Job, outputs: Outputs, kept: Journal | None) -> None:
+    """A file for every shard of every plan, put into ``outputs`` at once: the caller discards them."""
+    number = 0
+    for one, paths, made in zip(job.plans, job.files, outputs, strict=True):
+        for path, shard in zip(paths, one.shards, strict=True):
+            size, force = shard.file_bytes, job.request.force
+            if kept is None:
+                made.append(OutputFile(path, size, force=force))
+            else:
+                made.append(ResumableFile(path, size, kept, number, force=force))
+            number += 1
+
+
+def _forget(job: Job, kept: Journal | None) -> None:
+    """Everything has its name: nothing is left to resume, of this run or of one that began the same files."""
+    if kept is not None:
+        kept.remove()
+    elif (earlier := resuming.unfinished(job)) is not None:
+        journal.forget(earlier)
+
+
+@contextmanager
+def _progress(
+    job: Job, advance: Advance | None, reporter: Reporter | None, outputs: Outputs
+) -> Iterator[Advance | None]:
+    if advance is not None or reporter is None:
+        yield advance
+        return
+    written, size = (sum(pair) for pair in zip(*((f.written, f.size) for made in outputs for f in made), strict=True))
+    begun = job.total_bytes * written // max(size, 1)
+    with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes, begun) as told:
+        yield told
+
+
+def _fill(job: Job, outputs: Sequence[Sequence[OutputFile]], advance: Advance | None) -> tuple[int, float]:
+    """(weights encoded, seconds of reading): one group of outputs per model."""
+    together: dict[tuple[int, ...], list[int]] = {}  # plans that write the same tensors, by their numbers
+    for number, one in enumerate(job.plans):
+        together.setdefault(tuple(id(entry.tensor) for entry in one.entries), []).append(number)
+    groups = [
+        pipeline.Group([job.plans[number] for number in numbers], [outputs[number] for number in numbers])
+        for numbers in together.values()
+    ]
+    choice, snap = job.request.choice, Snapping(job.request.snap)
+    done = pipeline.run(
+        groups,
+        threads=job.threads,
+        search=choice.settings.search,
+        method=choice.name,
+        progress=advance,
+        snap=snap,
+        cancel=job.close if job.far else None,
+    )
+    for group, numbers in enumerate(together.values()):
+        for number in numbers:
+            job.carried[job.files[number][0]] = _carried(snap, group, job.plans[number])
+    return done
+
+
+def _carried(snap: Snapping, group: int, one: Plan) -> list[CarriedTensor]:
+    """What of a plan's tensors was carried over."""
+    found: list[CarriedTensor] = []
+    for index, entry in enumerate(one.entries):
+        count = snap.carried.get((group, index, entry.type.id))
+        if count is not None and count.carried:
+            name, kind = entry.tensor.name, entry.type.name
+            found.append(
+                {"name": name, "type": kind, "blocks": count.blocks, "carried": count.carried, "exact": count.exact}
+            )
+    return found

@@ -1,0 +1,111 @@
+"""Output files that outlive a run which was killed: kept under a fixed hidden name, and gone on with where they end.
+
+`continue_from_disk` hashes what an earlier run has left as far as the journal agrees; the file goes on behind that. A
+file that has its name already (the run died between two names) is hashed as well, and then counts as published.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from quantcli.errors import OutputExists
+from quantcli.output import named, writer
+from quantcli.output.interrupts import deferred_interrupts
+from quantcli.output.journal import Journal, temporary
+from quantcli.output.writer import OutputFile
+
+PIECE = 8 << 20  # bytes that are hashed at a time
+
+
+class ResumableFile(OutputFile):
+    """File ``number`` of a journal. After `continue_from_disk` ``written`` bytes of it are there: 0 for a new one.
+
+    `discard` closes it and keeps what is there; `withdraw` gives it back its hidden name.
+    """
+
+    def __init__(self, path: Path, size: int, journal: Journal, number: int, *, force: bool = False) -> None:
+        self.journal, self.number = journal, number
+        super().__init__(path, size, force=force)
+
+    def _open(self) -> tuple[int, Path]:
+        hidden = temporary(self.path)
+        earlier = self.journal.earlier
+        if earlier is not None and earlier.may_have_published(self.path) and _is_published(hidden, self.path):
+            self.there = True
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC), hidden
+        descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        with suppress(OSError):  # for those that clean up; the journal's lock is what counts
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor, hidden
+
+    def continue_from_disk(self, told: Callable[[int], None]) -> None:
+        """Hash what is there up to the last mark that agrees; ``told`` gets the bytes of every piece.
+
+        Raises OutputFailed; OutputExists where the file that has the name is another one.
+        """
+        marks = self.journal.marks[self.number]
+        with writer.failures(self.path):
+            digest, good, position = self._digest, self._digest.copy(), 0
+            for count, expected in marks:
+                while position < count:
+                    piece = os.pread(self._descriptor, min(PIECE, count - position), position)
+                    if not piece:
+                        break
+                    digest.update(piece)
+                    position += len(piece)
+                    told(len(piece))
+                if position < count or digest.hexdigest() != expected:
+                    break
+                good, self.written = digest.copy(), count
+            self._digest, self._flushed = good, self.written
+            if self.there and self.written != self.size:
+                raise OutputExists(
+                    "is not the file that the earlier run gave this name",
+                    where=str(self.path),
+                    hint=f"move it away, or begin anew: rm '{self.journal.path}'",
+                )
+            os.lseek(self._descriptor, self.written, os.SEEK_SET)
+
+    def mark(self) -> None:
+        self.journal.note(self.number, self.written, self._digest.hexdigest())
+
+    def _start_disk(self, descriptor: int) -> None:
+        super()._start_disk(descriptor)
+        with suppress(Exception):  # a failure shows when the journal is written the next time
+            self.journal.sync()
+
+    def publish(self) -> None:
+        if not self.there:
+            super().publish()
+            return
+        named.note(self.path)
+        self._close()
+
+    def withdraw(self) -> None:
+        if self.there:
+            return
+        with deferred_interrupts(), suppress(OSError):
+            os.rename(self.path, self._temporary)
+        named.forget(self.path)
+
+    def discard(self) -> None:
+        """Close it. What is there stays for the next run."""
+        if self._descriptor >= 0:
+            self._close()
+
+
+def _is_published(hidden: Path, path: Path) -> bool:
+    """Whether the file has its name and no other. One that has both got the first of two steps: the second follows."""
+    try:
+        status = os.stat(hidden)
+    except OSError:
+        return True
+    with suppress(OSError):
+        if os.path.samestat(status, os.stat(path)):
+            os.unlink(hidden)
+            return True
+    return False
