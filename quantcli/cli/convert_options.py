@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 from typer import Argument, Option
 
 from quantcli.cli.common import AsJson, Debug, Quiet, complete_types
-from quantcli.cli.fleet import Resume
+from quantcli.cli.fleet import Part, Resume
 from quantcli.cli.frame import frame
 from quantcli.cli.sizes import (
     AtLeast,
@@ -158,6 +158,7 @@ def run(
     split_max_size: Annotated[
         Optional[str], Option(metavar="N", help="Split into shards of at most N bytes (suffixes M and G).")
     ] = None,
+    part: Part = None,
     keep_split: Annotated[bool, Option("--keep-split", help="One output shard for each shard of the source.")] = False,
     metadata: Annotated[
         Optional[list[str]],
@@ -283,6 +284,7 @@ def run(
         force=force,
         resume=resume,
         split_max_size=split_max_size,
+        part=part,
         keep_split=keep_split,
         metadata=metadata or (),
         chat_template=chat_template,

@@ -80,9 +80,10 @@ def _what_is_left() -> str:
     from quantcli.output import named  # without numpy: the interrupt may have come while it was loaded
 
     complete = named.published()
+    kept = "; the same command goes on with what is written" if named.is_kept() else ""
     if not complete:
-        return "interrupted; no file was written or replaced"
-    return f"interrupted; complete under {named.listing(complete)}"
+        return f"interrupted; no file was written or replaced{kept}"
+    return f"interrupted; complete under {named.listing(complete)}{kept}"
 
 
 def _in_their_words(error: QuantcliError) -> QuantcliError:

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypedDict, Unpack
 from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, planning
 from quantcli.calibration.quality import wish as wish_of
 from quantcli.cli import beside
-from quantcli.commands import resuming
+from quantcli.commands import parting, resuming
 from quantcli.commands.job import ConvertRequest
 from quantcli.commands.sizing import Sizing
 from quantcli.errors import MissingFile, UsageError
@@ -24,7 +24,7 @@ from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import snap as snapping
 from quantcli.methods.seam import Settings
 from quantcli.methods.table import Choice
-from quantcli.plan import budget, overrides, recipes
+from quantcli.plan import budget, division, overrides, recipes
 from quantcli.plan.budget import Freedom, Target
 from quantcli.plan.overrides import Override
 from quantcli.plan.recipes import FileType
@@ -103,6 +103,7 @@ def convert_request(
     chat_template: Path | None = None,
     mmproj: str | None = None,
     snap: str | None = None,
+    part: str | None = None,
     **passed_on: Unpack[PassedOn],
 ) -> ConvertRequest:
     """The options of `convert`, texts and all. Raises UsageError, UnknownType, BadOverride, MissingFile."""
@@ -129,10 +130,12 @@ def convert_request(
         chat_template=None if chat_template is None else read_template(chat_template),
         option_files=tuple(path for path in (tensor_type_file, chat_template) if path is not None),
         mmproj=None if mmproj is None else recipes.parse(mmproj),
+        part=None if part is None else division.parse(part),
         **passed_on,
     )
     beside.check(request)
     resuming.check(request)
+    parting.check(request)
     return request
 
 

@@ -13,7 +13,7 @@ from quantcli.calibration.folder import CALIBRATION, PASSES, Facts, Folder
 from quantcli.calibration.quality import Used, Wish
 from quantcli.calibration.tokens import Calibration
 from quantcli.commands.calibrating import gathered
-from quantcli.errors import UnknownArchitecture, UnsupportedGraph
+from quantcli.errors import BadStatistics, UnknownArchitecture, UnsupportedGraph
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model, ModelTensor
 from quantcli.plan.plan import Plan
@@ -109,10 +109,11 @@ class Kept:
             own.keep_text(calibration.written)
         return cls(facts, known, passes, own)
 
-    def store(self, wish: Wish, one: Plan, types: dict[str, TensorType]) -> Folder | None:
-        """The folder of one output."""
+    def store(self, wish: Wish, one: Plan) -> Folder | None:
+        """The folder of one output. Raises BadStatistics where it is another one's, or a part finds it unfinished."""
         if self.passes is None:
             return None
+        types = _types(one.whole or one)
         listed = "\n".join(f"{name} {types[name].name}" for name in sorted(types))
         listed = hashlib.sha256(listed.encode()).hexdigest()
         facts: Facts = {
@@ -122,7 +123,14 @@ class Kept:
             "types": listed,
         }
         name = f"{one.file_type.name}-{listed[:8]}" if one.assignment else one.file_type.name
-        return Folder(self.passes / name, facts)
+        found = Folder(self.passes / name, facts, must_exist=one.whole is not None)
+        if one.whole is not None and not found.has(folder.COMPLETE):
+            raise BadStatistics(
+                "is not finished",
+                where=str(found.path),
+                hint=f"finish it with the same command without --part, and --keep-statistics {self.passes}",
+            )
+        return found
 
 
 def _compensated(
@@ -144,7 +152,7 @@ def _compensated(
             required=wish.named,
             threads=prepared.threads,
             known=prepared.kept.known,
-            store=prepared.kept.store(wish, one, types),
+            store=prepared.kept.store(wish, one),
             progress=told,
         ).run()
     tensors = {tensor.name: tensor for tensor in made.model.tensors}

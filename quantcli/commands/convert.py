@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from quantcli import loader
 from quantcli.calibration.quality import UNKNOWN, Used
-from quantcli.commands import checks, provenance, resuming, targets
+from quantcli.commands import checks, parting, provenance, resuming, targets
 from quantcli.commands.describing import describe as describe
 from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.commands.sizing import Sizing
@@ -57,7 +57,10 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
         start = time.monotonic()
         found = choose_types(job, reporter)
         if request.dry_run:
+            from quantcli.commands import estimating
+
             result = describe(job)
+            result["estimate"] = estimating.estimate(job)
         else:
             if not request.resume:
                 resuming.tell(job, reporter)
@@ -151,7 +154,7 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
     ]
     labels = [[label for _, label in own] for own in wanted]
     paths = targets.name_parts(models, labels, request.output, into_folder=request.into_folder)
-    parts = [Part(*part) for part in zip(models, plans, paths, strict=True)]
+    parts = parting.take(request, [Part(*part) for part in zip(models, plans, paths, strict=True)])
     job = Job(request, parts, min(request.threads or pipeline.default_threads(), MOST_THREADS))
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
     job.notes = list(dict.fromkeys(notes))
@@ -280,12 +283,12 @@ def _compensate(job: Job, reporter: Reporter) -> None:
     from quantcli.commands import compensating  # brings the runner, which most conversions do without
 
     for part in job.parts:
-        if part.model.role != "text":
+        if part.model.role != "text" or not part.plans:
             continue
         part.ready = part.ready or compensating.ready(part.model, wish, job.threads, reporter)
         for number, made in enumerate(part.made or compensating.run(part.ready, list(part.plans), reporter)):
             used, tensors, outcomes = made
             one = part.plans[number]
             again = _plan(job.request, part.model, one.file_type, one.options.importance, used, one.assignment)
-            part.plans[number] = again.holding(tensors)
+            part.plans[number] = (again.only(one.numbers) if one.whole else again).holding(tensors)
             job.outcomes[part.files[number][0]] = outcomes

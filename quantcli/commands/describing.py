@@ -24,7 +24,7 @@ def describe(job: Job) -> ConvertResult:
         "tensors": sum(len(part.model.tensors) for part in job.parts),
         "bytes": job.total_bytes,
     }
-    return {
+    result: ConvertResult = {
         "schema": 1,
         "source": source,
         "outputs": [_output(job, one, files) for one, files in zip(job.plans, job.files, strict=True)],
@@ -34,6 +34,9 @@ def describe(job: Job) -> ConvertResult:
         "notes": job.notes,
         "warnings": job.warnings,
     }
+    if job.request.part is not None:
+        result["part"] = str(job.request.part)
+    return result
 
 
 def _output(job: Job, one: Plan, files: Sequence[Path]) -> OutputResult:

@@ -16,8 +16,9 @@ from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import plain
 from quantcli.methods.snap import Mode
 from quantcli.methods.table import Choice
-from quantcli.model import Model
+from quantcli.model import Model, ModelTensor
 from quantcli.plan import shards
+from quantcli.plan.division import Division
 from quantcli.plan.overrides import Override, Setting
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
@@ -54,6 +55,7 @@ class ConvertRequest:
     dry_run: bool = False
     every_tensor: bool = False  # of a dry run of several types, in the table
     force: bool = False
+    part: Division | None = None  # only this part of the shards
     resume: bool = False  # keep what is needed to go on after a kill, and go on with what an earlier run has left
     split_max_size: int | None = None  # bytes
     keep_split: bool = False
@@ -96,12 +98,27 @@ class Part:
     @property
     def files(self) -> list[list[Path]]:
         """The files of every plan."""
-        return [shards.file_names(path, len(one.shards)) for path, one in zip(self.targets, self.plans, strict=True)]
+        return [_files(path, one) for path, one in zip(self.targets, self.plans, strict=True)]
 
     @property
     def source_bytes(self) -> int:
-        """Bytes of the model's tensors as they are stored."""
-        return sum(tensor_types.tensor_bytes(t.stored, t.shape) for t in self.model.tensors)
+        """Bytes of the tensors that are read, as they are stored: all of the model's, those of a part for each plan."""
+        if not any(one.whole for one in self.plans):
+            return _stored_bytes(self.model.tensors)
+        reads = [tuple(entry.tensor for entry in one.entries) for one in self.plans]
+        return sum(map(_stored_bytes, {tuple(map(id, read)): read for read in reads}.values()))
+
+
+def _stored_bytes(tensors: Sequence[ModelTensor]) -> int:
+    return sum(tensor_types.tensor_bytes(one.stored, one.shape) for one in tensors)
+
+
+def _files(path: Path, one: Plan) -> list[Path]:
+    """The files of a plan, or of a part of one."""
+    if one.whole is None:
+        return shards.file_names(path, len(one.shards))
+    names = shards.file_names(path, len(one.whole.shards))
+    return [names[number] for number in one.numbers]
 
 
 @dataclass

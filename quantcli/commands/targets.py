@@ -76,7 +76,7 @@ def check_targets(targets: Sequence[Path], inputs: Sequence[str], *, force: bool
 def make_folder(path: Path) -> None:
     """Raises OutputFailed."""
     try:
-        path.mkdir()
+        path.mkdir(exist_ok=True)  # another part may have made it meanwhile
     except OSError as error:
         raise OutputFailed(
             error.strerror or "cannot be created", where=str(path), hint="choose another folder with -o"

@@ -42,8 +42,8 @@ def run(files: Sequence[Path], reporter: Reporter = SILENT, *, checksums: Path |
     return result
 
 
-def check(files: Sequence[Path], checksums: Path | None, advance: Progress) -> VerifyResult:
-    """Check one file after the other, telling how far the whole is."""
+def check(files: Sequence[Path], checksums: Path | None, advance: Progress, *, alone: bool = False) -> VerifyResult:
+    """Check one file after the other, telling how far the whole is. ``alone``: a shard does not stand for its set."""
     listed = Checksums(checksums) if checksums else None
     results: list[CheckedFile] = []
     sets: dict[Path, QuantcliError | None] = {}
@@ -53,7 +53,7 @@ def check(files: Sequence[Path], checksums: Path | None, advance: Progress) -> V
         def report(count: int, base: int = done) -> None:
             advance(base + count)
 
-        result = _verify_file(path, listed, sets, report)
+        result = _verify_file(path, listed, None if alone else sets, report)
         results.append(result)
         done += result["bytes"] or 0
     return {"schema": 1, "ok": all(r["ok"] for r in results), "files": results}
@@ -68,7 +68,7 @@ def require(result: VerifyResult) -> None:
 
 
 def _verify_file(
-    path: Path, listed: Checksums | None, sets: dict[Path, QuantcliError | None], report: Progress
+    path: Path, listed: Checksums | None, sets: dict[Path, QuantcliError | None] | None, report: Progress
 ) -> CheckedFile:
     result: CheckedFile = {
         "path": str(path),
@@ -83,9 +83,11 @@ def _verify_file(
         result["bytes"] = _size(path)
         header = container.read_header(path)
         result["tensors"] = len(header.tensors)
-        _check_shards(header, sets)
+        if sets is not None:
+            _check_shards(header, sets)
         _check_surplus(header)
-        result["remarks"] += heads.missing(header, _names(header))
+        if sets is not None:
+            result["remarks"] += heads.missing(header, _names(header))
         digest = _check_data(path, header, report, result["remarks"])
         result["sha256"] = digest
         if listed is not None:

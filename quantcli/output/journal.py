@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantcli.errors import ResumeRefused
-from quantcli.output import writer
+from quantcli.output import named, writer
 
 PREFIX, SUFFIX = writer.PREFIX, ".journal"
 KEPT = ".resume"  # what the temporary files of a resumable run end in
@@ -157,6 +157,7 @@ class Journal:
         except BaseException:
             self.close()
             raise
+        named.keep(self.path, kept=True)
         self.marks: Sequence[Sequence[Mark]] = self.earlier.marks if self.earlier else [[] for _ in targets]
 
     def _continue(self, earlier: Contents, facts: Mapping[str, str]) -> Contents | None:
@@ -216,6 +217,7 @@ class Journal:
         """All files have their names: nothing is left to resume."""
         with writer.failures(self.path), suppress(FileNotFoundError):
             os.unlink(self.path)
+        named.keep(self.path, kept=False)
 
     def close(self) -> None:
         """Once."""

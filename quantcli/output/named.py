@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _published: list[Path] = []
+_kept: list[Path] = []  # journals of what can be resumed
 
 
 def published() -> list[Path]:
@@ -16,6 +17,20 @@ def published() -> list[Path]:
 
 def note(path: Path) -> None:
     _published.append(path)
+
+
+def keep(path: Path, *, kept: bool) -> None:
+    """Whether what this process has written for the journal ``path`` can be gone on with."""
+    if kept:
+        _kept.append(path)
+    else:
+        with suppress(ValueError):
+            _kept.remove(path)
+
+
+def is_kept() -> bool:
+    """Whether the same command would go on where this process ends."""
+    return bool(_kept)
 
 
 def forget(path: Path) -> None:

@@ -40,6 +40,8 @@ class ResumableFile(OutputFile):
         descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
         with suppress(OSError):  # for those that clean up; the journal's lock is what counts
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_size > self.size:
+            os.ftruncate(descriptor, self.size)
         return descriptor, hidden
 
     def continue_from_disk(self, told: Callable[[int], None]) -> None:

@@ -51,6 +51,15 @@ class Plan:
     problems: list[QuantcliError]
     notes: list[str]
     assignment: Mapping[str, TensorType] = field(default_factory=dict)  # that it was made with
+    whole: Plan | None = None  # that this is a part of
+    numbers: tuple[int, ...] = ()  # of its shards in the whole
+
+    def only(self, numbers: Sequence[int]) -> Plan:
+        """The part that holds these shards alone; every one of them is as it is in the whole."""
+        places = {number: place for place, number in enumerate(numbers)}
+        entries = [entry._replace(shard=places[entry.shard]) for entry in self.entries if entry.shard in places]
+        shards = [self.shards[number] for number in numbers]
+        return replace(self, entries=entries, shards=shards, whole=self, numbers=tuple(numbers))
 
     def holding(self, tensors: Mapping[str, ModelTensor]) -> Plan:
         """The same plan with other tensors under the names given: of the same shapes, encoded already or changed."""

@@ -111,6 +111,24 @@ class SourceResult(TypedDict):
     bytes: int
 
 
+class EstimateResult(TypedDict):
+    """What a conversion will need on this machine, from a second of measuring.
+
+    ``encoding_seconds``: all cores busy; ``moving_seconds``: reading and writing at the speed of reading, None where
+    that is unknown. The larger one counts. ``calibration``: what calibrates or plans comes on top and is not known.
+    """
+
+    seconds: float
+    encoding_seconds: float
+    moving_seconds: float | None
+    nanoseconds_per_weight: float  # of one core
+    reading_bytes_per_second: int | None
+    memory_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int | None
+    calibration: bool
+
+
 class ConvertResult(TypedDict):
     """`quantcli convert`. What a dry run does not know is missing."""
 
@@ -122,6 +140,8 @@ class ConvertResult(TypedDict):
     search: str
     notes: list[str]
     warnings: list[str]
+    estimate: NotRequired[EstimateResult]  # of a dry run
+    part: NotRequired[str]  # with --part: "3/16"
     resumed_bytes: NotRequired[int]  # with --resume: of the outputs, that an earlier run had written
     reading_seconds: NotRequired[float]
     weights_per_second: NotRequired[int]

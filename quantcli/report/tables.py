@@ -15,6 +15,7 @@ from quantcli.report.results import (
     CheckpointResult,
     CheckResult,
     ConvertResult,
+    EstimateResult,
     FormatsResult,
     GgufResult,
     MatrixResult,
@@ -55,11 +56,28 @@ def show_conversion(reporter: Reporter, result: ConvertResult, *, tensors: bool)
             reporter.note(note)
         if warning := fallback_warning(output):
             reporter.warning(warning)
+    if "estimate" in result:
+        reporter.note(estimate_note(result["estimate"], result["threads"]))
     if result.get("weights_per_second"):
         speed = result["weights_per_second"] / 1e6
         reporter.note(
             f"done in {duration(result['seconds'])}: read {size(result['source']['bytes'])}, {speed:.1f} M weights/s"
         )
+
+
+def estimate_note(found: EstimateResult, threads: int) -> str:
+    """What is said of the time, the memory and the disk that a conversion needs."""
+    moving, free = found["moving_seconds"], found["disk_free_bytes"]
+    speed = found["reading_bytes_per_second"]
+    parts = [f"encoding {duration(found['encoding_seconds'])} on {threads} threads"]
+    if moving is not None and speed is not None:
+        parts.append(f"reading and writing {duration(moving)} at {size(speed)}/s")
+    more = ", and what calibration takes" if found["calibration"] else ""
+    room = "" if free is None else f" ({size(free)} are free{'' if free >= found['disk_bytes'] else ': too little'})"
+    return (
+        f"estimate: about {duration(found['seconds'])}{more} ({', '.join(parts)}); memory "
+        f"{size(found['memory_bytes'])}; disk {size(found['disk_bytes'])}{room}"
+    )
 
 
 def carried_note(output: OutputResult) -> str | None:

@@ -179,6 +179,9 @@ def test_a_slow_disk_holds_the_encoders_back(tmp_path: Path, monkeypatch: pytest
     class Slow:
         path, written = Path("slow"), 0
 
+        def mark(self) -> None:
+            """Nothing is resumed here."""
+
         def append(self, data) -> None:
             time.sleep(0.0005)
             written.append(len(encoded))

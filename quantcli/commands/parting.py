@@ -1,0 +1,66 @@
+"""`convert --part k/n`: what contradicts it, and the plans of one part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quantcli.calibration import folder
+from quantcli.commands.job import ConvertRequest, Part
+from quantcli.errors import UsageError
+from quantcli.plan import division
+
+WHERE = "--part"
+
+
+def check(request: ConvertRequest) -> None:
+    """Raises UsageError for what every worker would do anew, or could not do alike."""
+    if request.part is None:
+        return
+    if request.split_max_size is None and not request.keep_split:
+        raise UsageError("a part is made of whole shards", where=WHERE, hint="add --split-max-size 5G, or --keep-split")
+    if request.collect:
+        raise UsageError(
+            "every part would collect an importance matrix of its own",
+            where=WHERE,
+            hint=f"collect it once: quantcli imatrix {request.source} -o imatrix.gguf; then --imatrix imatrix.gguf",
+        )
+    if request.sizing is not None:
+        raise UsageError(
+            "every part would have to find the types for a size anew",
+            where=WHERE,
+            hint=f"find them once: quantcli plan {request.source} {request.sizing.text} -o types.txt; "
+            "then -t TYPE --tensor-type-file types.txt",
+        )
+    _check_calibration(request)
+
+
+def _check_calibration(request: ConvertRequest) -> None:
+    """A part encodes from a finished folder of statistics: what it would calibrate itself would be another thing."""
+    wish = request.wish
+    if wish is None or not wish.encodes:
+        return
+    finish = "a whole run with --keep-statistics DIR makes one; then give every part --statistics DIR"
+    if wish.keep is not None or wish.statistics is None:
+        raise UsageError(
+            f"--quality {wish.quality} in parts needs a finished folder of statistics", where=WHERE, hint=finish
+        )
+    manifest = wish.statistics / folder.MANIFEST
+    if not manifest.is_file() or folder.read_manifest(manifest).get("kind") != folder.PASSES:
+        raise UsageError(
+            f"{wish.statistics} is no folder of --keep-statistics: every part would calibrate anew",
+            where=WHERE,
+            hint=finish,
+        )
+
+
+def take(request: ConvertRequest, parts: Sequence[Part]) -> list[Part]:
+    """What of every model belongs to the part. Raises UsageError where a part would be empty."""
+    if request.part is None:
+        return list(parts)
+    plans = [one for part in parts for one in part.plans]
+    left = iter(division.taken(plans, request.part))
+    found = []
+    for part in parts:
+        own = [(one, target) for target in part.targets if (one := next(left)) is not None]
+        found.append(Part(part.model, [one for one, _ in own], [target for _, target in own]))
+    return found

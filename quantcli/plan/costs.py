@@ -1,0 +1,37 @@
+"""What it costs to encode: ns of one core per weight, by type. All machines divide work by this one table.
+
+Measured by scripts/measure_costs.py (AMD EPYC, AVX2, 2026-11-29; processor time). Machines differ, also in the ratios,
+but parts of a conversion must be the same everywhere; `estimating` measures the machine at hand for what it says of
+time.
+"""
+
+from __future__ import annotations
+
+from quantcli.ggml.tensor_types import TensorType
+from quantcli.model import ModelTensor
+
+# fmt: off
+NANOSECONDS = {
+    "F32": 0.25, "F16": 0.24, "BF16": 0.28,
+    "Q4_0": 2.55, "Q4_1": 8.46, "Q5_0": 2.23, "Q5_1": 5.49, "Q8_0": 0.51,
+    "Q2_K": 7.95, "Q3_K": 3.74, "Q4_K": 7.83, "Q5_K": 7.49, "Q6_K": 2.73,
+    "IQ1_S": 8.26, "IQ1_M": 7.80, "IQ2_XXS": 16.16, "IQ2_XS": 26.30, "IQ2_S": 11.14,
+    "IQ3_XXS": 22.85, "IQ3_S": 17.05, "IQ4_NL": 8.31, "IQ4_XS": 8.33,
+    "TQ1_0": 0.44, "TQ2_0": 0.38, "MXFP4": 0.67, "NVFP4": 0.66, "Q1_0": 0.37, "Q2_0": 0.31,
+}
+# fmt: on
+USUAL = 10.0  # of a type that is not in the table
+COPIED = 0.6  # of a weight that is only read, hashed and written
+PICO = 1000  # costs are whole numbers, so that sums are the same everywhere
+
+
+def nanoseconds(tensor: ModelTensor, tensor_type: TensorType) -> float:
+    """ns of one core per weight of ``tensor`` as ``tensor_type``."""
+    if tensor.raw and tensor_type is tensor.stored:
+        return COPIED
+    return COPIED + NANOSECONDS.get(tensor_type.name, USUAL)
+
+
+def cost(tensor: ModelTensor, tensor_type: TensorType) -> int:
+    """The whole tensor, in picoseconds of one core."""
+    return round(PICO * nanoseconds(tensor, tensor_type)) * tensor.columns * tensor.rows
