@@ -58,7 +58,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]
     def write(self: sinks.Sink, slab: object, data: object) -> None:
         original(self, slab, data)  # type: ignore[arg-type]  # handed on as it came
         left[0] -= data is not None
-        if left[0] == 0:
+        if data is not None and left[0] == 0:
             raise Stop
 
     monkeypatch.setattr(sinks.Sink, "_write", write)
@@ -130,7 +130,7 @@ def test_killed_at_every_kind_of_step_it_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "out"
     steps, status, said = kills.run_child(command, _copy(one.template, folder))
     assert (status, kills.state(folder)) == (0, one.after), said
-    for step in sorted(random_.sample(range(steps), 12)):
+    for step in sorted(random_.sample(range(steps), 8)):
         shutil.rmtree(folder)
         _, status, _ = kills.run_child(
             command, _copy(one.template, folder), number=signal.SIGKILL, step=step, late=random_.random() < 0.5

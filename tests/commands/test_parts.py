@@ -1,0 +1,298 @@
+"""convert --part and assemble: workers that know nothing of each other make one model; whatever is wrong is found."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quantcli import container
+from quantcli.cli.parse import convert_request
+from quantcli.commands import assemble, convert
+from quantcli.commands.job import ConvertRequest
+from quantcli.errors import BadStatistics, MissingFile, OutputExists, UsageError, VerificationFailed
+from quantcli.plan import costs, division
+
+TINY = Path(__file__).resolve().parents[2] / "examples" / "tiny"
+TYPES, SPLIT, WORKERS = ("Q4_K_M", "Q8_0"), "500K", 3
+LIST = "SHA256SUMS"
+
+
+def request(output: Path, *types: str, **more) -> ConvertRequest:
+    given = {"split_max_size": SPLIT, **more}
+    return convert_request(source=TINY, types=types or TYPES, output=f"{output}/", **given)
+
+
+def shards(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.gguf"))}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    convert.run(request(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What three workers make, the last one first, each with a list of its own."""
+    folder = tmp_path_factory.mktemp("parts") / "out"
+    for number in range(WORKERS, 0, -1):
+        convert.run(request(folder, part=f"{number}/{WORKERS}", checksums=folder / f"part-{number}.sha256"))
+    return folder
+
+
+@pytest.fixture
+def parts(together: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(together, tmp_path / "out"))
+
+
+# ---- parts
+
+
+def test_workers_make_what_one_run_makes(whole: Path, together: Path) -> None:
+    assert shards(together) == shards(whole) and len(shards(whole)) > 2 * WORKERS
+
+
+def test_parts_take_about_the_same_time_not_the_same_bytes() -> None:
+    job = convert.prepare(request(Path("."), dry_run=True))
+    try:
+        known = division.shard_costs(job.plans)
+        divided = division.divide(job.plans, WORKERS)
+        assert sorted(one for part in divided for one in part) == sorted(known)
+        loads = [sum(known[one] for one in part) for part in divided]
+        assert max(loads) <= sum(loads) / WORKERS + max(known.values())
+        sizes = [sum(job.plans[plan].shards[shard].file_bytes for plan, shard in part) for part in divided]
+        assert max(sizes) > 1.2 * min(sizes)  # a byte of Q4_K takes 20 times as long as one of Q8_0
+        assert division.divide(job.plans, WORKERS) == divided
+    finally:
+        job.close()
+
+
+def test_costs_are_known_for_every_type_that_can_be_encoded() -> None:
+    from quantcli.ggml import kernels, tensor_types
+
+    for name, row in tensor_types.BY_NAME.items():
+        if row.kind != "integer" and kernels.can_encode(row.id, "ggml"):
+            assert name in costs.NANOSECONDS, name
+
+
+def test_a_part_says_what_it_is_and_counts_its_own(tmp_path: Path) -> None:
+    dry = [convert.run(request(tmp_path / "out", part=f"{n}/{WORKERS}", dry_run=True)) for n in (1, 2, 3)]
+    assert [one["part"] for one in dry] == ["1/3", "2/3", "3/3"] and not (tmp_path / "out").exists()
+    all_of_it = convert.run(request(tmp_path / "out", dry_run=True))
+    assert sum(o["bytes"] for one in dry for o in one["outputs"]) == sum(o["bytes"] for o in all_of_it["outputs"])
+    files = [name for one in dry for o in one["outputs"] for name in o["files"]]
+    assert sorted(files) == sorted(name for o in all_of_it["outputs"] for name in o["files"])
+
+
+def test_a_part_is_resumed(together: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from quantcli.encode import sinks
+
+    original = sinks.Sink._write
+
+    def write(self: sinks.Sink, slab, data) -> None:
+        original(self, slab, data)
+        if slab.index == 5:
+            raise KeyboardInterrupt
+
+    wanted = request(tmp_path / "out", part="2/3", resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sinks.Sink, "_write", write)
+        with pytest.raises(KeyboardInterrupt):
+            convert.run(wanted)
+    other = convert.run(request(tmp_path / "out", part="1/3", resume=True))
+    result = convert.run(wanted)
+    assert result["resumed_bytes"] > 0 and not other["resumed_bytes"]
+    made = shards(tmp_path / "out")
+    assert made == {name: shards(together)[name] for name in made}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"part": "0/3"}, "there is no part 0 of 3"),
+        ({"part": "4/3"}, "there is no part 4 of 3"),
+        ({"part": "3"}, "'3' is no part"),
+        ({"part": "a/b"}, "is no part"),
+        ({"part": "-1/3"}, "is no part"),
+        ({"part": "1/99999"}, "more than"),
+        ({"part": "1/3", "split_max_size": None}, "whole shards"),
+        ({"part": "1/3", "imatrix": Path("auto")}, "would collect an importance matrix"),
+        ({"part": "1/3", "quality": "best"}, "needs a finished folder of statistics"),
+        ({"part": "1/3", "quality": "good", "keep_statistics": Path("kept")}, "needs a finished folder of statistics"),
+    ],
+)
+def test_parts_that_cannot_be(tmp_path: Path, options: dict, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        request(tmp_path / "out", **options)
+    assert caught.value.hint
+
+
+def test_more_parts_than_shards(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="too few for 50 parts"):
+        convert.run(request(tmp_path / "out", part="1/50"))
+
+
+def test_a_part_of_what_is_there(parts: Path) -> None:
+    with pytest.raises(OutputExists):
+        convert.run(request(parts, part="1/3"))
+
+
+def test_calibrated_parts_come_from_a_finished_folder(tmp_path: Path, prose: Path) -> None:
+    """The bytes of one whole run; without its folder, or before it is finished, a part is refused."""
+    calibrated = {"quality": "good", "calibration": [prose], "sampled_tokens": 0}
+    kept = tmp_path / "kept"
+    convert.run(request(tmp_path / "whole", "Q4_0", keep_statistics=kept, **calibrated))
+    for number in (1, 2):
+        part = request(tmp_path / "out", "Q4_0", statistics=kept, part=f"{number}/2", **calibrated)
+        convert.run(part)
+    assert shards(tmp_path / "out") == shards(tmp_path / "whole")
+    with pytest.raises(BadStatistics):  # nothing is known of another type
+        convert.run(request(tmp_path / "other", "Q5_0", statistics=kept, part="1/2", **calibrated))
+    (kept / "Q4_0" / "complete.safetensors").unlink()
+    with pytest.raises(BadStatistics, match="is not finished"):
+        convert.run(request(tmp_path / "late", "Q4_0", statistics=kept, part="1/2", **calibrated))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UsageError, match="no folder of --keep-statistics"):
+        request(tmp_path / "late", "Q4_0", statistics=empty, part="1/2", **calibrated)
+
+
+# ---- assemble
+
+
+def test_all_of_it_is_listed(parts: Path) -> None:
+    result = assemble.run(parts, listed=parts / LIST)
+    assert result["ok"] and [one["shards"] for one in result["sets"]] == [one["present"] for one in result["sets"]]
+    sums = dict(line.split("  ")[::-1] for line in (parts / LIST).read_text().splitlines())
+    assert sums == shards(parts)
+    assert assemble.run(parts)["ok"]  # also against that list
+
+
+def one(folder: Path, number: int, name: str = "tiny-Q4_K_M") -> Path:
+    return next(folder.glob(f"{name}-{number:05d}-of-*.gguf"))
+
+
+def missing_first(folder: Path) -> None:
+    one(folder, 1).unlink()
+
+
+def missing_middle(folder: Path) -> None:
+    one(folder, 3).unlink()
+
+
+def another_plan(folder: Path) -> None:
+    convert.run(request(folder.parent / "other", "Q4_K_M", metadata=["general.version=2"]))
+    shutil.copy(one(folder.parent / "other", 2), one(folder, 2))
+
+
+def another_size(folder: Path) -> None:
+    convert.run(request(folder.parent / "other", "Q4_K_M", split_max_size="900K"))
+    shutil.copy(one(folder.parent / "other", 1), folder)
+
+
+def truncated(folder: Path) -> None:
+    path = one(folder, 2)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def lengthened(folder: Path) -> None:
+    with open(one(folder, 2), "ab") as file:
+        file.write(bytes(64))
+
+
+def flipped(folder: Path) -> None:
+    path = one(folder, 2)
+    raw = bytearray(path.read_bytes())
+    raw[-101] ^= 1
+    path.write_bytes(raw)
+
+
+def flipped_header(folder: Path) -> None:
+    path = one(folder, 2)
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"blk.")] ^= 1
+    path.write_bytes(raw)
+
+
+def duplicated(folder: Path) -> None:
+    shutil.copy(one(folder, 2), one(folder, 3))
+
+
+def wrong_count(folder: Path) -> None:
+    path = one(folder, 2)
+    path.rename(path.with_name(path.name.replace("-of-0000", "-of-0001")))
+
+
+def unfinished(folder: Path) -> None:
+    (folder / f".quantcli-{one(folder, 2).name}-1-00000000.part").write_bytes(b"")
+
+
+def resumable(folder: Path) -> None:
+    one(folder, 2).rename(folder / f".quantcli-{one(folder, 2).name}-00000000.resume")
+
+
+def foreign_file(folder: Path) -> None:
+    (folder / "other.gguf").write_bytes(container.encode_header({}, []))
+
+
+def no_model(folder: Path) -> None:
+    (folder / "notes.gguf").write_text("not a model")
+
+
+def another_model(folder: Path) -> None:
+    source = Path(shutil.copytree(TINY, folder.parent / "another"))
+    convert.run(convert_request(source=source, types=("Q4_0",), output=f"{folder}/", metadata=["general.name=x"]))
+
+
+def listed_elsewhere(folder: Path) -> None:
+    with open(folder / "part-9.sha256", "w") as file:
+        file.write(f"{'0' * 64}  tiny-Q4_K_M-00009-of-00009.gguf\n")
+
+
+def broken_list(folder: Path) -> None:
+    (folder / "part-1.sha256").write_text("no sums\n")
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (missing_first, "shards 1 of"),
+        (missing_middle, "shards 3 of"),
+        (another_plan, "is of another plan"),
+        (another_size, "most others as one of"),
+        (truncated, "00002-of-"),
+        (lengthened, "behind the last tensor"),
+        (flipped, "sha256 is"),
+        (flipped_header, "00002-of-"),
+        (duplicated, "says that it is shard 2"),
+        (wrong_count, "is named as one of"),
+        (unfinished, "a part is not finished"),
+        (resumable, "a part is not finished"),
+        (foreign_file, "was not made by quantcli"),
+        (no_model, "notes.gguf"),
+        (another_model, "is of another model"),
+        (listed_elsewhere, "which is not here"),
+        (broken_list, "not a line of sha256sum"),
+    ],
+)
+def test_every_planted_fault_is_found(parts: Path, plant: Callable[[Path], None], words: str) -> None:
+    plant(parts)
+    result = assemble.run(parts, listed=parts / LIST)
+    assert not result["ok"] and any(words in problem for problem in result["problems"]), result["problems"]
+    assert not (parts / LIST).exists() and result["checksums"] is None
+    with pytest.raises(VerificationFailed) as caught:
+        assemble.require(result)
+    assert caught.value.hint
+
+
+def test_folders_without_parts(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="is no folder"):
+        assemble.run(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="holds no model"):
+        assemble.run(tmp_path)
