@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -143,24 +144,29 @@ def test_a_part_of_what_is_there(parts: Path) -> None:
         convert.run(request(parts, part="1/3"))
 
 
-def test_calibrated_parts_come_from_a_finished_folder(tmp_path: Path, prose: Path) -> None:
+def calibrated(output: Path, file_type: str = "Q4_0", **more) -> ConvertRequest:
+    """With the fewest tokens."""
+    asked = request(output, file_type, quality="good", sampled_tokens=0, **more)
+    assert asked.wish is not None
+    return dataclasses.replace(asked, wish=dataclasses.replace(asked.wish, tokens=8192))
+
+
+def test_calibrated_parts_come_from_a_finished_folder(tmp_path: Path) -> None:
     """The bytes of one whole run; without its folder, or before it is finished, a part is refused."""
-    calibrated = {"quality": "good", "calibration": [prose], "sampled_tokens": 0}
     kept = tmp_path / "kept"
-    convert.run(request(tmp_path / "whole", "Q4_0", keep_statistics=kept, **calibrated))
+    convert.run(calibrated(tmp_path / "whole", keep_statistics=kept))
     for number in (1, 2):
-        part = request(tmp_path / "out", "Q4_0", statistics=kept, part=f"{number}/2", **calibrated)
-        convert.run(part)
+        convert.run(calibrated(tmp_path / "out", statistics=kept, part=f"{number}/2"))
     assert shards(tmp_path / "out") == shards(tmp_path / "whole")
     with pytest.raises(BadStatistics):  # nothing is known of another type
-        convert.run(request(tmp_path / "other", "Q5_0", statistics=kept, part="1/2", **calibrated))
+        convert.run(calibrated(tmp_path / "other", "Q5_0", statistics=kept, part="1/2"))
     (kept / "Q4_0" / "complete.safetensors").unlink()
     with pytest.raises(BadStatistics, match="is not finished"):
-        convert.run(request(tmp_path / "late", "Q4_0", statistics=kept, part="1/2", **calibrated))
+        convert.run(calibrated(tmp_path / "late", statistics=kept, part="1/2"))
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UsageError, match="no folder of --keep-statistics"):
-        request(tmp_path / "late", "Q4_0", statistics=empty, part="1/2", **calibrated)
+        calibrated(tmp_path / "late", statistics=empty, part="1/2")
 
 
 # ---- assemble
