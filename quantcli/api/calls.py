@@ -61,7 +61,9 @@ class ConvertOptions(TypedDict, total=False):
     threads: int | None
     dry_run: bool
     force: bool
+    resume: bool
     split_max_size: str | int | None
+    part: str | None  # "3/16"
     keep_split: bool
     metadata: Texts | Mapping[str, object]  # {"general.name": "..."}, or "KEY=VALUE"
     chat_template: PathLike | None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from quantcli.report.terminal import Advance, Silent, Step
+from quantcli.report.terminal import Advance, Share, Silent, Step
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Listening(Silent):
         warnings.warn(text, QuantcliWarning, stacklevel=6)
 
     @contextmanager
-    def progress(self, label: str, total_bytes: int) -> Iterator[Advance]:
+    def progress(self, label: str, total_bytes: int, begun: int = 0, share: Share | None = None) -> Iterator[Advance]:
         def advance(done_bytes: int, weights: int = 0) -> None:
             self._tell(Progress(label, done_bytes, total_bytes, "bytes"))
 

@@ -6,6 +6,7 @@ numpy) only when a command runs; and a run builds the options of its own command
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -98,6 +99,7 @@ def _standard_streams() -> None:
 
 def run() -> None:
     """Parse the command line, run the command, exit."""
+    gc.set_threshold(100_000, 50, 50)  # headers become a million objects that stay: to look through them takes long
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
             signal.signal(number, _terminate)

@@ -10,11 +10,13 @@ from quantcli.commands import resuming
 from quantcli.commands.describing import describe
 from quantcli.commands.job import Job
 from quantcli.encode import pipeline
+from quantcli.ggml import tensor_types
 from quantcli.methods.snap import Snapping
 from quantcli.output import journal, transaction, writer
 from quantcli.output.journal import Journal
 from quantcli.output.resumable import ResumableFile
 from quantcli.output.writer import OutputFile
+from quantcli.plan import costs
 from quantcli.plan.plan import Plan
 from quantcli.report.results import CarriedTensor, ConvertResult
 from quantcli.report.terminal import Advance, Reporter
@@ -105,18 +107,37 @@ def _progress(
         return
     written, size = (sum(pair) for pair in zip(*((f.written, f.size) for made in outputs for f in made), strict=True))
     begun = job.total_bytes * written // max(size, 1)
-    with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes, begun) as told:
+    share = costs.share_done(_work(job))
+    with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes, begun, share) as told:
         yield told
+
+
+def _groups(job: Job) -> list[list[int]]:
+    """Plans that write the same tensors, by their numbers: they share their reads."""
+    together: dict[tuple[int, ...], list[int]] = {}
+    for number, one in enumerate(job.plans):
+        together.setdefault(tuple(id(entry.tensor) for entry in one.entries), []).append(number)
+    return list(together.values())
+
+
+def _work(job: Job) -> Iterator[tuple[int, int]]:
+    """(bytes, cost) of what is read, in its order."""
+    plans = job.plans
+    for numbers in _groups(job):
+        for entries in zip(*(plans[number].entries for number in numbers), strict=True):
+            tensor = entries[0].tensor
+            yield (
+                tensor_types.tensor_bytes(tensor.stored, tensor.shape),
+                sum(costs.cost(tensor, entry.type) for entry in entries),
+            )
 
 
 def _fill(job: Job, outputs: Sequence[Sequence[OutputFile]], advance: Advance | None) -> tuple[int, float]:
     """(weights encoded, seconds of reading): one group of outputs per model."""
-    together: dict[tuple[int, ...], list[int]] = {}  # plans that write the same tensors, by their numbers
-    for number, one in enumerate(job.plans):
-        together.setdefault(tuple(id(entry.tensor) for entry in one.entries), []).append(number)
+    together = _groups(job)
     groups = [
         pipeline.Group([job.plans[number] for number in numbers], [outputs[number] for number in numbers])
-        for numbers in together.values()
+        for numbers in together
     ]
     choice, snap = job.request.choice, Snapping(job.request.snap)
     done = pipeline.run(
@@ -128,7 +149,7 @@ def _fill(job: Job, outputs: Sequence[Sequence[OutputFile]], advance: Advance | 
         snap=snap,
         cancel=job.close if job.far else None,
     )
-    for group, numbers in enumerate(together.values()):
+    for group, numbers in enumerate(together):
         for number in numbers:
             job.carried[job.files[number][0]] = _carried(snap, group, job.plans[number])
     return done

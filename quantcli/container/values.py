@@ -82,10 +82,8 @@ class Strings(Sequence[str]):
         """Pack ``items``, text or bytes. Raises BadConfig for anything else, MalformedFile for text that has no UTF-8
         form (lone surrogates)."""
         packed = [item if isinstance(item, bytes) else _utf8(item) for item in items]
-        pieces: list[bytes] = []
-        for item in packed:
-            pieces.append(LENGTH.pack(len(item)))
-            pieces.append(item)
+        pieces = [b""] * (2 * len(packed))
+        pieces[::2], pieces[1::2] = map(LENGTH.pack, map(len, packed)), packed
         return cls(b"".join(pieces), len(packed))
 
     def __len__(self) -> int:

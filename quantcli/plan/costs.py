@@ -7,6 +7,10 @@ time.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import ModelTensor
 
@@ -30,6 +34,22 @@ def nanoseconds(tensor: ModelTensor, tensor_type: TensorType) -> float:
     if tensor.raw and tensor_type is tensor.stored:
         return COPIED
     return COPIED + NANOSECONDS.get(tensor_type.name, USUAL)
+
+
+def share_done(work: Iterable[tuple[int, int]]) -> Callable[[int], float]:
+    """How much of the work is done, 0 to 1, by the bytes of the source that are done; ``work``: (bytes, cost) of the
+    tensors in their order. Types differ by a hundred times: bytes alone tell little of the time that is left."""
+    sizes, costs = zip(*work, strict=True) if (work := list(work)) else ((0,), (0,))
+    ends, done = list(accumulate(sizes)), [0, *accumulate(costs)]
+    total = max(done[-1], 1)
+
+    def share(count: int) -> float:
+        place = min(bisect_right(ends, count), len(ends) - 1)
+        begin = ends[place] - sizes[place]
+        inside = min(max((count - begin) / max(sizes[place], 1), 0.0), 1.0)
+        return (done[place] + inside * (done[place + 1] - done[place])) / total
+
+    return share
 
 
 def cost(tensor: ModelTensor, tensor_type: TensorType) -> int:

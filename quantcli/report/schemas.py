@@ -22,7 +22,7 @@ from typing import (
     is_typeddict,
 )
 
-from quantcli.report import measurements, plans, results
+from quantcli.report import assembled, measurements, plans, results
 
 VERSION = 1  # of all schemas: what `schema` says in every result
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -49,6 +49,7 @@ class ErrorResult(TypedDict):
 #: what the command of this name prints; several types where it depends on what it is given
 RESULTS: dict[str, tuple[type, ...]] = {
     "convert": (results.ConvertResult,),
+    "assemble": (assembled.AssembleResult,),
     "graft": (results.GraftResult,),
     "inspect": (results.GgufResult, results.CheckpointResult, results.MatrixResult),
     "check": (results.CheckResult,),

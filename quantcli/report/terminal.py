@@ -12,9 +12,9 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from quantcli.errors import QuantcliError
 
@@ -41,6 +41,7 @@ class Step(Protocol):
     def __call__(self, done: int, known: str = "") -> None: ...
 
 
+Share: TypeAlias = Callable[[int], float]
 Cells = Sequence[Sequence[str]]  # of a table, line by line
 
 
@@ -194,20 +195,22 @@ class Reporter:
     # ---- progress (stderr)
 
     @contextmanager
-    def progress(self, label: str, total_bytes: int, begun: int = 0) -> Iterator[Advance]:
+    def progress(self, label: str, total_bytes: int, begun: int = 0, share: Share | None = None) -> Iterator[Advance]:
         """Yield a function that takes (bytes done, weights done); shows bytes, weights/s and the time left.
 
-        ``begun``: bytes that were done before.
+        ``begun``: bytes that were done before; ``share``: bytes done -> the part of the work (0 to 1) that they are,
+        where not every byte takes the same time.
         """
+        part = share or (lambda done: done / max(total_bytes, 1))
         label = printable(label)
         if self.quiet:
             yield lambda done_bytes, weights=0: None
         elif sys.stderr.isatty():
-            with self._bar(label, total_bytes, begun) as advance:
+            with self._bar(label, total_bytes, begun, part) as advance:
                 yield advance
         else:
             with _Lines(label) as lines:
-                yield _plain_progress(lines, total_bytes, begun)
+                yield _plain_progress(lines, total_bytes, begun, part)
 
     @contextmanager
     def steps(self, label: str, total: int) -> Iterator[Step]:
@@ -245,7 +248,7 @@ class Reporter:
             yield advance
 
     @contextmanager
-    def _bar(self, label: str, total_bytes: int, begun: int) -> Iterator[Advance]:
+    def _bar(self, label: str, total_bytes: int, begun: int, share: Share) -> Iterator[Advance]:
         from rich import progress as widgets
 
         columns = (
@@ -253,14 +256,16 @@ class Reporter:
             widgets.BarColumn(),
             widgets.DownloadColumn(),
             widgets.TextColumn("{task.fields[speed]}"),
-            widgets.TimeRemainingColumn(),
+            widgets.TextColumn("{task.fields[left]}"),
         )
         start = time.monotonic()
         with widgets.Progress(*columns, console=self._console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=max(total_bytes, 1), completed=begun, speed="")
+            task = bar.add_task(label, total=max(total_bytes, 1), completed=begun, speed="", left="")
 
             def advance(done_bytes: int, weights: int = 0) -> None:
-                bar.update(task, completed=done_bytes, speed=weights_per_second(weights, time.monotonic() - start))
+                left = work_left(start, share(done_bytes), share(begun))
+                speed = weights_per_second(weights, time.monotonic() - start)
+                bar.update(task, completed=done_bytes, speed=speed, left=left)
 
             yield advance
 
@@ -328,14 +333,14 @@ class _Lines:
                     say(f"{self.label}: {duration(self._last - self.start)} so far; at last: {self.known}")
 
 
-def _plain_progress(lines: _Lines, total_bytes: int, begun: int) -> Advance:
+def _plain_progress(lines: _Lines, total_bytes: int, begun: int, share: Share) -> Advance:
     def advance(done_bytes: int, weights: int = 0) -> None:
         if not lines.due() or not begun < done_bytes < total_bytes:
             return
         lines.tell(
             f"{100 * done_bytes / total_bytes:.0f} %, {size(done_bytes)} of {size(total_bytes)}, "
             f"{weights_per_second(weights, time.monotonic() - lines.start)}, "
-            f"{duration(time_left(lines.start, done_bytes - begun, total_bytes - begun))} left"
+            f"{work_left(lines.start, share(done_bytes), share(begun))}"
         )
 
     return advance
@@ -348,6 +353,13 @@ def _plain_steps(lines: _Lines, total: int) -> Step:
             lines.tell(f"{done} of {total}, {middle}{duration(time_left(lines.start, done, total))} left")
 
     return advance
+
+
+def work_left(start: float, share: float, begun: float) -> str:
+    """The time that the rest will take: ``share`` of the work is done, ``begun`` of it was at ``start``."""
+    if share <= begun:
+        return ""
+    return f"{duration((time.monotonic() - start) * (1 - share) / (share - begun))} left"
 
 
 def time_left(start: float, done: int, total: int) -> float:

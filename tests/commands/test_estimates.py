@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert, estimating
 from quantcli.plan import costs
-from quantcli.report import tables
+from quantcli.report import tables, terminal
 
 TINY = Path(__file__).resolve().parents[2] / "examples" / "tiny"
 
@@ -48,6 +49,14 @@ def test_it_follows_the_types_and_the_table_where_no_time_is_left(monkeypatch: p
 def test_what_is_measured_moves_what_is_not() -> None:
     assert estimating._ratio({"Q4_K": 2 * costs.NANOSECONDS["Q4_K"]}, {}) == pytest.approx(2)
     assert estimating._ratio({}, {}) == 1
+
+
+def test_the_time_left_follows_the_cost_not_the_bytes() -> None:
+    share = costs.share_done([(100, 1), (100, 0), (300, 9)])
+    assert [share(done) for done in (0, 50, 100, 200, 350, 500, 600)] == pytest.approx([0, 0.05, 0.1, 0.1, 0.55, 1, 1])
+    assert costs.share_done([])(0) == 0
+    assert terminal.work_left(time.monotonic() - 10, 0.5, 0.25) == "20.0 s left"
+    assert terminal.work_left(time.monotonic(), 0.25, 0.25) == ""
 
 
 def test_a_source_that_is_no_file_here_is_read_by_rows() -> None:

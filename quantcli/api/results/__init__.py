@@ -4,6 +4,8 @@ Shapes are in GGUF order (columns first), sizes in bytes, times in seconds. A fi
 where it is not. ``json`` is the object that --json prints.
 """
 
+from quantcli.api.results.assembled import AssembleResult as AssembleResult
+from quantcli.api.results.assembled import SetResult as SetResult
 from quantcli.api.results.base import Result as Result
 from quantcli.api.results.measurements import CalibrateResult as CalibrateResult
 from quantcli.api.results.measurements import ComparedModel as ComparedModel
@@ -37,6 +39,7 @@ from quantcli.api.results.results import CheckStep as CheckStep
 from quantcli.api.results.results import CompensatedTensor as CompensatedTensor
 from quantcli.api.results.results import ConvertResult as ConvertResult
 from quantcli.api.results.results import EntryResult as EntryResult
+from quantcli.api.results.results import EstimateResult as EstimateResult
 from quantcli.api.results.results import FallbackResult as FallbackResult
 from quantcli.api.results.results import FormatsResult as FormatsResult
 from quantcli.api.results.results import GgufResult as GgufResult

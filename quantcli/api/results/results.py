@@ -110,6 +110,25 @@ class OutputResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EstimateResult(Result):
+    """What a conversion will need on this machine, from a second of measuring.
+
+    ``encoding_seconds``: all cores busy; ``moving_seconds``: reading and writing at the speed of reading, None where
+    that is unknown. The larger one counts. ``calibration``: what calibrates or plans comes on top and is not known.
+    """
+
+    seconds: float
+    encoding_seconds: float
+    moving_seconds: float | None
+    nanoseconds_per_weight: float
+    reading_bytes_per_second: int | None
+    memory_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int | None
+    calibration: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConvertResult(Result):
     """`quantcli convert`. What a dry run does not know is missing."""
 
@@ -121,9 +140,25 @@ class ConvertResult(Result):
     search: str
     notes: list[str]
     warnings: list[str]
+    estimate: EstimateResult | None = None
+    part: str | None = None
+    resumed_bytes: int | None = None
     reading_seconds: float | None = None
     weights_per_second: int | None = None
     report: Report | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedFile(Result):
+    """One file that was verified; what is unknown because of ``problem`` is None."""
+
+    path: str
+    ok: bool
+    bytes: int | None
+    sha256: str | None
+    tensors: int | None
+    problem: str | None
+    remarks: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,19 +314,6 @@ class CheckResult(Result):
     source: str
     architecture: str
     steps: list[CheckStep]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckedFile(Result):
-    """One file that was verified; what is unknown because of ``problem`` is None."""
-
-    path: str
-    ok: bool
-    bytes: int | None
-    sha256: str | None
-    tensors: int | None
-    problem: str | None
-    remarks: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
