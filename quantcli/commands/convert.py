@@ -88,10 +88,14 @@ def calibrated(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertR
         return request
     from quantcli.commands import imatrix as collecting  # brings the runner, which most conversions do without
 
-    prepare(replace(request, collect=False, allow_no_imatrix=True)).close()
+    job = prepare(replace(request, allow_no_imatrix=True))
+    begun = request.resume and resuming.unfinished(job) is not None
+    job.close()
     output, matrix = request.output, Path(COLLECTED)
     if output is not None:
         matrix = (output if _into_folder(request, output) else output.parent) / COLLECTED
+    if begun and matrix.is_file():  # an earlier run has collected it; its journal says which it was
+        return replace(request, imatrix=matrix, collect=False)
     try:
         collecting.execute(
             collecting.ImatrixRequest(model=request.source, output=matrix, force=request.force), reporter
