@@ -169,9 +169,9 @@ def estimate(job: Job) -> EstimateResult:
     total = sum(weights.values())
     folder = job.files[0][0].parent
     return {
-        "seconds": round(max(busy, moved or 0.0), 1),
-        "encoding_seconds": round(busy, 1),
-        "moving_seconds": None if moved is None else round(moved, 1),
+        "seconds": round(max(busy, moved or 0.0), 3),
+        "encoding_seconds": round(busy, 3),
+        "moving_seconds": None if moved is None else round(moved, 3),
         "nanoseconds_per_weight": round(encoding / max(total, 1), 2),
         "reading_bytes_per_second": None if speeds.reading is None else round(speeds.reading),
         "memory_bytes": _memory(job),

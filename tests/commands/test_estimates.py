@@ -25,7 +25,7 @@ def test_a_dry_run_says_what_it_takes(tmp_path: Path) -> None:
     )
     found = result["estimate"]
     assert found["disk_bytes"] == sum(one["bytes"] for one in result["outputs"])
-    assert found["seconds"] >= found["encoding_seconds"] > 0 or found["seconds"] < 0.1
+    assert found["seconds"] >= found["encoding_seconds"] > 0
     assert found["memory_bytes"] > 50e6 and found["disk_free_bytes"] > 0 and not found["calibration"]
     note = tables.estimate_note(found, 2)
     assert note.startswith("estimate: about ") and "on 2 threads" in note and "disk 5.01 MB" in note
