@@ -39,8 +39,9 @@ def nanoseconds(tensor: ModelTensor, tensor_type: TensorType) -> float:
 def share_done(work: Iterable[tuple[int, int]]) -> Callable[[int], float]:
     """How much of the work is done, 0 to 1, by the bytes of the source that are done; ``work``: (bytes, cost) of the
     tensors in their order. Types differ by a hundred times: bytes alone tell little of the time that is left."""
-    sizes, costs = zip(*work, strict=True) if (work := list(work)) else ((0,), (0,))
-    ends, done = list(accumulate(sizes)), [0, *accumulate(costs)]
+    known = list(work) or [(0, 0)]
+    sizes = [size for size, _ in known]
+    ends, done = list(accumulate(sizes)), [0, *accumulate(cost for _, cost in known)]
     total = max(done[-1], 1)
 
     def share(count: int) -> float:

@@ -174,6 +174,49 @@ def test_damage_and_a_lost_disk_cache_cost_only_what_lies_behind(
         assert damage not in ("flip", "zeros") or kept <= written.written // 2
 
 
+def test_a_hub_that_goes_away_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections are cut for good in the middle; the same command goes on later, but not with another commit."""
+    pytest.importorskip("huggingface_hub")
+    from helpers.loopback_hub import Fault, LoopbackHub
+    from quantcli.errors import Unreachable
+    from quantcli.sources.hub import blocks, client, remote, tree
+
+    for module in (blocks, remote):
+        monkeypatch.setattr(module, "BLOCK", 128 << 10)
+    monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
+    original, written = sinks.Sink._write, [0]
+    with LoopbackHub() as hub:
+        hub.use(monkeypatch, tmp_path / "home")
+        repository = hub.store.create("org/tiny", TINY)
+
+        def write(self: sinks.Sink, slab: object, data: object) -> None:
+            original(self, slab, data)  # type: ignore[arg-type]  # handed on as it came
+            written[0] += 1
+            if written[0] == 6:
+                hub.faults = [Fault("GET /files/", times=10**6, cut=0)]
+
+        def run(output: Path, **more: object) -> object:
+            tree.forget()
+            return convert.run(request(Path("hf://org/tiny"), output, **more))
+
+        run(tmp_path / "whole", resume=False)
+        monkeypatch.setattr(sinks.Sink, "_write", write)
+        for place in ("out", "other"):
+            written[0], hub.faults = 0, []
+            with pytest.raises(Unreachable):
+                run(tmp_path / place)
+        hub.faults = []
+        result = run(tmp_path / "out")
+        assert visible(tmp_path / "out") == visible(tmp_path / "whole") and result["resumed_bytes"] > 0
+        changed = bytearray((TINY / "model.safetensors").read_bytes())
+        changed[-1] ^= 1
+        repository.commit(
+            {path.name: path.read_bytes() for path in TINY.iterdir()} | {"model.safetensors": bytes(changed)}
+        )
+        with pytest.raises(ResumeRefused, match=r"model\.safetensors of the source was"):
+            run(tmp_path / "other")
+
+
 # ---- what is another conversion
 
 
