@@ -31,6 +31,10 @@ def check(request: ConvertRequest) -> None:
             hint=f"find them once: quantcli plan {request.source} {request.sizing.text} -o types.txt; "
             "then -t TYPE --tensor-type-file types.txt",
         )
+    if request.html is not None:
+        raise UsageError(
+            "--html tells of a whole model", where=WHERE, hint="convert without it; `quantcli compare` measures files"
+        )
     _check_calibration(request)
 
 

@@ -124,6 +124,7 @@ def test_a_part_is_resumed(together: Path, tmp_path: Path, monkeypatch: pytest.M
         ({"part": "1/99999"}, "more than"),
         ({"part": "1/3", "split_max_size": None}, "whole shards"),
         ({"part": "1/3", "imatrix": Path("auto")}, "would collect an importance matrix"),
+        ({"part": "1/3", "html": Path("page.html")}, "tells of a whole model"),
         ({"part": "1/3", "quality": "best"}, "needs a finished folder of statistics"),
         ({"part": "1/3", "quality": "good", "keep_statistics": Path("kept")}, "needs a finished folder of statistics"),
     ],
