@@ -286,6 +286,12 @@ class BadReference(QuantcliError):
     code = "bad-reference"
 
 
+class BadStates(QuantcliError):
+    """A folder of hidden states (`--layerwise`) is of another run, unfinished, in use, or damaged."""
+
+    code = "bad-states"
+
+
 class MissingPackage(QuantcliError):
     """A package that this option needs is not installed."""
 

@@ -7,17 +7,20 @@ collected, the output matrix only when asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy
+from numpy.typing import NDArray
 
 from quantcli.calibration.corpus import IMPORTANCE_CHARACTERS
 from quantcli.calibration.corpus import bundled_text as bundled_text
 from quantcli.errors import BadImportance, QuantcliError
+from quantcli.runner import layerwise
 from quantcli.runner.arrays import Doubles, Floats
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import Chunks, chunks_of
+from quantcli.runner.waiting import Waiting
 from quantcli.runner.weights import PackedMatrix
 from quantcli.statistics.imatrix import Importance, merge
 from quantcli.vocab.tokenizer import Tokenizer
@@ -44,7 +47,7 @@ class Sums:
         self.counts[weight.name][matrix] += tokens
 
     def join(self, part: Sums) -> None:
-        """Add what another one holds."""
+        """Add what another one holds, which is not used any more."""
         for name, sums in part.sums.items():
             if name in self.sums:
                 self.sums[name] += sums
@@ -82,12 +85,31 @@ def sum_of_squares(x: Floats, name: str) -> Doubles:
     return total
 
 
+class BatchByBatch(Collecting):
+    """The same for a pass layer by layer: sums of a batch are added as whole, as they are chunk by chunk."""
+
+    def __init__(self, *, output: bool = False) -> None:
+        super().__init__(output=output)
+        self.total = Sums()
+
+    def next_batch(self) -> None:
+        self.total.join(self.found)
+        self.found = Sums()
+
+    def take(self) -> dict[str, Doubles]:
+        """By "sums/" or "counts/" and the tensor's name."""
+        total, self.total = self.total, Sums()
+        return {
+            **{f"sums/{name}": sums for name, sums in total.sums.items()},
+            **{f"counts/{name}": counts for name, counts in total.counts.items()},
+        }
+
+
 def collect(
     session: Session,
     chunks: Chunks,
     *,
     output: bool = False,
-    low_memory: bool = False,
     earlier: Sequence[Importance] = (),
     save: Callable[[Importance], None] | None = None,
     frequency: int = 0,
@@ -95,17 +117,53 @@ def collect(
 ) -> tuple[Importance, bool]:
     """(importance of the session's model on ``chunks``, interrupted).
 
-    ``output`` collects the output matrix too; ``low_memory`` keeps the activations of all chunks and one layer's
-    weights instead of the model; ``earlier`` matrices are added. Every ``frequency`` chunks ``save`` gets what is known
-    so far (not with ``low_memory``, where nothing is complete before the end). After an interrupt the complete chunks
-    count; without any, the KeyboardInterrupt goes on.
+    ``output`` collects the output matrix too; ``earlier`` matrices are added. Every ``frequency`` chunks ``save`` gets
+    what is known so far. ``progress`` is told how many chunks are done, also while several run together. After an
+    interrupt the complete chunks count; without any, the KeyboardInterrupt goes on.
     """
     collecting = Collecting(output=output and OUTPUT in session.network.weights)
     with session.network.observed_by(collecting):
-        if low_memory:
-            _by_layer(session, chunks, collecting, progress)
-            return _importance(session, collecting.found, chunks, len(chunks), earlier), False
         return _by_chunk(session, chunks, collecting, earlier, save, frequency, progress)
+
+
+def collect_by_layer(
+    session: Session,
+    chunks: Chunks,
+    states: Waiting,
+    *,
+    output: bool = False,
+    earlier: Sequence[Importance] = (),
+    progress: Progress | None = None,
+) -> Importance:
+    """The importance that `collect` finds, bit for bit, with one layer in memory: ``states`` keeps the rest.
+
+    ``progress`` is told how many chunks times layers are done of `layerwise.steps_left`. Raises what
+    `layerwise.pass_through` does.
+    """
+    network = session.network
+    watcher = BatchByBatch(output=output and OUTPUT in network.weights)
+    layerwise.pass_through(network, chunks, states, watcher, progress)
+    total = Sums()
+    for layer in range(network.settings.layers):
+        total.join(_kept(states.seen(layer)))
+    with network.observed_by(watcher):
+        for start, stop in chunks.batches():
+            x = layerwise.final(network, states, start, stop)
+            network.show_further(chunks.inputs(start, stop), x)
+            if watcher.output:
+                network.head(x)
+            watcher.next_batch()
+    total.join(watcher.total)
+    return _importance(session, total, chunks, len(chunks), earlier)
+
+
+def _kept(arrays: Mapping[str, NDArray[numpy.generic]]) -> Sums:
+    """What `BatchByBatch.take` gave."""
+    found = Sums()
+    for key, array in arrays.items():
+        kind, _, name = key.partition("/")
+        (found.sums if kind == "sums" else found.counts)[name] = array.astype(numpy.float64)
+    return found
 
 
 def _by_chunk(
@@ -121,7 +179,7 @@ def _by_chunk(
     try:
         for start, stop in chunks.batches():
             collecting.found = Sums()
-            x = session.network.stream(chunks.inputs(start, stop))
+            x = session.network.stream(chunks.inputs(start, stop), _moving(start, stop, chunks, progress))
             if collecting.output:
                 session.network.head(x)
             total.join(collecting.found)  # only whole batches count
@@ -138,22 +196,17 @@ def _by_chunk(
     return _importance(session, total, chunks, done, earlier), False
 
 
-def _by_layer(session: Session, chunks: Chunks, collecting: Collecting, progress: Progress | None) -> None:
-    """All chunks through layer 0, then through layer 1 ...: one layer's weights at a time."""
-    network = session.network
-    layers = network.settings.layers
-    streams = [network.embed(chunks.inputs(start, stop)) for start, stop in chunks.batches()]
-    for layer in range(layers):
-        for index, (start, stop) in enumerate(chunks.batches()):
-            cache = network.new_cache(stop - start, chunks.length)
-            streams[index] = network.layer(layer, streams[index], cache)
-            if progress is not None:
-                progress((layer * len(chunks) + stop) // layers, f"layer {layer + 1} of {layers}")
-        network.release(layer)
-    for x, (start, stop) in zip(streams, chunks.batches(), strict=True):
-        network.show_further(chunks.inputs(start, stop), x)
-        if collecting.output:
-            network.head(x)
+def _moving(start: int, stop: int, chunks: Chunks, progress: Progress | None) -> Callable[[int, int], None] | None:
+    """Tells how far chunks ``start`` to ``stop`` are, of (layers done, layers): as if one ran after the other."""
+    if progress is None:
+        return None
+
+    def told(done: int, layers: int) -> None:
+        reached = start + (stop - start) * done // layers
+        if reached < stop:  # what is complete is told with its sums
+            progress(reached, f"{reached * chunks.length} tokens")
+
+    return told
 
 
 def _importance(session: Session, found: Sums, chunks: Chunks, done: int, earlier: Sequence[Importance]) -> Importance:
@@ -181,7 +234,6 @@ def calibrate(
     chunks: int | None = None,
     threads: int | None = None,
     parse_special: bool = False,
-    low_memory: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Importance:
     """Open (or take) a model, run ``text`` (default: the bundled calibration text) through it, return the importance.
@@ -193,7 +245,7 @@ def calibrate(
         size = length or usual_length(source)
         cut = importance_chunks(source.tokenizer, text, size, chunks=chunks, parse_special=parse_special)
         told = None if progress is None else lambda done, note: progress(done, len(cut))
-        importance, interrupted = collect(source, cut, low_memory=low_memory, progress=told)
+        importance, interrupted = collect(source, cut, progress=told)
         if interrupted:
             raise KeyboardInterrupt
         return importance
@@ -205,7 +257,6 @@ def calibrate(
             length=length,
             chunks=chunks,
             parse_special=parse_special,
-            low_memory=low_memory,
             progress=progress,
         )
 

@@ -6,7 +6,6 @@ under a hidden name first. A folder of another model, another text or other sett
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -17,9 +16,9 @@ from numpy.typing import NDArray
 
 from quantcli.calibration.tokens import Calibration
 from quantcli.errors import BadStatistics
-from quantcli.model import Model
 from quantcli.output import writer
 from quantcli.runner.arrays import Ids
+from quantcli.runner.fingerprint import fingerprint as fingerprint
 from quantcli.sources import jsonfile
 from quantcli.sources.files import read_small
 
@@ -28,7 +27,6 @@ WRITTEN = "written"  # the file with what the model wrote
 COMPLETE = "complete"  # the record of a pass that says that all others are there
 CALIBRATION, PASSES = "calibration", "passes"  # what a folder holds: moments of the model, or of encodings of it
 SCHEMA = 1
-SAMPLED_ROWS = 2  # of each tensor, read for the fingerprint
 
 Arrays = Mapping[str, NDArray[numpy.generic]]
 Facts = dict[str, str | int | float]
@@ -149,14 +147,3 @@ def check_place(path: Path) -> None:
         raise BadStatistics(
             "holds something else", where=str(path), hint="give a new folder, or one that quantcli made"
         )
-
-
-def fingerprint(model: Model) -> str:
-    """sha256 of a model's names, shapes, types and some rows of every tensor: another model has another one."""
-    found = hashlib.sha256()
-    for tensor in sorted(model.tensors, key=lambda one: one.name):
-        found.update(f"{tensor.name} {tensor.shape} {tensor.stored.name}\n".encode())
-        for start in {0, max(tensor.rows - SAMPLED_ROWS, 0)}:
-            stop = min(start + SAMPLED_ROWS, tensor.rows)
-            found.update(numpy.ascontiguousarray(tensor.reader.read_rows(start, stop), "<f4").tobytes())
-    return found.hexdigest()

@@ -9,7 +9,21 @@ import typer
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
-from quantcli.cli.running import Activations, ChunkLimit, Context, Exact, KvType, ParseSpecial, Threads, use_threads
+from quantcli.cli.running import (
+    Activations,
+    ByLayer,
+    ChunkLimit,
+    Context,
+    Exact,
+    KvType,
+    ParseSpecial,
+    Resume,
+    States,
+    Threads,
+    folder_beside,
+    layerwise_wish,
+    use_threads,
+)
 
 NAME = "compare"
 Option = typer.Option
@@ -56,6 +70,19 @@ def run(
         Optional[int],
         Option("--reference-top", metavar="N", min=1, help=("Tokens of each recorded position. Default: 512.")),
     ] = None,
+    reference_states: Annotated[
+        Optional[Path],
+        Option(
+            metavar="FILE",
+            help=(
+                "Keep what leaves the reference's last layer: exact, and small. Used where FILE exists: the reference "
+                "is not run again."
+            ),
+        ),
+    ] = None,
+    layerwise: ByLayer = False,
+    states: States = None,
+    resume: Resume = False,
     force: Annotated[bool, Option("--force", help="Replace existing reports and pictures.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -78,6 +105,10 @@ def run(
         reference_activations=reference_activations,
         record=reference_cache,
         top=top,
+        states=reference_states,
+        layerwise=layerwise_wish(
+            folder_beside(reference, "compare"), layerwise=layerwise, states=states, resume=resume
+        ),
         html=html,
         svg=svg,
         force=force,

@@ -9,7 +9,17 @@ import typer
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
-from quantcli.cli.running import Activations, ChunkLimit, Exact, ParseSpecial, Threads, use_threads
+from quantcli.cli.running import (
+    Activations,
+    ByLayer,
+    ChunkLimit,
+    Exact,
+    ParseSpecial,
+    States,
+    Threads,
+    layerwise_wish,
+    use_threads,
+)
 
 NAME = "imatrix"
 Option = typer.Option
@@ -52,9 +62,9 @@ def run(
         bool, Option("--resume", help="Continue the interrupted run that wrote the output file.")
     ] = False,
     process_output: Annotated[bool, Option("--process-output", help="Collect for output.weight too.")] = False,
-    low_memory: Annotated[
-        bool, Option("--low-memory", help=("Layer by layer: keep the activations of all chunks instead of the model."))
-    ] = False,
+    layerwise: ByLayer = False,
+    low_memory: Annotated[bool, Option("--low-memory", hidden=True)] = False,  # its name until 0.4
+    states: States = None,
     threads: Threads = None,
     activations: Activations = None,
     exact: Exact = False,
@@ -71,6 +81,12 @@ def run(
     from quantcli.commands.imatrix import run as collect
     from quantcli.runner.session import RunOptions
 
+    by_layer = layerwise_wish(
+        output.with_name(f"{output.name}.states"),
+        layerwise=layerwise or low_memory,
+        states=states,
+        resume=resume and (layerwise or low_memory),
+    )
     request = ImatrixRequest(
         model=model,
         text=file,
@@ -82,7 +98,7 @@ def run(
         frequency=output_frequency,
         resume=resume,
         process_output=process_output,
-        low_memory=low_memory,
+        layerwise=by_layer,
         parse_special=parse_special,
         force=force,
         options=RunOptions(activations=activations or "float", exact=exact, threads=threads, length=ctx),

@@ -9,7 +9,21 @@ import typer
 
 from quantcli.cli.common import AsJson, Debug, Quiet
 from quantcli.cli.frame import frame
-from quantcli.cli.running import Activations, ChunkLimit, Context, Exact, KvType, ParseSpecial, Threads, use_threads
+from quantcli.cli.running import (
+    Activations,
+    ByLayer,
+    ChunkLimit,
+    Context,
+    Exact,
+    KvType,
+    ParseSpecial,
+    Resume,
+    States,
+    Threads,
+    folder_beside,
+    layerwise_wish,
+    use_threads,
+)
 
 NAME = "perplexity"
 
@@ -24,6 +38,9 @@ def run(
     exact: Exact = False,
     kv_type: KvType = None,
     parse_special: ParseSpecial = False,
+    layerwise: ByLayer = False,
+    states: States = None,
+    resume: Resume = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -40,6 +57,7 @@ def run(
         length=ctx,
         chunks=chunks,
         parse_special=parse_special,
+        layerwise=layerwise_wish(folder_beside(model, "perplexity"), layerwise=layerwise, states=states, resume=resume),
         options=RunOptions(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
     )
     frame.finish(perplexity.run(request, reporter))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Optional
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from quantcli.commands.layer_major import Layerwise
 
 Option = typer.Option
 Context = Annotated[int, Option("--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk.")]
@@ -28,9 +32,51 @@ KvType = Annotated[
     Optional[str], Option("--kv-type", metavar="T", help=("Type of the KV cache: F16 (default), Q8_0, Q4_0, F32."))
 ]
 
+ByLayer = Annotated[
+    bool,
+    Option(
+        "--layerwise",
+        help=(
+            "Layer by layer: every weight is read once, one layer is in memory, and hidden states wait on disk. "
+            "The result is the same."
+        ),
+    ),
+]
+Resume = Annotated[
+    bool, Option("--resume", help="With --layerwise: continue the interrupted run behind its last layer.")
+]
+States = Annotated[
+    Optional[Path],
+    Option(
+        "--states",
+        metavar="DIR",
+        help="Where hidden states wait. Default: beside the output, or in the current folder.",
+    ),
+]
+
 
 def use_threads(threads: int | None) -> None:
     """Tell numpy's BLAS how many threads it may use. Has to happen before numpy is imported."""
     if threads is not None:
         for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS"):
             os.environ[name] = str(threads)
+
+
+def layerwise_wish(default: Path, *, layerwise: bool, states: Path | None, resume: bool) -> Layerwise | None:
+    """What the three options say; ``default``: the folder where no other is named. Raises UsageError."""
+    from quantcli.commands.layer_major import Layerwise
+    from quantcli.errors import UsageError
+
+    if not layerwise:
+        for option, given in (("--states", states is not None), ("--resume", resume)):
+            if given:
+                raise UsageError(
+                    f"{option} is for a run layer by layer", hint=f"add --layerwise, or leave out {option}"
+                )
+        return None
+    return Layerwise(states=states or default, resume=resume)
+
+
+def folder_beside(name: Path, purpose: str) -> Path:
+    """Where hidden states wait when nobody says where, and there is no output: in the current folder."""
+    return Path(f"{name.resolve().name.removesuffix('.gguf') or 'model'}.{purpose}.states")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quantcli import __version__
+from quantcli.commands.layer_major import Layerwise, Passes
 from quantcli.errors import BadReference, UsageError
 from quantcli.evaluate import divergence
 from quantcli.evaluate.base_file import BaseFile, is_base_file
 from quantcli.evaluate.reference import ModelSource, Source
 from quantcli.evaluate.reference_cache import TOP, Record, Recorder, is_record
+from quantcli.evaluate.reference_states import RecordedStates, StatesRecorder, is_states
+from quantcli.evaluate.scoring import Streams
 from quantcli.output import writer
 from quantcli.report import html, picture, tables
 from quantcli.report.measurements import ComparedModel, CompareResult, Reference
@@ -38,6 +41,8 @@ class CompareRequest:
     reference_activations: str | None = None
     record: Path | None = None  # where the reference's predictions are kept for the next time
     top: int | None = None  # tokens of each recorded position
+    states: Path | None = None  # where what leaves the reference's last layer is kept for the next time
+    layerwise: Layerwise | None = None  # one layer of a model in memory at a time
     html: Path | None = None  # where a page with pictures is written
     svg: Path | None = None  # where the picture of size against divergence is written
     force: bool = False  # replace existing ones
@@ -51,7 +56,7 @@ class Comparison:
     sessions: list[Session]
     sources: list[Source]
     described: Reference
-    recorders: list[Recorder | None]
+    recorders: list[Recorder | StatesRecorder | None]
     warnings: list[str]
     closing: ExitStack
 
@@ -95,7 +100,7 @@ def prepare(request: CompareRequest) -> Comparison:
         _check_outputs(request, sessions)
         if is_base_file(request.reference) or is_record(request.reference):
             sources: list[Source] = [_recorded(request, sessions, stack)]
-            recorders: list[Recorder | None] = [None]
+            recorders: list[Recorder | StatesRecorder | None] = [None]
         else:
             sources, recorders = _model_sources(request, sessions, stack)
         warnings = [
@@ -110,7 +115,11 @@ def prepare(request: CompareRequest) -> Comparison:
 
 def _check_outputs(request: CompareRequest, sessions: Sequence[Session]) -> None:
     """Every file that will be written, before any work: no input, no two of one name, nothing that exists."""
-    kept = [record_path(request.record, index, request.texts) for index in range(len(request.texts))]
+    kept = [
+        record_path(given, index, request.texts)
+        for given in (request.record, request.states)
+        for index in range(len(request.texts))
+    ]
     records = [path for path in kept if path is not None]
     inputs = [request.reference, *request.models, *request.texts, *(path for path in records if path.exists())]
     names = [str(path) for path in inputs] + [name for session in sessions for name in session.model.files]
@@ -122,11 +131,11 @@ def _check_outputs(request: CompareRequest, sessions: Sequence[Session]) -> None
 
 def _recorded(request: CompareRequest, sessions: Sequence[Session], stack: ExitStack) -> Source:
     """A file of predictions as the reference: it holds the text as well."""
-    if request.texts or request.record is not None:
+    if request.texts or request.record is not None or request.states is not None:
         raise UsageError(
             "the reference is a file of recorded predictions, which holds its text",
             where=str(request.reference),
-            hint="leave out -f and --reference-cache",
+            hint="leave out -f, --reference-cache and --reference-states",
         )
     tokenizer = sessions[0].tokenizer
     bos = tokenizer.bos if tokenizer.add_bos else None
@@ -144,8 +153,16 @@ def _recorded(request: CompareRequest, sessions: Sequence[Session], stack: ExitS
 
 def _model_sources(
     request: CompareRequest, sessions: Sequence[Session], stack: ExitStack
-) -> tuple[list[Source], list[Recorder | None]]:
+) -> tuple[list[Source], list[Recorder | StatesRecorder | None]]:
     """The reference model on each text; its predictions from (or into) the record where one is wanted."""
+    if is_states(request.reference):
+        raise UsageError(
+            "holds states, of which only the reference's own model makes predictions",
+            where=str(request.reference),
+            hint=f"name the model: quantcli compare REFERENCE MODEL... -f TEXT --reference-states {request.reference}",
+        )
+    if request.record is not None and request.states is not None:
+        raise UsageError("--reference-cache and --reference-states keep the same thing", hint="leave out one of them")
     if not request.texts:
         raise UsageError(
             "no text to compare on", where="-f", hint="give a text that no model was calibrated on: -f wiki.test.raw"
@@ -166,12 +183,15 @@ def _model_sources(
 
 def _model_source(
     request: CompareRequest, session: Session, index: int, stack: ExitStack
-) -> tuple[Source, Recorder | None]:
+) -> tuple[Source, Recorder | StatesRecorder | None]:
     """Predictions on text number ``index``: recorded ones, or the model's own and what records them."""
     text = request.texts[index]
     chunks = chunks_of(
         session.tokenizer, text, request.length, chunks=request.chunks, parse_special=request.parse_special
     )
+    path = record_path(request.states, index, request.texts)
+    if path is not None:
+        return _with_states(path, session, chunks, stack)
     path = record_path(request.record, index, request.texts)
     if path is None:
         return ModelSource(session, chunks), None
@@ -184,6 +204,19 @@ def _model_source(
     recorder = Recorder(path, chunks, session.network.vocabulary, session.describe(), request.top or TOP)
     stack.callback(recorder.discard)
     return source, recorder
+
+
+def _with_states(
+    path: Path, session: Session, chunks: Chunks, stack: ExitStack
+) -> tuple[Source, StatesRecorder | None]:
+    """The reference by what left its last layer, as the file has it; or its own run, and what keeps it in the file."""
+    if path.exists():
+        recorded = RecordedStates(path, session, chunks)
+        stack.callback(recorded.close)
+        return recorded, None
+    recorder = StatesRecorder(path, session, chunks)
+    stack.callback(recorder.discard)
+    return ModelSource(session, chunks, recorder), recorder
 
 
 def record_path(record: Path | None, index: int, texts: Sequence[Path]) -> Path | None:
@@ -215,24 +248,16 @@ def _check_record(record: Record, session: Session, chunks: Chunks) -> None:
 
 
 def execute(job: Comparison, reporter: Reporter = SILENT) -> CompareResult:
-    """Run the comparison. After an interrupt the figures are those of the complete chunks."""
-    entries: list[ComparedModel] = []
-    interrupted = False
-    for source, recorder in zip(job.sources, job.recorders, strict=True):
-        name = os.path.basename(source.chunks.name)
-        with reporter.steps(f"compare on {name}", len(source.chunks)) as advance:
-            try:
-                tallies, interrupted = divergence.measure(source, job.sessions, advance, recorder)
-            except KeyboardInterrupt:
-                if not entries:
-                    raise
-                interrupted = True
-                break
-        entries += [divergence.report(tally, tallies[0], name) for tally in tallies]
-        if interrupted:
-            break
-        if recorder is not None:
-            recorder.finish()
+    """Run the comparison. After an interrupt the figures are those of the complete chunks; layer by layer there are
+    none, but the work can be gone on with."""
+    wish = job.request.layerwise
+    if wish is None:
+        entries, interrupted = _measured(job, reporter, [{} for _ in job.sources])
+    else:
+        with Passes(wish, "compare", reporter) as passes:
+            entries, interrupted = _measured(job, reporter, _streams(job, passes))
+            if interrupted:
+                raise KeyboardInterrupt
     for entry in entries:
         finite.require_figures(entry, entry["name"])
     return {
@@ -242,3 +267,40 @@ def execute(job: Comparison, reporter: Reporter = SILENT) -> CompareResult:
         "models": entries,
         "interrupted": interrupted,
     }
+
+
+def _streams(job: Comparison, passes: Passes) -> list[dict[int, Streams]]:
+    """Every model, and the reference where it is run, on every text, one after the other layer by layer."""
+    found: list[dict[int, Streams]] = []
+    for text, source in enumerate(job.sources, start=1):
+        streams = {}
+        if isinstance(source, ModelSource):
+            source.use(passes.run(source.session, source.chunks, f"{text}-reference"))
+        for number, session in enumerate(job.sessions, start=1):
+            streams[number - 1] = passes.run(session, source.chunks, f"{text}-{number}")
+        found.append(streams)
+    return found
+
+
+def _measured(
+    job: Comparison, reporter: Reporter, streams: Sequence[Mapping[int, Streams]]
+) -> tuple[list[ComparedModel], bool]:
+    """(entries, interrupted): text by text; ``streams`` per text of what has been run already, by the model's place."""
+    entries: list[ComparedModel] = []
+    for source, recorder, run in zip(job.sources, job.recorders, streams, strict=True):
+        name = os.path.basename(source.chunks.name)
+        with reporter.steps(f"compare on {name}", len(source.chunks)) as advance:
+            try:
+                tallies, interrupted = divergence.measure(
+                    source, job.sessions, advance, recorder if isinstance(recorder, Recorder) else None, run
+                )
+            except KeyboardInterrupt:
+                if not entries:
+                    raise
+                return entries, True
+        entries += [divergence.report(tally, tallies[0], name) for tally in tallies]
+        if interrupted:
+            return entries, True
+        if recorder is not None:
+            recorder.finish()
+    return entries, False

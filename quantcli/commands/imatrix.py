@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantcli.calibration.collect import check_resumable, collect, importance_chunks, usual_length
+from quantcli.calibration.collect import check_resumable, collect, collect_by_layer, importance_chunks, usual_length
+from quantcli.commands.layer_major import Layerwise, Passes
 from quantcli.errors import UsageError
 from quantcli.output import writer
 from quantcli.report import tables
 from quantcli.report.measurements import ImatrixResult, RunnerModel
 from quantcli.report.terminal import SILENT, Reporter
+from quantcli.runner import layerwise
 from quantcli.runner.session import RunOptions, Session, open_session
+from quantcli.runner.text import Chunks
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
 
@@ -37,7 +40,7 @@ class ImatrixRequest:
     frequency: int = 10
     resume: bool = False
     process_output: bool = False
-    low_memory: bool = False
+    layerwise: Layerwise | None = None
     parse_special: bool = False
     force: bool = False
     options: RunOptions = field(default_factory=lambda: RunOptions(activations="float"))
@@ -69,7 +72,8 @@ def execute(request: ImatrixRequest, reporter: Reporter = SILENT) -> ImatrixResu
             writer.check_targets([request.output], inputs, force=request.force or request.resume)
             importance, interrupted = _collect(request, session, earlier, reporter)
             described = session.describe()
-    save(importance, request.output)
+    if request.layerwise is None or request.model is None:
+        save(importance, request.output)
     return {
         "schema": 1,
         "output": str(request.output),
@@ -96,24 +100,47 @@ def _collect(
         parse_special=request.parse_special,
     )
     done: list[Importance] = []
-    if request.resume and os.path.exists(request.output):
+    wish = request.layerwise
+    begun = wish is not None and wish.resume and wish.states.exists()  # goes on, whatever the output holds
+    if request.resume and not begun and os.path.exists(request.output):
         done = [imatrix.read(request.output)]
         skipped = check_resumable(done[0], chunks)
         if skipped >= len(chunks):
             return done[0], False
         chunks = dataclasses.replace(chunks, tokens=chunks.tokens[skipped:])
         earlier = []  # the file holds them already
+    if wish is not None:
+        return _by_layer(request, wish, session, chunks, [*earlier, *done], reporter), False
     with reporter.steps(f"imatrix {session.name}", len(chunks)) as advance:
         return collect(
             session,
             chunks,
             output=request.process_output,
-            low_memory=request.low_memory,
             earlier=[*earlier, *done],
             save=lambda part: save(part, request.output),
             frequency=request.frequency,
             progress=advance,
         )
+
+
+def _by_layer(
+    request: ImatrixRequest,
+    wish: Layerwise,
+    session: Session,
+    chunks: Chunks,
+    earlier: list[Importance],
+    reporter: Reporter,
+) -> Importance:
+    """The same with one layer in memory. The file is written before the states of its run are gone."""
+    with Passes(wish, "imatrix", reporter) as passes:
+        states = passes.open(session, chunks)
+        left = layerwise.steps_left(session.network, chunks, states)
+        with reporter.steps(f"imatrix {session.name}, chunks x layers", left) as advance:
+            importance = collect_by_layer(
+                session, chunks, states, output=request.process_output, earlier=earlier, progress=advance
+            )
+        save(importance, request.output)
+    return importance
 
 
 def save(importance: Importance, path: Path) -> None:

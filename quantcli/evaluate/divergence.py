@@ -6,7 +6,7 @@ block of the reference's predictions exists at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 from pathlib import PurePath
@@ -18,7 +18,7 @@ from quantcli.errors import VocabularyMismatch
 from quantcli.evaluate import figures
 from quantcli.evaluate.reference import Flags, Full, Source
 from quantcli.evaluate.reference_cache import Record, Recorder
-from quantcli.evaluate.scoring import ModelScores, blocks, targets
+from quantcli.evaluate.scoring import ModelScores, Streams, blocks, targets
 from quantcli.report.measurements import ComparedModel, Divergence, MeanError, PerplexityRatio
 from quantcli.runner.arrays import Floats
 from quantcli.runner.session import Session
@@ -75,14 +75,19 @@ def check_vocabulary(reference: Session | Recorded, session: Session) -> None:
 
 
 def measure(
-    source: Source, sessions: Sequence[Session], progress: Progress | None = None, recorder: Recorder | None = None
+    source: Source,
+    sessions: Sequence[Session],
+    progress: Progress | None = None,
+    recorder: Recorder | None = None,
+    streams: Mapping[int, Streams] | None = None,
 ) -> tuple[list[Tally], bool]:
-    """(one tally per model, interrupted) for the source's text.
+    """(one tally per model, interrupted) for the source's text. ``streams``: by the model's place, what has been run.
 
     After an interrupt the tallies hold the complete chunks; without any the KeyboardInterrupt goes on.
     """
     chunks = source.chunks
-    scores = [ModelScores(session.network, chunks) for session in sessions]
+    ready = streams or {}
+    scores = [ModelScores(session.network, chunks, ready.get(place)) for place, session in enumerate(sessions)]
     tallies = [Tally(session) for session in sessions]
     try:
         for start, stop in chunks.batches():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy
 
 from quantcli.evaluate import figures
-from quantcli.evaluate.scoring import ModelScores, blocks, targets
+from quantcli.evaluate.scoring import ModelScores, Streams, blocks, targets
 from quantcli.report.measurements import LikelihoodResult
 from quantcli.runner.arrays import Doubles
 from quantcli.runner.session import Session
@@ -21,13 +21,16 @@ from quantcli.runner.text import Chunks
 Progress = Callable[[int, str], None]  # (chunks done, what is known so far)
 
 
-def measure(session: Session, chunks: Chunks, progress: Progress | None = None) -> LikelihoodResult:
-    """How well the model predicts the text.
+def measure(
+    session: Session, chunks: Chunks, progress: Progress | None = None, streams: Streams | None = None
+) -> LikelihoodResult:
+    """How well the model predicts the text. ``streams``: of what has been run already; only the head is left to do.
 
     After an interrupt the result is that of the chunks that are complete; without any, the KeyboardInterrupt goes on.
     """
-    scores = ModelScores(session.network, chunks)
-    session.network.load()
+    scores = ModelScores(session.network, chunks, streams)
+    if streams is None:
+        session.network.load()
     nll = figures.Moments()
     per_chunk: list[float] = []
     interrupted = False

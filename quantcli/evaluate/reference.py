@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 import numpy
 from numpy.typing import NDArray
 
-from quantcli.evaluate.scoring import Block, ModelScores
+from quantcli.evaluate.scoring import Block, ModelScores, Streams
 from quantcli.report.measurements import Reference, RunnerModel
 from quantcli.runner.arrays import Doubles, Floats, Ids
 from quantcli.runner.operations import Operations
@@ -70,15 +70,35 @@ class Source(Protocol):
         ...
 
 
-class ModelSource:
-    """A model that runs beside those it is compared with; only one block of its predictions exists at a time."""
+class Keeper(Protocol):
+    """Who keeps what leaves the last layer."""
 
-    def __init__(self, session: Session, chunks: Chunks) -> None:
-        self.session, self.chunks = session, chunks
+    def add(self, chunk: int, states: Floats) -> None:
+        """``states`` [scored positions, hidden] of the next chunk."""
+        ...
+
+
+class ModelSource:
+    """A model that runs beside those it is compared with; only one block of its predictions exists at a time.
+
+    ``keeper`` gets what leaves the last layer at the scored positions of every chunk.
+    """
+
+    def __init__(self, session: Session, chunks: Chunks, keeper: Keeper | None = None) -> None:
+        self.session, self.chunks, self.keeper = session, chunks, keeper
         self.scores = ModelScores(session.network, chunks)
+
+    def use(self, streams: Streams) -> None:
+        """What has been run already."""
+        self.scores = ModelScores(self.session.network, self.chunks, streams)
 
     def begin(self, start: int, stop: int) -> None:
         self.scores.begin(start, stop)
+        if self.keeper is None:
+            return
+        for chunk, states in enumerate(self.scores.x, start=start):
+            scored = states[None, self.chunks.first_scored : self.chunks.length - 1]
+            self.keeper.add(chunk, self.session.network.narrowed(scored)[0])
 
     def block(self, block: Block) -> Full:
         return Full(self.scores.block(block))

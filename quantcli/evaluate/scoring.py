@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy
@@ -37,11 +37,15 @@ def targets(chunks: Chunks, block: Block) -> Ids:
     return chunks.tokens[block.chunk, block.start + 1 : block.stop + 1]
 
 
+Streams = Callable[[int, int], Floats]  # of chunks from, to: what leaves the last layer, [chunks, positions, width]
+
+
 class ModelScores:
     """Log-probabilities of one network: `begin` runs a batch of chunks, `block` gives a piece of it."""
 
-    def __init__(self, network: Network, chunks: Chunks) -> None:
-        self.network, self.chunks = network, chunks
+    def __init__(self, network: Network, chunks: Chunks, streams: Streams | None = None) -> None:
+        """``streams``: what has been run already and is not run again."""
+        self.network, self.chunks, self.streams = network, chunks, streams
         self.first = 0
         self.x = NOTHING
 
@@ -49,7 +53,7 @@ class ModelScores:
         """Run chunks ``start`` to ``stop``."""
         self.first = start
         self.x = NOTHING  # free the last batch before the next is made
-        self.x = self.network.stream(self.chunks.inputs(start, stop))
+        self.x = self.streams(start, stop) if self.streams else self.network.stream(self.chunks.inputs(start, stop))
 
     def block(self, block: Block) -> Floats:
         """[positions, vocabulary]; the caller may change it."""

@@ -91,7 +91,7 @@ class OutputFile:
             _unfinished[self._temporary] = self
             try:
                 if not self.there:
-                    _reserve(self._descriptor, size)
+                    reserve(self._descriptor, size)
             except BaseException:
                 self.discard()
                 raise
@@ -194,7 +194,7 @@ def _create(path: Path) -> tuple[int, Path]:
         os.close(descriptor)  # a cleaning run caught the file between creation and lock: take another
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def reserve(descriptor: int, size: int) -> None:
     """Take ``size`` bytes of the disk, or where that is not possible at least look whether they are free."""
     if not size:
         return

@@ -12,7 +12,7 @@ import numpy
 
 from quantcli.errors import ContextTooLong, UnsupportedGraph, UsageError, VocabularyMismatch
 from quantcli.model import Model
-from quantcli.runner import description, finite, layers
+from quantcli.runner import description, finite, layers, memory
 from quantcli.runner.arrays import Floats, Tokens
 from quantcli.runner.cache import Cache, LayerShape
 from quantcli.runner.engine import Engine, flat
@@ -68,7 +68,7 @@ class Network:
         self.weights = weights or Weights(model)
         self.length = self._checked(length or self.settings.context)
         self.engine = Engine(self.settings, self.weights, self.operations, self._angles(), observers)
-        self.embeddings = self.weights.matrix("token_embd", self.settings.hidden)
+        self.vocabulary = self.weights.rows("token_embd")  # of the output: ids are below
         self._layers: dict[int, Layer | Gemma4Layer | Gemma3nLayer] = {}
 
     def require(self, length: int) -> None:
@@ -98,9 +98,9 @@ class Network:
         return Angles(self.settings, self.weights, self.length)
 
     @property
-    def vocabulary(self) -> int:
-        """Rows of the output: ids are below."""
-        return self.embeddings.rows
+    def embeddings(self) -> PackedMatrix:
+        """The table of token embeddings, read when first asked for."""
+        return self.weights.matrix("token_embd", self.settings.hidden)
 
     # ---- who watches, and other weights
 
@@ -154,6 +154,12 @@ class Network:
         self._layers.pop(layer, None)
         self.weights.release(f"blk.{layer}.")
 
+    def release_all(self) -> None:
+        """Forget all tensors, the embeddings and the head among them; they are read again when needed."""
+        self._layers.clear()
+        self.weights.release("")
+        memory.give_back()
+
     def head_matrix(self) -> PackedMatrix:
         """The output matrix; the token embeddings where the model has none of its own."""
         separate = "output.weight" in self.weights
@@ -183,14 +189,19 @@ class Network:
             self.show_further(tokens, x)
         return self.capped(self._outputs(x[:, first_output:]))
 
-    def stream(self, tokens: Tokens) -> Floats:
-        """The residual stream before the head, [S, T, H], of fresh sequences ``tokens`` [S, T]; nothing is cached."""
+    def stream(self, tokens: Tokens, told: Callable[[int, int], None] | None = None) -> Floats:
+        """The residual stream before the head, [S, T, H], of fresh sequences ``tokens`` [S, T]; nothing is cached.
+
+        ``told`` after every layer: layers done, of how many.
+        """
         cache = self.new_cache(*tokens.shape)
         x = self.embed(tokens)
         for index in range(self.settings.layers):
             x = self.layer(index, x, cache)
             if index not in self.settings.sources[index + 1 :]:
                 cache.drop(index)
+            if told is not None:
+                told(index + 1, self.settings.layers)
         self.show_further(tokens, x)
         return x
 
@@ -202,7 +213,7 @@ class Network:
 
     def states(self, tokens: Tokens) -> Floats:
         """The last hidden states, [S, T, H], of fresh sequences ``tokens`` [S, T]: what embeddings are pooled from."""
-        return self._normed(self._narrowed(self.stream(tokens)))
+        return self._normed(self.narrowed(self.stream(tokens)))
 
     def _normed(self, x: Floats) -> Floats:
         """The norm before the head, in models that have one."""
@@ -251,11 +262,13 @@ class Network:
         x = Streams(self.engine).start(x) if self.settings.graph.streams else x
         return x if inputs is None else numpy.concatenate([x, inputs], axis=-1)
 
-    def _narrowed(self, x: Floats) -> Floats:
-        """What the last layer gives, as the head takes it: [S, T, H]."""
+    def narrowed(self, x: Floats) -> Floats:
+        """What the last layer gives, as the head takes it: [S, T, H]. What it takes already stays what it is."""
+        if x.shape[-1] == self.settings.hidden:
+            return x
         if self.settings.graph.streams:
             return Streams(self.engine).end(x)
-        return x if x.shape[-1] == self.settings.hidden else numpy.ascontiguousarray(x[..., : self.settings.hidden])
+        return numpy.ascontiguousarray(x[..., : self.settings.hidden])
 
     def layer(self, index: int, x: Floats, cache: Cache) -> Floats:
         """One layer on the residual stream: [S, T, H] -> [S, T, H]. Raises NonFiniteResult, as all of the pass does."""
@@ -286,5 +299,5 @@ class Network:
         finite.check(x, "the output matrix or its norm", f"{self.model.name}: output_norm.weight, output.weight")
 
     def _outputs(self, x: Floats) -> Floats:
-        (logits,) = self.engine.multiply(flat(self._normed(self._narrowed(x))), self.head_matrix())
+        (logits,) = self.engine.multiply(flat(self._normed(self.narrowed(x))), self.head_matrix())
         return logits.reshape(*x.shape[:-1], -1)

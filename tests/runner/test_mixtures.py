@@ -4,17 +4,29 @@ to compute them agree, whatever the cuts."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy
 import pytest
 
-from helpers.made_models import BASE, EXPERTS, HIDDEN, LENGTH, ROWS, all_ways_agree, logits, tensor, value
+from helpers.made_models import (
+    BASE,
+    EXPERTS,
+    HIDDEN,
+    LENGTH,
+    ROWS,
+    all_ways_agree,
+    layer_by_layer_agrees,
+    logits,
+    tensor,
+    value,
+)
 from quantcli import architectures, container
 from quantcli.architectures import keys
 from quantcli.errors import BadConfig, MissingTensors, QuantcliError, ShapeMismatch, UnsupportedGraph
 from quantcli.ggml import tensor_types
 from quantcli.model import Model, ModelTensor
-from quantcli.runner import choice, indexer, settings, shapes
+from quantcli.runner import choice, indexer, settings, shapes, text
 from quantcli.runner.network import Network
 from quantcli.runner.products import Products
 from quantcli.runner.routing import Routing
@@ -75,6 +87,15 @@ def made(name: str, **changes: object) -> Model:
 @pytest.mark.parametrize("name", MODELS)
 def test_all_ways_agree(name: str) -> None:
     all_ways_agree(made, name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_layer_by_layer_is_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values that later layers read, and choices that they take over, wait on disk like the stream."""
+    monkeypatch.setattr(text, "BATCH", 2 * LENGTH)
+    left = layer_by_layer_agrees(made(name), tmp_path)
+    kinds = {path.split("-")[1] for path in left}
+    assert kinds == {"gemma3n": {"store"}, "gemma4": {"store"}, "glm-dsa": {"chosen"}}.get(name, set())
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy
 import pytest
 
-from helpers.made_models import BASE, EXPERTS, HIDDEN, ROWS, all_ways_agree, logits, tensor, value
+from helpers.made_models import (
+    BASE,
+    EXPERTS,
+    HIDDEN,
+    LENGTH,
+    ROWS,
+    all_ways_agree,
+    layer_by_layer_agrees,
+    logits,
+    tensor,
+    value,
+)
 from quantcli import architectures, container
 from quantcli.architectures import keys
 from quantcli.errors import BadConfig, MissingTensors, ShapeMismatch, UnsupportedGraph
 from quantcli.model import Model
-from quantcli.runner import settings, shapes
+from quantcli.runner import settings, shapes, text
 from quantcli.runner.network import Network
 from quantcli.runner.weights import PackedMatrix
 
@@ -71,6 +83,14 @@ def made(name: str, **changes: object) -> Model:
 @pytest.mark.parametrize("name", MODELS)
 def test_all_ways_agree(name: str) -> None:
     all_ways_agree(made, name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_layer_by_layer_is_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What RWKV 7 keeps of its first layer waits on disk like the stream."""
+    monkeypatch.setattr(text, "BATCH", 2 * LENGTH)
+    left = layer_by_layer_agrees(made(name), tmp_path)
+    assert {path.split("-")[1] for path in left} == ({"passed"} if name == "rwkv7" else set())
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,0 +1,77 @@
+"""What the verbs share that run a model layer by layer: the folder where hidden states wait, and how its work ends."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from quantcli.errors import Interrupted, QuantcliError
+from quantcli.evaluate.scoring import Streams
+from quantcli.report.terminal import Reporter
+from quantcli.runner import layerwise
+from quantcli.runner.session import Session
+from quantcli.runner.text import Chunks
+from quantcli.runner.waiting import Waiting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layerwise:
+    """``states``: where hidden states wait. ``resume``: what an interrupted run has left there is used."""
+
+    states: Path
+    resume: bool = False
+
+
+class Passes:
+    """The passes of one command, in a ``with``: their folders are gone when it ends well.
+
+    What an interrupt or an error leaves can be gone on with, and the user is told how. Raises Interrupted.
+    """
+
+    def __init__(self, wish: Layerwise, verb: str, reporter: Reporter) -> None:
+        self.wish, self.verb, self.reporter = wish, verb, reporter
+        self.opened: list[Waiting] = []
+
+    def open(self, session: Session, chunks: Chunks, name: str = "") -> Waiting:
+        """The folder of one pass; ``name``d where there are several. Raises BadStates, OutputFailed."""
+        path, layers = self.wish.states / name, session.network.settings.layers
+        states = layerwise.waiting(session, chunks, path, self.verb, resume=self.wish.resume, top=self.wish.states)
+        self.opened.append(states)
+        if states.done:
+            self.reporter.note(f"{session.name}: {states.done} of {layers} layers are done already")
+        return states
+
+    def run(self, session: Session, chunks: Chunks, name: str = "") -> Streams:
+        """One pass, and what comes out of its last layer. Raises what `layerwise.pass_through` does."""
+        states = self.open(session, chunks, name)
+        left = layerwise.steps_left(session.network, chunks, states)
+        with self.reporter.steps(f"{self.verb} {session.name}, chunks x layers", left) as advance:
+            layerwise.pass_through(session.network, chunks, states, progress=advance)
+        return partial(layerwise.final, session.network, states)
+
+    def __enter__(self) -> Passes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for states in self.opened:
+            if error is None:
+                states.remove()
+            else:
+                states.close()
+        if error is None:
+            with suppress(OSError):
+                self.wish.states.rmdir()
+            return
+        done = sum(states.done for states in self.opened)
+        folder = shlex.quote(str(self.wish.states))
+        goes_on = f"the same command with --resume goes on from {folder}; or delete it: rm -r {folder}"
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"interrupted; {done} layers are done and kept", hint=goes_on) from error
+        if isinstance(error, QuantcliError) and done:
+            self.reporter.note(f"{done} layers are done and kept: {goes_on}")

@@ -1,0 +1,51 @@
+"""Arrays in a file that ends with its checksum: after a power cut a file may be there and hold something else."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy
+from numpy.typing import NDArray
+
+SEAL = 4  # bytes: crc32 of all before it
+
+Arrays = Mapping[str, NDArray[numpy.generic]]
+
+
+def write(path: Path, arrays: Arrays) -> None:
+    """Put arrays into a file, complete or not at all. Raises OSError."""
+    from safetensors.numpy import save
+
+    data = save({key: numpy.ascontiguousarray(value) for key, value in arrays.items()})
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "wb") as file:
+        file.write(data)
+        file.write(zlib.crc32(data).to_bytes(SEAL, "little"))
+    part.replace(path)
+
+
+def read(path: Path) -> dict[str, NDArray[numpy.generic]]:
+    """The arrays of a file. Raises ValueError where it is not what was written, OSError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    data = path.read_bytes()
+    if len(data) <= SEAL or zlib.crc32(data[:-SEAL]).to_bytes(SEAL, "little") != data[-SEAL:]:
+        raise ValueError("its checksum is another one")
+    try:
+        found: dict[str, NDArray[numpy.generic]] = load(data[:-SEAL])
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return found
+
+
+def sync(path: Path) -> None:
+    """Bring a file to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
