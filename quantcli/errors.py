@@ -292,6 +292,12 @@ class BadStates(QuantcliError):
     code = "bad-states"
 
 
+class EngineFailed(QuantcliError):
+    """The scheduler or the workers of --engine are not there, get lost, or are not like this machine."""
+
+    code = "engine-failed"
+
+
 class MissingPackage(QuantcliError):
     """A package that this option needs is not installed."""
 

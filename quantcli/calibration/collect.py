@@ -7,7 +7,7 @@ collected, the output matrix only when asked for.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy
@@ -114,16 +114,60 @@ def collect(
     save: Callable[[Importance], None] | None = None,
     frequency: int = 0,
     progress: Progress | None = None,
+    found: Iterator[Sums] | None = None,
 ) -> tuple[Importance, bool]:
     """(importance of the session's model on ``chunks``, interrupted).
 
     ``output`` collects the output matrix too; ``earlier`` matrices are added. Every ``frequency`` chunks ``save`` gets
-    what is known so far. ``progress`` is told how many chunks are done, also while several run together. After an
-    interrupt the complete chunks count; without any, the KeyboardInterrupt goes on.
+    what is known so far. ``progress`` is told how many chunks are done, also while several run together. ``found``: the
+    sums of the chunks that run together, made elsewhere. After an interrupt the complete chunks count; without any, the
+    KeyboardInterrupt goes on.
     """
-    collecting = Collecting(output=output and OUTPUT in session.network.weights)
-    with session.network.observed_by(collecting):
-        return _by_chunk(session, chunks, collecting, earlier, save, frequency, progress)
+    total, done, saved = Sums(), 0, 0
+    try:
+        for part in found or _batches(session, chunks, output, progress):
+            total.join(part)  # only whole batches count
+            done = min(done + _together(chunks), len(chunks))
+            if save is not None and frequency and done - saved >= frequency and done < len(chunks):
+                save(_importance(session, total, chunks, done, earlier))
+                saved = done
+            if progress is not None:
+                progress(done, f"{done * chunks.length} tokens")
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        return _importance(session, total, chunks, done, earlier), True
+    return _importance(session, total, chunks, done, earlier), False
+
+
+def _together(chunks: Chunks) -> int:
+    """How many chunks run together."""
+    start, stop = chunks.batches()[0]
+    return stop - start
+
+
+def _batches(session: Session, chunks: Chunks, output: bool, progress: Progress | None) -> Iterator[Sums]:
+    for start, stop in chunks.batches():
+        yield batch_sums(session, chunks, start, stop, output=output, told=_moving(start, stop, chunks, progress))
+
+
+def batch_sums(
+    session: Session,
+    chunks: Chunks,
+    start: int,
+    stop: int,
+    *,
+    output: bool = False,
+    told: Callable[[int, int], None] | None = None,
+) -> Sums:
+    """The sums of chunks ``start`` to ``stop``, which run together. ``told``: see `Network.stream`."""
+    network = session.network
+    collecting = Collecting(output=output and OUTPUT in network.weights)
+    with network.observed_by(collecting):
+        x = network.stream(chunks.inputs(start, stop), told)
+        if collecting.output:
+            network.head(x)
+    return collecting.found
 
 
 def collect_by_layer(
@@ -164,36 +208,6 @@ def _kept(arrays: Mapping[str, NDArray[numpy.generic]]) -> Sums:
         kind, _, name = key.partition("/")
         (found.sums if kind == "sums" else found.counts)[name] = array.astype(numpy.float64)
     return found
-
-
-def _by_chunk(
-    session: Session,
-    chunks: Chunks,
-    collecting: Collecting,
-    earlier: Sequence[Importance],
-    save: Callable[[Importance], None] | None,
-    frequency: int,
-    progress: Progress | None,
-) -> tuple[Importance, bool]:
-    total, done, saved = Sums(), 0, 0
-    try:
-        for start, stop in chunks.batches():
-            collecting.found = Sums()
-            x = session.network.stream(chunks.inputs(start, stop), _moving(start, stop, chunks, progress))
-            if collecting.output:
-                session.network.head(x)
-            total.join(collecting.found)  # only whole batches count
-            done = stop
-            if save is not None and frequency and done - saved >= frequency and done < len(chunks):
-                save(_importance(session, total, chunks, done, earlier))
-                saved = done
-            if progress is not None:
-                progress(done, f"{done * chunks.length} tokens")
-    except KeyboardInterrupt:
-        if not done:
-            raise
-        return _importance(session, total, chunks, done, earlier), True
-    return _importance(session, total, chunks, done, earlier), False
 
 
 def _moving(start: int, stop: int, chunks: Chunks, progress: Progress | None) -> Callable[[int, int], None] | None:

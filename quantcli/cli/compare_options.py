@@ -16,6 +16,7 @@ from quantcli.cli.running import (
     Context,
     Exact,
     KvType,
+    OnEngine,
     ParseSpecial,
     Resume,
     States,
@@ -83,6 +84,7 @@ def run(
     layerwise: ByLayer = False,
     states: States = None,
     resume: Resume = False,
+    engine: OnEngine = None,
     force: Annotated[bool, Option("--force", help="Replace existing reports and pictures.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -106,8 +108,9 @@ def run(
         record=reference_cache,
         top=top,
         states=reference_states,
+        engine=engine,
         layerwise=layerwise_wish(
-            folder_beside(reference, "compare"), layerwise=layerwise, states=states, resume=resume
+            folder_beside(reference, "compare"), layerwise=layerwise, states=states, resume=resume, engine=engine
         ),
         html=html,
         svg=svg,

@@ -14,6 +14,7 @@ from quantcli.cli.running import (
     ByLayer,
     ChunkLimit,
     Exact,
+    OnEngine,
     ParseSpecial,
     States,
     Threads,
@@ -65,6 +66,7 @@ def run(
     layerwise: ByLayer = False,
     low_memory: Annotated[bool, Option("--low-memory", hidden=True)] = False,  # its name until 0.4
     states: States = None,
+    engine: OnEngine = None,
     threads: Threads = None,
     activations: Activations = None,
     exact: Exact = False,
@@ -86,6 +88,7 @@ def run(
         layerwise=layerwise or low_memory,
         states=states,
         resume=resume and (layerwise or low_memory),
+        engine=engine,
     )
     request = ImatrixRequest(
         model=model,
@@ -99,6 +102,7 @@ def run(
         resume=resume,
         process_output=process_output,
         layerwise=by_layer,
+        engine=engine,
         parse_special=parse_special,
         force=force,
         options=RunOptions(activations=activations or "float", exact=exact, threads=threads, length=ctx),

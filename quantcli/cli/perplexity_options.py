@@ -16,6 +16,7 @@ from quantcli.cli.running import (
     Context,
     Exact,
     KvType,
+    OnEngine,
     ParseSpecial,
     Resume,
     States,
@@ -41,6 +42,7 @@ def run(
     layerwise: ByLayer = False,
     states: States = None,
     resume: Resume = False,
+    engine: OnEngine = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -57,7 +59,10 @@ def run(
         length=ctx,
         chunks=chunks,
         parse_special=parse_special,
-        layerwise=layerwise_wish(folder_beside(model, "perplexity"), layerwise=layerwise, states=states, resume=resume),
+        engine=engine,
+        layerwise=layerwise_wish(
+            folder_beside(model, "perplexity"), layerwise=layerwise, states=states, resume=resume, engine=engine
+        ),
         options=RunOptions(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
     )
     frame.finish(perplexity.run(request, reporter))

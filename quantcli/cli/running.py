@@ -54,6 +54,15 @@ States = Annotated[
     ),
 ]
 
+OnEngine = Annotated[
+    Optional[str],
+    Option(
+        "--engine",
+        metavar="URL",
+        help="Who does the work in parts: dask://host:8786 (an existing cluster), local://N (N processes here).",
+    ),
+]
+
 
 def use_threads(threads: int | None) -> None:
     """Tell numpy's BLAS how many threads it may use. Has to happen before numpy is imported."""
@@ -62,7 +71,9 @@ def use_threads(threads: int | None) -> None:
             os.environ[name] = str(threads)
 
 
-def layerwise_wish(default: Path, *, layerwise: bool, states: Path | None, resume: bool) -> Layerwise | None:
+def layerwise_wish(
+    default: Path, *, layerwise: bool, states: Path | None, resume: bool, engine: str | None = None
+) -> Layerwise | None:
     """What the three options say; ``default``: the folder where no other is named. Raises UsageError."""
     from quantcli.commands.layer_major import Layerwise
     from quantcli.errors import UsageError
@@ -74,6 +85,8 @@ def layerwise_wish(default: Path, *, layerwise: bool, states: Path | None, resum
                     f"{option} is for a run layer by layer", hint=f"add --layerwise, or leave out {option}"
                 )
         return None
+    if engine is not None:
+        raise UsageError("--layerwise runs in one process, --engine in many", hint="leave out one of them")
     return Layerwise(states=states or default, resume=resume)
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from quantcli import __version__
+from quantcli.commands.elsewhere import found_by
 from quantcli.commands.layer_major import Layerwise, Passes
+from quantcli.engines import Arguments, tasks
+from quantcli.engines.tasks import ModelAt
 from quantcli.errors import BadReference, UsageError
 from quantcli.evaluate import divergence
 from quantcli.evaluate.base_file import BaseFile, is_base_file
+from quantcli.evaluate.divergence import Values
 from quantcli.evaluate.reference import ModelSource, Source
 from quantcli.evaluate.reference_cache import TOP, Record, Recorder, is_record
 from quantcli.evaluate.reference_states import RecordedStates, StatesRecorder, is_states
@@ -43,6 +48,7 @@ class CompareRequest:
     top: int | None = None  # tokens of each recorded position
     states: Path | None = None  # where what leaves the reference's last layer is kept for the next time
     layerwise: Layerwise | None = None  # one layer of a model in memory at a time
+    engine: str | None = None  # who runs the chunks instead of this process
     html: Path | None = None  # where a page with pictures is written
     svg: Path | None = None  # where the picture of size against divergence is written
     force: bool = False  # replace existing ones
@@ -95,10 +101,17 @@ def draw(request: CompareRequest, result: CompareResult) -> Iterator[Path]:
 def prepare(request: CompareRequest) -> Comparison:
     """Open everything and check that it fits together; nothing is run. Raises QuantcliError."""
     request = replace(request, reference=ways.find(request.reference))
+    recorded = is_base_file(request.reference) or is_record(request.reference)
+    if request.engine is not None and (recorded or request.record is not None or request.states is not None):
+        raise UsageError(
+            "workers run the reference: they neither read nor keep what it predicts",
+            where="--engine",
+            hint="name the reference's model, and leave out --reference-cache and --reference-states",
+        )
     with ExitStack() as stack:
         sessions = [stack.enter_context(open_session(path, request.options)) for path in request.models]
         _check_outputs(request, sessions)
-        if is_base_file(request.reference) or is_record(request.reference):
+        if recorded:
             sources: list[Source] = [_recorded(request, sessions, stack)]
             recorders: list[Recorder | StatesRecorder | None] = [None]
         else:
@@ -291,9 +304,8 @@ def _measured(
         name = os.path.basename(source.chunks.name)
         with reporter.steps(f"compare on {name}", len(source.chunks)) as advance:
             try:
-                tallies, interrupted = divergence.measure(
-                    source, job.sessions, advance, recorder if isinstance(recorder, Recorder) else None, run
-                )
+                with _values(job, source, recorder, run, reporter) as found:
+                    tallies, interrupted = divergence.measure(source, job.sessions, found, advance)
             except KeyboardInterrupt:
                 if not entries:
                     raise
@@ -304,3 +316,26 @@ def _measured(
         if recorder is not None:
             recorder.finish()
     return entries, False
+
+
+@contextmanager
+def _values(
+    job: Comparison,
+    source: Source,
+    recorder: Recorder | StatesRecorder | None,
+    streams: Mapping[int, Streams],
+    reporter: Reporter,
+) -> Iterator[Iterator[list[Values]]]:
+    """Of every chunk the values of every model: found here, or where the engine runs the chunks."""
+
+    def parts() -> list[Arguments]:
+        assert isinstance(source, ModelSource)  # others were refused
+        models = [ModelAt.of(session) for session in job.sessions]
+        return [(ModelAt.of(source.session), models, part) for part in tasks.parts(source.chunks)]
+
+    with found_by(job.request.engine, tasks.divergences, parts, reporter) as found:
+        if found is not None:
+            yield chain.from_iterable(found)
+            return
+        kept = recorder if isinstance(recorder, Recorder) else None
+        yield divergence.chunk_by_chunk(source, job.sessions, kept, streams)

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantcli.calibration.collect import check_resumable, collect, collect_by_layer, importance_chunks, usual_length
+from quantcli.commands.elsewhere import found_by
 from quantcli.commands.layer_major import Layerwise, Passes
+from quantcli.engines import Arguments, tasks
+from quantcli.engines.tasks import ModelAt
 from quantcli.errors import UsageError
 from quantcli.output import writer
 from quantcli.report import tables
@@ -41,6 +44,7 @@ class ImatrixRequest:
     resume: bool = False
     process_output: bool = False
     layerwise: Layerwise | None = None
+    engine: str | None = None
     parse_special: bool = False
     force: bool = False
     options: RunOptions = field(default_factory=lambda: RunOptions(activations="float"))
@@ -111,7 +115,15 @@ def _collect(
         earlier = []  # the file holds them already
     if wish is not None:
         return _by_layer(request, wish, session, chunks, [*earlier, *done], reporter), False
-    with reporter.steps(f"imatrix {session.name}", len(chunks)) as advance:
+
+    def parts() -> list[Arguments]:
+        model = ModelAt.of(session, predicts=False)
+        return [(model, part, request.process_output) for part in tasks.parts(chunks)]
+
+    with (
+        found_by(request.engine, tasks.importance, parts, reporter) as found,
+        reporter.steps(f"imatrix {session.name}", len(chunks)) as advance,
+    ):
         return collect(
             session,
             chunks,
@@ -120,6 +132,7 @@ def _collect(
             save=lambda part: save(part, request.output),
             frequency=request.frequency,
             progress=advance,
+            found=found,
         )
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
+from quantcli.commands.elsewhere import found_by
 from quantcli.commands.layer_major import Layerwise, Passes
+from quantcli.engines import Arguments, tasks
+from quantcli.engines.tasks import ModelAt
 from quantcli.evaluate import likelihood
 from quantcli.report import tables
 from quantcli.report.measurements import LikelihoodResult, PerplexityResult
@@ -26,6 +30,7 @@ class PerplexityRequest:
     chunks: int | None = None
     parse_special: bool = False
     layerwise: Layerwise | None = None
+    engine: str | None = None  # who runs the chunks instead of this process
     options: RunOptions = field(default_factory=RunOptions)
 
 
@@ -39,12 +44,26 @@ def run(request: PerplexityRequest, reporter: Reporter = SILENT) -> PerplexityRe
         if request.layerwise is not None:
             measured = _by_layer(request.layerwise, session, chunks, reporter)
         else:
-            with reporter.steps(f"perplexity {session.name}", len(chunks)) as advance:
-                measured = likelihood.measure(session, chunks, advance)
+            measured = _by_chunk(request.engine, session, chunks, reporter)
         result: PerplexityResult = {"schema": 1, "model": session.describe(), **measured}
     finite.require_figures(result, session.name)
     tables.show_perplexity(reporter, result)
     return result
+
+
+def _by_chunk(engine: str | None, session: Session, chunks: Chunks, reporter: Reporter) -> LikelihoodResult:
+    """Here, or where the engine runs the chunks."""
+
+    def parts() -> list[Arguments]:
+        model = ModelAt.of(session)
+        return [(model, part) for part in tasks.parts(chunks)]
+
+    with (
+        found_by(engine, tasks.log_likelihoods, parts, reporter) as found,
+        reporter.steps(f"perplexity {session.name}", len(chunks)) as advance,
+    ):
+        every = None if found is None else chain.from_iterable(found)
+        return likelihood.measure(session, chunks, advance, found=every)
 
 
 def _by_layer(wish: Layerwise, session: Session, chunks: Chunks, reporter: Reporter) -> LikelihoodResult:

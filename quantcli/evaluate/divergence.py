@@ -6,7 +6,7 @@ block of the reference's predictions exists at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 from pathlib import PurePath
@@ -75,35 +75,44 @@ def check_vocabulary(reference: Session | Recorded, session: Session) -> None:
 
 
 def measure(
-    source: Source,
-    sessions: Sequence[Session],
-    progress: Progress | None = None,
-    recorder: Recorder | None = None,
-    streams: Mapping[int, Streams] | None = None,
+    source: Source, sessions: Sequence[Session], found: Iterator[list[Values]], progress: Progress | None = None
 ) -> tuple[list[Tally], bool]:
-    """(one tally per model, interrupted) for the source's text. ``streams``: by the model's place, what has been run.
+    """(one tally per model, interrupted) for the source's text, from what `chunk_by_chunk` gives.
 
     After an interrupt the tallies hold the complete chunks; without any the KeyboardInterrupt goes on.
     """
-    chunks = source.chunks
-    ready = streams or {}
-    scores = [ModelScores(session.network, chunks, ready.get(place)) for place, session in enumerate(sessions)]
     tallies = [Tally(session) for session in sessions]
+    whole = {stop for _, stop in source.chunks.batches()}
     try:
-        for start, stop in chunks.batches():
-            source.begin(start, stop)
-            for score in scores:
-                score.begin(start, stop)
-            for chunk in range(start, stop):  # a chunk counts when all models have seen it
-                for tally, values in zip(tallies, _chunk(source, scores, chunk, recorder), strict=True):
-                    tally.values.add(values)
-            if progress is not None:  # chunks of a batch take turns layer by layer: only whole batches tell the speed
-                progress(stop, _known(tallies))
+        for done, values in enumerate(found, start=1):  # a chunk counts when all models have seen it
+            for tally, one in zip(tallies, values, strict=True):
+                tally.values.add(one)
+            if progress is not None and done in whole:
+                # chunks of a batch take turns layer by layer: only whole batches tell the speed
+                progress(done, _known(tallies))
     except KeyboardInterrupt:
         if not tallies or not tallies[0].values.kld:
             raise
         return tallies, True
     return tallies, False
+
+
+def chunk_by_chunk(
+    source: Source,
+    sessions: Sequence[Session],
+    recorder: Recorder | None = None,
+    streams: Mapping[int, Streams] | None = None,
+) -> Iterator[list[Values]]:
+    """Of every chunk of the source's text the values of every model. ``streams``: by the model's place, what has been
+    run already."""
+    chunks, ready = source.chunks, streams or {}
+    scores = [ModelScores(session.network, chunks, ready.get(place)) for place, session in enumerate(sessions)]
+    for start, stop in chunks.batches():
+        source.begin(start, stop)
+        for score in scores:
+            score.begin(start, stop)
+        for chunk in range(start, stop):
+            yield _chunk(source, scores, chunk, recorder)
 
 
 def _known(tallies: Sequence[Tally]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy
 
@@ -22,28 +22,29 @@ Progress = Callable[[int, str], None]  # (chunks done, what is known so far)
 
 
 def measure(
-    session: Session, chunks: Chunks, progress: Progress | None = None, streams: Streams | None = None
+    session: Session,
+    chunks: Chunks,
+    progress: Progress | None = None,
+    streams: Streams | None = None,
+    found: Iterator[Doubles] | None = None,
 ) -> LikelihoodResult:
     """How well the model predicts the text. ``streams``: of what has been run already; only the head is left to do.
+    ``found``: what `chunk_by_chunk` gives, made elsewhere.
 
     After an interrupt the result is that of the chunks that are complete; without any, the KeyboardInterrupt goes on.
     """
-    scores = ModelScores(session.network, chunks, streams)
-    if streams is None:
-        session.network.load()
     nll = figures.Moments()
     per_chunk: list[float] = []
     interrupted = False
+    whole = {stop for _, stop in chunks.batches()}
+    found = found or chunk_by_chunk(session, chunks, streams)
     start = time.perf_counter()
     try:
-        for first, stop in chunks.batches():
-            scores.begin(first, stop)
-            for chunk in range(first, stop):
-                values = chunk_nll(scores, chunks, chunk)
-                nll.add(values)
-                per_chunk.append(float(values.mean()))
-            if progress is not None:  # only whole batches tell the speed
-                progress(stop, "PPL {mean:.4f} +- {se:.4f}".format_map(figures.perplexity(nll)))
+        for values in found:
+            nll.add(values)
+            per_chunk.append(float(values.mean()))
+            if progress is not None and len(per_chunk) in whole:  # only whole batches tell the speed
+                progress(len(per_chunk), "PPL {mean:.4f} +- {se:.4f}".format_map(figures.perplexity(nll)))
     except KeyboardInterrupt:
         if not per_chunk:
             raise
@@ -62,6 +63,17 @@ def measure(
         "per_chunk": per_chunk,
         "interrupted": interrupted,
     }
+
+
+def chunk_by_chunk(session: Session, chunks: Chunks, streams: Streams | None = None) -> Iterator[Doubles]:
+    """Negative log-likelihoods of the scored positions of every chunk, float64, in order."""
+    scores = ModelScores(session.network, chunks, streams)
+    if streams is None:
+        session.network.load()
+    for first, stop in chunks.batches():
+        scores.begin(first, stop)
+        for chunk in range(first, stop):
+            yield chunk_nll(scores, chunks, chunk)
 
 
 def chunk_nll(scores: ModelScores, chunks: Chunks, chunk: int) -> Doubles:

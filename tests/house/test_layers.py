@@ -32,6 +32,7 @@ FLOORS = {
     "runner": 9,
     "calibration": 10,
     "evaluate": 10,
+    "engines": 11,
     "commands": 12,
     "cli": 13,
     "torch": 13,
