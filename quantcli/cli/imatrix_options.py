@@ -64,7 +64,7 @@ def run(
     ] = False,
     process_output: Annotated[bool, Option("--process-output", help="Collect for output.weight too.")] = False,
     layerwise: ByLayer = False,
-    low_memory: Annotated[bool, Option("--low-memory", hidden=True)] = False,  # its name until 0.4
+    low_memory: Annotated[bool, Option("--low-memory", hidden=True)] = False,  # its former name
     states: States = None,
     engine: OnEngine = None,
     threads: Threads = None,

@@ -305,7 +305,7 @@ def _measured(
         with reporter.steps(f"compare on {name}", len(source.chunks)) as advance:
             try:
                 with _values(job, source, recorder, run, reporter) as found:
-                    tallies, interrupted = divergence.measure(source, job.sessions, found, advance)
+                    tallies, interrupted = divergence.measure(source, job.sessions, advance, found)
             except KeyboardInterrupt:
                 if not entries:
                     raise

@@ -75,16 +75,21 @@ def check_vocabulary(reference: Session | Recorded, session: Session) -> None:
 
 
 def measure(
-    source: Source, sessions: Sequence[Session], found: Iterator[list[Values]], progress: Progress | None = None
+    source: Source,
+    sessions: Sequence[Session],
+    progress: Progress | None = None,
+    found: Iterator[list[Values]] | None = None,
 ) -> tuple[list[Tally], bool]:
-    """(one tally per model, interrupted) for the source's text, from what `chunk_by_chunk` gives.
+    """(one tally per model, interrupted) for the source's text. ``found``: what `chunk_by_chunk` gives, made elsewhere.
 
     After an interrupt the tallies hold the complete chunks; without any the KeyboardInterrupt goes on.
     """
     tallies = [Tally(session) for session in sessions]
     whole = {stop for _, stop in source.chunks.batches()}
     try:
-        for done, values in enumerate(found, start=1):  # a chunk counts when all models have seen it
+        for done, values in enumerate(
+            found or chunk_by_chunk(source, sessions), start=1
+        ):  # a chunk counts when all models have seen it
             for tally, one in zip(tallies, values, strict=True):
                 tally.values.add(one)
             if progress is not None and done in whole:
