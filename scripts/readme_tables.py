@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write the generated parts of README.md: the table of recipes and the number of model families.
+"""Write the generated parts of README.md and docs/types.md: the number of families, the tables of types.
 
-    python scripts/readme_tables.py            # rewrite README.md
-    python scripts/readme_tables.py --check    # exit status 1 if it is not up to date
+    python scripts/readme_tables.py            # rewrite them
+    python scripts/readme_tables.py --check    # exit status 1 if one is not up to date
 
 A generated part stands between `<!-- name -->` and `<!-- /name -->`.
 """
@@ -16,7 +16,8 @@ from pathlib import Path
 from quantcli import families
 from quantcli.commands import formats
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "types.md")
 
 
 def recipes() -> str:
@@ -28,17 +29,26 @@ def recipes() -> str:
     return "\n" + "\n".join(rows) + "\n"
 
 
+def tensor_types() -> str:
+    """A Markdown table of every tensor type."""
+    rows = ["| type | bpw | block | bytes | imatrix | encode | for |", "|---|---|---|---|---|---|---|"]
+    for row in formats.overview()["types"]:
+        shown = (row["name"], f"{row['bpw']:.4g}", row["block"], row["bytes"], row["importance"])
+        rows.append("| " + " | ".join(map(str, (*shown, ", ".join(row["searches"]) or "-", row["purpose"]))) + " |")
+    return "\n" + "\n".join(rows) + "\n"
+
+
 def family_list() -> str:
     """How many models are read; docs/models.md has the list."""
     known = families.registry().values()
     return f"{len({name for family in known for name in family.hf_architectures})} classes in {len(known)} families"
 
 
-PARTS = {"recipes": recipes, "families": family_list}
+PARTS = {"recipes": recipes, "types": tensor_types, "families": family_list}
 
 
 def render(text: str) -> str:
-    """The text of README.md with its generated parts made anew."""
+    """The text of a page with its generated parts made anew."""
     for name, make in PARTS.items():
         pattern = re.compile(rf"<!-- {name} -->(.*?<!-- /{name} -->)?", re.DOTALL)
         part = f"<!-- {name} -->{make()}<!-- /{name} -->".replace("\\", r"\\")
@@ -47,12 +57,14 @@ def render(text: str) -> str:
 
 
 def main() -> int:
-    current = README.read_text(encoding="utf-8")
-    wanted = render(current)
-    if "--check" in sys.argv[1:]:
-        return int(current != wanted)
-    README.write_text(wanted, encoding="utf-8")
-    return 0
+    stale = False
+    for page in PAGES:
+        current = page.read_text(encoding="utf-8")
+        wanted = render(current)
+        stale = stale or current != wanted
+        if "--check" not in sys.argv[1:]:
+            page.write_text(wanted, encoding="utf-8")
+    return int("--check" in sys.argv[1:] and stale)
 
 
 if __name__ == "__main__":
