@@ -42,6 +42,10 @@ class Bytes(Protocol):
         """The pieces that the file consists of begin at these bytes (ascending): they are what is read as a whole."""
         ...
 
+    def soon(self, offset: int, count: int) -> None:
+        """These bytes are read next, in pieces: a good moment to ask for all of them."""
+        ...
+
     def check_unchanged(self) -> None:
         """Raises SourceChanged where the file is not any more what it was when it was opened, BadAnswer where what
         came is not what was promised."""
@@ -224,7 +228,10 @@ class Descriptor:
         return f"{size} bytes changed at {changed} ns, beginning {hashlib.sha256(first).hexdigest()[:16]}"
 
     def expect(self, starts: Sequence[int]) -> None:
-        """The system reads ahead as it likes."""
+        """The system knows what it does."""
+
+    def soon(self, offset: int, count: int) -> None:
+        """It reads ahead as it likes."""
 
     def check_unchanged(self) -> None:
         try:

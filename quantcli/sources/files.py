@@ -10,6 +10,7 @@ import os
 import resource
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from quantcli import places
 from quantcli.container import foreign
-from quantcli.errors import MalformedFile, MissingFile, UnsafePath, UnsupportedFile
+from quantcli.errors import MalformedFile, UnsafePath, UnsupportedFile
 from quantcli.ggml.tensor_types import BY_NAME, TensorType, row_bytes
 from quantcli.sources.factors import NO_FACTORS, Factors
 from quantcli.views import Stored
@@ -55,11 +56,11 @@ def read_small(path: Path, limit: int) -> bytes:
     size = places.check_regular(path)
     if size > limit:
         raise MalformedFile(f"{size} bytes: more than the {limit} that such a file may have", where=str(path))
-    try:
-        with open(path, "rb") as file:
-            data = file.read(size)
-    except OSError as error:
-        raise MissingFile(error.strerror or "cannot be read", where=str(path)) from error
+    with closing(places.open_bytes(path)) as file:
+        buffer, done = bytearray(size), 0
+        while done < size and (count := file.read_some(memoryview(buffer)[done:], done)):
+            done += count
+    data = bytes(buffer[:done])
     foreign.check_pointer(data[: foreign.BEGINNING], path)
     return data
 
@@ -116,8 +117,13 @@ class SourceFile:
         """The tensors of the file begin at these bytes: what is far away is asked for by tensors."""
         self._bytes.expect(sorted(starts))
 
+    def soon(self, offset: int, count: int) -> None:
+        """These bytes are read next, in pieces."""
+        self._bytes.soon(offset, count)
+
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer`` (bytes) from byte ``offset`` on. Raises MalformedFile where the file ends before."""
+        self._bytes.soon(offset, len(buffer))
         done = 0
         while done < len(buffer):
             count = self._bytes.read_some(buffer[done:], offset + done)
@@ -239,6 +245,7 @@ class StoredTensor:
         from quantcli.ggml import kernels  # headers can be looked at where the kernels are not built
 
         step = PIECE_BYTES // tensor_type.bytes * tensor_type.block
+        self.file.soon(begin, row_bytes(tensor_type, len(out)))
         for done in range(0, len(out), step):
             piece = out[done : done + step]
             raw = scratch(row_bytes(tensor_type, len(piece)))

@@ -13,7 +13,6 @@ from quantcli.sources.hub.sums import Sum
 
 HEAD = 64 << 10  # bytes that are asked for first: the header of most files
 POINT = 64 << 10  # fewer bytes, out of order, are asked for alone: a few rows that tell what a matrix is
-AHEAD = 3  # blocks of the same tensor behind the one that is read
 
 
 class RemoteFile:
@@ -77,9 +76,8 @@ class RemoteFile:
         start, stop = self._piece(offset)
         if self._single(count, offset, start, stop):
             return self._alone(buffer[:count], offset)
-        done = self._from_block(buffer, offset, start, stop)
-        self._read_ahead(start, stop)
-        return done
+        self._next.add(stop)
+        return self._from_block(buffer, offset, start, stop)
 
     def _piece(self, offset: int) -> tuple[int, int]:
         """The block with the byte ``offset``: of one tensor, counted from its beginning."""
@@ -110,14 +108,13 @@ class RemoteFile:
         finally:
             self._blocks.release(block, count)
 
-    def _read_ahead(self, start: int, stop: int) -> None:
-        self._next.add(stop)
-        for _ in range(AHEAD):
-            if stop >= self.size or stop in self._starts or self._piece(stop)[0] != stop:
-                return
-            start, stop = self._piece(stop)
-            self._next.add(stop)
+    def soon(self, offset: int, count: int) -> None:
+        """Ask for the blocks of these bytes, as far as there is room for them."""
+        end = min(offset + count, self.size)
+        while self._starts and count >= POINT and offset < end:
+            start, stop = self._piece(offset)
             self._blocks.ahead(self, start, stop, self.ranges.fetch, self._end, self._arrived)
+            offset = stop
 
     def _alone(self, buffer: memoryview, offset: int) -> int:
         """These bytes and no others; those of single rows are kept, for they are looked at for every type."""
@@ -180,6 +177,9 @@ class Handle:
     @property
     def identity(self) -> str:
         return f"{self.size} bytes, {self.file.ranges.sha256 or self.file.ranges.where}"
+
+    def soon(self, offset: int, count: int) -> None:
+        self.file.soon(offset, count)
 
     def check_unchanged(self) -> None:
         self.file.check_unchanged()

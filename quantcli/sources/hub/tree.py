@@ -95,8 +95,35 @@ def _ask(address: Address) -> Tree:
         sha256 = None if file.lfs is None else _text(file.lfs, "sha256")
         ranges = Ranges(address.repository, commit, name, size, sha256, f"{where}/{name}")
         tree.files[name] = RemoteFile(ranges, blocks)
-    places.mount(tree.root, where, tree.files)
+    mounted = {name: _Small(tree, name) if _is_small(name, file.size) else file for name, file in tree.files.items()}
+    places.mount(tree.root, where, mounted)
     return tree
+
+
+def _is_small(name: str, size: int) -> bool:
+    """Whether the file is one that goes through the client's cache."""
+    return bool(_SMALL.fullmatch(name.rpartition("/")[2])) and size <= _LARGEST_SMALL
+
+
+@dataclass(frozen=True)
+class _Small:
+    """A small file that was not fetched yet. `places.Elsewhere`."""
+
+    tree: Tree
+    name: str
+    checked: bool = False
+
+    @property
+    def size(self) -> int:
+        return self.tree.files[self.name].size
+
+    def open(self) -> Bytes:
+        """Brings it into the client's cache."""
+        _fetch_file(self.tree, self.name)
+        return places.Descriptor(self.tree.root / self.name)
+
+    def prepare(self) -> None:
+        """It comes when it is opened."""
 
 
 def _safe(name: object) -> bool:
@@ -141,7 +168,7 @@ def _small_names(files: Mapping[str, RemoteFile], folder: str) -> Iterable[str]:
     above = {folder, *(f"{folder}/{name}" if folder else name for name in _BELOW)}
     for name, file in files.items():
         where, _, own = name.rpartition("/")
-        if where in above and _SMALL.fullmatch(own) and file.size <= _LARGEST_SMALL:
+        if where in above and _is_small(own, file.size):
             yield name
 
 
