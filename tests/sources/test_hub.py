@@ -39,6 +39,7 @@ from quantcli.errors import (
 from quantcli.plan import recipes
 from quantcli.report.terminal import Reporter
 from quantcli.sources import ways
+from quantcli.sources.checkpoint import Checkpoint
 from quantcli.sources.hub import blocks, client, remote, sums, transport, tree
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
@@ -162,9 +163,11 @@ def test_inspect_reads_headers_only(hub: LoopbackHub, folder: Path) -> None:
 
 def test_check_and_dry_run(hub: LoopbackHub, tmp_path: Path) -> None:
     assert check.run(check.CheckRequest(source=ADDRESS))["ok"]
+    assert all(stop <= remote.HEAD for _, stop in hub.ranges(".safetensors"))
     result = convert.run(ConvertRequest(source=ADDRESS, file_types=[recipes.parse("Q8_0")], dry_run=True))
     assert result["source"]["path"] == f"hf://{NAME}"
-    assert all(stop <= remote.HEAD for _, stop in hub.ranges(".safetensors"))
+    asked = [path for path in hub.ranges(".safetensors") if path[1] > remote.HEAD]
+    assert sum(stop - start for start, stop in asked) <= 1 << 20, "no more than tells how fast the link is"
 
 
 def test_gguf(hub: LoopbackHub, tmp_path: Path, folder: Path) -> None:
@@ -178,6 +181,16 @@ def test_gguf(hub: LoopbackHub, tmp_path: Path, folder: Path) -> None:
     with pytest.raises(MissingFile, match="no config.json in this folder, but GGUF") as caught:
         loader.open_model("hf://org/tiny-GGUF/BF16")
     assert "hf://org/tiny-GGUF/BF16/tiny-BF16.gguf" in places.shown(str(caught.value.hint))
+
+
+def test_small_files_below(hub: LoopbackHub, tmp_path: Path, folder: Path) -> None:
+    """A small file in a folder of the repository is brought into the client's cache when it is asked for."""
+    files = {path.name: path for path in folder.iterdir()} | {"1_Pooling/config.json": b'{"word": 1}'}
+    hub.store.create("org/below", files)
+    checkpoint = Checkpoint(ways.find("hf://org/below"))
+    assert cache(tmp_path / "home").count("config.json") == 1
+    assert checkpoint.json("1_Pooling/config.json") == {"word": 1}
+    assert cache(tmp_path / "home").count("config.json") == 2
 
 
 def test_a_folder_and_revisions(hub: LoopbackHub, folder: Path) -> None:
