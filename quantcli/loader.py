@@ -16,7 +16,7 @@ from quantcli import container, families, places
 from quantcli.container import foreign
 from quantcli.errors import PickleCheckpoint, UnsupportedFile, UsageError
 from quantcli.model import Model
-from quantcli.sources import ways
+from quantcli.sources import digests, ways
 from quantcli.sources.adapter import CONFIG, Adapter
 from quantcli.sources.checkpoint import Checkpoint, hub_commit
 from quantcli.sources.gguf import open_gguf
@@ -174,6 +174,8 @@ def _describe(model: Model, checkpoint: Checkpoint, merge: Merge | None) -> None
             "quantcli.lora.scale": container.f32(merge.scale if merge else 1.0),
             f"quantcli.lora.sha256.{CONFIG}": container.string(digest),
         }
+        for path, digest in digests.sha256([one for one in adapter.files if one.endswith(".safetensors")]).items():
+            model.metadata[f"quantcli.lora.sha256.{os.path.basename(path)}"] = container.string(digest)
 
 
 def _record_commit(model: Model, path: Path) -> None:

@@ -99,6 +99,7 @@ class Model:
     notes: list[str] = field(default_factory=list)
     role: Literal["text", "projector", "adapter"] = "text"
     handles: Sequence[Closable] = ()  # what has to be closed when nothing is read any more
+    digests: dict[str, str] = field(default_factory=dict)  # sha256 of ``weight_files``, once they are known
 
     def plain(self) -> Model:
         """The model with the values of all weights in place of blocks that need a factor beside them."""

@@ -57,7 +57,7 @@ class Bytes(Protocol):
 
 
 class Elsewhere(Protocol):
-    """A file that is mounted."""
+    """A file that is mounted. ``sha256``: what is announced of its content, None where nothing is."""
 
     @property
     def size(self) -> int: ...
@@ -66,6 +66,9 @@ class Elsewhere(Protocol):
     def checked(self) -> bool:
         """Whether all of it came, and had the hash that was announced."""
         ...
+
+    @property
+    def sha256(self) -> str | None: ...
 
     def open(self) -> Bytes: ...
 

@@ -78,6 +78,7 @@ class ConvertOptions(TypedDict, total=False):
     lora_scale: float
     checksums: PathLike | None
     html: PathLike | None
+    names: str
 
 
 _SIZES = ("target_size", "target_bpw", "like", "max_kld", "candidates", "at_least", "keep", "same_type")

@@ -236,6 +236,14 @@ def run(
             ),
         ),
     ] = None,
+    name: Annotated[
+        str,
+        Option(
+            "--name",
+            metavar="HOW",
+            help="How files are called: `default`, after the source; `convention`, GGUF's, from the metadata.",
+        ),
+    ] = "default",
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -299,5 +307,6 @@ def run(
         lora_scale=lora_scale,
         checksums=checksums,
         html=html,
+        names=name,
     )
     frame.finish(convert.run(request, reporter))

@@ -39,6 +39,15 @@ LINES: Mapping[str, tuple[str, ...]] = {
     ),
     "generate": ('quantcli generate model.gguf -p "Once upon a time" -n 64',),
     "embed": ("quantcli embed model.gguf -f lines.txt --json",),
+    "diff": ("quantcli diff A.gguf B.gguf", "quantcli diff A.gguf B.gguf --tensor blk.0.attn_q.weight"),
+    "reproduce": ("quantcli reproduce model-Q4_K_M.gguf --source DIR --imatrix imatrix.gguf",),
+    "card": ("quantcli card out/",),
+    "release": (
+        "quantcli release release.toml --dry-run                   # files, sizes, disk, time",
+        "quantcli release release.toml                             # run it again after an interrupt: it goes on",
+        "quantcli release release.toml --only Q4_K_M --yes         # one type, and upload without asking",
+    ),
+    "schema": ("quantcli schema convert",),
 }
 
 

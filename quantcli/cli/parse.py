@@ -7,15 +7,16 @@ The commands that run models have no texts to parse: their options are typed whe
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, planning
 from quantcli.calibration.quality import wish as wish_of
 from quantcli.cli import beside
-from quantcli.commands import parting, resuming
+from quantcli.commands import options_record, parting, resuming
 from quantcli.commands.job import ConvertRequest
 from quantcli.commands.sizing import Sizing
 from quantcli.errors import MissingFile, UsageError
@@ -30,6 +31,7 @@ from quantcli.plan.overrides import Override
 from quantcli.plan.recipes import FileType
 
 TEMPLATE_LIMIT = 4 << 20  # bytes of a chat template file
+NAMES = ("default", "convention")
 AUTOMATIC = Path("auto")  # --imatrix auto: collect one first
 
 
@@ -75,6 +77,7 @@ class PassedOn(TypedDict, total=False):
     lora_scale: float
     checksums: Path | None
     html: Path | None
+    names: str
 
 
 def convert_request(
@@ -107,10 +110,13 @@ def convert_request(
     **passed_on: Unpack[PassedOn],
 ) -> ConvertRequest:
     """The options of `convert`, texts and all. Raises UsageError, UnknownType, BadOverride, MissingFile."""
+    typed = locals() | passed_on | size._asdict()  # before anything else has a name
     calibrated = (quality, method, transforms, calibration, sampled_tokens, statistics, keep_statistics)
     sizing = parse_sizing(size, types, passed_on.get("pure", False), *calibrated)
+    check_names(passed_on.get("names"))
     adapters = (beside.ADAPTER_TYPE,) * (passed_on.get("lora_base") is not None)
     file_types = parse_file_types(types or adapters) if sizing is None else ()
+    rules = parse_rules(tensor_types, tensor_type_file)
     request = ConvertRequest(
         source=source,
         file_types=file_types,
@@ -121,7 +127,8 @@ def convert_request(
         snap=parse_snap(snap, search),
         pad=PAD in transforms,
         wish=parse_quality(*calibrated) if sizing is None else (sizing.wish if sizing.wish.encodes else None),
-        overrides=parse_rules(tensor_types, tensor_type_file),
+        overrides=rules,
+        options=options_record.recorded(typed, rules, calibration),
         **parse_importance(imatrix, include_weights, exclude_weights),
         output_tensor_type=parse_tensor_type(output_tensor_type, "--output-tensor-type"),
         token_embedding_type=parse_tensor_type(token_embedding_type, "--token-embedding-type"),
@@ -137,6 +144,12 @@ def convert_request(
     resuming.check(request)
     parting.check(request)
     return request
+
+
+def check_names(names: str | None) -> None:
+    """Raises UsageError for a way to call files that does not exist."""
+    if names not in (None, *NAMES):
+        raise UsageError(f"there are no names {names!r}", where="--name", hint=f"known: {', '.join(NAMES)}")
 
 
 class ImportanceOptions(TypedDict):
@@ -312,3 +325,13 @@ def read_template(path: Path) -> str:
         raise UsageError("not UTF-8 text", where=str(path)) from error
     except OSError as error:
         raise MissingFile(error.strerror or "cannot be read", where=str(path)) from error
+
+
+def from_texts(*, sizes: Mapping[str, Any], **options: Any) -> ConvertRequest:
+    """`convert_request` for options that a file tells: of a size they are ``sizes``. Raises what it raises, and
+    TypeError for names that it does not know."""
+    known = inspect.signature(convert_request).parameters.keys() | PassedOn.__annotations__.keys()
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(f"there is no option {unknown[0]!r}")
+    return convert_request(size=SizeTexts(**sizes), **options)

@@ -48,7 +48,7 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
     wanted = calibrated(request, reporter)
     if wanted.imatrix != request.imatrix:
         reporter.note(f"note: the importance matrix is kept as {wanted.imatrix}")
-    job = prepare(wanted)
+    job = prepare(wanted, reporter)
     try:
         for text in job.notes:
             reporter.note(f"note: {text}")
@@ -88,7 +88,7 @@ def calibrated(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertR
         return request
     from quantcli.commands import imatrix as collecting  # brings the runner, which most conversions do without
 
-    job = prepare(replace(request, allow_no_imatrix=True))
+    job = prepare(replace(request, allow_no_imatrix=True), reporter)
     begun = request.resume and resuming.unfinished(job) is not None
     job.close()
     output, matrix = request.output, Path(COLLECTED)
@@ -114,15 +114,18 @@ def _into_folder(request: ConvertRequest, output: Path) -> bool:
 # ---- before the work
 
 
-def prepare(request: ConvertRequest) -> Job:
-    """Open, plan and check. Nothing is written; whatever is wrong shows here. Raises QuantcliError."""
+def prepare(request: ConvertRequest, reporter: Reporter = SILENT) -> Job:
+    """Open, plan and check. Nothing is written; whatever is wrong shows here. Raises QuantcliError.
+
+    In the end the weights' files are hashed, unless it is a dry run: ``reporter`` shows how far that is.
+    """
     importance = None
     if request.imatrix is not None:
         importance = imatrix.read(request.imatrix).filtered(request.include_weights, request.exclude_weights)
     allow_open_files()
     models = _open(request)
     try:
-        return prepare_models(request, models, importance)
+        return prepare_models(request, models, importance, reporter)
     except BaseException:
         for model in models:
             model.close()
@@ -146,20 +149,28 @@ def _open(request: ConvertRequest) -> list[Model]:
     ).every
 
 
-def prepare_models(request: ConvertRequest, models: Sequence[Model], importance: Importance | None = None) -> Job:
+def prepare_models(
+    request: ConvertRequest, models: Sequence[Model], importance: Importance | None = None, reporter: Reporter = SILENT
+) -> Job:
     """The job that converts opened models, all with the options of ``request``. Raises QuantcliError."""
     if request.pad or request.wish is not None:
         models = [model.plain() for model in models]
     if request.pad:
         models = [pad.apply(model) if model.role == "text" else model for model in models]
     wanted = [_wanted(request, model, importance) for model in models]
-    plans = [
-        [_plan(request, model, one, importance) for one, _ in own] for model, own in zip(models, wanted, strict=True)
-    ]
     labels = [[label for _, label in own] for own in wanted]
-    paths = targets.name_parts(models, labels, request.output, into_folder=request.into_folder)
-    parts = parting.take(request, [Part(*part) for part in zip(models, plans, paths, strict=True)])
-    job = Job(request, parts, min(request.threads or pipeline.default_threads(), MOST_THREADS))
+    conventional = request.names == "convention"
+    paths = targets.name_parts(
+        models, labels, request.output, into_folder=request.into_folder, conventional=conventional
+    )
+
+    def parts() -> list[Part]:
+        made = []
+        for model, own, targets_of in zip(models, wanted, paths, strict=True):
+            made.append(Part(model, [_plan(request, model, one, importance) for one, _ in own], targets_of))
+        return parting.take(request, made)
+
+    job = Job(request, parts(), min(request.threads or pipeline.default_threads(), MOST_THREADS))
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
     job.notes = list(dict.fromkeys(notes))
     job.warnings = checks.importance_warnings(job.plans) + checks.method_warnings(job.plans, request.choice)
@@ -170,6 +181,8 @@ def prepare_models(request: ConvertRequest, models: Sequence[Model], importance:
     if not request.dry_run:
         checks.check_kernels(job.plans, request.choice)
         _check_files(job)
+        if provenance.settle(job, reporter):  # headers tell what the weights' files hash to
+            job.parts = parts()
     return job
 
 
@@ -201,7 +214,7 @@ def _plan(
 def _options(
     request: ConvertRequest, model: Model, file_type: FileType, importance: Importance | None, used: Used = UNKNOWN
 ) -> Options:
-    made = provenance.of(request, file_type, used)
+    made = provenance.of(request, model, file_type, used)
     if model.role != "text" and request.mmproj is not None:  # the options are about the language model
         return Options(file_type, provenance=made)
     return Options(

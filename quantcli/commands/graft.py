@@ -46,7 +46,7 @@ def run(request: GraftRequest, reporter: Reporter = SILENT) -> GraftResult:
             dry_run=request.dry_run,
             made_by=graft.provenance(grafted, donor, pattern),
         )
-        job = convert.prepare_models(wanted, [grafted.model])
+        job = convert.prepare_models(wanted, [grafted.model], reporter=reporter)
         changes = Counter((old.type.name, new.type.name) for new, old in grafted.replaced if new.type is not old.type)
         for (before, after), count in changes.items():
             reporter.note(f"note: {count} tensor{'s' * (count > 1)} of {before} became {after}")

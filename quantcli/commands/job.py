@@ -70,6 +70,8 @@ class ConvertRequest:
     lora_base: Path | None = None  # the source is an adapter of this model
     merge_lora: Path | None = None  # an adapter that is merged into the source
     lora_scale: float = 1.0
+    options: Mapping[str, object] = field(default_factory=dict)  # those that decide bytes, as they were typed
+    names: str = "default"  # how outputs are called: after the source, or by the "convention" of GGUF
     made_by: Mapping[str, Value] = field(default_factory=dict)  # what another verb says about its outputs
     checksums: Path | None = None
     html: Path | None = None  # a page about what was made

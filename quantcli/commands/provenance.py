@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from quantcli import __version__
-from quantcli.calibration.quality import Used, Wish
-from quantcli.commands.job import ConvertRequest
-from quantcli.container import Value, string, u32
+from quantcli.calibration.quality import UNKNOWN, Used, Wish
+from quantcli.commands import options_record
+from quantcli.commands.job import ConvertRequest, Job
+from quantcli.container import Value, ValueType, array, string, u32
+from quantcli.model import Model
 from quantcli.plan.recipes import FileType
+from quantcli.report.terminal import Reporter
+from quantcli.sources import digests
+from quantcli.sources.checkpoint import hub_name
+
+_OF_PROJECTORS = ("metadata", "merge_lora", "lora_scale", "search", "method", "snap")  # options that reach one
 
 
-def of(request: ConvertRequest, file_type: FileType, used: Used) -> dict[str, Value]:
-    """How the file was made: enough to make it again, nothing about the machine or the time."""
-    made = {"quantcli.version": string(__version__), **request.made_by}
+def of(request: ConvertRequest, model: Model, file_type: FileType, used: Used) -> dict[str, Value]:
+    """How the file was made: enough to make it again (`quantcli reproduce`), nothing about the machine or the time."""
+    made = {"quantcli.version": string(__version__), **request.made_by, **_source(model)}
+    if not request.made_by:
+        made["quantcli.options"] = string(_options(request, model, file_type))
     if not file_type.is_float and not file_type.copies:
         made["quantcli.search"] = string(request.search)
         if request.choice.name is not None:
@@ -25,8 +37,63 @@ def of(request: ConvertRequest, file_type: FileType, used: Used) -> dict[str, Va
     return made
 
 
+def _options(request: ConvertRequest, model: Model, file_type: FileType) -> str:
+    """What `convert` was told, for this file alone."""
+    told = dict(request.options)
+    if request.sizing is None or model.role != "text":
+        told["type"] = file_type.name
+    if request.mmproj is not None and model.role == "projector":
+        told = {name: value for name, value in told.items() if name in _OF_PROJECTORS} | {"mmproj_only": True}
+    return options_record.text(told)
+
+
+def _source(model: Model) -> dict[str, Value]:
+    """The files that the weights come from, by name, and their sha256: zeros until they are known."""
+    names = {path: _name(path) for path in model.weight_files}
+    if not names:
+        return {}
+    found: dict[str, Value] = {"quantcli.source.name": string(source_name(model))}
+    found["quantcli.source.weights"] = array(ValueType.STRING, list(names.values()))
+    for path, name in names.items():
+        found[f"quantcli.source.sha256.{name}"] = string(model.digests.get(path, digests.UNKNOWN))
+    return found
+
+
+def source_name(model: Model) -> str:
+    """What metadata call the source after: the folder's name ("owner/name" of one that the hub's client made), or the
+    file's."""
+    path = Path(model.weight_files[0])
+    if model.kind == "gguf":
+        return _name(str(path))
+    owner, name = hub_name(path.parent)
+    return f"{owner}/{name}" if owner else name
+
+
+def _name(path: str) -> str:
+    return os.path.basename(path).encode(errors="replace").decode()
+
+
+def settle(job: Job, reporter: Reporter) -> bool:
+    """Hash what the job's weights are read from; whether there was anything to hash."""
+    files = {path: model for model in (part.model for part in job.parts) for path in model.weight_files}
+    unknown = [path for path, model in files.items() if path not in model.digests]
+    if not unknown:
+        return False
+    with reporter.progress("hash the source", sum(map(digests.size, unknown))) as advance:
+        for path, digest in digests.sha256(unknown, job.threads, advance).items():
+            for part in job.parts:
+                if path in part.model.weight_files:
+                    part.model.digests[path] = digest
+    return True
+
+
 def _calibrated_with(wish: Wish, used: Used) -> dict[str, Value]:
-    return {
+    folder = wish.statistics or wish.keep
+    kept = {}
+    if folder is not None:
+        known = used is not UNKNOWN and folder.is_dir()
+        kept["quantcli.statistics.sha256"] = string(digests.of_folder(folder) if known else digests.UNKNOWN)
+    return kept | {
         "quantcli.quality": string(wish.quality),
         "quantcli.compensation": string(wish.method or "none"),
         "quantcli.transforms": string(",".join(wish.transforms)),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from quantcli.commands import conventional as naming
 from quantcli.errors import OutputFailed, UsageError
 from quantcli.model import Model
 from quantcli.output import checksums, writer
@@ -19,11 +20,23 @@ _NAMES = {
 
 
 def name_parts(
-    models: Sequence[Model], labels: Sequence[Sequence[str]], output: Path | None, *, into_folder: bool
+    models: Sequence[Model],
+    labels: Sequence[Sequence[str]],
+    output: Path | None,
+    *,
+    into_folder: bool,
+    conventional: bool = False,
 ) -> list[list[Path]]:
-    """Paths for all models, one per type's label, see `name_targets`. A projector's lie beside the text's."""
+    """Paths for all models, one per type's label, see `name_targets`. A projector's lie beside the text's.
+
+    ``conventional``: called by GGUF's naming convention, from the metadata.
+    """
+
+    def called(model: Model) -> str:
+        return naming.conventional(model.metadata, model.name) if conventional else model.name
+
     names = [
-        [_NAMES[model.role].format(name=model.name, type=label) for label in own]
+        [_NAMES[model.role].format(name=called(model), type=label) for label in own]
         for model, own in zip(models, labels, strict=True)
     ]
     beside = [number > 0 and model.role == "projector" for number, model in enumerate(models)]

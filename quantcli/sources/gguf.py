@@ -18,6 +18,10 @@ from quantcli.model import Model, ModelTensor, RowReader
 from quantcli.sources.files import SourceFile, StoredTensor
 
 ARCHITECTURE, _NAME, _BASENAME, _TYPE = "general.architecture", "general.name", "general.basename", "general.type"
+# What the file says of how it was made itself: not true of a file that is made from it.
+_OF_ITS_OWN_MAKING = tuple(
+    f"quantcli.{key}" for key in ("options", "source.name", "source.weights", "statistics.sha256")
+)
 _LONGEST_NAME = 120  # characters; file systems allow 255 bytes, and a type and a shard number follow
 # What file names end in: `-Q4_K_M`, `.f16`, `-UD-IQ2_XXS`, `-MXFP4_MOE`.
 _TYPE_SUFFIX = re.compile(
@@ -84,7 +88,8 @@ def _architecture(header: Header) -> str:
 
 
 def _metadata(header: Header) -> dict[str, Value]:
-    kept = {key: value for key, value in header.metadata.items() if key not in container.SPLIT_KEYS}
+    dropped = (*container.SPLIT_KEYS, *_OF_ITS_OWN_MAKING)
+    kept = {key: value for key, value in header.metadata.items() if key not in dropped}
     if container.ALIGNMENT_KEY in kept:
         kept[container.ALIGNMENT_KEY] = container.u32(container.DEFAULT_ALIGNMENT)
     return kept

@@ -26,6 +26,8 @@ VOLATILE = (
     (re.compile(r"\b\d+(\.\d+)? ?(ms|s|min)\b"), "<time>"),
     (re.compile(r"\b[\d,.]+ [kMG]?\b ?(tokens|weights|chunks|B)/s"), r"<speed> \1/s"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "<sha256>"),
+    (re.compile(r"\b[0-9a-f]{16}\b"), "<hash>"),
+    (re.compile(r"\b[\d.]+ [kMGT]?B free\b"), "<free> free"),
 )
 FIGURES = ("compare", "perplexity", "imatrix", "generate", "embed")  # commands whose columns shift with their figures
 
@@ -84,6 +86,8 @@ def prepared(folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "unknown").mkdir()
     (folder / "unknown" / "config.json").write_text('{"architectures": ["NeverSeenForCausalLM"]}')
+    (folder / "release.toml").write_text('source = "tiny"\noutput = "published"\ntypes = ["Q4_0", "Q8_0"]\n')
+    (folder / "misspelt.toml").write_text('source = "tiny"\ntype = ["Q4_0"]\n')
     damaged(folder)
 
 

@@ -34,9 +34,10 @@ FLOORS = {
     "evaluate": 10,
     "engines": 11,
     "commands": 12,
-    "cli": 13,
     "torch": 13,
-    "api": 14,
+    "release": 13,
+    "cli": 14,
+    "api": 15,
 }
 
 

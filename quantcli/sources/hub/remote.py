@@ -29,6 +29,11 @@ class RemoteFile:
         self._lock = threading.RLock()
         self.sum = Sum(ranges.size, self._exact)
 
+    @property
+    def sha256(self) -> str | None:
+        """What the hub announces; `check_unchanged` says whether it came so."""
+        return self.ranges.sha256
+
     # ---- who reads
 
     def open(self) -> Handle:

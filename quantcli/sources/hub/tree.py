@@ -230,6 +230,7 @@ class _Absent:
     where: str
     size: int = 0
     checked: bool = False
+    sha256: str | None = None
 
     def open(self) -> Bytes:
         raise client.stays_offline(self.where)

@@ -1,0 +1,1 @@
+"""A release: everything that is published of a model, from one file that describes it."""
