@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantcli.calibration import folder
 from quantcli.commands.job import ConvertRequest, Part
 from quantcli.errors import UsageError
 from quantcli.plan import division
@@ -48,6 +47,8 @@ def _check_calibration(request: ConvertRequest) -> None:
         raise UsageError(
             f"--quality {wish.quality} in parts needs a finished folder of statistics", where=WHERE, hint=finish
         )
+    from quantcli.calibration import folder  # brings the runner, which most conversions do without
+
     manifest = wish.statistics / folder.MANIFEST
     if not manifest.is_file() or folder.read_manifest(manifest).get("kind") != folder.PASSES:
         raise UsageError(

@@ -10,38 +10,27 @@ import json
 import math
 import re
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from quantcli.errors import QuantcliError
+from quantcli.report.lines import Advance as Advance
+from quantcli.report.lines import Lines, plain_progress, plain_steps
+from quantcli.report.lines import Share as Share
+from quantcli.report.lines import Step as Step
+from quantcli.report.texts import STEERING, time_left, work_left
+from quantcli.report.texts import duration as duration
+from quantcli.report.texts import printable as printable
+from quantcli.report.texts import say as say
+from quantcli.report.texts import size as size
+from quantcli.report.texts import weights_per_second as weights_per_second
 
 if TYPE_CHECKING:  # rich takes its time, and most runs never draw
     from rich.console import Console
 
-# Texts come from files that anyone may have made: what steers a terminal or turns the direction of writing is shown,
-# not sent. Half a surrogate pair stands for a byte of a file name that is not UTF-8.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 LEAST_TEXT = 12  # characters of a column of texts that may fold
-PLAIN_INTERVAL = 10.0  # seconds between progress lines off a terminal
-SILENCE = 25.0  # seconds without one at most
-
-
-class Advance(Protocol):
-    """What `progress` yields: report the absolute state of the work."""
-
-    def __call__(self, done_bytes: int, weights: int = 0) -> None: ...
-
-
-class Step(Protocol):
-    """What `steps` yields: report how many steps are done, and what is known by now."""
-
-    def __call__(self, done: int, known: str = "") -> None: ...
-
-
-Share: TypeAlias = Callable[[int], float]
 Cells = Sequence[Sequence[str]]  # of a table, line by line
 
 
@@ -81,7 +70,7 @@ class Reporter:
                 text = json.dumps(value, ensure_ascii=plain, indent=indent, allow_nan=False)
             except ValueError:
                 text = json.dumps(_finite(value), ensure_ascii=plain, indent=indent, allow_nan=False)
-            print(_STEERING.sub(_json_escape, text), flush=True)  # JSON itself escapes those below U+0020 only
+            print(STEERING.sub(_json_escape, text), flush=True)  # JSON itself escapes those below U+0020 only
 
     def table(
         self,
@@ -209,8 +198,8 @@ class Reporter:
             with self._bar(label, total_bytes, begun, part) as advance:
                 yield advance
         else:
-            with _Lines(label) as lines:
-                yield _plain_progress(lines, total_bytes, begun, part)
+            with Lines(label) as lines:
+                yield plain_progress(lines, total_bytes, begun, part)
 
     @contextmanager
     def steps(self, label: str, total: int) -> Iterator[Step]:
@@ -222,8 +211,8 @@ class Reporter:
             with self._step_bar(label, total) as advance:
                 yield advance
         else:
-            with _Lines(label) as lines:
-                yield _plain_steps(lines, total)
+            with Lines(label) as lines:
+                yield plain_steps(lines, total)
 
     @contextmanager
     def _step_bar(self, label: str, total: int) -> Iterator[Step]:
@@ -297,76 +286,6 @@ def _plain_table(columns: Sequence[str], cells: Cells, title: str | None, right:
     sys.stdout.flush()
 
 
-class _Lines:
-    """Progress off a terminal: a line every PLAIN_INTERVAL seconds at most, and one every SILENCE at least, so that
-    nobody takes long work for one that hangs."""
-
-    def __init__(self, label: str) -> None:
-        self.label, self.known = label, "begun"
-        self.start = self._last = time.monotonic()
-        self._lock, self._end = threading.Lock(), threading.Event()
-        self._beat = threading.Thread(target=self._keep_talking, name="quantcli-progress", daemon=True)
-
-    def __enter__(self) -> _Lines:
-        self._beat.start()
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self._end.set()
-        self._beat.join()
-
-    def due(self) -> bool:
-        """Whether it is time for another line."""
-        return time.monotonic() - self._last >= PLAIN_INTERVAL
-
-    def tell(self, known: str) -> None:
-        """Say what is known by now."""
-        with self._lock:
-            self.known, self._last = known, time.monotonic()
-            say(f"{self.label}: {known}")
-
-    def _keep_talking(self) -> None:
-        while not self._end.wait(max(self._last + SILENCE - time.monotonic(), 0.05)):
-            with self._lock:
-                if time.monotonic() - self._last >= SILENCE:
-                    self._last = time.monotonic()
-                    say(f"{self.label}: {duration(self._last - self.start)} so far; at last: {self.known}")
-
-
-def _plain_progress(lines: _Lines, total_bytes: int, begun: int, share: Share) -> Advance:
-    def advance(done_bytes: int, weights: int = 0) -> None:
-        if not lines.due() or not begun < done_bytes < total_bytes:
-            return
-        lines.tell(
-            f"{100 * done_bytes / total_bytes:.0f} %, {size(done_bytes)} of {size(total_bytes)}, "
-            f"{weights_per_second(weights, time.monotonic() - lines.start)}, "
-            f"{work_left(lines.start, share(done_bytes), share(begun))}"
-        )
-
-    return advance
-
-
-def _plain_steps(lines: _Lines, total: int) -> Step:
-    def advance(done: int, known: str = "") -> None:
-        if lines.due() and 0 < done < total:
-            middle = f"{known}, " if known else ""
-            lines.tell(f"{done} of {total}, {middle}{duration(time_left(lines.start, done, total))} left")
-
-    return advance
-
-
-def work_left(start: float, share: float, begun: float) -> str:
-    """The time that the rest will take: ``share`` of the work is done, ``begun`` of it was at ``start``."""
-    if share <= begun:
-        return ""
-    return f"{duration((time.monotonic() - start) * (1 - share) / (share - begun))} left"
-
-
-def time_left(start: float, done: int, total: int) -> float:
-    """Seconds that the rest will take at the speed since ``start`` (of time.monotonic)."""
-    return (time.monotonic() - start) * (total - done) / done
-
-
 def _fitting(columns: Sequence[str], cells: Cells, right: Sequence[int], width: int) -> list[list[int]]:
     """Columns of one table, or of several where a line of figures is wider than the terminal: the leading names come
     again in each. Tables with texts in other places are left whole; their texts fold."""
@@ -399,18 +318,7 @@ def _least_width(columns: Sequence[str], cells: Cells, right: Sequence[int]) -> 
     return sum(sizes) + LEAST_TEXT * (len(columns) - len(whole)) + 2 * (len(columns) - 1)
 
 
-def say(text: str) -> None:
-    """One line on stderr. That nobody listens any more is no reason to stop the work."""
-    with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
-
-
-# ---- texts and numbers as people read them
-
-
-def printable(text: str) -> str:
-    """``text`` with control characters escaped, but for tabs and line ends."""
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+# ---- texts of JSON
 
 
 def _json_escape(found: re.Match[str]) -> str:
@@ -424,27 +332,3 @@ def _finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def size(count: int) -> str:
-    """Bytes in decimal units: 1.23 GB."""
-    value, unit = float(count), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 999.5 or unit == "TB":
-            break
-        value /= 1000
-    return f"{count} B" if unit == "B" else f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """1.2 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def weights_per_second(weights: int, seconds: float) -> str:
-    """Millions of weights encoded per second, all outputs counted."""
-    return f"{weights / max(seconds, 1e-9) / 1e6:.1f} M weights/s"

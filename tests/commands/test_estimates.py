@@ -10,7 +10,7 @@ import pytest
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert, estimating
 from quantcli.plan import costs
-from quantcli.report import tables, terminal
+from quantcli.report import tables, texts
 
 TINY = Path(__file__).resolve().parents[2] / "examples" / "tiny"
 
@@ -55,8 +55,8 @@ def test_the_time_left_follows_the_cost_not_the_bytes() -> None:
     share = costs.share_done([(100, 1), (100, 0), (300, 9)])
     assert [share(done) for done in (0, 50, 100, 200, 350, 500, 600)] == pytest.approx([0, 0.05, 0.1, 0.1, 0.55, 1, 1])
     assert costs.share_done([])(0) == 0
-    assert terminal.work_left(time.monotonic() - 10, 0.5, 0.25) == "20.0 s left"
-    assert terminal.work_left(time.monotonic(), 0.25, 0.25) == ""
+    assert texts.work_left(time.monotonic() - 10, 0.5, 0.25) == "20.0 s left"
+    assert texts.work_left(time.monotonic(), 0.25, 0.25) == ""
 
 
 def test_a_source_that_is_no_file_here_is_read_by_rows() -> None:

@@ -399,9 +399,9 @@ def test_marks_of_a_large_file_take_little_memory() -> None:
 
 
 def test_silence_off_a_terminal_ends_after_a_while(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    from quantcli.report import terminal
+    from quantcli.report import lines as plain
 
-    monkeypatch.setattr(terminal, "SILENCE", 0.1)
+    monkeypatch.setattr(plain, "SILENCE", 0.1)
     with Reporter().progress("convert tiny", 100):
         time.sleep(0.4)
     lines = capsys.readouterr().err.splitlines()
