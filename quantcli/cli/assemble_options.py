@@ -27,7 +27,7 @@ def run(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Check what the parts of a conversion (convert --part) made: all there, whole, of one plan; list their sums."""
+    """Check the shards that the parts of a conversion made: all there, whole, of one plan."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     from quantcli.commands import assemble
 
