@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from quantcli.encode.slabs import Slab
 
-SLABS = 20  # read ahead, each by a thread that mostly waits: at two bytes per weight 20 MiB
+SLABS = 16  # read ahead, each by a thread that mostly waits: at two bytes per weight 16 MiB
 
 _Read = TypeVar("_Read")
 

@@ -83,7 +83,8 @@ def instead_of_weights(folder: Path) -> QuantcliError | None:
     """The error for a folder whose weights are none that can be read; None where its names say nothing."""
     names = names_in(folder)
     for name in names:  # in whatever format: what was not fetched is not there
-        if name.endswith((".safetensors", ".bin", ".pth", ".pt", ".gguf", ".onnx")):
+        near = places.elsewhere(folder / name) is None  # a hub gives what a pointer stands for
+        if near and name.endswith((".safetensors", ".bin", ".pth", ".pt", ".gguf", ".onnx")):
             foreign.check_pointer(foreign.beginning(folder / name), folder / name)
     if any(name.startswith("adapter_") for name in names):
         return _adapter(folder)
@@ -100,6 +101,7 @@ def instead_of_checkpoint(folder: Path) -> QuantcliError | None:
     names = names_in(folder)
     inner = sorted(path.parent for path in folder.glob("*/config.json"))
     inner = sorted(path.parent for path in folder.glob("snapshots/*/config.json")) or inner
+    inner = inner or [folder / name for name in names if places.elsewhere(folder / name / "config.json")]
     where, hint = str(folder), gguf_hint(folder)
     if any(name.endswith(".gguf") for name in names):
         return MissingFile("there is no config.json in this folder, but GGUF files", where=where, hint=hint)

@@ -31,6 +31,7 @@ from quantcli.errors import (
     MissingPackage,
     NoAccess,
     OutputFailed,
+    PickleCheckpoint,
     QuantcliError,
     Unreachable,
     UnsupportedFile,
@@ -191,6 +192,18 @@ def test_small_files_below(hub: LoopbackHub, tmp_path: Path, folder: Path) -> No
     assert cache(tmp_path / "home").count("config.json") == 1
     assert checkpoint.json("1_Pooling/config.json") == {"word": 1}
     assert cache(tmp_path / "home").count("config.json") == 2
+
+
+def test_what_is_there_instead(hub: LoopbackHub, folder: Path) -> None:
+    """A repository whose model lies in a folder, and one of pickles: the next address, and nothing fetched for it."""
+    hub.store.create("org/above", {f"inner/{path.name}": path for path in folder.iterdir()})
+    with pytest.raises(MissingFile, match="no config.json in this folder") as caught:
+        loader.open_model("hf://org/above")
+    assert places.shown(str(caught.value.hint)) == "there is one in hf://org/above/inner: give that folder"
+    hub.store.create("org/pickles", {"config.json": folder / "config.json", "pytorch_model.bin": b"\x80\2" * 1000})
+    with pytest.raises(PickleCheckpoint, match="only as 'pytorch_model.bin'"):
+        loader.open_model("hf://org/pickles")
+    assert not hub.ranges("pytorch_model.bin")
 
 
 def test_a_folder_and_revisions(hub: LoopbackHub, folder: Path) -> None:
