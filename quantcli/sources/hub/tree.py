@@ -117,6 +117,10 @@ class _Small:
     def size(self) -> int:
         return self.tree.files[self.name].size
 
+    @property
+    def sha256(self) -> str | None:
+        return self.tree.files[self.name].sha256
+
     def open(self) -> Bytes:
         """Brings it into the client's cache."""
         _fetch_file(self.tree, self.name)
