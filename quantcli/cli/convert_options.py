@@ -10,6 +10,7 @@ from typer import Argument, Option
 from quantcli.cli.common import AsJson, Debug, Quiet, complete_types
 from quantcli.cli.fleet import Part, Resume
 from quantcli.cli.frame import frame
+from quantcli.cli.running import OnEngine
 from quantcli.cli.sizes import (
     AtLeast,
     Calibration,
@@ -159,6 +160,7 @@ def run(
         Optional[str], Option(metavar="N", help="Split into shards of at most N bytes (suffixes M and G).")
     ] = None,
     part: Part = None,
+    engine: OnEngine = None,
     keep_split: Annotated[bool, Option("--keep-split", help="One output shard for each shard of the source.")] = False,
     metadata: Annotated[
         Optional[list[str]],
@@ -251,7 +253,7 @@ def run(
     """Convert a checkpoint or GGUF file to quantized GGUF files, in one pass."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     from quantcli.cli import parse
-    from quantcli.commands import convert
+    from quantcli.commands import fleet
     from quantcli.errors import UsageError
 
     size = parse.SizeTexts(
@@ -309,4 +311,4 @@ def run(
         html=html,
         names=name,
     )
-    frame.finish(convert.run(request, reporter))
+    frame.finish(fleet.run(request, engine, reporter))

@@ -7,7 +7,7 @@ embeddings and the output tensor). ``fallback`` is the type that takes over when
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -35,6 +35,10 @@ class TensorType:
     @property
     def quantized(self) -> bool:
         return self.kind not in ("float", "integer")
+
+    def __reduce__(self) -> tuple[Callable[[str], TensorType], tuple[str]]:
+        """In another process it is that process's row again: types are compared by identity."""
+        return by_name, (self.name,)
 
 
 # fmt: off

@@ -123,6 +123,10 @@ class FileType:
     aliases: tuple[str, ...] = ()
     selectable: bool = True
 
+    def __reduce__(self) -> tuple[Callable[[str], FileType], tuple[str]]:
+        """In another process it is that process's row again: its conditions are functions, which do not travel."""
+        return _row, (self.name,)
+
     @property
     def copies(self) -> bool:
         """COPY: every tensor keeps its type."""
@@ -270,6 +274,10 @@ BY_NUMBER: dict[int, FileType] = {one.number: one for one in _ALL if one.number 
 ALIASES: dict[str, str] = {alias: one.name for one in _ALL for alias in one.aliases}
 
 GUESSED = 1024  # bit of general.file_type that says: not stated in the source, guessed from the tensors
+
+
+def _row(name: str) -> FileType:
+    return FILE_TYPES[name]
 
 
 def parse(text: str) -> FileType:

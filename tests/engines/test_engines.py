@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from helpers.clusters import Cluster, cluster
-from quantcli.commands import compare, imatrix, perplexity
+from quantcli.cli.parse import convert_request
+from quantcli.commands import compare, fleet, imatrix, perplexity
 from quantcli.engines import dask, in_order, open_engine, tasks
-from quantcli.errors import EngineFailed, MissingPackage, QuantcliError, UsageError
+from quantcli.errors import EngineFailed, Interrupted, MissingPackage, OutputExists, QuantcliError, UsageError
 from quantcli.report.terminal import Reporter
 from quantcli.runner import text
 from quantcli.runner.session import RunOptions, open_session
@@ -46,6 +47,9 @@ class Told(Reporter):
 
     def result(self, value: object) -> None:
         """Nobody reads it."""
+
+    def progress(self, label: str, total_bytes: int, *rest: object):
+        return nullcontext(lambda done, *rest: self.act(done))
 
     def steps(self, label: str, total: int):
         def advance(done: int, known: str = "") -> None:
@@ -102,6 +106,68 @@ def test_a_killed_worker_is_replaced_by_the_other(two: Cluster, root: Path, pros
     assert two.workers[0].poll() is not None and two.workers[1].poll() is None
     assert (tmp_path / "parts.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
     assert told.steps_told == [2, 4, 6, 8, 10, 11]
+
+
+def converted(root: Path, output: Path, engine: str | None, told: Told | None = None, **options: object) -> dict:
+    request = {"types": ("Q4_K_M", "Q8_0"), "split_max_size": "500K", "threads": 1, **options}
+    made = convert_request(source=root / "examples" / "tiny", output=f"{output}/", **request)
+    return fleet.run(made, engine, told or Told(nothing))
+
+
+def bytes_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_cluster_converts_to_the_same_bytes(two: Cluster, root: Path, tmp_path: Path, killed: bool) -> None:
+    """Also where a worker is killed when the first part is complete."""
+    if two.workers[0].poll() is not None:
+        two.workers[0] = two.add()
+        two.wait_for(2)
+
+    def act(done: int) -> None:
+        if killed and two.workers[0].poll() is None:
+            two.kill(two.workers[0])
+
+    sums = tmp_path / "SUMS", tmp_path / "SUMS-parts"
+    whole = converted(root, tmp_path / "whole", None, checksums=sums[0])
+    parts = converted(root, tmp_path / "parts", two.url, Told(act), checksums=sums[1])
+    assert bytes_in(tmp_path / "parts") == bytes_in(tmp_path / "whole") and len(parts["outputs"][0]["shards"]) > 3
+    assert two.workers[0].poll() is None or killed
+    for one, other in zip(whole["outputs"], parts["outputs"], strict=True):
+        for here, there in zip(one["shards"], other["shards"], strict=True):
+            assert (here["bytes"], here["sha256"]) == (there["bytes"], there["sha256"])
+    assert sums[0].read_text().replace("whole/", "") == sums[1].read_text().replace("parts/", "")
+
+
+def test_what_cannot_be_converted_in_parts(root: Path, tmp_path: Path) -> None:
+    for words, options in {
+        "a part is made of whole shards": {"split_max_size": None},
+        "--part is one part": {"part": "1/2"},
+        "parts of an engine are not resumed": {"resume": True},
+        "needs a finished folder of statistics": {"quality": "good"},
+        "there is no engine": {"types": ("Q8_0",)},
+    }.items():
+        with pytest.raises(UsageError, match=words) as found:
+            converted(root, tmp_path / "out", "spark://x:1", **options)
+        assert found.value.hint
+    converted(root, tmp_path / "out", "local", types=("Q8_0",))
+    with pytest.raises(OutputExists):
+        converted(root, tmp_path / "out", "local", types=("Q8_0",))
+    with pytest.raises(EngineFailed, match="a worker has quantcli .*, this is 0.0.1"):
+        fleet.make(convert_request(source=root / "examples" / "tiny", types=("Q8_0",)), "0.0.1")
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="interrupted; 1 of [0-9]+ files are complete"):
+        converted(root, tmp_path / "cut", "local", Told(stop), types=("Q8_0",))
+
+
+def test_types_are_themselves_again_in_another_process() -> None:
+    request = convert_request(source=Path("m"), types=("Q4_K_M",), tensor_types=("attn_v=q8_0",))
+    other = pickle.loads(pickle.dumps(request))
+    assert other == request and other.overrides[0].type is request.overrides[0].type
 
 
 def test_an_interrupt_keeps_what_is_complete_and_leaves_nothing_running(
