@@ -288,7 +288,7 @@ def _conversion(
     type_name = options.pop("type", None)
     for name in ("calibration", "imatrix", "statistics", "keep_statistics", "merge_lora", "lora_base"):
         options.pop(name, None)
-    linked = _linked(source, recorded.text("quantcli.source.name"), beside)
+    linked = _linked(source, recorded.text("quantcli.source.name"), recorded.text(COMMIT), beside)
     if recorded.options.get("imatrix"):
         given["imatrix"] = _matrix(request, recorded, linked, beside, reporter)
     if recorded.options.get("statistics") or recorded.options.get("keep_statistics"):
@@ -318,12 +318,15 @@ def _conversion(
     return replace(asked, options=recorded.options, force=False)
 
 
-def _linked(source: Path, name: str | None, beside: Path) -> Path:
-    """The source under the name that it had: metadata are called after it."""
+def _linked(source: Path, name: str | None, commit: str | None, beside: Path) -> Path:
+    """The source under the name (and commit of the hub) that it had: metadata are called after it."""
     if name is None or not source.exists() or _far(source):
         return source
     owner, _, last = name.rpartition("/")
     link = beside / os.path.basename(f"models--{owner}--{last}" if owner else last or "source")
+    if commit is not None:  # as the hub's client lays it out: the commit is told as well
+        link = link / "snapshots" / os.path.basename(commit)
+        link.parent.mkdir(parents=True)
     link.symlink_to(os.path.abspath(source))
     return link
 

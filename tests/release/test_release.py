@@ -190,6 +190,10 @@ def test_from_a_hub_to_a_hub(root: Path, place: Path, monkeypatch: pytest.Monkey
         (place / "out" / "tiny-Q4_0.gguf").unlink()
         commit = there.find("main")
         assert states(release(path, confirm=lambda question: True), "upload") == {"kept": len(mine)}
+        file, matrix = place / "out" / "tiny-Q8_0.gguf", place / "out" / "imatrix.gguf"
+        for source in (None, Path("hf://org/tiny"), root / "examples" / "tiny"):  # the file names the hub's commit
+            made = reproduce.run(reproduce.ReproduceRequest(file=file, source=source, imatrix=matrix), from_texts)
+            assert made["same"], made["problem"]
         text = json.dumps(again) + "".join(p.read_text("utf-8", "replace") for p in (place / "out").glob("*.*"))
         assert "hf_test_token" not in text and hub.url not in text
 
