@@ -220,6 +220,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(root: Path, prose: Path, tmp_pat
         ("perplexity MODEL -f TEXT --resume", 2, "add --layerwise"),
         ("perplexity MODEL -f TEXT --states d", 2, "add --layerwise"),
         ("imatrix MODEL -f TEXT --states d", 2, "add --layerwise"),
+        ("perplexity MODEL -f TEXT --layerwise --engine local", 2, "leave out one of them"),
         ("perplexity MODEL -f TEXT --layerwise --states TEXT", 1, "holds something else"),
         ("perplexity MODEL -f TEXT --layerwise --states /proc/none", 1, "cannot be written"),
         ("imatrix MODEL -f TEXT --layerwise -o none/m.gguf", 1, "none"),
