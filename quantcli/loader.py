@@ -127,7 +127,7 @@ def open_adapter(path: Path, base: Path, architecture: str | None = None) -> Mod
     path, base = ways.find(path), ways.find(base)
     for folder, hint in (
         (path, "give the adapter's folder, with adapter_config.json and adapter_model.safetensors"),
-        (base, f"its config.json and tokenizer are enough: hf download {base} --include '*.json'"),
+        (base, "its config.json and tokenizer are enough; at the hub it is hf://OWNER/NAME"),
     ):
         if not places.is_folder(folder):
             raise ways.missing(folder, "no such folder", hint)

@@ -12,6 +12,7 @@ from quantcli import places
 from quantcli.container import foreign
 from quantcli.errors import MissingFile, PickleCheckpoint, QuantcliError, UnsupportedFile
 from quantcli.sources.files import read_small, shown
+from quantcli.sources.hub.address import suggestion
 from quantcli.sources.jsonfile import SMALL_JSON, parse, text_in
 
 _NO_WEIGHTS = ("training_args.bin", "optimizer.*", "scheduler.*", "rng_state*", "*tokenizer*")
@@ -157,7 +158,7 @@ def _adapter(folder: Path) -> QuantcliError:
         f"T.from_pretrained({source!r}).save_pretrained({merged!r})"
     )
     ours = kind.upper() == "LORA" and places.exists(folder / "adapter_model.safetensors")
-    given, model = shlex.quote(str(folder)), shlex.quote(base or "BASE")
+    given, model = shlex.quote(str(folder)), shlex.quote(suggestion(base or "") or base or "BASE")
     what = "a LoRA adapter" if kind.upper() == "LORA" else f"an adapter of kind {shown(kind)}"
     return UnsupportedFile(
         f"{what}, not a model" + (f": its base model is {shown(base)}" if base else ""),

@@ -181,7 +181,7 @@ def test_an_adapter_alone(tmp_path: Path, weights: str | None, with_config: bool
     assert caught.value.message == says
     hint = caught.value.hint or ""
     if settings.get("peft_type", "LORA") == "LORA" and weights == "adapter_model.safetensors":
-        base = settings.get("base_model_name_or_path") or "BASE"
+        base = "hf://x/y" if settings.get("base_model_name_or_path") else "BASE"
         assert f"quantcli convert {tmp_path} --lora-base {base} " in hint
         assert f"quantcli convert {base} -t Q4_K_M --merge-lora {tmp_path} " in hint
         return
