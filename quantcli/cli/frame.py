@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from collections.abc import Mapping
@@ -53,6 +54,14 @@ def _usage_text(error: BaseException) -> str | None:
     return None if describe is None else str(describe())
 
 
+def _near(path: str) -> str | None:
+    """What lies there under nearly the same name."""
+    from quantcli.sources import ways
+
+    near = ways.nearest(path)
+    return f"did you mean {near}?" if near else None
+
+
 def _program(path: str) -> str:
     """The command as it is typed: `python -m quantcli convert`, too, is `quantcli convert` in a hint."""
     return re.sub(r"^(python[\d.]* -m )?(\S*/)?quantcli(\.cli)?", "quantcli", path)
@@ -100,6 +109,8 @@ def _in_their_words(error: QuantcliError) -> QuantcliError:
 
 
 def _translate(error: BaseException) -> QuantcliError:
+    if isinstance(error, MissingFile) and error.hint is None and error.where:
+        error.hint = _near(error.where)
     if isinstance(error, QuantcliError):
         return error
     text = _usage_text(error)
@@ -112,7 +123,8 @@ def _translate(error: BaseException) -> QuantcliError:
     if isinstance(error, MemoryError):
         return QuantcliError("out of memory", hint="use fewer --threads")
     if isinstance(error, FileNotFoundError):
-        return MissingFile("no such file", where=error.filename)
+        name = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else None
+        return MissingFile("no such file", where=name, hint=_near(name) if name else None)
     if isinstance(error, OSError):
         return OutputFailed(error.strerror or str(error), where=error.filename)
     if isinstance(error, RuntimeError) and "start new thread" in str(error):

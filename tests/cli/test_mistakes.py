@@ -72,7 +72,10 @@ MISTAKES: dict[str, tuple[list[str], int, list[str], list[str]]] = {
     "report into no folder": (
         ["compare", "tiny", "tiny", "-f", "text.txt", "--html", "no/where.html"], 1, ["no"], [" -o"],
     ),
-    "text that is not there": (["perplexity", "tiny", "-f", "txt.txt"], 1, ["txt.txt"], []),
+    "text that is not there": (["perplexity", "tiny", "-f", "txt.txt"], 1, ["did you mean text.txt?"], []),
+    "matrix that is not there": (
+        ["convert", "tiny", "-t", "Q8_0", "--imatrix", "pinter.gguf"], 1, ["did you mean pointer.gguf?"], [],
+    ),
     "unknown command": (["covert", "tiny"], 2, ["convert"], []),
     "unknown option": (["convert", "tiny", "-t", "Q8_0", "--treads", "2"], 2, ["--threads"], []),
 }  # fmt: skip
