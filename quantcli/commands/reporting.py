@@ -20,7 +20,7 @@ from quantcli.commands import bounding, compensating
 from quantcli.commands.compensating import Ready
 from quantcli.commands.job import Job
 from quantcli.commands.planning import Planning, importance_of
-from quantcli.errors import QuantcliError
+from quantcli.errors import QuantcliError, UnsupportedGraph
 from quantcli.evaluate import divergence, languages
 from quantcli.evaluate.divergence import Tally
 from quantcli.evaluate.reference import ModelSource
@@ -48,6 +48,7 @@ from quantcli.report.terminal import Reporter
 from quantcli.runner import finite
 from quantcli.runner.network import Network
 from quantcli.runner.session import RunOptions, Session, make_operations, open_session
+from quantcli.runner.settings import RANKS
 from quantcli.runner.text import Chunks
 from quantcli.statistics.imatrix import Importance
 from quantcli.vocab.tokenizer import Tokenizer
@@ -101,11 +102,20 @@ def _outputs(job: Job) -> list[tuple[Plan, Path]]:
 def _ready(job: Job, reporter: Reporter) -> Ready:
     part, request = job.parts[0], job.request
     if part.ready is not None:
-        return part.ready
+        return _predicting(part.ready)
     texts = request.wish.texts if request.wish is not None else ()
-    return compensating.ready(
-        part.model, replace(quality.planning(texts, None), tokens=REAL_TOKENS), job.threads, reporter
-    )
+    wish = replace(quality.planning(texts, None), tokens=REAL_TOKENS)
+    return _predicting(compensating.ready(part.model, wish, job.threads, reporter))
+
+
+def _predicting(ready: Ready) -> Ready:
+    """Raises UnsupportedGraph for a model that predicts no next tokens."""
+    settings = ready.network.settings
+    if not settings.causal or settings.pooling == RANKS:
+        raise UnsupportedGraph(
+            "predicts no next tokens, there is no divergence to measure", where=ready.network.model.name
+        )
+    return ready
 
 
 # ---- what there is to compare

@@ -38,7 +38,7 @@ def render(result: AnalyzeResult, version: str) -> str:
             ("of", "Spearman"), [[escape(what), number(value)] for what, value in result["correlations"].items()]
         ),
         "<h2>All figures</h2>",
-        html.rows(("tensor", "shape", "peak", "kurtosis", "QSUR", "kappa", *types), _lines(result, types)),
+        html.rows(("tensor", "peak", "kurtosis", "QSUR", "kappa", *types), _lines(result, types)),
     ]
     return html.page(f"{name}: what types cost", parts, heat.STYLE)
 
@@ -47,7 +47,6 @@ def _lines(result: AnalyzeResult, types: list[str]) -> list[list[str]]:
     return [
         [
             escape(one["name"]),
-            " × ".join(map(str, one["shape"])),
             f"{one['peak']:.1f}",
             f"{one['kurtosis']:.1f}",
             number(one["qsur"]),

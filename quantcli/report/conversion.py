@@ -29,7 +29,7 @@ def render(result: ConvertResult, report: Report, version: str) -> str:
     parts = [f"<h1>{escape(name)}, quantized</h1>", *_about(result, report, version)]
     parts += _sizes(report)
     if report["unmeasured"] is None:
-        parts += [*_parts(report), "<h2>Chunk by chunk</h2>", html.pictured(picture.spread(_entries(report)))]
+        parts += ["<h2>Chunk by chunk</h2>", html.pictured(picture.spread(_entries(report)))]
     outputs = {output["path"]: output for output in result["outputs"]}
     for one in report["outputs"]:
         parts += _output(one, outputs[one["path"]], report)
@@ -114,26 +114,24 @@ def stock_of(one: ReportedFile, files: Sequence[ReportedFile]) -> ReportedFile |
 # ---- by language
 
 
-def _parts(report: Report) -> Iterator[str]:
-    if not report["parts"]:
-        return
+def _parts(made: ReportedFile, report: Report) -> Iterator[str]:
+    """One output beside its stock recipe, language by language."""
     files = [one for one in report["files"] if "measured" in one]
-    shown = [number for number, one in enumerate(files) if one["kind"] != SEARCH]
-    yield "<h2>By language</h2>"
-    yield (
-        '<p class="note">Mean KLD ± its error and PPL ratio per file. Which language a stretch of 64 tokens is in is '
-        "guessed from its words and letters.</p>"
-    )
-    lines = [
-        [escape(part["name"]), f"{part['scored']:,}"]
-        + [
-            html.with_error(f"{part['kld'][number]:.4f}", f"{part['kld_se'][number]:.4f}")
-            + f" · {part['ppl_ratio'][number]:.3f}"
-            for number in shown
-        ]
-        for part in report["parts"]
-    ]
-    yield html.rows(("text", "predictions", *(escape(files[number]["name"]) for number in shown)), lines)
+    stock = stock_of(made, files)
+    if not report["parts"] or made not in files or stock is None:
+        return
+    own, other = files.index(made), files.index(stock)
+    yield "<h3>By language</h3>"
+    yield '<p class="note">Which language a stretch of 64 tokens is in is guessed from its words and letters.</p>'
+    lines = []
+    for part in report["parts"]:
+        means = [html.with_error(f"{part['kld'][one]:.4f}", f"{part['kld_se'][one]:.4f}") for one in (own, other)]
+        ratio = f"{part['kld'][own] / part['kld'][other]:.3f}" if part["kld"][other] > 0 else "–"
+        ratios = [f"{part['ppl_ratio'][one]:.3f}" for one in (own, other)]
+        lines.append([escape(part["name"]), f"{part['scored']:,}", *means, ratio, *ratios])
+    name = escape(stock["name"])
+    head = ("text", "predictions", "mean KLD", f"of stock {name}", "to stock", "PPL ratio", f"of stock {name}")
+    yield html.rows(head, lines)
 
 
 # ---- an output
@@ -143,9 +141,14 @@ def _output(one: ReportedOutput, output: OutputResult, report: Report) -> Iterat
     yield f"<h2>{escape(output['path'])}</h2>"
     size = f"{output['bytes']:,} bytes, {output['bpw']:.3f} bits per weight"
     yield f'<p class="note">{escape(output["type"])}, {size}.</p>'
-    if "compensated" in output:
-        yield from _stages(output, report)
+    made = next(
+        (one for one in report["files"] if one["kind"] == MADE and output["path"].endswith(f"{one['name']}.gguf")), None
+    )
+    if made is not None and "compensated" in output:
+        yield from _stages(made, output, report)
         yield from _outcomes(output["compensated"])
+    if made is not None:
+        yield from _parts(made, report)
     yield "<h3>Layer by layer</h3>"
     known = any(tensor["share"] is not None for tensor in one["tensors"])
     yield (
@@ -167,12 +170,9 @@ def _output(one: ReportedOutput, output: OutputResult, report: Report) -> Iterat
     yield heat.table(cells)
 
 
-def _stages(output: OutputResult, report: Report) -> Iterator[str]:
+def _stages(made: ReportedFile, output: OutputResult, report: Report) -> Iterator[str]:
     """What was gained step by step, measured."""
-    made = next(
-        (one for one in report["files"] if one["kind"] == MADE and output["path"].endswith(f"{one['name']}.gguf")), None
-    )
-    if made is None or "measured" not in made:
+    if "measured" not in made:
         return
     alone = next((one for one in report["files"] if one.get("of") == output["path"]), None)
     stock = stock_of(made, report["files"])
