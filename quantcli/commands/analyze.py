@@ -45,8 +45,7 @@ def run(request: AnalyzeRequest, reporter: Reporter = SILENT) -> AnalyzeResult:
     try:
         model = job.parts[0].model
         if request.html is not None:
-            page = request.html
-            targets.check_targets([page], list(model.files), force=request.force, listed=None, page=page)
+            targets.check_targets([request.html], list(model.files), force=request.force, listed=None)
         found = convert.planned(job, conversion.sizing, reporter)
         names = found.found.losses
         tensors = [_tensor(tensor, found) for tensor in model.tensors if tensor.name in names]

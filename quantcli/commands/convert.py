@@ -243,7 +243,7 @@ def _check_files(job: Job) -> None:
     earlier = resuming.unfinished(job) if request.resume else None
     if earlier is not None:  # those that an earlier run has given their names already are looked at when it goes on
         paths = [path for path in paths if not earlier.may_have_published(path)]
-    targets.check_targets(paths, inputs, force=request.force, listed=request.checksums, page=request.html)
+    targets.check_targets(paths, inputs, force=request.force, listed=request.checksums)
 
 
 # ---- the work

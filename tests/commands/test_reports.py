@@ -139,9 +139,8 @@ def test_a_page_is_refused_before_any_work(root: Path, made, tmp_path: Path) -> 
         asked(folder / "x.html")
     with pytest.raises(OutputIsInput):
         asked(tiny / "config.json", force=True)
-    with pytest.raises(OutputFailed, match="folder does not exist") as caught:
+    with pytest.raises(OutputFailed, match="folder does not exist"):
         asked(tmp_path / "none" / "x.html")
-    assert caught.value.hint is not None and "--html" in caught.value.hint
     with pytest.raises(UsageError, match="same file"):
         asked(tmp_path / "y.gguf")
     with pytest.raises(UsageError, match="--dry-run writes none"):
