@@ -20,7 +20,7 @@ _AS_TYPED = (
 )  # fmt: skip
 _USUAL: Mapping[str, object] = {"lora_scale": 1.0}
 #: paths of which only that they were given is told: the hashes of what lies there stand beside it
-_GIVEN = ("imatrix", "chat_template", "lora_base", "merge_lora", "statistics", "keep_statistics")
+_GIVEN = ("imatrix", "chat_template", "lora_base", "merge_lora", "statistics")
 
 
 def recorded(given: Mapping[str, Any], overrides: Sequence[Override], calibration: Sequence[Path]) -> dict[str, object]:
@@ -31,6 +31,8 @@ def recorded(given: Mapping[str, Any], overrides: Sequence[Override], calibratio
         if value is not None and value != _USUAL.get(name) and value not in ((), [], False, ""):
             found[name] = list(value) if isinstance(value, tuple | list) else value
     found |= {name: "auto" if str(given[name]) == "auto" else True for name in _GIVEN if given.get(name) is not None}
+    if given.get("keep_statistics") is not None:  # the folder is the same, whether it was kept or found
+        found["statistics"] = True
     if overrides:
         found["tensor_types"] = [f"{one.pattern}={one.type.name}" for one in overrides]
     if calibration:

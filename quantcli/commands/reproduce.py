@@ -286,14 +286,14 @@ def _conversion(
     options = dict(recorded.options)
     given: dict[str, Any] = {"threads": request.threads, "calibration": request.calibration}
     type_name = options.pop("type", None)
-    for name in ("calibration", "imatrix", "statistics", "keep_statistics", "merge_lora", "lora_base"):
+    for name in ("calibration", "imatrix", "statistics", "merge_lora", "lora_base"):
         options.pop(name, None)
     linked = _linked(source, recorded.text("quantcli.source.name"), recorded.text(COMMIT), beside)
     if recorded.options.get("imatrix"):
         given["imatrix"] = _matrix(request, recorded, linked, beside, reporter)
-    if recorded.options.get("statistics") or recorded.options.get("keep_statistics"):
-        statistics = {"statistics": request.statistics, "keep_statistics": None}
-        given |= statistics if request.statistics else {"keep_statistics": beside / "statistics"}
+    if recorded.options.get("statistics"):
+        found = request.statistics is not None
+        given |= {"statistics": request.statistics} if found else {"keep_statistics": beside / "statistics"}
     if options.pop("chat_template", None):
         given["chat_template"] = beside / "template.jinja"
         writer.write_text(given["chat_template"], recorded.text("tokenizer.chat_template") or "")
