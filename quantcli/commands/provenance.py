@@ -40,10 +40,10 @@ def of(request: ConvertRequest, model: Model, file_type: FileType, used: Used) -
 def _options(request: ConvertRequest, model: Model, file_type: FileType) -> str:
     """What `convert` was told, for this file alone."""
     told = dict(request.options)
+    if request.mmproj is not None and model.role == "projector":  # as if it had been asked for alone
+        told = {name: value for name, value in told.items() if name in _OF_PROJECTORS} | {"mmproj_only": True}
     if request.sizing is None or model.role != "text":
         told["type"] = file_type.name
-    if request.mmproj is not None and model.role == "projector":
-        told = {name: value for name, value in told.items() if name in _OF_PROJECTORS} | {"mmproj_only": True}
     return options_record.text(told)
 
 
