@@ -35,7 +35,9 @@ class Cluster:
 
     def add(self) -> subprocess.Popen:
         """One more worker."""
-        return self._start("dask_worker", "--nthreads", "1", "--no-nanny", "--memory-limit", "0")
+        return self._start(
+            "dask_worker", "--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--death-timeout", "60"
+        )
 
     def _start(self, module: str, *arguments: str) -> subprocess.Popen:
         command = [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", str(self.file)]
