@@ -53,7 +53,7 @@ WISHES = (
         ("quantcli convert llama-awq -t Q8_0 -o awq.gguf", "quantcli convert llama-gptq -t Q8_0 -o gptq.gguf",
          "quantcli convert llama-bnb-nf4 -t Q8_0 -o bnb.gguf"),
     ),
-    Wish("installs by itself, no torch", ("quantcli --version", "pip list 2>/dev/null | grep -ci '^torch '"),
+    Wish("installs by itself, no torch", ("quantcli --version", "python -c 'import importlib.util as u; print(\"torch:\", u.find_spec(\"torch\"))'"),
          remark="`make wheels` builds wheels that need no compiler and no clone"),
     Wish("parallel, fast", ("quantcli convert tiny -t Q6_K,Q5_K_M,Q4_K_M -o fast/ --threads 2",),
          remark="8.8 times llama-quantize: docs/figures.md"),
@@ -77,12 +77,12 @@ WISHES = (
     Wish("fast codebook types", (
         "quantcli imatrix tiny -o imatrix.gguf -c 128 --chunks 8 -q", "quantcli convert tiny -t IQ3_S,IQ2_XS --imatrix imatrix.gguf -o iq/"),
          remark="21 times ggml's speed and more: docs/bars.md"),
-    Wish("a dry run with the exact size, and time, disk, total", ("quantcli convert tiny -t Q4_K_M,Q8_0 --dry-run",), "partly",
-         "sizes are exact; it does not say how long it will take, nor a total"),
+    Wish("a dry run with the exact size, and time, disk, total", ("quantcli convert tiny -t Q4_K_M,Q8_0 --dry-run",),
+         remark="sizes to the byte; time, memory and disk as estimates"),
     Wish("safe writing", ("quantcli convert tiny -t Q4_K_M -o out/", "quantcli convert tiny -t Q8_0 -o tiny/model.safetensors")),
     Wish("resume, shards, only what is missing", (
-        "quantcli convert tiny -t Q8_0 --split-max-size 1M -o shards/", "quantcli convert tiny -t Q8_0 --part 1/2 -o parts/"), "partly",
-         "parts and shards; a folder with some of the types is not completed by itself"),
+        "quantcli convert tiny -t Q8_0 --split-max-size 1M -o shards/", "quantcli convert tiny -t Q8_0 --split-max-size 1M --part 1/2 -o parts/", "quantcli convert tiny -t Q8_0 --split-max-size 1M --part 2/2 -o parts/", "quantcli assemble parts/"),
+         remark="a part that is there is not made again; `quantcli release` continues where it stopped: docs/release.md"),
     Wish("reproducible bytes, provable origin", (
         "quantcli convert tiny -t Q4_K_M -o again.gguf --threads 1 -q && sha256sum again.gguf out/tiny-Q4_K_M.gguf",
         "quantcli inspect again.gguf | grep quantcli")),

@@ -155,6 +155,7 @@ def run(
         bool, Option("--tensors", help="With --dry-run: every tensor, also for several types.", show_default=False)
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace existing outputs.")] = False,
+    skip_existing: Annotated[bool, Option("--skip-existing", help="Keep existing outputs, make the others.")] = False,
     resume: Resume = False,
     split_max_size: Annotated[
         Optional[str], Option(metavar="N", help="Split into shards of at most N bytes (suffixes M and G).")
@@ -292,6 +293,7 @@ def run(
         dry_run=dry_run,
         every_tensor=tensors,
         force=force,
+        skip_existing=skip_existing,
         resume=resume,
         split_max_size=split_max_size,
         part=part,

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 
+from quantcli.cli.examples import LINES
 from quantcli.errors import Interrupted, MissingFile, OutputFailed, QuantcliError, UsageError
 from quantcli.places import shown
 from quantcli.report.terminal import Reporter, printable, say
@@ -79,6 +80,9 @@ def _meant(text: str, where: str) -> str | None:
         except QuantcliError:
             return None
         return f"several types: -t TYPE,{','.join(names)}, or -t again before each"
+    example = LINES.get(where.split()[-1], ("",))[0].partition("#")[0].rstrip()
+    if text.startswith("Missing") and example:
+        return f"for example: {example}"
     if "No such option: -f" in text:
         return f"existing files are replaced by --force; `{where} --help` shows the options"
     return None

@@ -64,6 +64,7 @@ class PassedOn(TypedDict, total=False):
     threads: int | None
     dry_run: bool
     every_tensor: bool
+    skip_existing: bool
     force: bool
     resume: bool
     keep_split: bool

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from quantcli import loader
 from quantcli.calibration.quality import UNKNOWN, Used
-from quantcli.commands import checks, parting, provenance, resuming, targets
+from quantcli.commands import checks, existing, parting, provenance, resuming, targets
 from quantcli.commands.describing import describe as describe
 from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.commands.sizing import Sizing
@@ -45,6 +45,15 @@ COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, b
 
 def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
     """`calibrated`, `prepare`, `describe` for a dry run or `execute`; and show the result. Raises QuantcliError."""
+    if request.skip_existing:
+        looked = prepare(existing.first_look(request))
+        left, kept = existing.leave_out(request, looked)
+        looked.close()
+        for path in kept:
+            reporter.note(f"note: {path} is there: kept")
+        if left is None:
+            return {**describe(looked), "outputs": []}
+        request = left
     wanted = calibrated(request, reporter)
     if wanted.imatrix != request.imatrix:
         reporter.note(f"note: the importance matrix is kept as {wanted.imatrix}")

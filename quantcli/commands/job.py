@@ -53,6 +53,7 @@ class ConvertRequest:
     pad: bool = False  # feed-forward layers to a multiple of 256
     threads: int | None = None
     dry_run: bool = False
+    skip_existing: bool = False
     every_tensor: bool = False  # of a dry run of several types, in the table
     force: bool = False
     part: Division | None = None  # only this part of the shards

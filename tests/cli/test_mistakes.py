@@ -53,6 +53,8 @@ MISTAKES: dict[str, tuple[list[str], int, list[str], list[str]]] = {
         ["convert", "tiny", "-t", "Q4_K_M", "Q8_0"], 2, ["-t TYPE,Q8_0", "-t again"], ["--help"],
     ),
     "no type": (["convert", "tiny"], 2, ["-t Q4_K_M"], []),
+    "nothing to compare": (["compare", "tiny", "-f", "text.txt"], 2, ["MODEL", "quantcli compare DIR out/"], []),
+    "no prompt": (["generate", "tiny"], 2, ["--prompt", "quantcli generate model.gguf -p"], []),
     "misspelt type": (["convert", "tiny", "-t", "Q4_KM"], 2, ["did you mean Q4_K_M"], []),
     "misspelt type among others": (["convert", "tiny", "-t", "Q8_0,Q4_KM"], 2, ["'Q4_KM'", "Q4_K_M"], []),
     "-f is no --force": (["convert", "tiny", "-t", "Q8_0", "-f"], 2, ["--force"], []),
@@ -101,6 +103,21 @@ def test_commas_between_types_and_a_summary(typed) -> None:
     assert every.out.count("blk.0.attn_q.weight") == 2
     one = typed("convert", "tiny", "-t", "Q4_K_M", "--dry-run")
     assert one.out.count("blk.0.attn_q.weight") == 1
+
+
+def test_one_existing_output_does_not_stop_the_others(typed, tmp_path: Path) -> None:
+    assert typed("convert", "tiny", "-t", "F16", "-o", "out/", "--quiet").status == 0
+    before = (tmp_path / "out" / "tiny-F16.gguf").stat().st_mtime_ns
+    stopped = typed("convert", "tiny", "-t", "F16,Q8_0", "-o", "out")
+    assert stopped.status == 1 and "exists already" in stopped.err
+    done = typed("convert", "tiny", "-t", "F16,Q8_0", "-o", "out", "--skip-existing")
+    assert done.status == 0 and "out/tiny-F16.gguf is there: kept" in done.err
+    assert (tmp_path / "out" / "tiny-Q8_0.gguf").exists()
+    assert (tmp_path / "out" / "tiny-F16.gguf").stat().st_mtime_ns == before
+    again = typed("convert", "tiny", "-t", "F16,Q8_0", "-o", "out", "--skip-existing", "--json")
+    assert again.status == 0 and json.loads(again.out)["outputs"] == []
+    size = typed("convert", "tiny", "--like", "Q4_K_M", "--skip-existing")
+    assert size.status == 2 and "--skip-existing" in size.err
 
 
 def test_commas_make_a_folder_of_the_output(typed, tmp_path: Path) -> None:
