@@ -118,7 +118,8 @@ class Engine:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost error: those around it speak of Dask's graphs."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}"[:300]
+    """The innermost error that says something: those around it speak of Dask's graphs."""
+    found, inner = error, error.__cause__
+    while inner is not None:
+        found, inner = (inner if str(inner) else found), inner.__cause__
+    return f"{type(found).__name__}: {found}"[:300]
