@@ -32,13 +32,17 @@ _OTHER_MODALITIES = (
 
 def plain(name: str, prefixes: Sequence[str]) -> tuple[str, str]:
     """The name of a tensor below all prefixes (the family's ``prefixes`` and the wrappers'), and what stood before."""
-    known = (*prefixes, *_PREFIXES)
-    rest = name
-    while prefix := next((prefix for prefix in known if rest.startswith(prefix)), ""):
-        rest = rest[len(prefix) :]
+    found = _in_front((*prefixes, *_PREFIXES))(name)
+    rest = name[found.end() :] if found else name
     for historic, ending in _ENDINGS.items():
         rest = rest.removesuffix(historic) + ending if rest.endswith(historic) else rest
     return rest, name[: len(name) - len(rest)] if name.endswith(rest) else ""
+
+
+@lru_cache
+def _in_front(prefixes: tuple[str, ...]) -> Callable[[str], re.Match[str] | None]:
+    """Finds all prefixes in front of a name, in any order and as often as they come."""
+    return re.compile(f"(?:{'|'.join(map(re.escape, prefixes))})+").match
 
 
 def unwrapped(name: str) -> str:
