@@ -190,9 +190,14 @@ def prepare_models(
     if not request.dry_run:
         checks.check_kernels(job.plans, request.choice)
         _check_files(job)
-        if provenance.settle(job, reporter):  # headers tell what the weights' files hash to
-            job.parts = parts()
+        if _tells_hashes(job) and (resuming.recall(job) | provenance.settle(job, reporter)):
+            job.parts = parts()  # headers tell what the weights' files hash to
     return job
+
+
+def _tells_hashes(job: Job) -> bool:
+    """Whether some first shard is written: it alone tells what the source's files hash to."""
+    return any(one.whole is None or 0 in one.numbers for one in job.plans)
 
 
 def _wanted(request: ConvertRequest, model: Model, importance: Importance | None) -> list[tuple[FileType, str]]:

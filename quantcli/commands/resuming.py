@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,8 @@ def facts(job: Job) -> dict[str, str]:
     for part in job.parts:
         for handle in part.model.handles:
             found |= {f"{name} of the source": looks for name, looks in handle.identities().items()}
+        for path, digest in part.model.digests.items():
+            found[_hash_of(path)] = digest
     for one, paths in zip(job.plans, job.files, strict=True):
         found[f"the type of {paths[0].name}"] = f"{one.file_type.name}, {len(paths)} files, {one.file_bytes} bytes"
     found["the search"] = request.search
@@ -64,6 +67,26 @@ def facts(job: Job) -> dict[str, str]:
             found["the importance matrix"] = _digest(matrix)
     for one, paths in zip(job.plans, job.files, strict=True):
         found[f"the plan of {paths[0].name}"] = plan_digest(one)
+    return found
+
+
+def _hash_of(path: str) -> str:
+    return f"the sha256 of {os.path.basename(path)}"
+
+
+def recall(job: Job) -> bool:
+    """Take what the weights' files hash to from the journal, where they look as they did; whether there was any."""
+    earlier = unfinished(job) if job.request.resume else None
+    if earlier is None:
+        return False
+    found = False
+    for part in job.parts:
+        looks = {name: look for handle in part.model.handles for name, look in handle.identities().items()}
+        for path in part.model.weight_files:
+            name, digest = os.path.basename(path), earlier.facts.get(_hash_of(path))
+            same = name in looks and earlier.facts.get(f"{name} of the source") == looks[name]
+            if digest is not None and same and path not in part.model.digests:
+                part.model.digests[path], found = digest, True
     return found
 
 

@@ -15,6 +15,7 @@ from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import ModelTensor
 
 ALIGNMENT = 32  # of every output, whatever the source used
+SOURCE_WEIGHTS, SOURCE_SHA256 = "quantcli.source.weights", "quantcli.source.sha256."  # files, and the hash of each
 MOST_SHARDS = 65_535  # split.count is u16
 
 
@@ -111,8 +112,15 @@ def build(
 
 
 def _set_mark(metadata: Mapping[str, Value], entries: Sequence[PlannedTensor], count: int) -> str:
-    """A hash of the whole plan, the same in all shards of an output: shards of two conversions are told apart."""
-    header = container.encode_header(metadata, [], alignment=ALIGNMENT)
+    """A hash of the whole plan, the same in all shards of an output: shards of two conversions are told apart.
+
+    Without the hashes of the weights' files, which the first shard tells: of sixteen workers one has to know them.
+    """
+    listed = metadata.get(SOURCE_WEIGHTS)
+    names = listed.data if listed is not None and isinstance(listed.data, container.Strings) else ()
+    hashes = {f"{SOURCE_SHA256}{name}" for name in names}
+    told = {key: value for key, value in metadata.items() if key not in hashes}
+    header = container.encode_header(told, [], alignment=ALIGNMENT)
     digest = hashlib.sha256(header)
     for entry in entries:
         tensor = entry.tensor

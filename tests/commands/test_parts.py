@@ -59,6 +59,22 @@ def test_workers_make_what_one_run_makes(whole: Path, together: Path) -> None:
     assert shards(together) == shards(whole) and len(shards(whole)) > 2 * WORKERS
 
 
+def test_one_worker_alone_hashes_the_source(together: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its hashes stand in the first shard; the mark that all shards have does without."""
+    from quantcli.sources import digests
+
+    asked: list[str] = []
+    monkeypatch.setattr(digests, "_known", {})
+    original = digests._of
+    monkeypatch.setattr(digests, "_of", lambda path, tell: asked.append(path) or original(path, tell))
+    for number in range(1, WORKERS + 1):
+        asked.clear()
+        result = convert.run(request(tmp_path / "out", part=f"{number}/{WORKERS}"))
+        first = any("-00001-of-" in name for output in result["outputs"] for name in output["files"])
+        assert bool(asked) is first
+    assert shards(tmp_path / "out") == shards(together)
+
+
 def test_parts_take_about_the_same_time_not_the_same_bytes() -> None:
     job = convert.prepare(request(Path("."), dry_run=True))
     try:

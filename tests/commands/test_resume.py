@@ -112,6 +112,20 @@ def test_stopped_again_and_again_it_makes_the_same_bytes(
     assert repeated <= runs * 2 * (THREADS + pipeline.AHEAD + sinks.UNWRITTEN)
 
 
+def test_the_source_is_hashed_once(
+    tmp_path: Path, stopping: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quantcli.sources import digests
+
+    asked: list[str] = []
+    original = digests._of
+    monkeypatch.setattr(digests, "_of", lambda path, tell: asked.append(path) or original(path, tell))
+    stopped(request(TINY, tmp_path / "out"), stopping, 9)
+    assert len(asked) == 1
+    convert.run(request(TINY, tmp_path / "out"))
+    assert len(asked) == 1
+
+
 def test_an_undisturbed_run_leaves_nothing_beside_its_files(tmp_path: Path) -> None:
     result = convert.run(request(TINY, tmp_path / "out"))
     assert os.listdir(tmp_path / "out") == ["tiny-Q8_0.gguf"] and result["resumed_bytes"] == 0
