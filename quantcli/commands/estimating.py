@@ -164,8 +164,10 @@ def estimate(job: Job) -> EstimateResult:
     weights, bytes_out = _weights(job), sum(one.file_bytes for one in job.plans)
     encoding = sum(count * speeds.encoding.get(name, costs.COPIED) for name, count in weights.items())
     cores = min(job.threads, os.cpu_count() or 1)
-    busy = (encoding + speeds.hashing * bytes_out) / 1e9 / max(cores, 1)
-    moved = None if speeds.reading is None else (job.total_bytes + bytes_out) / speeds.reading
+    first = any(one.whole is None or 0 in one.numbers for one in job.plans)  # its header tells the source's hash
+    hashed = job.total_bytes if first and not job.far else 0
+    busy = (encoding + speeds.hashing * (bytes_out + hashed)) / 1e9 / max(cores, 1)
+    moved = None if speeds.reading is None else (job.total_bytes + hashed + bytes_out) / speeds.reading
     total = sum(weights.values())
     folder = job.files[0][0].parent
     return {
