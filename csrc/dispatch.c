@@ -34,18 +34,18 @@ static int has_avx512(void) {
 static const struct {
     const char *name;
     int (*supported)(void);
-    qc_backend *backend;
+    qc_backend *backend, *codebooks; /* of IQ1 to IQ3: the narrower set where that is faster */
     qc_compensators *compensators;
     qc_packed_kernels *packed;
     int rank; /* the supported one of the highest rank is the default */
 } sets[] = {
-    {"scalar", yes, &qc_backend_scalar, &qc_compensators_scalar, &qc_packed_scalar, 1},
-    {"emu16", yes, &qc_backend_emu16, &qc_compensators_emu16, &qc_packed_scalar, 0},
+    {"scalar", yes, &qc_backend_scalar, &qc_backend_scalar, &qc_compensators_scalar, &qc_packed_scalar, 1},
+    {"emu16", yes, &qc_backend_emu16, &qc_backend_emu16, &qc_compensators_emu16, &qc_packed_scalar, 0},
 #if defined(__x86_64__)
-    {"avx2", has_avx2, &qc_backend_avx2, &qc_compensators_avx2, &qc_packed_avx2, 2},
-    {"avx512", has_avx512, &qc_backend_avx512, &qc_compensators_avx512, &qc_packed_avx2, 3},
+    {"avx2", has_avx2, &qc_backend_avx2, &qc_backend_avx2, &qc_compensators_avx2, &qc_packed_avx2, 2},
+    {"avx512", has_avx512, &qc_backend_avx512, &qc_backend_avx2, &qc_compensators_avx512, &qc_packed_avx2, 3},
 #elif defined(__aarch64__)
-    {"neon", yes, &qc_backend_neon, &qc_compensators_neon, &qc_packed_scalar, 2},
+    {"neon", yes, &qc_backend_neon, &qc_backend_neon, &qc_compensators_neon, &qc_packed_scalar, 2},
 #endif
 };
 enum { SETS = sizeof sets / sizeof sets[0] };
@@ -62,9 +62,14 @@ int32_t qc_isa_best(void) {
     return best;
 }
 
+static const uint8_t codebook_types[QC_TYPES] = {
+    [QC_IQ1_S] = 1, [QC_IQ1_M] = 1, [QC_IQ2_XXS] = 1, [QC_IQ2_XS] = 1, [QC_IQ2_S] = 1, [QC_IQ3_XXS] = 1, [QC_IQ3_S] = 1,
+};
+
 static const qc_type *find_type(int32_t isa, int32_t type) {
     if (!qc_isa_supported(isa) || type < 0 || type >= QC_TYPES) return 0;
-    const qc_type *found = &(*sets[isa].backend)[type];
+    qc_backend *backend = codebook_types[type] ? sets[isa].codebooks : sets[isa].backend;
+    const qc_type *found = &(*backend)[type];
     return found->block ? found : 0;
 }
 

@@ -28,10 +28,11 @@ from quantcli.ggml import kernels, tensor_types
 
 LIMIT = 1.0001
 CASES, SEED = 210_000, 15
-#: the scalar types with a `ggml` search
+#: the types with a `ggml` search
 TYPES = (
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"),
     *("Q8_0", "MXFP4", "NVFP4", "TQ1_0", "TQ2_0", "Q1_0", "Q2_0"),
+    *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"),
 )
 WIDTHS = (256, 512, 768, 1024)
 #: rows of at most so many columns: no block of theirs ends above ggml's

@@ -20,6 +20,7 @@ def overview() -> FormatsResult:
     """Recipes in the order of their table, types by id. The bpw of a recipe is that of a model like Llama-3-8B."""
     return {
         "schema": 1,
+        "ggml": {"version": kernels.GGML_VERSION, "commit": kernels.GGML_COMMIT},
         "recipes": [
             {
                 "name": file_type.name,

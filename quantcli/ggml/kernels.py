@@ -27,6 +27,7 @@ from quantcli.ggml.failures import BAD_BLOCK, NO_KERNEL, OK, failure
 
 ABI = 7
 SEARCHES = {"ggml": 0, "best": 1}
+GGML_VERSION, GGML_COMMIT = "0.25.3", "0c1e570"  # whose bytes the search `ggml` writes; the commit is llama.cpp's
 ENVIRONMENT = "QUANTCLI_SIMD"
 
 Native: TypeAlias = Any  # what cffi hands out: it has no types

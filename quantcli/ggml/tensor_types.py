@@ -75,8 +75,8 @@ _TYPES = [
     TensorType("BF16",   30,   1,   2, "float",       "ignored", None,    "what most checkpoints store"),
     TensorType("TQ1_0",  34, 256,  54, "ternary",     "ignored", "Q4_0",  "ternary, 1.69 bits; for ternary models"),
     TensorType("TQ2_0",  35, 256,  66, "ternary",     "ignored", "Q4_0",  "ternary, 2.06 bits; for ternary models"),
-    TensorType("MXFP4",  39,  32,  17, "microscaling","ignored", None,    "4-bit floats, power-of-two scale per 32"),
-    TensorType("NVFP4",  40,  64,  36, "microscaling","ignored", None,    "4-bit floats, 8-bit float scale per 16"),
+    TensorType("MXFP4",  39,  32,  17, "microscaling","used",    None,    "4-bit floats, power-of-two scale per 32"),
+    TensorType("NVFP4",  40,  64,  36, "microscaling","used",    None,    "4-bit floats, 8-bit float scale per 16"),
     TensorType("Q1_0",   41, 128,  18, "legacy",      "ignored", None,    "signs and one scale per 128"),
     TensorType("Q2_0",   42,  64,  18, "legacy",      "ignored", "Q4_0",  "2-bit, scale per 64"),
 ]

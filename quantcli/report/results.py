@@ -353,9 +353,17 @@ class TypeResult(TypedDict):
     searches: list[str]
 
 
+class GgmlResult(TypedDict):
+    """What `--search ggml` follows: the version of ggml, and llama.cpp's commit."""
+
+    version: str
+    commit: str
+
+
 class FormatsResult(TypedDict):
     """`quantcli formats`."""
 
     schema: int
+    ggml: GgmlResult
     recipes: list[RecipeResult]
     types: list[TypeResult]

@@ -267,6 +267,9 @@ def show_formats(reporter: Reporter, result: FormatsResult) -> None:
         title="Tensor types (--tensor-type REGEX=NAME)",
         right=(1, 2, 3),
     )
+    ggml = result["ggml"]
+    reporter.line("")
+    reporter.line(f"--search ggml writes the bytes of ggml {ggml['version']} (llama.cpp {ggml['commit']})")
 
 
 # ---- commands that run a model

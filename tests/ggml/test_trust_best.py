@@ -22,12 +22,8 @@ def trust(root):
 
 
 def test_every_type_with_a_ggml_search_is_meant(trust):
-    scalar = {
-        row.name
-        for row in tensor_types.BY_ID.values()
-        if row.quantized and not row.name.startswith(("IQ1", "IQ2", "IQ3"))
-    }
-    assert set(trust.TYPES) == {name for name in scalar if kernels.can_encode(tensor_types.by_name(name).id, "ggml")}
+    quantized = {row.name for row in tensor_types.BY_ID.values() if row.quantized}
+    assert set(trust.TYPES) == {name for name in quantized if kernels.can_encode(tensor_types.by_name(name).id, "ggml")}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -41,7 +37,11 @@ def test_best_never_ends_above_ggml(trust, seed):
 
 
 @pytest.mark.parametrize(
-    "name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
+    "name",
+    [
+        *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"),
+        *("IQ1_S", "IQ2_XS", "IQ3_S", "NVFP4"),
+    ],
 )
 def test_the_comparison_gives_the_same_bytes_everywhere(trust, name):
     """On every instruction set, and however the rows are cut: what is flagged does not depend on neighbours."""

@@ -54,6 +54,7 @@ from quantcli.api.results.results import EntryResult as EntryResult
 from quantcli.api.results.results import EstimateResult as EstimateResult
 from quantcli.api.results.results import FallbackResult as FallbackResult
 from quantcli.api.results.results import FormatsResult as FormatsResult
+from quantcli.api.results.results import GgmlResult as GgmlResult
 from quantcli.api.results.results import GgufResult as GgufResult
 from quantcli.api.results.results import GraftedTensor as GraftedTensor
 from quantcli.api.results.results import GraftResult as GraftResult
@@ -71,3 +72,9 @@ from quantcli.api.results.results import TypeSummary as TypeSummary
 from quantcli.api.results.results import VerifyResult as VerifyResult
 from quantcli.api.results.schemas import ErrorDetails as ErrorDetails
 from quantcli.api.results.schemas import ErrorResult as ErrorResult
+from quantcli.api.results.speed import BandwidthResult as BandwidthResult
+from quantcli.api.results.speed import BenchResult as BenchResult
+from quantcli.api.results.speed import EncoderSpeed as EncoderSpeed
+from quantcli.api.results.speed import ExpectedSpeed as ExpectedSpeed
+from quantcli.api.results.speed import PeakResult as PeakResult
+from quantcli.api.results.speed import ProductSpeed as ProductSpeed

@@ -326,6 +326,14 @@ class VerifyResult(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GgmlResult(Result):
+    """What `--search ggml` follows: the version of ggml, and llama.cpp's commit."""
+
+    version: str
+    commit: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecipeResult(Result):
     """One file type. ``bpw`` is that of a model shaped like Llama-3-8B."""
 
@@ -357,5 +365,6 @@ class FormatsResult(Result):
     """`quantcli formats`."""
 
     schema: int
+    ggml: GgmlResult
     recipes: list[RecipeResult]
     types: list[TypeResult]
