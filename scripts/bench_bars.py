@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import bench_kernels
 import bench_quality
+import build_kernels
 import kernel_report as report
 from quantcli.ggml import kernels, tensor_types
 from quantcli.plan import recipes
@@ -144,6 +145,22 @@ def one_set_of_bytes() -> Iterator[Row]:
     )
 
 
+def instruction_sets() -> Iterator[Row]:
+    """No encoder, decoder or product is slower on a wider instruction set (csrc/tests/bench_sets.c)."""
+    program = build_kernels.build_program(ROOT / "csrc" / "tests" / "bench_sets.c", ROOT / "build" / "bench_sets")
+    done = subprocess.run([program, "--json"], capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    slower = [f"{row['row']} {row['worst']:.2f}x" for row in found["rows"] if row["lost"]]
+    worst = max(found["rows"], key=lambda row: row["worst"])
+    measured = f"worst {worst['row']} {worst['worst']:.2f}x" if found["sets"] > 1 else "one set: nothing to compare"
+    yield (
+        f"time on a wider instruction set over that on a narrower one, {len(found['rows'])} rows of kernels",
+        "1.05x, twice",
+        "; ".join(slower) or measured,
+        done.returncode == 0,
+    )
+
+
 def edges() -> Iterator[Row]:
     """The suite's edge patterns: an error, or valid blocks."""
     done = subprocess.run(
@@ -212,7 +229,8 @@ def main() -> int:
     ]
     print("\n".join(lines), flush=True)
     missed = 0
-    for part in (decoding(), speed(options), error(options), one_set_of_bytes(), edges(), all_recipes(options)):
+    parts = (decoding(), speed(options), error(options), one_set_of_bytes(), instruction_sets(), edges())
+    for part in (*parts, all_recipes(options)):
         for what, bar, measured, met in part:
             missed += not met
             lines.append(f"| {what} | {bar} | {measured} | {'met' if met else 'missed'} |")

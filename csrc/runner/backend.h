@@ -70,10 +70,12 @@ typedef struct {
 typedef float result[GROUP][LANES]; /* [token][row] */
 #define ROUND_SCRATCH(columns) ((size_t)(columns) * 5 + 256)
 
-typedef struct {
+typedef struct runner_backend runner_backend;
+struct runner_backend {
     const char *name;
-    int32_t narrow_span;    /* largest span that `narrow` takes; others are multiplied as `wide` */
-    const code_type *codes; /* by type */
+    const runner_backend *one_token; /* whose `dots` are faster with integers than its own; NULL: none */
+    int32_t narrow_span;             /* largest span that `narrow` takes; others are multiplied as `wide` */
+    const code_type *codes;          /* by type */
     const qc_type *types;
     /* all columns, the first `tokens` tokens of a group (later rows of the result may hold anything) */
     void (*narrow)(const tile *, const activations *, const int32_t *correction, int64_t tokens, result out);
@@ -109,7 +111,7 @@ typedef struct {
     double (*divergence)(const float *base, const float *other, int64_t columns);
     int64_t (*top)(const float *x, int64_t columns);
     int64_t (*peak)(int32_t kind, int64_t rounds);
-} runner_backend;
+};
 
 enum { QUERY_BLOCK = 32, QUERY_ROWS = 4 };
 /* floats: transposed keys, padded values, scores */

@@ -177,6 +177,7 @@ static int dots_unit(const runner_backend *backend, const planned *p, int64_t un
     uint8_t *scratch = qc_pool_scratch(pool, thread, (size_t)product->columns * 4 + 64);
     if (!scratch) return 0;
     const int pairs = kind_of_tile(p->x) == TILE_PAIRS;
+    const runner_backend *dots = integers(p->x->kind) && backend->one_token ? backend->one_token : backend;
     const uint8_t *packed = product->weights + first * p->row_bytes;
     for (int64_t t = 0; t < product->tokens; ++t) {
         size_t bytes;
@@ -184,7 +185,7 @@ static int dots_unit(const runner_backend *backend, const planned *p, int64_t un
         float *out = product->out + t * product->out_stride + first;
         for (int64_t r = 0; pairs && r < rows; ++r) out[r] = backend->bf16_dot(packed + r * p->row_bytes, &a);
         if (!pairs)
-            backend->dots(product->type, &backend->types[product->type], packed, p->row_bytes, rows, &a, scratch, out);
+            dots->dots(product->type, &dots->types[product->type], packed, p->row_bytes, rows, &a, scratch, out);
         add_bias(product, first, rows, out);
     }
     return 1;
