@@ -25,7 +25,7 @@ from quantcli.output.interrupts import act_by_default
 #: in the order of the help; each is declared in ``<name>_options.py``
 COMMANDS = (
     "convert", "assemble", "graft", "inspect", "check", "verify", "formats", "imatrix", "calibrate", "plan", "analyze",
-    "perplexity", "compare", "generate", "embed", "diff", "reproduce", "card", "release", "schema",
+    "perplexity", "compare", "generate", "embed", "diff", "reproduce", "card", "release", "bench", "schema",
 )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ LINES: Mapping[str, tuple[str, ...]] = {
     ),
     "generate": ('quantcli generate model.gguf -p "Once upon a time" -n 64',),
     "embed": ("quantcli embed model.gguf -f lines.txt --json",),
+    "bench": ("quantcli bench", "quantcli bench --parameters 70B --json > bench.json"),
     "diff": ("quantcli diff A.gguf B.gguf", "quantcli diff A.gguf B.gguf --tensor blk.0.attn_q.weight"),
     "reproduce": ("quantcli reproduce model-Q4_K_M.gguf --source DIR --imatrix imatrix.gguf",),
     "card": ("quantcli card out/",),

@@ -22,7 +22,7 @@ from typing import (
     is_typeddict,
 )
 
-from quantcli.report import assembled, measurements, plans, releases, results
+from quantcli.report import assembled, measurements, plans, releases, results, speed
 
 VERSION = 1  # of all schemas: what `schema` says in every result
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -63,6 +63,7 @@ RESULTS: dict[str, tuple[type, ...]] = {
     "compare": (measurements.CompareResult,),
     "generate": (measurements.GenerateResult,),
     "embed": (measurements.EmbedResult,),
+    "bench": (speed.BenchResult,),
     "diff": (releases.DiffResult,),
     "reproduce": (releases.ReproduceResult,),
     "card": (releases.CardResult,),
