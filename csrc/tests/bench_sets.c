@@ -153,11 +153,13 @@ int main(int count, char **words) {
     pool = qc_pool_new(1);
     if (!set_count || !pool) return fprintf(stderr, "no vector instruction set, or no memory\n"), 2;
     fill();
-    if (json)
+    if (json) {
         printf("{\"schema\": 1, \"rows\": [");
-    else
-        printf("%-22s %9s  (ns per weight, best of %d; the last column: the worst of wider / narrower)\n", "row",
-               qc_isa_name(sets[0]), ROUNDS);
+    } else {
+        printf("%-22s", "row");
+        for (int s = 0; s < set_count; ++s) printf(" %9s", qc_isa_name(sets[s]));
+        printf("  ns per weight, best of %d; last: the worst of wider / narrower\n", ROUNDS);
+    }
     for (kind k = 0; k < KINDS; ++k)
         for (int t = 0; t < TYPES; ++t) {
             char name[64];
