@@ -24,6 +24,8 @@ class RemoteFile:
         self._starts: list[int] = []  # of the tensors
         self._next: set[int] = set()  # blocks that follow upon one that was read
         self._points: dict[tuple[int, int], bytes] = {}
+        self._head: bytes | None = None
+        self._before: list[tuple[int, bytes]] = []  # what was read before it was known where tensors are
         self._open = 0
         self._end = threading.Event()
         self._lock = threading.RLock()
@@ -54,7 +56,14 @@ class RemoteFile:
             self._end = threading.Event()
 
     def expect(self, starts: Sequence[int]) -> None:
+        """With the first tensor it is known what was header, and is summed as it was read."""
         self._starts = list(starts)
+        with self._lock:
+            before, self._before = self._before, []
+        end = max(starts[0] if starts else self.size, self._head_size)
+        for start, data in sorted(before):
+            if start < end:
+                self.sum.offer(start, data[: end - start], _nothing, _nothing)
 
     def closed(self) -> None:
         """One handle less; with the last one all requests end."""
@@ -73,11 +82,12 @@ class RemoteFile:
         count = min(len(buffer), self.size - offset)
         if count <= 0:
             return 0
-        head = min(HEAD, self.size)
-        if offset < head and not (self._starts and offset >= self._starts[0]):
-            return self._from_block(buffer, offset, 0, head)
-        if not self._starts:
-            return self._alone(buffer[:count], offset)
+        if offset < self._head_size:
+            count = min(count, self._head_size - offset)
+            buffer[:count] = self._beginning()[offset : offset + count]
+            return count
+        if not self._starts or offset < self._starts[0]:
+            return self._header(buffer[:count], offset)
         start, stop = self._piece(offset)
         if self._single(count, offset, start, stop):
             return self._alone(buffer[:count], offset)
@@ -87,9 +97,7 @@ class RemoteFile:
     def _piece(self, offset: int) -> tuple[int, int]:
         """The block with the byte ``offset``: of one tensor, counted from its beginning."""
         number = bisect_right(self._starts, offset) - 1
-        if number < 0:
-            return 0, self._starts[0]
-        begin = self._starts[number]
+        begin = max(self._starts[number], self._head_size)
         end = self._starts[number + 1] if number + 1 < len(self._starts) else self.size
         start = begin + (offset - begin) // BLOCK * BLOCK
         return start, min(start + BLOCK, end)
@@ -98,7 +106,7 @@ class RemoteFile:
         """Whether this is a look at one place, and no reading of the tensor."""
         if count >= POINT or stop - start <= 4 * count or start in self._next or self._blocks.has(self, start):
             return False
-        return start != self._starts[bisect_right(self._starts, offset) - 1]
+        return start > max(self._starts[bisect_right(self._starts, offset) - 1], self._head_size)
 
     def _from_block(self, buffer: memoryview, offset: int, start: int, stop: int) -> int:
         block = self._blocks.take(self, start, stop, self.ranges.fetch, self._end, self._arrived)
@@ -115,11 +123,33 @@ class RemoteFile:
 
     def soon(self, offset: int, count: int) -> None:
         """Ask for the blocks of these bytes, as far as there is room for them."""
-        end = min(offset + count, self.size)
-        while self._starts and count >= POINT and offset < end:
+        end, offset = min(offset + count, self.size), max(offset, self._head_size)
+        while self._starts and offset >= self._starts[0] and count >= POINT and offset < end:
             start, stop = self._piece(offset)
             self._blocks.ahead(self, start, stop, self.ranges.fetch, self._end, self._arrived)
             offset = stop
+
+    @property
+    def _head_size(self) -> int:
+        return min(HEAD, self.size)
+
+    def _beginning(self) -> bytes:
+        """The head, which is kept: every byte comes once, so that what is summed is what is used."""
+        if self._head is None:
+            head = bytearray(self._head_size)
+            self._from_block(memoryview(head), 0, 0, len(head))
+            with self._lock:
+                if self._head is None:
+                    self._head = bytes(head)
+                    self._before.append((0, self._head))
+        return self._head
+
+    def _header(self, buffer: memoryview, offset: int) -> int:
+        """What stands between the head and the tensors."""
+        buffer[:] = found = self._exact(offset, offset + len(buffer))
+        if not self._starts:
+            self._before.append((offset, found))
+        return len(buffer)
 
     def _alone(self, buffer: memoryview, offset: int) -> int:
         """These bytes and no others; those of single rows are kept, for they are looked at for every type."""
@@ -127,7 +157,6 @@ class RemoteFile:
         found = self._points.get(key)
         if found is None:
             found = self._exact(offset, offset + len(buffer))
-            self.sum.offer(offset, found, _nothing, _nothing)
             if len(found) < POINT and len(self._points) < 64:
                 self._points[key] = found
         buffer[:] = found
@@ -143,6 +172,8 @@ class RemoteFile:
 
     def _arrived(self, block: Block) -> None:
         """On the thread that fetched it."""
+        if block.start < self._head_size:
+            return
         self.sum.offer(block.start, block.data, lambda: self._blocks.hold(block), lambda: self._blocks.release(block))
 
     # ---- trust
