@@ -111,7 +111,7 @@ WISHES = (
     Wish("low-precision sources passed through", ("quantcli convert llama-nvfp4-ct -t F16 -o through.gguf",)),
     Wish("an encoder for other Python tools", (
         "python -c 'import numpy, quantcli; print(quantcli.encode_blocks(numpy.ones((2, 256), numpy.float32), \"Q4_K\").shape)'",)),
-    Wish("experts left out while converting", (), "no"),
+    Wish("experts left out while converting", (), "no", "there is no option for it"),
     Wish("shard sizes under control", ("quantcli convert tiny -t Q8_0 --split-max-size 1500K -o sized/",)),
     Wish("per-layer and n-gram embedding tables with a type of their own", (
         "quantcli convert gemma4 -t Q4_K_M --tensor-type 'per_layer_token_embd=q8_0' --dry-run | grep per_layer_token",)),
