@@ -79,6 +79,7 @@ class ConvertOptions(TypedDict, total=False):
     checksums: PathLike | None
     html: PathLike | None
     names: str
+    skip_existing: bool
 
 
 _SIZES = ("target_size", "target_bpw", "like", "max_kld", "candidates", "at_least", "keep", "same_type")

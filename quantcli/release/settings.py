@@ -94,7 +94,21 @@ _KEYS: dict[str, tuple[type, ...]] = {
 }
 _FREE = ("convert", "card")  # tables whose keys are checked where they are used
 #: options of convert that the release itself decides
-_OWN = ("types", "source", "output", "imatrix", "dry_run", "force", "checksums", "resume", "mmproj_only", "lora_base")
+_OWN = (
+    "types",
+    "source",
+    "output",
+    "imatrix",
+    "dry_run",
+    "force",
+    "checksums",
+    "resume",
+    "mmproj_only",
+    "lora_base",
+    "part",
+    "skip_existing",
+    "names",
+)
 
 
 def read(path: Path) -> Settings:
