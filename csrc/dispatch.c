@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 #if defined(__x86_64__)
-#include <cpuid.h>
+#include "processor.h"
 #include <xmmintrin.h>
 #endif
 
@@ -13,22 +13,8 @@
 
 static int yes(void) { return 1; }
 #if defined(__x86_64__)
-/* clang's builtin does not know f16c; and cpuid leaves a virtual machine, which takes longer than many a kernel: once
- * only */
-static int has_f16c(void) {
-    enum { UNKNOWN, NO, YES };
-    static _Atomic int known = UNKNOWN;
-    if (known == UNKNOWN) {
-        unsigned a, b, c, d;
-        known = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) ? YES : NO;
-    }
-    return known == YES;
-}
-static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
-static int has_avx512(void) {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
+static int has_avx2(void) { return qc_processor_has(CPU_AVX2); }
+static int has_avx512(void) { return qc_processor_has(CPU_AVX512); }
 #endif
 
 static const struct {

@@ -178,6 +178,9 @@ def run_driver(row: Platform, library: Path, folder: Path) -> str | None:
     start = [*runner, *([str(loader)] if musl and not arm64 else []), str(driver)]
     done = subprocess.run([*start, str(golden), ROUNDS], env=environment, capture_output=True, text=True)
     print("  " + "\n  ".join(done.stdout.splitlines()[-4:]), flush=True)
+    here = Path("/proc/cpuinfo")
+    if not arm64 and here.exists() and " avx2 " in here.read_text() and " avx2" not in done.stdout:
+        return "the library does not see that this processor has AVX2"
     return None if done.returncode == 0 else f"exit {done.returncode}: {done.stderr[-400:]}"
 
 

@@ -4,11 +4,10 @@
 
 static int always(void) { return 1; }
 #if defined(__x86_64__)
-static int has_fma(void) { return __builtin_cpu_supports("fma"); }
-static int has_vnni(void) {
-    return has_fma() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("bmi2");
-}
-static int has_bf16(void) { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
+#include "../processor.h"
+static int has_fma(void) { return qc_processor_has(CPU_AVX2); }
+static int has_vnni(void) { return qc_processor_has(CPU_VNNI); }
+static int has_bf16(void) { return qc_processor_has(CPU_BF16); }
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 static int has_dotprod(void) { return qc_runner_dotprod.name && ((getauxval(AT_HWCAP) >> 20) & 1); }
