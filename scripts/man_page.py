@@ -39,7 +39,7 @@ def marked(text: str) -> str:
 def parameter(one: Any) -> list[str]:
     """An option or argument with its text."""
     names = ", ".join(f"\\fB{escaped(name)}\\fR" for name in (*one.opts, *one.secondary_opts))
-    metavar = "" if getattr(one, "is_flag", False) else one.metavar or one.type.name.upper()
+    metavar = "" if getattr(one, "is_flag", False) else one.metavar or one.name.upper()
     if one.param_type_name == "argument":
         names = f"\\fI{escaped(one.metavar or one.name.upper())}\\fR"
         metavar = ""
