@@ -110,7 +110,7 @@ def test_formats_lists_every_type(root: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, code, words",
     [
-        (("convert",), 2, ("--help",)),
+        (("convert",), 2, ("for example: quantcli convert DIR -t",)),
         (("convert", TINY), 2, ("--type",)),
         (("convert", TINY, "-t", "Q9_Z"), 2, ("Q9_Z", "quantcli formats")),
         (("convert", TINY, "-t", "Q4_0", "--threads", "0"), 2, ("threads",)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
 import re
 import shutil
 import threading
@@ -514,7 +513,10 @@ def test_what_may_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_command_line(hub: LoopbackHub, tmp_path: Path) -> None:
     """One line of what and where, one of what to do; nothing of the cache's folders, of tokens or signed addresses."""
     hub.store.tokens[TOKEN] = "somebody"
-    environment = hub.environment(tmp_path / "home", TOKEN) | {"HF_DEBUG": "", "PYTHONPATH": os.environ["PYTHONPATH"]}
+    environment = hub.environment(tmp_path / "home", TOKEN) | {
+        "HF_DEBUG": "",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
     done = quantcli("convert", f"hf://{NAME}", "-t", "Q4_K_M", "--json", cwd=tmp_path, **environment)
     assert done.returncode == 0, done.stderr
     [output] = json.loads(done.stdout)["outputs"]
