@@ -360,7 +360,7 @@ def check_message(one: Prepared, left: State, status: int, said: str) -> Problem
     """What is said of files is so."""
     found: Problems = []
     new = {name for name, digest in one.after.items() if left.get(name) == digest != one.before.get(name)}
-    named = re.search(r"complete under (?:its name|their names): ([^;]*)", said)
+    named = re.search(r"complete under (?:its name|their names): ([^;\n]*)", said)
     if named:
         more = re.search(r" and (\d+) more$", named[1])
         names = {Path(name).name for name in named[1].removesuffix(more[0] if more else "").split(", ")}
