@@ -99,6 +99,7 @@ class _Layer:
         self.network, self.settings, self.index = network, network.settings, index
         self.heads: Heads = network.settings.attention[index]
         self.share = numpy.float32(network.settings.residual_scale)
+        self.decoded: dict[str, Floats] = {}
 
     def backward(self, x: Floats, gradient: Floats) -> Floats:
         """``x`` [S, T, H] what entered the layer, ``gradient`` at what left it -> that at ``x``."""
@@ -114,9 +115,11 @@ class _Layer:
         return result
 
     def _matrix(self, name: str) -> Floats:
-        weights = self.network.weights
-        prefix = f"blk.{self.index}.{name}"
-        return weights.matrix(prefix, weights.columns(prefix)).decode()
+        """Decoded once, for the pass forward and the one backward."""
+        if name not in self.decoded:
+            weights, prefix = self.network.weights, f"blk.{self.index}.{name}"
+            self.decoded[name] = weights.matrix(prefix, weights.columns(prefix)).decode()
+        return self.decoded[name]
 
     def _vector(self, name: str) -> Floats:
         return self.network.weights.vector(f"blk.{self.index}.{name}.weight").reshape(-1)
