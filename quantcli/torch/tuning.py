@@ -91,8 +91,7 @@ def tune(
     if not Path(quantized).is_file():
         raise UsageError("no GGUF file", where=str(quantized), hint="tune starts from what `quantcli convert` wrote")
     with open_model(base) as whole, open_model(quantized) as start:
-        job = convert.prepare_models(_request(quantized, output, force, {}), [start])  # the path, before the work
-        del job
+        convert.prepare_models(_request(quantized, output, force, {}), [start])  # checks the path before the work
         found = _Student(whole, start, chosen, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         text = _text(whole, chosen, threads)
         before, after, steps = found.train(text, progress)
@@ -134,15 +133,15 @@ class _Student:
         self.plain: dict[str, Tensor] = {}
         self.norms: dict[str, torch.nn.Parameter] = {}
         for tensor in start.plain().tensors:
-            own = self.base.get(tensor.name)
-            if own is None or own.shape != _floats(tensor).shape:
+            own, values = self.base.get(tensor.name), _floats(tensor)
+            if own is None or own.shape != values.shape:
                 raise ShapeMismatch("the base has no tensor of this name and shape", where=tensor.name)
             if tensor.stored.quantized and tensor.name != "token_embd.weight":
                 blocks = packed(tensor).data.reshape(tensor.rows, -1)
                 grid = GridMatrix(tensor.stored.name, blocks, tensor.columns, own.cpu(), codes=settings.codes)
                 self.grids[tensor.name] = grid.to(device)
             else:
-                self.plain[tensor.name] = _floats(tensor).to(device)
+                self.plain[tensor.name] = values.to(device)
             if tensor.name.endswith("norm.weight"):
                 self.norms[tensor.name] = torch.nn.Parameter(torch.zeros(own.shape, device=device))
 
