@@ -9,6 +9,7 @@ A family that stands in no group of ``GROUPS`` is listed under its own name at t
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,9 @@ from quantcli.families.projectors import catalogue as projectors
 from quantcli.runner import settings
 from quantcli.vocab.kinds import READERS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "models.md"
+DIFFERENCES = ROOT / "tests" / "families" / "differences.tsv"
 
 #: group -> family -> what people call its models
 GROUPS: Mapping[str, Mapping[str, str]] = {
@@ -195,6 +198,26 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
+#: what a row of differences.tsv says, by its kind, or by kind and what
+KINDS: Mapping[str, str] = {
+    "entry": "`{}`",
+    "tensor": "tensors `blk.N{}`",
+    "ids": "ids of texts with `{}`",
+    "logits": "logits: within {} of their spread",
+    "logits other": "logits: as llama.cpp computes them",
+    "logits scaled": "logits: as llama.cpp scales them",
+}
+
+OTHERWISE = """\
+## Where quantcli differs from the oracles
+
+Every family is compared with a tiny checkpoint that llama.cpp's converter converted: names, shapes, types, bytes and
+metadata are equal, token ids are those of the tokenizers library, logits differ by less than 1e-4 of their spread. What
+differs is listed here (`tests/families/differences.tsv`, which the tests read).
+"""
+
+BAR = "\\|"  # in a cell of a table
+
 HEAD = """\
 # Models
 
@@ -239,7 +262,7 @@ def render() -> str:
     running = sum(runs(family).startswith("runs") for family in known.values())
     count = f"{len(classes)} classes in {len(known)} families; {running} families run.\n"
     parts = [HEAD, count, *(f"## {title}\n\n{table(members)}\n" for title, members in groups.items())]
-    return "\n".join([*parts, vision(), vocabularies()])
+    return "\n".join([*parts, vision(), vocabularies(), known_differences()])
 
 
 def vision() -> str:
@@ -259,6 +282,17 @@ def vocabularies() -> str:
         f"and PLaMo 2's tokenizer.jsonl, and written as {kinds}.\n"
         "Byte-level pre-tokenizers are recognised by their structure.\n"
     )
+
+
+def known_differences() -> str:
+    """What differs from the oracles, and why."""
+    with DIFFERENCES.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
+    lines = [
+        f"| {name} | {(KINDS.get(f'{kind} {what}') or KINDS[kind]).format(what.replace('|', BAR))} | {reason} |"
+        for name, kind, what, reason in sorted(rows)
+    ]
+    return "\n".join([OTHERWISE, "| checkpoint | what differs | why |", "|---|---|---|", *lines, ""])
 
 
 def main() -> int:

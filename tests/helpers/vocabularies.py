@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy
 
+from helpers import differences as known
 from quantcli.container import Strings, Value, string
 from quantcli.families import load as family_loader
 from quantcli.families import metadata as family_metadata
@@ -21,18 +21,6 @@ from quantcli.vocab.bytelevel import byte_to_character
 from quantcli.vocab.tokenizer import Tokenizer
 
 LLAMA_CLASS = ("llama", "granite", "granitemoe", "smollm3")
-#: checkpoint -> entry that differs from the record, and why ours is right
-OTHER_ENTRIES: Mapping[str, tuple[str, str]] = {
-    "mixtral": ("tokenizer.ggml.scores", "recorded as -1000 everywhere, which loses the order of merges"),
-    "deci-nas": ("tokenizer.ggml.scores", "the same"),
-    "xverse": ("tokenizer.ggml.scores", "not recorded, which loses the order of merges"),
-}
-#: checkpoint -> part of the texts whose ids differ from the record, and why
-OTHER_IDS: Mapping[str, tuple[str, str]] = {
-    "xlm-roberta": ("<mask>", "the recorded tokens have none: llama.cpp loses it with the SentencePiece file"),
-    "bge-reranker-xlmr": ("<mask>", "the same"),
-    "phi-moe": ("<|user|>", "llama.cpp drops blanks behind it for models named phi-3 only"),
-}
 OF_FAMILIES = {"tokenizer.ggml.token_type_count"}  # written by the family, tested with it
 OWN_HINTS: dict[str, dict[str, Any]] = {
     "gemma": {"space_prefix": False, "ids": {"eot": 107}},
@@ -79,14 +67,14 @@ def wrong_ids(folder: Path) -> list[str]:
     """
     tokenizer = Tokenizer.from_metadata(named(load(folder)[0], title(folder.name)))  # llama.cpp goes by it at times
     composes = '"NFC"' in (folder / "tokenizer.json").read_text(encoding="utf-8")
-    part, _ = OTHER_IDS.get(folder.name, (None, ""))
+    apart = known.parts(folder.name, "ids")
     vectors = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))["vectors"]
     assert len(vectors) >= 30
     return [
         vector["text"]
         for vector in vectors
         if not (composes and unicodedata.normalize("NFC", vector["text"]) != vector["text"])
-        and not (part and part in vector["text"])
+        and not any(part in vector["text"] for part in apart)
         and [tokenizer.encode(vector["text"], add_special=special, parse_special=True) for special in (False, True)]
         != [vector["ids"], vector["ids_special"]]
     ]
