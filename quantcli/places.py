@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from quantcli import system
 from quantcli.errors import MissingFile, SourceChanged, UnsupportedFile
 
 BEGINNING = 4096  # bytes that are looked at again in the end
@@ -213,7 +214,7 @@ class Descriptor:
         self.size = check_regular(path)
         self._number = -1
         try:
-            self._number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._number = system.open_to_read(path)
         except OSError as error:
             hint = "raise the limit with `ulimit -n`" if error.errno == errno.EMFILE else None
             raise MissingFile(error.strerror or "cannot be opened", where=str(path), hint=hint) from error
@@ -222,7 +223,7 @@ class Descriptor:
     def _looks(self) -> tuple[int, int, int, int, bytes]:
         """What tells a file from another one: the file behind the name, and what its header begins with."""
         status = os.stat(self._path)
-        first = os.pread(self._number, BEGINNING, 0)
+        first = system.read_at(self._number, BEGINNING, 0)
         return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, first
 
     @property
@@ -250,13 +251,9 @@ class Descriptor:
 
     def read_some(self, buffer: memoryview, offset: int) -> int:
         try:
-            if hasattr(os, "preadv"):
-                return os.preadv(self._number, [buffer], offset)
-            piece = os.pread(self._number, min(len(buffer), 4 << 20), offset)
+            return system.read_into(self._number, buffer, offset)
         except OSError as error:
             raise MissingFile(f"reading failed: {error.strerror}", where=f"{self._path}: byte {offset}") from error
-        buffer[: len(piece)] = piece
-        return len(piece)
 
     def close(self) -> None:
         """Once, also where a signal arrives in between: the number is forgotten before the system may give it anew."""

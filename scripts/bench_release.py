@@ -1,6 +1,6 @@
 """A release of twelve types from a hub to a hub, killed at five moments and run again; then every file reproduced.
 
-    python scripts/bench_release.py ../shared/models/SmolLM2-135M-Instruct --text ../shared/text/wiki.test.raw
+    python scripts/bench_release.py build/SmolLM2-135M-Instruct --text ../shared/text/wiki.test.raw
 
 Both hubs are one on this machine (tests/helpers/loopback_hub.py), read and written by the real client. It is made
 once without being stopped; then anew, where SIGKILL ends it at five moments (while it fetches, calibrates, converts,
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -53,11 +54,11 @@ def main() -> None:
         environment |= {"PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "1700000000"}
         whole = _describe(place / "whole", options, f"{TARGET}-whole")
         start = time.monotonic()
-        first = _run(whole, environment)
+        first = _run(whole, options, environment)
         seconds = time.monotonic() - start
         killed = _describe(place / "killed", options, TARGET)
-        kills, runs = _kill(killed, environment)
-        runs.append(_run(killed, environment))
+        kills, runs = _kill(killed, options, environment)
+        runs.append(_run(killed, options, environment))
         rows = [
             (f"release of {len(options.types)} types, not stopped", f"{seconds:.0f} s", bool(first)),
             ("killed at moments", f"{kills} of {len(MOMENTS)}", kills == len(MOMENTS)),
@@ -79,6 +80,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--types", nargs="+", default=list(TYPES))
     parser.add_argument("--chunks", type=int, default=4, help="of the evaluation")
     parser.add_argument("--imatrix-chunks", type=int, default=8)
+    parser.add_argument(
+        "--through", default="", help='words before every command ("nice -n 5"); they must become it (exec), to be killed'
+    )
     return parser.parse_args()
 
 
@@ -95,25 +99,31 @@ def _describe(folder: Path, options: argparse.Namespace, repository: str) -> Pat
     return folder
 
 
-def _command() -> list[str]:
-    return [sys.executable, "-m", "quantcli", "release", "release.toml", "--yes"]
+def _command(options: argparse.Namespace, *words: str) -> list[str]:
+    return [*shlex.split(options.through), sys.executable, "-m", "quantcli", *words]
 
 
-def _run(folder: Path, environment: Mapping[str, str]) -> list[str]:
+def _release(options: argparse.Namespace) -> list[str]:
+    return _command(options, "release", "release.toml", "--yes")
+
+
+def _run(folder: Path, options: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
     """The release to its end; what it said, line by line."""
-    done = subprocess.run(_command(), cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(_release(options), cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"the release failed:\n{done.stderr}")
     return done.stderr.splitlines()
 
 
-def _kill(folder: Path, environment: Mapping[str, str]) -> tuple[int, list[list[str]]]:
+def _kill(folder: Path, options: argparse.Namespace, environment: Mapping[str, str]) -> tuple[int, list[list[str]]]:
     """(kills that hit a run, what each of these runs said)."""
     hits, said = 0, []
     for words, seconds in MOMENTS:
         log = folder / "log.txt"
         with open(log, "w") as stream:
-            run = subprocess.Popen(_command(), cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=stream)
+            run = subprocess.Popen(
+                _release(options), cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=stream
+            )
             while run.poll() is None and not any(line.startswith(words) for line in log.read_text().splitlines()):
                 time.sleep(0.02)
             time.sleep(seconds)
@@ -160,7 +170,7 @@ def _reproduced(place: Path, options: argparse.Namespace, environment: Mapping[s
     folder, good = place / "whole" / "out", 0
     files = sorted(name for name in Checksums(folder / "SHA256SUMS").sums if name.endswith(".gguf"))
     for name in files:
-        command = [sys.executable, "-m", "quantcli", "reproduce", str(folder / name), "--imatrix", "imatrix.gguf", "-q"]
+        command = _command(options, "reproduce", str(folder / name), "--imatrix", "imatrix.gguf", "-q")
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         good += done.returncode == 0
         if done.returncode:

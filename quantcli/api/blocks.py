@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 import numpy
 from numpy.typing import ArrayLike, NDArray
 
-from quantcli.encode.pipeline import default_threads
 from quantcli.errors import ImportanceNeeded, UsageError
 from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods.plain import search_for
+from quantcli.system import usable_cores
 
 PIECE = 1 << 20  # weights of a piece of work: rows that stay in cache together
 
@@ -116,6 +116,6 @@ def _in_pieces(work: Work, rows: int, columns: int, threads: int | None) -> None
         for start in starts:
             work(start, rows)
         return
-    with ThreadPoolExecutor(min(threads or default_threads(), len(starts)), thread_name_prefix="quantcli") as pool:
+    with ThreadPoolExecutor(min(threads or usable_cores(), len(starts)), thread_name_prefix="quantcli") as pool:
         for done in [pool.submit(work, start, min(start + step, rows)) for start in starts]:
             done.result()

@@ -19,8 +19,8 @@ from quantcli.errors import ShortText
 from quantcli.runner import chat
 from quantcli.runner.arrays import Ids
 from quantcli.runner.network import Network
-from quantcli.runner.steps import usable_threads
 from quantcli.runner.text import Chunks, read_text, tokenize
+from quantcli.system import usable_cores
 from quantcli.vocab.tokenizer import Tokenizer
 
 HELD_OUT = 8  # every eighth chunk judges and does not fit
@@ -101,7 +101,7 @@ def _conversations(tokenizer: Tokenizer) -> Ids:
     def render(messages: Sequence[Message]) -> str:
         return chat.render(tokenizer, messages, add_generation_prompt=False)
 
-    with ThreadPoolExecutor(usable_threads()) as pool:  # every template runs in a process of its own
+    with ThreadPoolExecutor(usable_cores()) as pool:  # every template runs in a process of its own
         texts = list(pool.map(lambda conversation: corpus.text_of(conversation, render), corpus.dialogues()))
     ids = [token for text in texts for token in chat.encode(tokenizer, text)]
     return numpy.array(ids, numpy.int32)

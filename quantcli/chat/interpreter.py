@@ -6,17 +6,20 @@ line when the limits are set, and one JSON object per template at its end: {"out
 
 The environment is the one that transformers renders chat templates in (`apply_chat_template`): the immutable sandbox,
 `trim_blocks` and `lstrip_blocks`, loop controls, `{% generation %}`, `tojson`, `raise_exception`, `strftime_now`.
-It is started by its file name and imports nothing of quantcli, so that its memory is an interpreter's and Jinja's.
+It is started by its file name and imports nothing of quantcli but system.py, so that its memory is an interpreter's and
+Jinja's.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from collections.abc import Mapping
 from datetime import datetime
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 
 READY = "ready"
 SHOWN = 300  # characters of a message
-STATM = "/proc/self/statm"  # where the kernel says what a process holds (Linux)
 
 
 class Refused(Exception):
@@ -88,20 +90,13 @@ def refuse(message: object) -> None:
     raise Refused(message)
 
 
-def limit(memory: int | None, seconds: int) -> None:
-    """From here on at most ``memory`` more bytes (None: whoever started this watches), no files written, and
-
-    ``seconds`` of processor time, which end a process whose parent was killed.
-    """
-    if memory is not None:
-        with open(STATM, encoding="ascii") as file:
-            most = int(file.read().split()[0]) * resource.getpagesize() + memory
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    last = int(used.ru_utime + used.ru_stime) + seconds + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (last, last))
-    for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
-        resource.setrlimit(kind, (0, 0))
+def load_system() -> ModuleType:
+    """quantcli/system.py by its place: the package around it is not imported."""
+    specification = spec_from_file_location("system", Path(__file__).resolve().parent.parent / "system.py")
+    assert specification is not None and specification.loader is not None
+    module = module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def tell(**found: object) -> None:
@@ -160,7 +155,7 @@ def main() -> None:
     sys.path[:] = request["path"]
     environment = make_environment()
     limits, templates = request["limits"], request["templates"]
-    limit(limits["memory"], limits["seconds"])
+    load_system().limit_process(limits["memory"], limits["seconds"])
     tell(outcome=READY)
     for index, source in enumerate(templates):
         last = index + 1 == len(templates)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantcli import system
 from quantcli.chat import interpreter
 from quantcli.errors import BadTokenizer, MissingPackage
 
@@ -64,11 +65,6 @@ def available() -> bool:
     return importlib.util.find_spec("jinja2") is not None
 
 
-def kernel_counts() -> bool:
-    """Whether the kernel holds a process to its limit of memory. macOS takes the limit and ignores it."""
-    return Path(interpreter.STATM).exists()
-
-
 def render(template: str, variables: Mapping[str, object]) -> str:
     """The text that ``template`` makes of ``variables`` (JSON values). Raises MissingPackage, BadTokenizer."""
     if not available():
@@ -102,7 +98,11 @@ def problems(templates: Mapping[str, str]) -> dict[str, str]:
 
 def _run(templates: Sequence[str], variables: Mapping[str, object] | None) -> tuple[bytes, list[Ending]]:
     """(what the last template wrote, how each ended); variables None only compiles them."""
-    limits = {"memory": MEMORY if kernel_counts() else None, "seconds": SECONDS, "characters": CHARACTERS}
+    limits = {
+        "memory": MEMORY if system.memory_can_be_limited() else None,
+        "seconds": SECONDS,
+        "characters": CHARACTERS,
+    }
     request: dict[str, object] = {"path": sys.path, "limits": limits, "templates": templates}
     if variables is not None:
         request["context"] = variables
@@ -135,21 +135,13 @@ def _watched(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes, Ending | N
         if said and not ready:
             ready = True
             last = max(begun + SECONDS, time.monotonic() + SECONDS / 2)  # a busy machine takes long to start
-            most = math.inf if kernel_counts() else _resident(process.pid) + MEMORY
+            most = math.inf if system.memory_can_be_limited() else system.resident_memory(process.pid) + MEMORY
         cause = "time" if time.monotonic() > last else ""
-        if math.isfinite(most) and _resident(process.pid) > most:
+        if math.isfinite(most) and system.resident_memory(process.pid) > most:
             cause = "memory"
         if cause:
             process.kill()
             return *process.communicate(), Ending(cause)  # what it told before still holds
-
-
-def _resident(process: int) -> int:
-    """Bytes of memory that a process holds; 0 where nobody says."""
-    with suppress(OSError, ValueError, subprocess.SubprocessError):
-        found = subprocess.run(["ps", "-o", "rss=", "-p", str(process)], capture_output=True, timeout=1, check=True)
-        return int(found.stdout) << 10
-    return 0
 
 
 def _endings(said: bytes) -> list[Ending]:

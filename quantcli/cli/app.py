@@ -21,6 +21,7 @@ from quantcli.cli.examples import epilog
 from quantcli.cli.frame import frame
 from quantcli.errors import Interrupted
 from quantcli.output.interrupts import act_by_default
+from quantcli.system import ENDINGS, open_existing
 
 #: in the order of the help; each is declared in ``<name>_options.py``
 COMMANDS = (
@@ -86,7 +87,7 @@ def _standard_streams() -> None:
     lacks is escaped."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_RDWR)
+            descriptor = open_existing(os.devnull)
             if descriptor != number:
                 os.dup2(descriptor, number)
                 os.close(descriptor)
@@ -100,7 +101,7 @@ def _standard_streams() -> None:
 def run() -> None:
     """Parse the command line, run the command, exit."""
     gc.set_threshold(100_000, 50, 50)  # headers become a million objects that stay: to look through them takes long
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDINGS:
         if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
             signal.signal(number, _terminate)
     _standard_streams()
@@ -122,7 +123,7 @@ def _run_command() -> int:
             raise KeyboardInterrupt
     except BrokenPipeError:
         # The reader of our output went away (`| head`): that is its business, not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(open_existing(os.devnull), sys.stdout.fileno())
         return 1
     except BaseException as error:  # the one place where everything ends
         return frame.fail(error)

@@ -4,18 +4,15 @@ what follows from them for models of a size."""
 from __future__ import annotations
 
 import math
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import numpy
 
-from quantcli import __version__
+from quantcli import __version__, system
 from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.report.speed import (
@@ -30,7 +27,6 @@ from quantcli.report.speed import (
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner.arrays import Bytes, Floats
 from quantcli.runner.products import Products, can_multiply
-from quantcli.runner.steps import usable_threads
 
 COLUMNS = 4096
 ENCODED_ROWS = 8
@@ -45,7 +41,7 @@ SLICE = 0.12  # seconds of each measurement
 def run(parameters: Sequence[float], threads: int | None, reporter: Reporter = SILENT) -> BenchResult:
     """Measure, and say what is to be expected of models with so many ``parameters``."""
     start = time.perf_counter()
-    count = threads or usable_threads()
+    count = threads or system.usable_cores()
     with reporter.steps("measuring", 2 + len(encoded_types()) + len(PRODUCT_TYPES)) as step:
         one, every = Products("q8", 1), Products("q8", count)
         peak = peaks(one)
@@ -60,14 +56,15 @@ def run(parameters: Sequence[float], threads: int | None, reporter: Reporter = S
         for name in PRODUCT_TYPES:
             products.append(product_speed(tensor_types.by_name(name), every))
             step(2 + len(encoders) + len(products), name)
+    load = system.load_average()
     result: BenchResult = {
         "schema": 1,
         "quantcli": __version__,
-        "cpu": cpu_name(),
+        "cpu": system.processor_name(),
         "instruction_set": kernels.isa(),
         "threads": count,
         "seconds": round(time.perf_counter() - start, 2),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load": None if load is None else round(load, 2),
         "peak": peak,
         "bandwidth": bandwidth,
         "encoders": encoders,
@@ -88,16 +85,6 @@ def best(run: Callable[[], object], seconds: float = SLICE) -> float:
         shortest = min(shortest, time.perf_counter() - start)
         calls += 1
     return shortest
-
-
-def cpu_name() -> str:
-    """The processor as the system names it."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("model name", "Hardware")):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def peaks(products: Products) -> PeakResult:

@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantcli import loader
+from quantcli import loader, system
 from quantcli.calibration.quality import UNKNOWN, Used
 from quantcli.commands import checks, existing, parting, provenance, resuming, targets
 from quantcli.commands.describing import describe as describe
 from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.commands.sizing import Sizing
 from quantcli.commands.writing import execute as execute
-from quantcli.encode import pipeline
 from quantcli.errors import OutputExists
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model
@@ -31,7 +30,6 @@ from quantcli.plan.recipes import FileType
 from quantcli.report import tables
 from quantcli.report.results import ConvertResult
 from quantcli.report.terminal import SILENT, Reporter
-from quantcli.sources.files import allow_open_files
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
 from quantcli.transforms import pad
@@ -131,7 +129,7 @@ def prepare(request: ConvertRequest, reporter: Reporter = SILENT) -> Job:
     importance = None
     if request.imatrix is not None:
         importance = imatrix.read(request.imatrix).filtered(request.include_weights, request.exclude_weights)
-    allow_open_files()
+    system.allow_open_files()
     models = _open(request)
     try:
         return prepare_models(request, models, importance, reporter)
@@ -179,7 +177,7 @@ def prepare_models(
             made.append(Part(model, [_plan(request, model, one, importance) for one, _ in own], targets_of))
         return parting.take(request, made)
 
-    job = Job(request, parts(), min(request.threads or pipeline.default_threads(), MOST_THREADS))
+    job = Job(request, parts(), min(request.threads or system.usable_cores(), MOST_THREADS))
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
     job.notes = list(dict.fromkeys(notes))
     job.warnings = checks.importance_warnings(job.plans) + checks.method_warnings(job.plans, request.choice)

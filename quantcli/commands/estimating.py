@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
+from quantcli import system
 from quantcli.commands.job import Job
 from quantcli.encode.pipeline import AHEAD
 from quantcli.encode.sinks import UNWRITTEN
@@ -142,8 +141,7 @@ def _file_speed(path: str, seconds: float) -> float | None:
     with suppress(OSError), open(path, "rb", buffering=0) as file:
         middle = size // 2 // PIECE_BYTES * PIECE_BYTES
         file.seek(middle)
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), middle, READ_BYTES, os.POSIX_FADV_DONTNEED)
+        system.forget_pages(file.fileno(), middle, READ_BYTES)
         start = time.perf_counter()
         while done < READ_BYTES and time.perf_counter() - start < seconds and (count := file.readinto(buffer)):
             done += count
@@ -185,14 +183,13 @@ def estimate(job: Job) -> EstimateResult:
 
 def _memory(job: Job) -> int:
     """What the process has now, and the slabs of a conversion: rows as floats, their bytes, and what waits."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     slab = SLAB_WEIGHTS * FLOAT_BYTES
     widest = max((entry.tensor.columns for one in job.plans for entry in one.entries), default=1)
     slab = max(slab, widest * FLOAT_BYTES * 16)
     outputs = max(len(part.plans) for part in job.parts)
     threads = job.threads * (slab + 2 * PIECE_BYTES)
     waiting = (job.threads + AHEAD + UNWRITTEN) * outputs * slab // 2
-    return peak + threads + waiting
+    return system.peak_memory() + threads + waiting
 
 
 def _free(folder: Path) -> int | None:

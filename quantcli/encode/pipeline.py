@@ -7,7 +7,6 @@ memory is bounded whatever the model's size, and rows are independent, so the nu
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -42,13 +41,6 @@ Source: TypeAlias = "tuple[bytes | memoryview | None, Rows | None]"  # of a slab
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-def default_threads() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ are merged in the order of the text: they are the same on one machine and on man
 from __future__ import annotations
 
 import os
+import platform
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ def _session(model: ModelAt) -> Session:
 
 def _check(what: str, own: str, wanted: str, hint: str) -> None:
     if own != wanted:
-        raise EngineFailed(f"a worker has {what} {own}, this is {wanted}", where=os.uname().nodename, hint=hint)
+        raise EngineFailed(f"a worker has {what} {own}, this is {wanted}", where=platform.node(), hint=hint)
 
 
 def parts(chunks: Chunks) -> list[Chunks]:

@@ -11,7 +11,6 @@ array that does not fit. Bytes and values do not depend on the instruction set.
 from __future__ import annotations
 
 import os
-import sys
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from mmap import mmap
@@ -24,6 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 from quantcli.errors import BrokenInstall, UnsupportedInstructionSet
 from quantcli.ggml import tensor_types
 from quantcli.ggml.failures import BAD_BLOCK, NO_KERNEL, OK, failure
+from quantcli.system import LIBRARY_FLAGS, LIBRARY_SUFFIX
 
 ABI = 7
 SEARCHES = {"ggml": 0, "best": 1}
@@ -43,11 +43,11 @@ Raw: TypeAlias = bytes | bytearray | memoryview | mmap | NDArray[numpy.generic]
 def library() -> tuple[Native, Native]:
     """(ffi, lib) of all that the headers declare. Raises BrokenInstall."""
     folder = Path(__file__).parent.parent / "_lib"
-    path = folder / f"libquantcli.{'dylib' if sys.platform == 'darwin' else 'so'}"
+    path = folder / f"libquantcli{LIBRARY_SUFFIX}"
     hint = "install quantcli again (`pip install .`), or run scripts/build_kernels.py in a checkout"
     try:
         ffi = _binding(folder / "binding.py")
-        lib = ffi.dlopen(str(path), os.RTLD_NOW | os.RTLD_NODELETE)  # threads may outlive all references
+        lib = ffi.dlopen(str(path), LIBRARY_FLAGS)
     except OSError as error:
         raise BrokenInstall("the kernel library cannot be loaded", where=str(path), hint=hint) from error
     if lib.qc_abi() != ABI:

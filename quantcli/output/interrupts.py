@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from quantcli.system import INTERRUPTS
 
 
 @contextmanager
@@ -23,7 +22,7 @@ def deferred_interrupts() -> Iterator[None]:
     def note(number: int, _frame: FrameType | None) -> None:
         arrived.append(number)
 
-    kept = {number: signal.getsignal(number) for number in SIGNALS}
+    kept = {number: signal.getsignal(number) for number in INTERRUPTS}
     kept = {number: handler for number, handler in kept.items() if handler not in (None, signal.SIG_IGN)}
     try:
         for number in kept:
@@ -33,11 +32,11 @@ def deferred_interrupts() -> Iterator[None]:
         for number, handler in kept.items():
             signal.signal(number, handler)
         for waiting in dict.fromkeys(arrived):
-            os.kill(os.getpid(), waiting)
+            signal.raise_signal(waiting)
 
 
 def act_by_default() -> None:
     """What is left of the process is cleaning up: an interrupt ends it at once, and silently."""
-    for number in SIGNALS:
+    for number in INTERRUPTS:
         if signal.getsignal(number) not in (None, signal.SIG_IGN):
             signal.signal(number, signal.SIG_DFL)

@@ -8,7 +8,6 @@ loses only what had not reached its disk. The journal is locked while its proces
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from quantcli import system
 from quantcli.errors import ResumeRefused
 from quantcli.output import named, writer
 
@@ -185,7 +185,7 @@ class Journal:
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             self._write(head.encode() + b"\n")
-            os.fsync(self._descriptor)
+            system.sync(self._descriptor)
 
     @property
     def complete(self) -> bool:
@@ -211,7 +211,7 @@ class Journal:
     def sync(self) -> None:
         """Bring what was noted to the disk."""
         with writer.failures(self.path):
-            os.fsync(self._descriptor)
+            system.sync(self._descriptor)
 
     def remove(self) -> None:
         """All files have their names: nothing is left to resume."""
@@ -229,9 +229,9 @@ class Journal:
 def _locked(path: Path) -> int:
     """The journal, opened and locked. Raises ResumeRefused where another process has it, OSError."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = system.open_to_write(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(descriptor)
         except BlockingIOError:
             os.close(descriptor)
             raise ResumeRefused(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
+
+from quantcli import system
 
 
 def taken(path: Path) -> int | None:
     """Take the lock of the file at ``path``, which is made where it is missing: a descriptor, to be closed at the end
     of the work; None where another process has it. On a file system without locks everybody gets it. Raises OSError.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = system.open_to_write(path, mode=0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        system.lock(descriptor)
     except BlockingIOError:
         os.close(descriptor)
         return None

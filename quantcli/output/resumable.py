@@ -6,12 +6,12 @@ file that has its name already (the run died between two names) is hashed as wel
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from quantcli import system
 from quantcli.errors import OutputExists
 from quantcli.output import named, writer
 from quantcli.output.interrupts import deferred_interrupts
@@ -36,10 +36,10 @@ class ResumableFile(OutputFile):
         earlier = self.journal.earlier
         if earlier is not None and earlier.may_have_published(self.path) and _is_published(hidden, self.path):
             self.there = True
-            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC), hidden
-        descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            return system.open_to_read(self.path), hidden
+        descriptor = system.open_to_write(hidden, follow=False)
         with suppress(OSError):  # for those that clean up; the journal's lock is what counts
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(descriptor)
         if os.fstat(descriptor).st_size > self.size:
             os.ftruncate(descriptor, self.size)
         return descriptor, hidden
@@ -54,7 +54,7 @@ class ResumableFile(OutputFile):
             digest, good, position = self._digest, self._digest.copy(), 0
             for count, expected in marks:
                 while position < count:
-                    piece = os.pread(self._descriptor, min(PIECE, count - position), position)
+                    piece = system.read_at(self._descriptor, min(PIECE, count - position), position)
                     if not piece:
                         break
                     digest.update(piece)
@@ -91,7 +91,7 @@ class ResumableFile(OutputFile):
         if self.there:
             return
         with deferred_interrupts(), suppress(OSError):
-            os.rename(self.path, self._temporary)
+            os.replace(self.path, self._temporary)
         named.forget(self.path)
 
     def discard(self) -> None:

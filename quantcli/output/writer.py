@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
@@ -23,6 +22,7 @@ from typing import TypeAlias
 import numpy
 from numpy.typing import NDArray
 
+from quantcli import system
 from quantcli.errors import OutputExists, OutputFailed, OutputIsInput, UsageError
 from quantcli.output import named
 from quantcli.output.interrupts import deferred_interrupts
@@ -91,7 +91,7 @@ class OutputFile:
             _unfinished[self._temporary] = self
             try:
                 if not self.there:
-                    reserve(self._descriptor, size)
+                    system.reserve(self._descriptor, size)
             except BaseException:
                 self.discard()
                 raise
@@ -120,7 +120,7 @@ class OutputFile:
     def _start_disk(self, descriptor: int) -> None:
         """Bring what is there to the disk. The system reports a failure once only, so it is kept for `finish`."""
         try:
-            getattr(os, "fdatasync", os.fsync)(descriptor)
+            system.sync_data(descriptor)
         except OSError as error:
             self._flush_error = error
         finally:
@@ -133,7 +133,7 @@ class OutputFile:
         if self._flush is not None:
             self._flush.join()
         with failures(self.path):
-            os.fsync(self._descriptor)
+            system.sync(self._descriptor)
             if self._flush_error is not None:
                 raise self._flush_error
         self.sha256 = self._digest.hexdigest()
@@ -149,7 +149,7 @@ class OutputFile:
                 _rename_new(self._temporary, self.path)
             named.note(self.path)
             self._close()
-            _sync_folder(self.path.parent)
+            system.sync_folder(self.path.parent)
 
     def withdraw(self) -> None:
         """Take a published file away again."""
@@ -160,7 +160,7 @@ class OutputFile:
     def _keep_mode(self) -> None:
         """A file that is replaced keeps who may read and write it."""
         with suppress(FileNotFoundError):
-            os.fchmod(self._descriptor, stat.S_IMODE(os.stat(self.path).st_mode))
+            system.copy_mode(self.path, self._descriptor)
 
     def _close(self) -> None:
         """Once, also where a signal arrives in between: the number is forgotten before the system may give it anew."""
@@ -182,9 +182,9 @@ def _create(path: Path) -> tuple[int, Path]:
     while True:
         name = f"{PREFIX}{path.name[:LONGEST_STEM]}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
         temporary = path.parent / name
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = system.open_to_write(temporary, new=True)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(descriptor)
             if os.fstat(descriptor).st_nlink:
                 return descriptor, temporary
         except BlockingIOError:
@@ -194,51 +194,14 @@ def _create(path: Path) -> tuple[int, Path]:
         os.close(descriptor)  # a cleaning run caught the file between creation and lock: take another
 
 
-def reserve(descriptor: int, size: int) -> None:
-    """Take ``size`` bytes of the disk, or where that is not possible at least look whether they are free."""
-    if not size:
-        return
-    size_there = getattr(os.fstat(descriptor), "st_blocks", 0) * 512  # of a file that is gone on with
-    disk = os.fstatvfs(descriptor)
-    free = disk.f_bavail * disk.f_frsize
-    full = OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size:,} bytes are needed, {free:,} are free")
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-        return
-    except AttributeError:  # macOS
-        pass
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise full from error
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
-    if free < size - size_there:
-        raise full
-
-
 def _rename_new(temporary: Path, path: Path) -> None:
     """Rename without replacing: another run may have finished the same file meanwhile."""
     try:
-        os.link(temporary, path)
+        system.rename_new(temporary, path)
     except FileExistsError:
         raise OutputExists(
             "appeared while this run was at work", where=str(path), hint="--force replaces existing files"
         ) from None
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            raise
-        os.rename(temporary, path)  # a file system without hard links
-        return
-    os.unlink(temporary)
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # some file systems cannot; the file itself is on the disk
-        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def clean_stale(folder: Path) -> list[str]:
@@ -250,11 +213,11 @@ def clean_stale(folder: Path) -> list[str]:
         return removed
     for name in names:
         try:
-            descriptor = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
+            descriptor = system.open_existing(folder / name)
         except OSError:
             continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(descriptor)
             os.unlink(folder / name)
             removed.append(name)
         except OSError:
@@ -328,9 +291,7 @@ def locked_folders(folders: Iterable[Path]) -> Iterator[None]:
     with ExitStack() as stack:
         for _, folder in sorted(wanted.items()):  # all in one order, so that nobody waits in a circle
             with suppress(OSError):  # also a folder that may be written to, but not read
-                descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-                stack.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                stack.callback(os.close, system.lock_folder(folder))
         _locked.folders = {**held, **dict.fromkeys(wanted, 0)}
         try:
             yield

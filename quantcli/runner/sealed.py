@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
+from quantcli import system
+
 SEAL = 4  # bytes: crc32 of all before it
 
 Arrays = Mapping[str, NDArray[numpy.generic]]
@@ -44,8 +46,8 @@ def read(path: Path) -> dict[str, NDArray[numpy.generic]]:
 
 def sync(path: Path) -> None:
     """Bring a file to the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = system.open_to_read(path)
     try:
-        os.fsync(descriptor)
+        system.sync(descriptor)
     finally:
         os.close(descriptor)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from quantcli.errors import NoKernel, QuantcliError
 from quantcli.ggml import failures, kernels, tensor_types
 from quantcli.runner.arrays import Floats
+from quantcli.system import usable_cores
 
 MOST_THREADS = 256
 
@@ -41,11 +42,6 @@ STEPS = {
 
 Fields: TypeAlias = Mapping[str, object]  # of a struct: numbers and pointers
 AnyArray: TypeAlias = NDArray[numpy.generic]
-
-
-def usable_threads() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class Pool:
     def __init__(self, activations: str, threads: int | None, isa: str | None) -> None:
         """``threads``: None for all processors. Raises QuantcliError, UnsupportedInstructionSet."""
         self.ffi, self.lib = kernels.library()
-        self.threads = max(1, min(threads or usable_threads(), MOST_THREADS))
+        self.threads = max(1, min(threads or usable_cores(), MOST_THREADS))
         pool = self.lib.qc_pool_new(self.threads)
         if pool == self.ffi.NULL:
             raise QuantcliError(f"{self.threads} threads cannot be started", hint="use fewer --threads")

@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
+from quantcli import system
 from quantcli.errors import BadStates, OutputFailed
-from quantcli.output import locks, writer
+from quantcli.output import locks
 from quantcli.runner import sealed
 from quantcli.runner.arrays import Floats
 from quantcli.runner.sealed import Arrays
@@ -91,7 +92,7 @@ class Waiting:
                 self._check(resume)
             with _writing(path):
                 os.ftruncate(self._lock, 0)
-                os.pwrite(self._lock, json.dumps(self.facts, indent=1).encode() + b"\n", 0)
+                system.write_at(self._lock, json.dumps(self.facts, indent=1).encode() + b"\n", 0)
                 self._open()
             self._verify()
         except BaseException:
@@ -138,11 +139,11 @@ class Waiting:
         size = 4 * int(numpy.prod(self.shape, dtype=numpy.int64))
         last = [self.layers % 2]  # all that a pass which is done still needs
         for number in last if self.done == self.layers else (0, 1):
-            descriptor = os.open(self.path / f"states-{number}.f32", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = system.open_to_write(self.path / f"states-{number}.f32", mode=0o644)
             self._files[number] = descriptor
             if os.fstat(descriptor).st_size != size:
                 os.ftruncate(descriptor, size)
-                writer.reserve(descriptor, size)
+                system.reserve(descriptor, size)
 
     def _complete(self) -> int:
         """How many layers are done."""
@@ -186,7 +187,7 @@ class Waiting:
         place, done = start * found[0].nbytes, 0
         while done < len(view):
             with _writing(self.path):
-                count = os.preadv(self._files[layer % 2], [view[done:]], place + done)
+                count = system.read_into(self._files[layer % 2], view[done:], place + done)
             if not count:
                 raise BadStates("ends early", where=str(self.path / f"states-{layer % 2}.f32"), hint=self._anew())
             done += count
@@ -199,7 +200,7 @@ class Waiting:
         self._sums.append((start, len(states), zlib.crc32(view)))
         with _writing(self.path):
             while done < len(view):
-                done += os.pwrite(self._files[layer % 2], view[done:], place + done)
+                done += system.write_at(self._files[layer % 2], view[done:], place + done)
 
     def finish(self, layer: int, arrays: Arrays) -> None:
         """All states have left ``layer``; ``arrays`` is what was seen there. From now on a new run begins behind it."""
@@ -211,7 +212,7 @@ class Waiting:
     def _sync(self, layer: int) -> None:
         """Bring everything to the disk; behind the last layer the states before it are given up."""
         with _writing(self.path):
-            os.fsync(self._files[(layer + 1) % 2])
+            system.sync(self._files[(layer + 1) % 2])
             for path in self._unsynced:
                 sealed.sync(path)
             if self.done == self.layers:

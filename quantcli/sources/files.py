@@ -5,9 +5,7 @@ Mapped pages would count as resident memory, so everything goes through ``pread`
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -38,14 +36,6 @@ def scratch(size: int) -> NDArray[numpy.uint8]:
         if size <= PIECE_BYTES:
             _thread.buffer = buffer
     return buffer[:size]
-
-
-def allow_open_files() -> None:
-    """Raise this process' limit of open files as far as it may: models come in hundreds of shards, usual is 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):  # macOS claims no limit and has one
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def read_small(path: Path, limit: int) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from quantcli import system
 from quantcli.chat import interpreter, sandbox
 from quantcli.errors import BadTokenizer
 
@@ -143,7 +144,7 @@ def peak_of(templates: list[str]) -> int:
     return int(subprocess.run([sys.executable], input=program, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.skipif(not sandbox.kernel_counts(), reason="the kernel keeps no limit of memory here")
+@pytest.mark.skipif(not system.memory_can_be_limited(), reason="the kernel keeps no limit of memory here")
 def test_attacks_stay_within_their_memory() -> None:
     greedy = ["doubling", "doubling-lists", "joining", "repeated-text", "repeated-list", "padding", "source"]
     assert peak_of([ATTACKS[name] for name in greedy]) - peak_of(["x"]) < sandbox.MEMORY
@@ -158,7 +159,7 @@ def test_a_process_is_watched_where_the_kernel_keeps_no_limit(
     attack: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on macOS."""
-    monkeypatch.setattr(sandbox, "kernel_counts", lambda: False)
+    monkeypatch.setattr(system, "memory_can_be_limited", lambda: False)
     if message == "64 MB":
         monkeypatch.setattr(sandbox, "SECONDS", 60)
     with pytest.raises(BadTokenizer, match=message):
