@@ -6,8 +6,8 @@ The functions of `quantcli.api` are here as well (docs/python.md); nothing of th
 __version__ = "0.1.0"
 
 __all__ = (
-    "Progress", "QuantcliError", "QuantcliWarning", "compare", "convert", "decode_blocks", "detokenize",
-    "encode_blocks", "imatrix", "inspect", "perplexity", "tokenize", "verify",
+    "Progress", "QuantcliError", "QuantcliWarning", "card", "compare", "convert", "decode_blocks", "detokenize", "diff",
+    "encode_blocks", "imatrix", "inspect", "perplexity", "release", "reproduce", "tokenize", "verify",
 )  # fmt: skip
 
 

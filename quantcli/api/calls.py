@@ -1,30 +1,26 @@
-"""The commands as functions: paths as texts or `Path`, results as dataclasses, progress as a callback.
+"""Conversion, inspection and vocabularies as functions.
 
-They are the commands' own requests and verbs; only what a user meets differs. All raise QuantcliError, and nothing else
-that is expected: of files that are missing or full, of options that contradict each other (UsageError).
+Here and in the files beside it paths are texts or `Path`, results dataclasses, progress a callback. They are the
+commands' own requests and verbs; only what a user meets differs. All raise QuantcliError, and nothing else that is
+expected: of files that are missing or full, of options that contradict each other (UsageError).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from quantcli.api import results
 from quantcli.api.build import built
+from quantcli.api.common import PathLike, Texts, check_names, expected, path, paths, several
 from quantcli.api.progress import Callback, Listening
-from quantcli.errors import MissingFile, OutputFailed, QuantcliError, UsageError
-from quantcli.report import measurements
+from quantcli.errors import UsageError
 from quantcli.report import results as objects
 
 if TYPE_CHECKING:  # these bring numpy and more
-    from quantcli.runner.session import RunOptions
     from quantcli.vocab.tokenizer import Tokenizer
-
-PathLike: TypeAlias = str | os.PathLike[str]
-Texts: TypeAlias = str | Sequence[str]
 
 
 class ConvertOptions(TypedDict, total=False):
@@ -92,38 +88,31 @@ _REPEATED = (
 )  # fmt: skip
 
 
-class RunningOptions(TypedDict, total=False):
-    """How a model is run: what `quantcli perplexity` and `compare` take."""
-
-    activations: str | None  # "q8", "int16" or "float"; None: "q8" for quantized models
-    exact: bool
-    kv_type: str | None
-    threads: int | None
-
-
 def convert(
     source: PathLike,
     types: Texts = (),
     *,
     output: PathLike | None = None,
+    engine: str | None = None,
     progress: Callback | None = None,
     **options: Unpack[ConvertOptions],
 ) -> results.ConvertResult:
     """Convert the checkpoint folder or GGUF file ``source`` to a GGUF file for each of the ``types``, in one pass.
 
-    ``output`` is a file or (ending in "/", or for several types) a folder. Raises QuantcliError; no file is then new.
+    ``output`` is a file or (ending in "/", or for several types) a folder. ``engine``: who makes the shards, every one
+    a part ("local://2", "dask://host:8786"; docs/engines.md). Raises QuantcliError; no file is then new.
     """
     from quantcli.cli.parse import convert_request
-    from quantcli.commands import convert as verb
+    from quantcli.commands import fleet
 
-    with _expected(), Listening(progress) as reporter:
+    with expected(), Listening(progress) as reporter:
         request = convert_request(
             source=Path(source),
-            types=_several(types),
+            types=several(types),
             output=None if output is None else os.fspath(output),
             **_as_parsed(options),
         )
-        return cast(results.ConvertResult, built(objects.ConvertResult, verb.run(request, reporter)))
+        return cast(results.ConvertResult, built(objects.ConvertResult, fleet.run(request, engine, reporter)))
 
 
 def _as_parsed(options: ConvertOptions) -> dict[str, Any]:
@@ -131,17 +120,15 @@ def _as_parsed(options: ConvertOptions) -> dict[str, Any]:
     from quantcli.cli.parse import SizeTexts
 
     given: dict[str, Any] = dict(options)
-    unknown = [name for name in given if name not in ConvertOptions.__annotations__]
-    if unknown:
-        raise TypeError(f"convert() has no option {unknown[0]!r}")
+    check_names("convert", given, ConvertOptions)
     metadata = given.get("metadata", ())
     if isinstance(metadata, Mapping):
         given["metadata"] = [f"{key}={_setting(value)}" for key, value in metadata.items()]
-    given |= {name: _several(given[name]) for name in _REPEATED if name in given}
+    given |= {name: several(given[name]) for name in _REPEATED if name in given}
     given |= {name: Path(given[name]) for name in _PATHS if given.get(name) is not None}
     given |= {name: str(given[name]) for name in ("target_size", "split_max_size") if given.get(name) is not None}
     if "calibration" in given:
-        given["calibration"] = _paths(given["calibration"])
+        given["calibration"] = paths(given["calibration"])
     size = {name: given.pop(name) for name in _SIZES if name in given}
     return given | {"size": SizeTexts(**size)}
 
@@ -157,7 +144,7 @@ def inspect(path: PathLike) -> results.GgufResult | results.CheckpointResult | r
     """What is in a GGUF file, a checkpoint folder or an importance matrix, from headers alone."""
     from quantcli.commands import inspect as verb
 
-    with _expected():
+    with expected():
         found = verb.run(Path(path))
         return cast(
             "results.GgufResult", built(objects.GgufResult | objects.CheckpointResult | objects.MatrixResult, found)
@@ -171,93 +158,9 @@ def verify(
     is well, ``problem`` of a file what is not: a bad file is a result here, no exception."""
     from quantcli.commands import verify as verb
 
-    with _expected(), Listening(progress) as reporter:
-        found = verb.run(_paths(files), reporter, checksums=None if checksums is None else Path(checksums))
+    with expected(), Listening(progress) as reporter:
+        found = verb.run(paths(files), reporter, checksums=path(checksums))
         return cast(results.VerifyResult, built(objects.VerifyResult, found))
-
-
-def imatrix(
-    model: PathLike | None,
-    output: PathLike = "imatrix.gguf",
-    *,
-    text: PathLike | None = None,
-    length: int | None = None,
-    chunks: int | None = None,
-    merge: PathLike | Sequence[PathLike] = (),
-    resume: bool = False,
-    process_output: bool = False,
-    force: bool = False,
-    progress: Callback | None = None,
-    **options: Unpack[RunningOptions],
-) -> results.ImatrixResult:
-    """Collect an importance matrix from ``text`` (None: the bundled one), in chunks of ``length`` tokens, together
-    with the matrices of ``merge``; without a model these are merged alone."""
-    from quantcli.commands import imatrix as verb
-
-    with _expected(), Listening(progress) as reporter:
-        request = verb.ImatrixRequest(
-            model=None if model is None else Path(model),
-            output=Path(output),
-            text=None if text is None else Path(text),
-            length=length,
-            chunks=chunks,
-            earlier=_paths(merge),
-            resume=resume,
-            process_output=process_output,
-            force=force,
-            options=_running({"activations": "float", **options}, length),
-        )
-        return cast(results.ImatrixResult, built(measurements.ImatrixResult, verb.run(request, reporter)))
-
-
-def perplexity(
-    model: PathLike,
-    text: PathLike,
-    *,
-    length: int = 512,
-    chunks: int | None = None,
-    progress: Callback | None = None,
-    **options: Unpack[RunningOptions],
-) -> results.PerplexityResult:
-    """The perplexity of the text file ``text``, as llama.cpp defines it, over chunks of ``length`` tokens."""
-    from quantcli.commands import perplexity as verb
-
-    with _expected(), Listening(progress) as reporter:
-        request = verb.PerplexityRequest(
-            model=Path(model), text=Path(text), length=length, chunks=chunks, options=_running(options, length)
-        )
-        return cast(results.PerplexityResult, built(measurements.PerplexityResult, verb.run(request, reporter)))
-
-
-def compare(
-    reference: PathLike,
-    models: PathLike | Sequence[PathLike],
-    texts: PathLike | Sequence[PathLike] = (),
-    *,
-    length: int = 512,
-    chunks: int | None = None,
-    html: PathLike | None = None,
-    svg: PathLike | None = None,
-    force: bool = False,
-    progress: Callback | None = None,
-    **options: Unpack[RunningOptions],
-) -> results.CompareResult:
-    """How far ``models`` are from ``reference`` on ``texts``: KL divergence, perplexity ratio, agreement."""
-    from quantcli.commands import compare as verb
-
-    with _expected(), Listening(progress) as reporter:
-        request = verb.CompareRequest(
-            reference=Path(reference),
-            models=_paths(models),
-            texts=_paths(texts),
-            length=length,
-            chunks=chunks,
-            html=None if html is None else Path(html),
-            svg=None if svg is None else Path(svg),
-            force=force,
-            options=_running(options, length),
-        )
-        return cast(results.CompareResult, built(measurements.CompareResult, verb.run(request, reporter)))
 
 
 def tokenize(model: PathLike, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
@@ -265,13 +168,13 @@ def tokenize(model: PathLike, text: str, *, add_special: bool = True, parse_spec
 
     ``add_special``: with bos and eos where the model says so; ``parse_special``: texts of special tokens are these.
     """
-    with _expected():
+    with expected():
         return _tokenizer(model).encode(text, add_special=add_special, parse_special=parse_special)
 
 
 def detokenize(model: PathLike, tokens: Sequence[int]) -> str:
     """The text of token ids."""
-    with _expected():
+    with expected():
         tokenizer = _tokenizer(model)
         wrong = next((token for token in tokens if not 0 <= token < len(tokenizer)), None)
         if wrong is not None:
@@ -285,35 +188,3 @@ def _tokenizer(model: PathLike) -> Tokenizer:
 
     with open_model(model) as opened:
         return Tokenizer.from_metadata(opened.metadata)
-
-
-# ---- what all share
-
-
-def _several(texts: Texts) -> tuple[str, ...]:
-    return (texts,) if isinstance(texts, str) else tuple(texts)
-
-
-def _paths(paths: PathLike | Sequence[PathLike]) -> tuple[Path, ...]:
-    return (Path(paths),) if isinstance(paths, str | os.PathLike) else tuple(map(Path, paths))
-
-
-def _running(options: RunningOptions, length: int | None) -> RunOptions:
-    from quantcli.runner.session import RunOptions
-
-    return RunOptions(length=length, **options)
-
-
-@contextmanager
-def _expected() -> Iterator[None]:
-    """What can go wrong outside of this program becomes a QuantcliError, too."""
-    try:
-        yield
-    except QuantcliError:
-        raise
-    except FileNotFoundError as error:
-        raise MissingFile("no such file", where=str(error.filename)) from error
-    except OSError as error:
-        raise OutputFailed(error.strerror or str(error), where=error.filename) from error
-    except MemoryError as error:
-        raise QuantcliError("out of memory", hint="use fewer threads") from error

@@ -22,6 +22,6 @@ def run(
 ) -> None:
     """Write the model card of a folder of GGUF files: table, picture, how they were made and how to check them."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
-    from quantcli.release import card
+    from quantcli.publishing import card
 
     frame.finish(card.run(folder, reporter, force=force))

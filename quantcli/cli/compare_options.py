@@ -21,8 +21,6 @@ from quantcli.cli.running import (
     Resume,
     States,
     Threads,
-    folder_beside,
-    layerwise_wish,
     use_threads,
 )
 
@@ -93,7 +91,7 @@ def run(
     """Measure how far models are from a reference: KL divergence, perplexity ratio, agreement."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     use_threads(threads)
-    from quantcli.commands import compare
+    from quantcli.commands import compare, layer_major
     from quantcli.runner.session import RunOptions
 
     request = compare.CompareRequest(
@@ -109,8 +107,12 @@ def run(
         top=top,
         states=reference_states,
         engine=engine,
-        layerwise=layerwise_wish(
-            folder_beside(reference, "compare"), layerwise=layerwise, states=states, resume=resume, engine=engine
+        layerwise=layer_major.wish(
+            layer_major.folder_beside(reference, "compare"),
+            layerwise=layerwise,
+            states=states,
+            resume=resume,
+            engine=engine,
         ),
         html=html,
         svg=svg,

@@ -18,7 +18,6 @@ from quantcli.cli.running import (
     ParseSpecial,
     States,
     Threads,
-    layerwise_wish,
     use_threads,
 )
 
@@ -79,11 +78,12 @@ def run(
     """Collect an importance matrix from a text."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     use_threads(threads)
+    from quantcli.commands import layer_major
     from quantcli.commands.imatrix import ImatrixRequest
     from quantcli.commands.imatrix import run as collect
     from quantcli.runner.session import RunOptions
 
-    by_layer = layerwise_wish(
+    by_layer = layer_major.wish(
         output.with_name(f"{output.name}.states"),
         layerwise=layerwise or low_memory,
         states=states,

@@ -21,8 +21,6 @@ from quantcli.cli.running import (
     Resume,
     States,
     Threads,
-    folder_beside,
-    layerwise_wish,
     use_threads,
 )
 
@@ -50,7 +48,7 @@ def run(
     """Measure the perplexity of a text, as llama.cpp defines it."""
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     use_threads(threads)
-    from quantcli.commands import perplexity
+    from quantcli.commands import layer_major, perplexity
     from quantcli.runner.session import RunOptions
 
     request = perplexity.PerplexityRequest(
@@ -60,8 +58,12 @@ def run(
         chunks=chunks,
         parse_special=parse_special,
         engine=engine,
-        layerwise=layerwise_wish(
-            folder_beside(model, "perplexity"), layerwise=layerwise, states=states, resume=resume, engine=engine
+        layerwise=layer_major.wish(
+            layer_major.folder_beside(model, "perplexity"),
+            layerwise=layerwise,
+            states=states,
+            resume=resume,
+            engine=engine,
         ),
         options=RunOptions(activations=activations, exact=exact, kv_type=kv_type, threads=threads, length=ctx),
     )

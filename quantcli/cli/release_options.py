@@ -46,8 +46,8 @@ def run(
     reporter = frame.start(quiet=quiet, as_json=as_json, debug=debug)
     use_threads(threads)
     from quantcli.cli import parse
-    from quantcli.release import settings, steps
-    from quantcli.release.state import ReleaseRequest
+    from quantcli.publishing import settings, steps
+    from quantcli.publishing.state import ReleaseRequest
 
     parse.check_names(name)
     found = settings.read(file)

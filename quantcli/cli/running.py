@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
-
-if TYPE_CHECKING:
-    from quantcli.commands.layer_major import Layerwise
 
 Option = typer.Option
 Context = Annotated[int, Option("--ctx", "-c", metavar="N", min=4, help="Tokens of a chunk.")]
@@ -69,27 +66,3 @@ def use_threads(threads: int | None) -> None:
     if threads is not None:
         for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS"):
             os.environ[name] = str(threads)
-
-
-def layerwise_wish(
-    default: Path, *, layerwise: bool, states: Path | None, resume: bool, engine: str | None = None
-) -> Layerwise | None:
-    """What the three options say; ``default``: the folder where no other is named. Raises UsageError."""
-    from quantcli.commands.layer_major import Layerwise
-    from quantcli.errors import UsageError
-
-    if not layerwise:
-        for option, given in (("--states", states is not None), ("--resume", resume)):
-            if given:
-                raise UsageError(
-                    f"{option} is for a run layer by layer", hint=f"add --layerwise, or leave out {option}"
-                )
-        return None
-    if engine is not None:
-        raise UsageError("--layerwise runs in one process, --engine in many", hint="leave out one of them")
-    return Layerwise(states=states or default, resume=resume)
-
-
-def folder_beside(name: Path, purpose: str) -> Path:
-    """Where hidden states wait when nobody says where, and there is no output: in the current folder."""
-    return Path(f"{name.resolve().name.removesuffix('.gguf') or 'model'}.{purpose}.states")

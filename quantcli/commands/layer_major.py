@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from quantcli.errors import Interrupted, QuantcliError
+from quantcli.errors import Interrupted, QuantcliError, UsageError
 from quantcli.evaluate.scoring import Streams
 from quantcli.report.terminal import Reporter
 from quantcli.runner import layerwise
@@ -24,6 +24,27 @@ class Layerwise:
 
     states: Path
     resume: bool = False
+
+
+def wish(
+    default: Path, *, layerwise: bool, states: Path | None, resume: bool, engine: str | None = None
+) -> Layerwise | None:
+    """What the options say; ``default``: the folder where no other is named. Raises UsageError."""
+    if not layerwise:
+        for option, given in (("--states", states is not None), ("--resume", resume)):
+            if given:
+                raise UsageError(
+                    f"{option} is for a run layer by layer", hint=f"add --layerwise, or leave out {option}"
+                )
+        return None
+    if engine is not None:
+        raise UsageError("--layerwise runs in one process, --engine in many", hint="leave out one of them")
+    return Layerwise(states=states or default, resume=resume)
+
+
+def folder_beside(name: Path, purpose: str) -> Path:
+    """Where hidden states wait when nobody says where, and there is no output: in the current folder."""
+    return Path(f"{name.resolve().name.removesuffix('.gguf') or 'model'}.{purpose}.states")
 
 
 class Passes:

@@ -27,7 +27,7 @@ from quantcli.errors import UnsupportedFile, UsageError, VerificationFailed
 from quantcli.output import writer
 from quantcli.report import release_tables
 from quantcli.report.releases import Ingredient, ReproducedFile, ReproduceResult
-from quantcli.report.terminal import SILENT, Reporter
+from quantcli.report.terminal import SILENT, Part, Reporter
 from quantcli.sources import digests, ways
 
 SOURCE = "quantcli.source.sha256."
@@ -241,7 +241,7 @@ def _make_again(
     """Convert, and put into ``result`` what came out."""
     with _folder(request.output) as folder, tempfile.TemporaryDirectory(prefix="quantcli-") as beside:
         asked = _conversion(request, recorded, source, make, folder, Path(beside), reporter)
-        written = convert.run(asked, _Unshown(reporter))["outputs"][0]
+        written = convert.run(asked, Part(reporter))["outputs"][0]
         made = [(one["path"], one["sha256"]) for one in written.get("shards", [])]
         for file, (_, digest) in zip(result["files"], made, strict=False):
             file["reproduced"], file["same"] = digest, digest == file["sha256"]
@@ -250,16 +250,6 @@ def _make_again(
             result["problem"] = _difference(request.file, Path(made[0][0]))
         if request.output is not None:
             result["output"] = made[0][0]
-
-
-class _Unshown(Reporter):
-    """Shows progress and warnings of a conversion, not its result."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        super().__init__(quiet=reporter.quiet, as_json=True)
-
-    def result(self, value: Mapping[str, object]) -> None:
-        """The command has a result of its own."""
 
 
 @contextmanager

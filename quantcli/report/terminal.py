@@ -275,6 +275,30 @@ class Silent(Reporter):
 SILENT = Silent()
 
 
+class Part(Silent):
+    """For work that is a part of another's: its talk and progress are shown by ``whole``, its result is not."""
+
+    def __init__(self, whole: Reporter) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def note(self, text: str) -> None:
+        self.whole.note(text)
+
+    def warning(self, text: str) -> None:
+        self.whole.warning(text)
+
+    @contextmanager
+    def progress(self, label: str, total_bytes: int, begun: int = 0, share: Share | None = None) -> Iterator[Advance]:
+        with self.whole.progress(label, total_bytes, begun, share) as advance:
+            yield advance
+
+    @contextmanager
+    def steps(self, label: str, total: int) -> Iterator[Step]:
+        with self.whole.steps(label, total) as advance:
+            yield advance
+
+
 def _plain_table(columns: Sequence[str], cells: Cells, title: str | None, right: Sequence[int]) -> None:
     if title:
         print(title)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import doctest
+import importlib
 import inspect
 import json
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_type_hints
 
@@ -19,7 +21,7 @@ import pytest
 import quantcli
 from helpers.program import quantcli as program
 from quantcli import container
-from quantcli.api import calls
+from quantcli.api import calls, measuring
 from quantcli.api.build import built
 from quantcli.cli.parse import PassedOn, convert_request
 from quantcli.ggml import kernels, tensor_types
@@ -71,6 +73,33 @@ def test_convert_takes_what_the_command_line_takes() -> None:
     assert set(get_type_hints(calls.ConvertOptions)) == known | set(calls._SIZES)
 
 
+#: options of commands that have another name here, or that a call has no use for
+RENAMED = {
+    "file": "text",
+    "ctx": "length",
+    "in_file": "merge",
+    "top": "reference_top",
+    "name": "names",
+    "yes": "upload",
+}
+RENAMED |= {"bytes_only": "values"}
+TERMINAL = {"as_json", "quiet", "debug", "exit_code", "low_memory"}
+
+
+@pytest.mark.parametrize("name", ["imatrix", "perplexity", "compare", "diff", "reproduce", "card", "release"])
+def test_functions_take_what_their_commands_take(name: str) -> None:
+    declared = importlib.import_module(f"quantcli.cli.{name}_options").run
+    wanted = set(inspect.signature(declared).parameters) - TERMINAL
+    renamed = RENAMED | {"compare": {"file": "texts"}, "reproduce": {"file": "file"}, "release": {"file": "file"}}.get(
+        name, {}
+    )
+    found = set(inspect.signature(getattr(quantcli, name)).parameters)
+    if "options" in found:
+        found |= set(get_type_hints(measuring.RunningOptions))
+    extra = {"progress", "options"} | ({"fields"} if name == "card" else set())  # of release.toml, on a command line
+    assert found - extra == {renamed.get(option, option) for option in wanted}
+
+
 def test_the_same_object_as_the_command_prints(folder: Path) -> None:
     found = quantcli.convert(
         folder / "tiny", "Q4_0", output=folder / "a.gguf", metadata={"general.url": "x", "a.b": True}
@@ -113,6 +142,20 @@ def matrix(folder: Path) -> Path:
         (lambda: quantcli.perplexity("tiny", "nowhere"), "missing-file"),
         (lambda: quantcli.perplexity("tiny", "text.txt", activations="q9"), "usage"),
         (lambda: quantcli.compare("tiny", "tiny"), "usage"),
+        (lambda: quantcli.perplexity("tiny", "text.txt", states="states"), "usage"),
+        (lambda: quantcli.perplexity("tiny", "text.txt", resume=True), "usage"),
+        (lambda: quantcli.imatrix("tiny", text="text.txt", layerwise=True, engine="local://2"), "usage"),
+        (lambda: quantcli.imatrix("tiny", text="text.txt", engine="nothing://2"), "usage"),
+        (lambda: quantcli.convert("tiny", "Q4_0", output="x.gguf", engine="nothing://2"), "usage"),
+        (lambda: quantcli.diff("tiny", "nowhere"), "missing-file"),
+        (lambda: quantcli.diff("tiny", "tiny", tensor="nothing"), "usage"),
+        (lambda: quantcli.reproduce("nowhere"), "missing-file"),
+        (lambda: quantcli.reproduce("text.txt"), "malformed-file"),
+        (lambda: quantcli.card("nowhere"), "missing-file"),
+        (lambda: quantcli.card("tiny"), "missing-file"),
+        (lambda: quantcli.release("nowhere.toml"), "missing-file"),
+        (lambda: quantcli.release("text.txt"), "usage"),
+        (lambda: quantcli.release("text.txt", names="mine"), "usage"),
         (lambda: quantcli.tokenize("nowhere", "x"), "missing-file"),
         (lambda: quantcli.detokenize("tiny", [1, 99_999]), "usage"),
         (lambda: quantcli.encode_blocks([[1.0] * 31], "Q8_0"), "indivisible-row"),
@@ -137,8 +180,24 @@ def test_mistakes_are_of_one_class(folder: Path, call, code: str) -> None:
 
 
 def test_a_wrong_name_of_an_option_is_a_type_error(folder: Path) -> None:
-    with pytest.raises(TypeError, match="typo"):
-        quantcli.convert("tiny", "Q4_0", typo=1)  # type: ignore[call-arg]
+    calls: list[Callable[..., object]] = [quantcli.convert, quantcli.imatrix, quantcli.perplexity, quantcli.compare]
+    for call in (*calls, quantcli.diff, quantcli.release):
+        with pytest.raises(TypeError, match="typo"):
+            call("tiny", "text.txt", typo=1)
+
+
+def test_a_release_tells_its_progress_and_uploads_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "release.toml").write_text(
+        'source = "tiny"\ntypes = "Q8_0"\nimatrix = { text = "text.txt", chunks = 2 }\n[upload]\nrepository = "a/b"\n'
+    )
+    seen: list[quantcli.Progress] = []
+    made = quantcli.release(folder / "release.toml", progress=seen.append)
+    assert {one.task.split()[0] for one in seen} >= {"imatrix", "convert"} and made.uploaded is None
+    assert [step.state for step in made.steps if step.step == "upload"] == ["skipped"]
+    again = quantcli.reproduce(made.files[0].path, folder / "tiny", progress=seen.append)
+    assert again.problem is not None and "importance matrix" in again.problem  # it is not given
+    assert quantcli.reproduce(made.files[0].path, folder / "tiny", imatrix=folder / "out" / "imatrix.gguf").same
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_bad_file_is_a_result(folder: Path) -> None:

@@ -36,7 +36,7 @@ FLOORS = {
     "engines": 11,
     "commands": 12,
     "torch": 13,
-    "release": 13,
+    "publishing": 13,
     "cli": 14,
     "api": 15,
 }

@@ -16,8 +16,8 @@ from quantcli.ggml import tensor_types
 from quantcli.output import writer
 from quantcli.output.checksums import Checksums
 from quantcli.plan import recipes
-from quantcli.release import advice
-from quantcli.release.advice import Measured
+from quantcli.publishing import advice
+from quantcli.publishing.advice import Measured
 from quantcli.report import card_text, picture
 from quantcli.report.releases import CardFile, CardResult, Measurements
 from quantcli.report.terminal import SILENT, Reporter

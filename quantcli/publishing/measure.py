@@ -12,8 +12,8 @@ from typing import Any
 from quantcli import __version__
 from quantcli.errors import MissingFile
 from quantcli.output import writer
-from quantcli.release import card, hub
-from quantcli.release.state import Release, today
+from quantcli.publishing import card, hub
+from quantcli.publishing.state import Release, today
 from quantcli.report.releases import Measurements
 from quantcli.sources import digests
 

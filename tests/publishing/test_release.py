@@ -16,8 +16,8 @@ from helpers.schemas import require_valid
 from quantcli.cli.parse import from_texts
 from quantcli.commands import reproduce
 from quantcli.errors import MalformedFile, MissingFile, QuantcliError, UsageError
-from quantcli.release import manifest, settings, steps
-from quantcli.release.state import ReleaseRequest
+from quantcli.publishing import manifest, settings, steps
+from quantcli.publishing.state import ReleaseRequest
 from quantcli.report.releases import ReleaseResult
 
 TYPES = ("Q8_0", "Q4_K_M", "Q4_0", "IQ4_XS", "IQ3_M")
@@ -137,7 +137,7 @@ def test_stopped_in_any_step_and_run_again(
     with monkeypatch.context() as patched:
         patched.setattr(manifest.Manifest, "put", target)
         if stop == "card":
-            patched.setattr("quantcli.release.card.run", interrupted)
+            patched.setattr("quantcli.publishing.card.run", interrupted)
         with pytest.raises((KeyboardInterrupt, QuantcliError)):
             release(place / "release.toml")
     assert len(stopped) == 1

@@ -20,12 +20,12 @@ from quantcli.commands.job import ConvertRequest, Job
 from quantcli.errors import MissingFile, UsageError, VerificationFailed
 from quantcli.output import checksums, writer
 from quantcli.plan.plan import Plan
-from quantcli.release import attest, card, hub, measure, modelfile, probe
-from quantcli.release.manifest import Manifest
-from quantcli.release.state import Maker, Release, ReleaseRequest
+from quantcli.publishing import attest, card, hub, measure, modelfile, probe
+from quantcli.publishing.manifest import Manifest
+from quantcli.publishing.state import Maker, Release, ReleaseRequest
 from quantcli.report import release_tables
 from quantcli.report.releases import CardFile, ReleaseFile, ReleaseResult
-from quantcli.report.terminal import SILENT, Reporter, size
+from quantcli.report.terminal import SILENT, Part, Reporter, size
 from quantcli.sources import digests
 
 MODELFILE = "Modelfile"
@@ -215,7 +215,7 @@ def _convert(release: Release, types: Sequence[str]) -> None:
     if not missing:
         return
     start = time.monotonic()
-    result = convert.run(_conversion(release, missing, force=True, **_resumable()), _Told(release.reporter))
+    result = convert.run(_conversion(release, missing, force=True, **_resumable()), Part(release.reporter))
     for output in result["outputs"]:
         for shard in output.get("shards", []):
             name = os.path.basename(shard["path"])
@@ -227,16 +227,6 @@ def _convert(release: Release, types: Sequence[str]) -> None:
 def _resumable() -> dict[str, Any]:
     """Where conversions can go on behind what a killed one left, they do."""
     return {"resume": True} if "resume" in ConvertRequest.__dataclass_fields__ else {}
-
-
-class _Told(Reporter):
-    """Progress and warnings of a conversion; its table is part of the release's own."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        super().__init__(quiet=reporter.quiet, as_json=True)
-
-    def result(self, value: object) -> None:
-        """The release has a result of its own."""
 
 
 def _is_there(release: Release, job: Job, number: int, one: Plan) -> bool:
@@ -291,7 +281,7 @@ def _verify(release: Release) -> None:
             release.said("verify", os.path.basename(one["path"]), "kept")
     if not todo:
         return
-    result = verify.run(todo, _Told(release.reporter))
+    result = verify.run(todo, Part(release.reporter))
     for path, checked in zip(todo, result["files"], strict=True):
         if not checked["ok"]:
             raise VerificationFailed(

@@ -16,8 +16,8 @@ from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.commands.conventional import conventional
 from quantcli.errors import MalformedFile, MissingFile, OutputExists, OutputFailed, UsageError
-from quantcli.release import advice, attest, card, modelfile
-from quantcli.release.advice import Measured
+from quantcli.publishing import advice, attest, card, modelfile
+from quantcli.publishing.advice import Measured
 from quantcli.report import card_text
 
 # SmolLM2-135M-Instruct: Q4_0 is larger than IQ4_XS and farther from the model

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantcli.commands.job import ConvertRequest
-from quantcli.release.manifest import Manifest
-from quantcli.release.settings import Settings
+from quantcli.publishing.manifest import Manifest
+from quantcli.publishing.settings import Settings
 from quantcli.report.releases import ReleaseFile, StepResult
 from quantcli.report.terminal import Reporter
 
