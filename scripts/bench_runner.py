@@ -2,14 +2,16 @@
 """Speed of the runner: products per type against this core's peak, whole models against llama.cpp in the same run.
 
     python scripts/bench_runner.py [--types Q4_K,Q8_0] [--models FILE.gguf ... | --build FOLDER] [--threads 2]
-                                   [--markdown FILE]
+                                   [--kinds FOLDER] [--markdown FILE]
 
 Products: 2048 x 2048 weights times 512 tokens (GFLOP/s) and 16384 x 2048 weights times one token (GB/s of weights),
 one thread, best of several by that thread's CPU time, so that a busy machine disturbs little. Models: a prompt of 448
 tokens and 64 generated ones, q8 activations (what llama.cpp does), taking turns with llama.cpp's library where
 llama-cpp-python can be imported (`pip install '.[peers]'`); best of each, by wall time, with --threads 1 by CPU time.
 --build makes the files in FOLDER where they are not there yet (15 GB): ../shared/models/mid where that exists, and a
-checkpoint of 1.1B shape with random weights, in nine types each.
+checkpoint of 1.1B shape with random weights, in nine types each. --kinds makes models of other kinds than Llama in
+FOLDER (scripts/kinds: a gated delta rule, Mamba 2, latent attention, experts; 100 to 150 million random weights each)
+in two types and holds the medians of their prompts against llama.cpp's; exit status 1 where one is slower.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import contextlib
 import importlib.util
 import math
+import statistics
 import subprocess
 import sys
 import time
@@ -45,6 +48,8 @@ TYPES = (
     "IQ1_S,MXFP4"
 )
 FILE_TYPES = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M", "Q6_K", "IQ4_XS", "IQ3_S", "IQ2_XS")
+KIND_TYPES = ("Q8_0", "Q4_K_M")
+KIND_BAR = 1.0  # times llama.cpp's tokens per second, prompts of every kind
 
 
 def best(run: Callable[[], Any], seconds: float, clock: Callable[[], float] = time.thread_time) -> float:
@@ -165,8 +170,14 @@ class Llama:
         self.model.close()
 
 
-def measure_model(path: Path, contenders: dict[str, type], threads: int, rounds: int) -> dict[str, tuple[float, float]]:
-    """(prompt, generated) tokens per second of each contender, in turns."""
+def measure_model(
+    path: Path,
+    contenders: dict[str, type],
+    threads: int,
+    rounds: int,
+    chosen: Callable[[list[float]], float] = min,
+) -> dict[str, tuple[float, float]]:
+    """(prompt, generated) tokens per second of each contender, in turns; ``chosen`` of their times."""
     tokens = numpy.random.default_rng(1).integers(3, 2000, PROMPT + GENERATED)
     running = {name: make(path, threads) for name, make in contenders.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
@@ -182,11 +193,19 @@ def measure_model(path: Path, contenders: dict[str, type], threads: int, rounds:
     for model in running.values():
         model.close()
     return {
-        name: (PROMPT / min(t[0] for t in spent), GENERATED / min(t[1] for t in spent)) for name, spent in times.items()
+        name: (PROMPT / chosen([t[0] for t in spent]), GENERATED / chosen([t[1] for t in spent]))
+        for name, spent in times.items()
     }
 
 
-def model_table(paths: list[Path], threads: int, rounds: int, show: Callable[[str], None]) -> None:
+def model_table(
+    paths: list[Path],
+    threads: int,
+    rounds: int,
+    show: Callable[[str], None],
+    chosen: Callable[[list[float]], float] = min,
+) -> float:
+    """Show the table; returns the least ratio of prompts, infinity without llama.cpp."""
     peer = importlib.util.find_spec("llama_cpp") is not None
     contenders: dict[str, type] = {"quantcli": Ours, **({"llama.cpp": Llama} if peer else {})}
     show(
@@ -198,7 +217,7 @@ def model_table(paths: list[Path], threads: int, rounds: int, show: Callable[[st
     show("|---|---|---|---|---|---|---|")
     ratios: tuple[list[float], list[float]] = ([], [])
     for path in paths:
-        got = measure_model(path, contenders, threads, rounds)
+        got = measure_model(path, contenders, threads, rounds, chosen)
         cells = []
         for part in (0, 1):
             ours, theirs = got["quantcli"][part], got.get("llama.cpp", (0, 0))[part]
@@ -210,6 +229,7 @@ def model_table(paths: list[Path], threads: int, rounds: int, show: Callable[[st
         means = [math.exp(sum(map(math.log, part)) / len(part)) for part in ratios]
         least = [min(part) for part in ratios]
         show(f"| geometric mean (least) | | | {means[0]:.2f} ({least[0]:.2f}) | | | {means[1]:.2f} ({least[1]:.2f}) |")
+    return min(ratios[0], default=math.inf)
 
 
 def build(folder: Path) -> list[Path]:
@@ -231,13 +251,30 @@ def build(folder: Path) -> list[Path]:
     return files
 
 
-def main() -> None:
+def build_kinds(folder: Path) -> list[Path]:
+    """The files of the third table: every config of scripts/kinds, in the types of ``KIND_TYPES``."""
+    files = []
+    for config in sorted((ROOT / "scripts" / "kinds").glob("*.json")):
+        source = folder / config.stem
+        made = [folder / f"{config.stem}-{name}.gguf" for name in KIND_TYPES]
+        if not all(path.exists() for path in made):
+            command = [ROOT / "scripts" / "make_checkpoint.py", source, "--config", config]
+            subprocess.run([sys.executable, *map(str, command)], check=True, stdout=sys.stderr)
+            convert.run(convert_request(source=source, types=KIND_TYPES, output=folder, force=True))
+        files += made
+    return files
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--types", default=TYPES, help="types of the first table, by commas; empty: no such table")
     parser.add_argument("--isa", help="instruction set of the first table (default: the best)")
     parser.add_argument("--models", type=Path, nargs="*", default=[], metavar="FILE", help="GGUF files for the second")
     parser.add_argument(
         "--build", type=Path, metavar="FOLDER", help="make the files of the second in FOLDER and take them"
+    )
+    parser.add_argument(
+        "--kinds", type=Path, metavar="FOLDER", help="make models of other kinds than Llama there and measure them"
     )
     parser.add_argument("--threads", type=int, default=2, help="threads of the second table")
     parser.add_argument("--rounds", type=int, default=3, help="turns per model")
@@ -261,9 +298,19 @@ def main() -> None:
         options.models += build(options.build)
     if options.models:
         model_table(options.models, options.threads, options.rounds, show)
+    missed = False
+    if options.kinds:
+        files = build_kinds(options.kinds)
+        show(f"Models of other kinds than Llama (`scripts/kinds`), random weights; medians of {options.rounds}.")
+        least = model_table(files, options.threads, options.rounds, show, statistics.median)
+        missed = least < KIND_BAR
+        if math.isfinite(least):
+            show("")
+            show(f"Bar: prompts at least {KIND_BAR:.1f} times as fast as llama.cpp's: {'missed' if missed else 'met'}.")
     if options.markdown:
         options.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return int(missed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

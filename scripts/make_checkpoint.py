@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Write a Llama-shaped Hugging Face checkpoint of any size, for benchmarks: right in form, random in content.
+"""Write a Hugging Face checkpoint of any size, for benchmarks: right in form, random in content.
 
     python scripts/make_checkpoint.py build/llama-1.1b [--gigabytes 8] [--imatrix build/imatrix.gguf]
+    python scripts/make_checkpoint.py build/mamba2 --config scripts/kinds/mamba2.json
 
-Without a size it has the shape of TinyLlama-1.1B: 2048 columns, 22 layers, 32,000 tokens, 2.2 GB. The same arguments
-give the same bytes. Weights are heavy-tailed and of the usual spread; they repeat after 16 million, with other signs,
+It is a Llama; without a size it has the shape of TinyLlama-1.1B: 2048 columns, 22 layers, 32,000 tokens, 2.2 GB. With
+--config it is what a config.json describes, of any family that quantcli declares. The same arguments give the same
+bytes. Weights are heavy-tailed and of the usual spread; they repeat after 16 million, with other signs,
 so that gigabytes are written at the disk's speed. The importance matrix is log-normal, per input of each layer.
 """
 
@@ -13,13 +15,20 @@ from __future__ import annotations
 import argparse
 import json
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from quantcli.families import bind, catalogue
+from quantcli.families.facts import settle
 
 SHAPES = {"1.1b": (2048, 22, 32_000), "135m": (768, 18, 32_000), "tiny": (512, 4, 4_096)}  # columns, layers, tokens
 POOL = (1 << 24) - 3  # odd, so that rows never meet the same weights again
@@ -92,6 +101,22 @@ class Shape:
             "bos_token_id": self.tokens - 2,
             "eos_token_id": self.tokens - 1,
         }
+
+
+class Declared:
+    """What a config.json describes: names and shapes are those of its family's declaration."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.given, self.tokens = config, int(config["vocab_size"])
+
+    def tensors(self) -> list[tuple[str, tuple[int, ...]]]:
+        """All tensors, in the order of the declaration."""
+        choice = catalogue.choose(self.given, None)
+        family = catalogue.relative(choice.family, choice.config)
+        return bind.expected(family, settle(family.facts, choice.config, lambda name: None))
+
+    def config(self) -> dict[str, Any]:
+        return self.given | {"bos_token_id": self.tokens - 2, "eos_token_id": self.tokens - 1}
 
 
 def layers_for(columns: int, tokens: int, size: float) -> int:
@@ -227,7 +252,7 @@ def importance(shape: Shape, seed: int) -> bytes:
 # ---- all of it
 
 
-def make(folder: Path, shape: Shape, shards: int = 0, seed: int = 1, imatrix: Path | None = None) -> int:
+def make(folder: Path, shape: Shape | Declared, shards: int = 0, seed: int = 1, imatrix: Path | None = None) -> int:
     """Write the checkpoint, and the matrix to ``imatrix``; returns the bytes of its tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = shape.tensors()
@@ -245,7 +270,7 @@ def make(folder: Path, shape: Shape, shards: int = 0, seed: int = 1, imatrix: Pa
         files["model.safetensors.index.json"] = {"metadata": {"total_size": total}, "weight_map": places}
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    if imatrix is not None:
+    if imatrix is not None and isinstance(shape, Shape):
         imatrix.write_bytes(importance(shape, seed))
     return total
 
@@ -260,7 +285,14 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=0, help="number of safetensors files (default: one per GB)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--imatrix", type=Path, metavar="FILE", help="also write an importance matrix that fits")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a config.json to follow, instead of a shape")
     given = parser.parse_args()
+    if given.config:
+        if given.imatrix or given.gigabytes or given.columns or given.tokens:
+            parser.error("--config says every size, and there is no importance matrix for it")
+        total = make(given.folder, Declared(json.loads(given.config.read_text())), given.shards, given.seed)
+        print(f"{given.folder}: {total / 1e9:.2f} GB, {total // 2 / 1e6:.0f} million weights")
+        return
     columns, layers, tokens = SHAPES[given.shape]
     columns, tokens = given.columns or columns, given.tokens or tokens
     if columns < HEAD or columns % HEAD:

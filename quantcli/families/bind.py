@@ -114,6 +114,14 @@ def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: s
     return Binding(matcher.in_order(), matcher.notes, matcher.left_out)
 
 
+def expected(family: Family, facts: Facts) -> list[tuple[str, tuple[int, ...]]]:
+    """(name, torch shape) of every tensor that a checkpoint has to hold, in the order of the rules; no name twice.
+
+    Names are those of the declaration (without "model."); what may be absent is left out.
+    """
+    return list(_Matcher(family, facts).expected().items())
+
+
 class _Matcher:
     def __init__(self, family: Family, facts: Facts) -> None:
         self.family, self.facts = family, facts
@@ -288,6 +296,16 @@ class _Matcher:
                 where=where,
                 hint="a shard may be missing, or config.json does not belong to these weights",
             )
+
+    def expected(self) -> dict[str, tuple[int, ...]]:
+        """The tensors that are missed where none is there, with their shapes."""
+        return {
+            spec.name(layer, expert): _shape(spec, self.facts.at(self._block(spec, layer)))
+            for spec in self.specs
+            if not self._may_lack(spec)
+            for layer in self._layers(spec)
+            for expert in range(spec.count(self.facts))
+        }
 
     def _leave_out_absent_layers(self) -> None:
         """Layers that a checkpoint may lack as a whole (`Family.may_lack`) and does."""

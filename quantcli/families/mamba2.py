@@ -30,8 +30,12 @@ def mixer(
     scale_in: Transform | None = None,
     scale_out: Transform | None = None,
     normed: bool | str = False,
+    bias: str = "optional",
 ) -> tuple[TensorRule, ...]:
-    """The tensors of the mixer at ``place`` of a layer; ``normed``: whether its norm may be missing (or a fact)."""
+    """The tensors of the mixer at ``place`` of a layer.
+
+    ``normed``: whether its norm may be missing (or a fact); ``bias``: that of the convolution (``TensorRule.bias``).
+    """
     source, target = f"layers.{{layer}}.{place}.", "blk.{layer}.ssm_"
     columns = shaped("ssm_heads", 1)
     return (
@@ -39,7 +43,12 @@ def mixer(
         TensorRule(source + "D", target + "d", ("ssm_heads",), columns, exact=True, layers=layers),
         TensorRule(source + "dt_bias", target + "dt.bias", ("ssm_heads",), exact=True, layers=layers),
         TensorRule(
-            source + "conv1d", target + "conv1d", ("conv", 1, "kernel"), shaped("conv", "kernel"), layers=layers
+            source + "conv1d",
+            target + "conv1d",
+            ("conv", 1, "kernel"),
+            shaped("conv", "kernel"),
+            bias=bias,
+            layers=layers,
         ),
         TensorRule(source + "in_proj", target + "in", ("inner+conv+ssm_heads", "hidden"), scale_in, layers=layers),
         TensorRule(
@@ -75,7 +84,7 @@ MAMBA2 = Family(
         **MIXER_FACTS,
     },
     metadata=(*MAMBA.metadata[:5], *decoder.RMS, *MIXER_METADATA),
-    tensors=(*MAMBA.tensors[:4], *mixer("mixer")),
+    tensors=(*MAMBA.tensors[:4], *mixer("mixer", bias="required")),
     prefixes=("backbone.",),
     vocab=VocabHints("mamba2"),
 )

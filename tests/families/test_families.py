@@ -14,6 +14,7 @@ from helpers import oracles
 from helpers.checkpoints import stored
 from helpers.conversions import plain
 from quantcli import architectures, families
+from quantcli.families import bind, load, names
 from quantcli.families.metadata import name_parts, size_label, title
 from quantcli.model import ModelTensor
 from quantcli.sources.checkpoint import Checkpoint
@@ -43,6 +44,18 @@ def test_converts_as_llama_cpp(name: str) -> None:
             assert found == {field: row[field] for field in found}, key
     extra = {key for key in model.metadata if key not in expected["metadata"] and not key.startswith(IGNORED)}
     assert not extra
+
+
+@pytest.mark.parametrize("name", sorted({*oracles.names("*")} - {"granite-moe"}))  # whose experts are stacked
+def test_expected_tensors_are_those_of_the_checkpoint(name: str) -> None:
+    checkpoint = Checkpoint(oracles.folder(name))
+    family, facts, _ = load.read_config(checkpoint, None)
+    stored = {
+        names.respelled(names.plain(tensor.name, family.prefixes)[0], family.spellings): tensor.shape
+        for tensor in checkpoint.logical_tensors
+    }
+    expected = bind.expected(family, facts)
+    assert len(expected) > 9 and [one for one in expected if stored.get(one[0]) != one[1]] == []
 
 
 def test_state_matrix_is_minus_exp() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy
 import pytest
 
 from quantcli import loader
 from quantcli.plan import plan, recipes
 from quantcli.plan.options import Options
+from quantcli.runner.network import Network
+from quantcli.runner.session import make_operations
 from quantcli.statistics import imatrix
 
 
@@ -64,3 +68,20 @@ def test_layers_follow_the_size(maker: ModuleType, gigabytes: int) -> None:
     shape = maker.Shape(2048, maker.layers_for(2048, 32_000, gigabytes * 1e9), 32_000)
     total = sum(2 * maker.prod(sizes) for _, sizes in shape.tensors())
     assert total == pytest.approx(gigabytes * 1e9, rel=0.03)
+
+
+KINDS = Path(__file__).parents[2] / "scripts" / "kinds"
+FEWER = {"hidden_size": 256, "num_hidden_layers": 2, "vocab_size": 608, "full_attention_interval": 2}
+SMALLER = {"mamba2": {"num_heads": 8}}
+
+
+@pytest.mark.parametrize("kind", sorted(path.stem for path in KINDS.glob("*.json")))
+def test_other_kinds_run(maker: ModuleType, kind: str, tmp_path: Path) -> None:
+    """The configs of scripts/kinds, made smaller: whole checkpoints of their families, which the runner takes."""
+    config = json.loads((KINDS / f"{kind}.json").read_text())
+    config |= {key: value for key, value in FEWER.items() if key in config} | SMALLER.get(kind, {})
+    maker.make(tmp_path / kind, maker.Declared(config))
+    with loader.open_model(tmp_path / kind) as model:
+        network = Network(model, make_operations("float", 1), kv_type="F32", length=8)
+        found = network.forward(numpy.arange(8)[None], network.new_cache(1, 8))
+    assert found.shape == (1, 8, 608) and numpy.isfinite(found).all() and found.std() > 1e-3
