@@ -329,13 +329,17 @@ int32_t qc_snap(int32_t isa, int32_t type, const float *x, int64_t rows, int64_t
     float decoded[QC_LARGEST_BLOCK];
     for (int64_t i = 0; i < rows; ++i) {
         float hint[2] = {0.0f, 0.0f}; /* of this row alone: slabs do not change a byte */
+        const float *row = x;
+        int precision = -1; /* not known yet */
         for (int64_t b = 0; b < per_row; ++b, x += found->block, blocks += found->bytes, ++carried) {
-            *carried = 0;
             if (encoded) {
                 found->decode(blocks, 1, decoded);
-                *carried = (uint8_t)kernels->compare(decoded, x, found->block);
+                *carried = 2;
+                if (!memcmp(decoded, x, (size_t)found->block * sizeof *x)) continue;
             }
-            if (!*carried) *carried = (uint8_t)kernels->snap[type](x, blocks, hint);
+            if (precision < 0) precision = kernels->precision(row, columns);
+            *carried = encoded ? (uint8_t)kernels->compare(decoded, x, found->block, precision) : 0;
+            if (!*carried) *carried = (uint8_t)kernels->snap[type](x, precision, blocks, hint);
         }
     }
     return QC_OK;
