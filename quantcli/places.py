@@ -7,7 +7,6 @@ for a file or opens one asks here, and is given the real file where there is one
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -228,6 +227,8 @@ class Descriptor:
 
     @property
     def identity(self) -> str:
+        import hashlib  # the program starts without it
+
         size, changed, *_, first = self._identity
         return f"{size} bytes changed at {changed} ns, beginning {hashlib.sha256(first).hexdigest()[:16]}"
 

@@ -56,6 +56,8 @@ def __getattr__(name: str) -> typer.Typer:
 
 def _wanted(arguments: Sequence[str]) -> typer.Typer:
     """As much of the program as this command line needs."""
+    if arguments[:1] in (["--version"], ["-V"]):
+        return application(())
     words = [word for word in arguments if not word.startswith("-")]
     if "_QUANTCLI_COMPLETE" in os.environ or any("completion" in word for word in arguments):
         return application()

@@ -10,7 +10,6 @@ from contextlib import suppress
 
 from quantcli.cli.examples import LINES
 from quantcli.errors import Interrupted, MissingFile, OutputFailed, QuantcliError, UsageError
-from quantcli.places import shown
 from quantcli.report.terminal import Reporter, printable, say
 
 
@@ -101,6 +100,7 @@ def _what_is_left() -> str:
 
 def _in_their_words(error: QuantcliError) -> QuantcliError:
     """The error with places as the user named them: a folder of the hub's cache is `hf://org/name`."""
+    from quantcli.places import shown
     from quantcli.sources.hub.address import spelled
 
     where = error.where or ""

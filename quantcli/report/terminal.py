@@ -6,7 +6,6 @@ cursor tricks, so that logs of CI runs stay readable. NO_COLOR is honoured (by r
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -64,6 +63,8 @@ class Reporter:
     def result(self, value: Mapping[str, object]) -> None:
         """The result as one JSON object, when --json was given."""
         if self.as_json:
+            import json  # the program starts without it
+
             plain = not (sys.stdout.encoding or "").lower().startswith("utf")
             indent = 1 if sys.stdout.isatty() else None
             try:

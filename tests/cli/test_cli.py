@@ -224,13 +224,17 @@ def test_interrupt_leaves_nothing(shared: Path, tmp_path: Path) -> None:
 def test_help_starts_fast(root: Path) -> None:
     """`--help` imports neither numpy nor gguf and takes at most 1.5x a bare Typer app (with room for noise)."""
     probe = (
-        "import sys; from quantcli.cli.app import app\n"
-        "try: app(['--help'])\nexcept SystemExit: pass\n"
-        "bad = {'numpy', 'gguf', 'cffi', 'sentencepiece', 'tokenizers'} & set(sys.modules)\n"
-        "sys.exit(str(bad) if bad else 0)"
+        "import sys\nfrom quantcli.cli.app import run\n"
+        "sys.argv = ['quantcli', '{option}']\ntry: run()\nexcept SystemExit: pass\n"
+        "sys.exit(' '.join(sorted(set(sys.modules))))"
     )
-    done = subprocess.run([sys.executable, "-c", probe], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    slow = {"numpy", "gguf", "cffi", "sentencepiece", "tokenizers", "rich", "json", "hashlib", "quantcli.places"}
+    for option in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", probe.format(option=option)], cwd=root, capture_output=True, text=True
+        )
+        assert "quantcli" in done.stdout and not slow & set(done.stderr.split()), slow & set(done.stderr.split())
+    assert "quantcli.cli.convert_options" not in done.stderr.split()  # of the last one
     bare = (
         "import typer\napp = typer.Typer()\n"
         "@app.command()\ndef run(a: int = 1): pass\n@app.command()\ndef go(): pass\napp()"
