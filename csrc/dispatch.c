@@ -20,7 +20,7 @@ static int has_avx512(void) { return qc_processor_has(CPU_AVX512); }
 static const struct {
     const char *name;
     int (*supported)(void);
-    qc_backend *backend, *codebooks; /* of IQ1 to IQ3: the narrower set where that is faster */
+    qc_backend *backend, *narrower; /* the second: whose rows are taken where they are faster (below) */
     qc_compensators *compensators;
     qc_packed_kernels *packed;
     int rank; /* the supported one of the highest rank is the default */
@@ -48,15 +48,32 @@ int32_t qc_isa_best(void) {
     return best;
 }
 
-static const uint8_t codebook_types[QC_TYPES] = {
-    [QC_IQ1_S] = 1, [QC_IQ1_M] = 1, [QC_IQ2_XXS] = 1, [QC_IQ2_XS] = 1, [QC_IQ2_S] = 1, [QC_IQ3_XXS] = 1, [QC_IQ3_S] = 1,
+/* Rows of a type in which the narrower set was faster, measured by csrc/tests/bench_sets.c. The codebooks have eight
+ * lanes by nature (and the wider set has no code for them); the encoders without a search are plain loops over short
+ * blocks, which compilers cut into pieces of 512 bits (Zen 4: 1.12 to 1.28 times as long). */
+enum {
+    ROWS_GGML = 1 << QC_SEARCH_GGML,
+    ROWS_BEST = 1 << QC_SEARCH_BEST,
+    ROWS_ENCODE = ROWS_GGML | ROWS_BEST,
+    ROWS = 7
+};
+static const uint8_t narrower_rows[QC_TYPES] = {
+    [QC_IQ1_S] = ROWS,        [QC_IQ1_M] = ROWS,       [QC_IQ2_XXS] = ROWS,     [QC_IQ2_XS] = ROWS,
+    [QC_IQ2_S] = ROWS,        [QC_IQ3_XXS] = ROWS,     [QC_IQ3_S] = ROWS,       [QC_TQ1_0] = ROWS_ENCODE,
+    [QC_TQ2_0] = ROWS_ENCODE, [QC_Q1_0] = ROWS_ENCODE, [QC_Q2_0] = ROWS_ENCODE, [QC_MXFP4] = ROWS_GGML,
+    [QC_NVFP4] = ROWS_GGML,
 };
 
-static const qc_type *find_type(int32_t isa, int32_t type) {
+static const qc_type *find_row(int32_t isa, int32_t type, int rows) {
     if (!qc_isa_supported(isa) || type < 0 || type >= QC_TYPES) return 0;
-    qc_backend *backend = codebook_types[type] ? sets[isa].codebooks : sets[isa].backend;
+    qc_backend *backend = (narrower_rows[type] & rows) == rows ? sets[isa].narrower : sets[isa].backend;
     const qc_type *found = &(*backend)[type];
     return found->block ? found : 0;
+}
+/* Everything but encoders. */
+static const qc_type *find_type(int32_t isa, int32_t type) { return find_row(isa, type, ROWS); }
+static const qc_type *find_encoder(int32_t isa, int32_t type, int32_t search) {
+    return search >= 0 && search < QC_SEARCHES ? find_row(isa, type, 1 << search) : 0;
 }
 
 /* Whole blocks, and a number of weights that an integer can count. */
@@ -147,8 +164,8 @@ static int32_t check_weights(const float *x, int64_t rows, int64_t columns, cons
 
 int32_t qc_encode(int32_t isa, int32_t type, int32_t search, const float *x, int64_t rows, int64_t columns,
                   const float *importance, uint8_t *out, qc_place *place) {
-    const qc_type *found = find_type(isa, type);
-    if (!found || search < 0 || search >= QC_SEARCHES || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
+    const qc_type *found = find_encoder(isa, type, search);
+    if (!found || !whole_rows(found, rows, columns)) return QC_NO_KERNEL;
     qc_encoder encode = importance ? found->weighted[search] : found->plain[search];
     if (!encode) return QC_NO_KERNEL;
     if (rows == 0 || columns == 0) return QC_OK;

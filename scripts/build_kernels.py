@@ -61,6 +61,7 @@ X86_FLAGS = {
     "isa_avx512.c": AVX512,
     "backend_avx2.c": [*AVX2, "-mfma"],
     "backend_avx512.c": [*AVX512, "-mavx512vnni", "-mfma", "-mbmi2"],
+    "one_token_wide.c": [*AVX512, "-mavx512vnni", "-mavx512vbmi", "-mfma", "-mbmi2"],
     "packed_avx2.c": AVX2,
     "compensate_avx2.c": [*AVX2, "-mfma"],
     "compensate_avx512.c": [*AVX512, "-mfma"],

@@ -73,7 +73,8 @@ typedef float result[GROUP][LANES]; /* [token][row] */
 typedef struct runner_backend runner_backend;
 struct runner_backend {
     const char *name;
-    const runner_backend *one_token; /* whose `dots` are faster with integers than its own; NULL: none */
+    const runner_backend *one_token; /* whose `dots` are faster with integers than its own, of types that have a dot
+                                        there; of others that one's one_token; NULL: none */
     int32_t narrow_span;             /* largest span that `narrow` takes; others are multiplied as `wide` */
     const code_type *codes;          /* by type */
     const qc_type *types;
@@ -120,7 +121,8 @@ enum { QUERY_BLOCK = 32, QUERY_ROWS = 4 };
 
 extern const runner_backend qc_runner_scalar;
 #if defined(__x86_64__)
-extern const runner_backend qc_runner_avx2, qc_runner_avx512, qc_runner_avx512_bf16;
+extern const runner_backend qc_runner_avx2, qc_runner_avx512, qc_runner_avx512_bf16, qc_runner_avx512_vbmi;
+extern const runner_backend qc_one_token_wide;                                     /* its `dots` alone */
 void qc_bf16_pairs(const tile *, const activations *, int64_t tokens, result out); /* AVX512_BF16 */
 float qc_bf16_dot(const uint8_t *row, const activations *);
 #elif defined(__aarch64__)

@@ -1,18 +1,19 @@
-/* The runner for AVX-512 with VNNI, and for the same with AVX512_BF16 (flags: scripts/build_kernels.py); empty on other
- * architectures. */
+/* The runner for AVX-512 with VNNI, for the same with AVX512_BF16, and for that with AVX512_VBMI (flags:
+ * scripts/build_kernels.py); empty on other architectures. */
 #if defined(__x86_64__)
 #include "../vec/runner_avx512.h"
-#include "dots_quads.inc"
+#include "dots_none.inc"
 #include "backend.inc"
-/* One token's products with 512 bits were slower than with 256 on Sapphire Rapids (Q4_0 by a third). */
+/* One token's products have bodies of their own, with 512 bits only where bytes can be permuted (one_token_wide.c): one
+ * without that was slower than AVX2's on Sapphire Rapids (Q4_0 by a third). */
 const runner_backend qc_runner_avx512 = {
     .name = QC_RUNNER_NAME, .one_token = &qc_runner_avx2, .types = qc_backend_avx512, QC_RUNNER_KERNELS};
-const runner_backend qc_runner_avx512_bf16 = {.name = QC_RUNNER_NAME "_bf16",
-                                              .one_token = &qc_runner_avx2,
-                                              .types = qc_backend_avx512,
-                                              .bf16_pairs = qc_bf16_pairs,
-                                              .bf16_dot = qc_bf16_dot,
-                                              QC_RUNNER_KERNELS};
+#define QC_BF16_KERNELS                                                                                                \
+    .types = qc_backend_avx512, .bf16_pairs = qc_bf16_pairs, .bf16_dot = qc_bf16_dot, QC_RUNNER_KERNELS
+const runner_backend qc_runner_avx512_bf16 = {
+    .name = QC_RUNNER_NAME "_bf16", .one_token = &qc_runner_avx2, QC_BF16_KERNELS};
+const runner_backend qc_runner_avx512_vbmi = {
+    .name = QC_RUNNER_NAME "_vbmi", .one_token = &qc_one_token_wide, QC_BF16_KERNELS};
 #else
 typedef int qc_no_runner_avx512;
 #endif

@@ -33,6 +33,9 @@ VINLINE vf vload_bf16(const uint16_t *p) {
     return (vf)(__builtin_convertvector(*(const halves *)p, words) << 16);
 }
 
+#ifndef FETCH_AHEAD
+#define FETCH_AHEAD(p, bytes) ((void)0)
+#endif
 #ifndef IN_ORDER
 #define IN_ORDER(v) ((void)0)
 #endif

@@ -11,6 +11,13 @@ VINLINE int32_t load_word(const void *p) {
     return v;
 }
 
+/* How far ahead of the step rows are fetched: a page ends what the hardware fetches by itself. */
+enum { AHEAD = 2048 };
+VINLINE void fetch_ahead(const void *p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
+}
+#define FETCH_AHEAD fetch_ahead
+
 /* 8 x 8 words, twice */
 enum { TURNED = 8 };
 VINLINE void turn_words(const uint32_t *const in[16], int64_t k, uint32_t *out) {
