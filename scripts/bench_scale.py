@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 
 from helpers.bars import print_rows
-from scale_rows import Measure, Place
+from scale_rows import Measure, Place, compiled
 
 FOLDER = ROOT / "scripts" / "scale_rows"
 BUSY = 0.5  # processes that wait for a core before the measurement: speed is not worth much then
@@ -73,11 +73,12 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no row {unknown[0]!r}; known: {', '.join(rows)}")
     command = shlex.join(["python", "scripts/bench_scale.py", *sys.argv[1:]])
+    compiled()
     text = head(command)
     print(text, flush=True)
     found = []
     with tempfile.TemporaryDirectory(prefix="quantcli-scale-", dir=given.scratch) as folder:
-        place = Place(Path(folder), quick=given.quick, threads=given.threads)
+        place = Place(Path(folder).resolve(), quick=given.quick, threads=given.threads)
         for name in given.row or rows:
             start = time.monotonic()
             found += rows[name](place)

@@ -118,12 +118,13 @@ def convert_request(
     adapters = (beside.ADAPTER_TYPE,) * (passed_on.get("lora_base") is not None)
     file_types = parse_file_types(types or adapters) if sizing is None else ()
     rules = parse_rules(tensor_types, tensor_type_file)
+    in_shards = split_max_size is not None or bool(passed_on.get("keep_split"))
     request = ConvertRequest(
         source=source,
         file_types=file_types,
         sizing=sizing,
         output=None if output is None else Path(output),
-        into_folder=output is not None and is_folder_name(os.fspath(output), len(file_types)),
+        into_folder=output is not None and is_folder_name(os.fspath(output), len(file_types), in_shards),
         choice=parse_method(None if method in COMPENSATING else method, search),
         snap=parse_snap(snap, search),
         pad=PAD in transforms,
@@ -309,9 +310,9 @@ def parse_tensor_type(text: str | None, option: str) -> TensorType | None:
     return None if text is None else overrides.parse_tensor_type(text, option)
 
 
-def is_folder_name(text: str, count: int) -> bool:
-    """Whether -o means a folder where nothing is yet: `name/`, or any name but a file's for several types."""
-    return text.endswith("/") or (count > 1 and not text.lower().endswith(".gguf"))
+def is_folder_name(text: str, count: int, in_shards: bool = False) -> bool:
+    """Whether -o means a folder where nothing is yet: `name/`, or any name but a file's for several types or shards."""
+    return text.endswith("/") or ((count > 1 or in_shards) and not text.lower().endswith(".gguf"))
 
 
 def read_template(path: Path) -> str:

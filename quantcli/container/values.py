@@ -81,7 +81,7 @@ class Strings(Sequence[str]):
     def from_list(cls, items: Iterable[object]) -> Strings:
         """Pack ``items``, text or bytes. Raises BadConfig for anything else, MalformedFile for text that has no UTF-8
         form (lone surrogates)."""
-        packed = [item if isinstance(item, bytes) else _utf8(item) for item in items]
+        packed = _packed(list(items))
         pieces = [b""] * (2 * len(packed))
         pieces[::2], pieces[1::2] = map(LENGTH.pack, map(len, packed)), packed
         return cls(b"".join(pieces), len(packed))
@@ -166,6 +166,14 @@ class Value:
     def __hash__(self) -> int:
         data = self.data.tobytes() if isinstance(self.data, numpy.ndarray) else self.data
         return hash((self.type, self.element, data))
+
+
+def _packed(items: Sequence[Any]) -> list[bytes]:
+    """The bytes of texts and bytes, of which there may be a million."""
+    try:
+        return [item if type(item) is bytes else str.encode(item) for item in items]
+    except (TypeError, UnicodeEncodeError):  # one of them is no text: say which
+        return [item if isinstance(item, bytes) else _utf8(item) for item in items]
 
 
 def _utf8(text: object) -> bytes:

@@ -11,8 +11,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
+from quantcli.ggml import tensor_types
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.model import ModelTensor
+from quantcli.model import Model, ModelTensor
 
 # fmt: off
 NANOSECONDS = {
@@ -26,6 +27,7 @@ NANOSECONDS = {
 # fmt: on
 USUAL = 10.0  # of a type that is not in the table
 COPIED = 0.6  # of a weight that is only read, hashed and written
+HASHED = 0.5  # ns of a byte of the source whose hash is made
 PICO = 1000  # costs are whole numbers, so that sums are the same everywhere
 
 
@@ -56,3 +58,9 @@ def share_done(work: Iterable[tuple[int, int]]) -> Callable[[int], float]:
 def cost(tensor: ModelTensor, tensor_type: TensorType) -> int:
     """The whole tensor, in picoseconds of one core."""
     return round(PICO * nanoseconds(tensor, tensor_type)) * tensor.columns * tensor.rows
+
+
+def hashing(models: Iterable[Model]) -> int:
+    """The sha256 of what the models' tensors are read from, in picoseconds of one core."""
+    tensors = (tensor for model in models for tensor in model.tensors)
+    return round(PICO * HASHED) * sum(tensor_types.tensor_bytes(one.stored, one.shape) for one in tensors)

@@ -51,24 +51,37 @@ def shard_costs(plans: Sequence[Plan]) -> dict[tuple[int, int], int]:
     return found
 
 
+def _bundles(plans: Sequence[Plan], count: int) -> dict[tuple[tuple[int, int], ...], int]:
+    """What stays together -> picoseconds: the first shards of all plans, whose maker hashes the sources, and every
+    other shard alone. Where that leaves too little for ``count`` parts, the first shards are alone, too."""
+    known = shard_costs(plans)
+    hashed = costs.hashing({id(one.model): one.model for one in plans}.values())
+    first = tuple(one for one in known if one[1] == 0)
+    if len(known) - len(first) + 1 < count:
+        return {(one,): cost + (0 if one[1] else hashed) for one, cost in known.items()}
+    rest = {(one,): cost for one, cost in known.items() if one[1]}
+    return {first: sum(known[one] for one in first) + hashed} | rest
+
+
 def divide(plans: Sequence[Plan], count: int) -> list[list[tuple[int, int]]]:
     """The (plan, shard) of each of ``count`` parts: the most expensive shard first, each to the part that has least.
 
     Raises UsageError where parts would be empty.
     """
-    known = shard_costs(plans)
-    if len(known) < count:
+    shards = sum(len(one.shards) for one in plans)
+    if shards < count:
         raise UsageError(
-            f"the plan has {len(known)} shard{'s' * (len(known) != 1)}: too few for {count} parts",
+            f"the plan has {shards} shard{'s' * (shards != 1)}: too few for {count} parts",
             where="--part",
             hint="choose a smaller --split-max-size, or fewer parts",
         )
+    known = _bundles(plans, count)
     parts: list[list[tuple[int, int]]] = [[] for _ in range(count)]
     load = [0] * count
-    for one in sorted(known, key=lambda one: (-known[one], one)):
+    for bundle in sorted(known, key=lambda bundle: (-known[bundle], bundle)):
         least = min(range(count), key=lambda part: (load[part], len(parts[part]), part))
-        parts[least].append(one)
-        load[least] += known[one]
+        parts[least].extend(bundle)
+        load[least] += known[bundle]
     return [sorted(part) for part in parts]
 
 

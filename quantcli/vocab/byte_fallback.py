@@ -30,7 +30,7 @@ def load(size: int | None, files: TokenizerFiles) -> Table:
     """The table: scores from merge ranks, byte tokens, specials as control."""
     vocab = vocabulary(files.model, f"{_WHERE}.vocab")
     merges = merge_pairs(files.model, f"{_WHERE}.merges")
-    check_merges(merges, vocab.__contains__, f"{_WHERE}.merges")
+    check_merges(merges, vocab, f"{_WHERE}.merges")
     table = Table(size, "tokenizer.json")
     scores = _rank_scores(merges)
     never = -float(len(scores) + 1)
@@ -53,7 +53,7 @@ def load_with_merges(size: int | None, files: TokenizerFiles) -> tuple[Table, li
     """
     vocab = vocabulary(files.model, f"{_WHERE}.vocab")
     merges = merge_pairs(files.model, f"{_WHERE}.merges")
-    check_merges(merges, vocab.__contains__, f"{_WHERE}.merges")
+    check_merges(merges, vocab, f"{_WHERE}.merges")
     special = frozenset(added.named_special(files))
     table = Table(size, "tokenizer.json")
     for text, index in vocab.items():

@@ -40,22 +40,21 @@ def load(checkpoint: Folder, size: int | None, files: TokenizerFiles) -> tuple[T
     table = Table(size, where)
     vocab, merges, merges_where = _base(checkpoint, files)
     limit = MAX_TOKENS if size is None else size
-    for text, index in vocab.items():
-        if index >= limit:
-            raise BadTokenizer(
-                f"token {text[:60]!r} has the id {index:,}, but the model has {limit:,} embedding rows",
-                where=f"{where}: vocab",
-                hint="vocab_size in config.json and the tokenizer do not belong together",
-            )
+    if vocab and max(vocab.values()) >= limit:
+        text, index = next(one for one in vocab.items() if one[1] >= limit)
+        raise BadTokenizer(
+            f"token {text[:60]!r} has the id {index:,}, but the model has {limit:,} embedding rows",
+            where=f"{where}: vocab",
+            hint="vocab_size in config.json and the tokenizer do not belong together",
+        )
     tokens = added.settled(files, vocab)
     known = {token.content for token in tokens}
-    check_merges(merges, lambda text: text in vocab or text in known, merges_where)
-    for text, index in vocab.items():
-        table.put(index, text, 0.0, TokenType.NORMAL)
+    check_merges(merges, vocab.keys() | known, merges_where)
+    table.put_all(vocab, 0.0, TokenType.NORMAL)
     for token in tokens:
         text, kind = added_kind(_stored_text(token), token.special)
         table.put(token.id, text, 0.0, kind)
-    return table, [f"{_joinable(left)} {_joinable(right)}" for left, right in merges]
+    return table, [_joined(left, right) for left, right in merges]
 
 
 def _base(checkpoint: Folder, files: TokenizerFiles) -> tuple[dict[str, int], list[tuple[str, str]], str]:
@@ -88,9 +87,11 @@ def _stored_text(token: AddedToken) -> str:
         return token.content
 
 
-def _joinable(part: str) -> str:
-    """One side of a merge; a blank inside would end it, so it is written as U+0120."""
-    return part.replace(" ", "\u0120")
+def _joined(left: str, right: str) -> str:
+    """Both sides of a merge; a blank inside would end one, so it is written as U+0120."""
+    if " " in left or " " in right:
+        left, right = left.replace(" ", "\u0120"), right.replace(" ", "\u0120")
+    return f"{left} {right}"
 
 
 def pre_tokenizer(files: TokenizerFiles, hints: VocabHints, given: str | None) -> tuple[str, list[str]]:

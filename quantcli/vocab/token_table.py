@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -55,13 +55,22 @@ class Table:
         else:
             self.tokens[index] = (text, score, kind)
 
+    def put_all(self, ids: Mapping[str, int], score: float, kind: TokenType) -> None:
+        """`put` many tokens of one score and kind."""
+        limit = MAX_TOKENS if self.size is None else self.size
+        if ids and min(ids.values()) >= 0 and max(ids.values()) < limit:
+            self.tokens.update({index: (text, score, kind) for text, index in ids.items()})
+            return
+        for text, index in ids.items():
+            self.put(index, text, score, kind)
+
     def complete(self) -> tuple[list[str], list[float], list[int]]:
         """Texts, scores and types of all ids, padded; llama.cpp's own conditions checked."""
         size = self.size if self.size is not None else max(self.tokens, default=-1) + 1
         if not self.tokens:
             raise BadTokenizer("the vocabulary is empty", where=self.where)
-        padding = ((f"[PAD{index}]", UNUSED_SCORE, TokenType.UNUSED) for index in range(size))
-        tokens = [self.tokens.get(index, pad) for index, pad in enumerate(padding)]
+        known = map(self.tokens.get, range(size))
+        tokens = [one or (f"[PAD{index}]", UNUSED_SCORE, TokenType.UNUSED) for index, one in enumerate(known)]
         texts = [text for text, _, _ in tokens]
         _check_texts(texts, self.where)
         return texts, [score for _, score, _ in tokens], [int(kind) for _, _, kind in tokens]
@@ -86,6 +95,8 @@ def _check_texts(texts: list[str], where: str) -> None:
                     hint="llama.cpp cannot load a vocabulary with two equal tokens; rename one in the tokenizer files",
                 )
             first[text] = index
+    if max(map(len, texts), default=0) <= _MAX_TOKEN_BYTES and is_unicode("".join(texts)):
+        return
     for index, text in enumerate(texts):
         if len(text) > _MAX_TOKEN_BYTES:
             raise BadTokenizer(f"token {index} is {len(text):,} characters long", where=where)
@@ -93,12 +104,19 @@ def _check_texts(texts: list[str], where: str) -> None:
             check_unicode(text, f"token {index}", where)
 
 
-def check_unicode(text: str, what: str, where: str) -> None:
+def is_unicode(text: str) -> bool:
     """JSON can spell half a surrogate pair, which is no text."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise BadTokenizer(f"{what} holds half a surrogate pair and is no valid Unicode", where=where) from None
+        return False
+    return True
+
+
+def check_unicode(text: str, what: str, where: str) -> None:
+    """Raises BadTokenizer for a text that `is_unicode` refuses."""
+    if not is_unicode(text):
+        raise BadTokenizer(f"{what} holds half a surrogate pair and is no valid Unicode", where=where)
 
 
 def _looks_special(text: str) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeGuard, TypeVar, cast
 
 from quantcli.errors import BadTokenizer
 from quantcli.sources.jsonfile import object_in
@@ -207,22 +207,39 @@ def vocabulary(model: Mapping[str, object], where: str) -> dict[str, int]:
 def merge_pairs(model: Mapping[str, object], where: str) -> list[tuple[str, str]]:
     """``model.merges`` in either spelling: ``["left", "right"]`` or ``"left right"``."""
     entries = expect(model.get("merges") or [], list, where)
+    sides = [entry.split(" ") if type(entry) is str else entry for entry in entries]
+    pairs = [(one[0], one[1]) for one in sides if _is_pair(one)]
+    if len(pairs) == len(entries):
+        return pairs
     return [merge_pair(entry, index, where) for index, entry in enumerate(entries)]
 
 
 def merge_pair(entry: object, index: int, where: str) -> tuple[str, str]:
     """Both sides of merge ``index``."""
     sides = entry.split(" ") if isinstance(entry, str) else entry
-    if isinstance(sides, list) and len(sides) == 2 and type(sides[0]) is str and type(sides[1]) is str and all(sides):
+    if _is_pair(sides):
         return sides[0], sides[1]
     raise BadTokenizer(f"merge {index} is no pair of texts: {_show(sides)}", where=where)
 
 
-def check_merges(merges: list[tuple[str, str]], known: Callable[[str], bool], where: str) -> None:
+def _is_pair(sides: object) -> TypeGuard[list[str]]:
+    return (
+        isinstance(sides, list)
+        and len(sides) == 2
+        and type(sides[0]) is str
+        and type(sides[1]) is str
+        and sides[0] != ""
+        and sides[1] != ""
+    )
+
+
+def check_merges(merges: list[tuple[str, str]], known: Container[str], where: str) -> None:
     """A merge joins two tokens into a third one; all three must be there (Hugging Face refuses such files too)."""
+    if all(left in known and right in known and left + right in known for left, right in merges):
+        return
     for index, (left, right) in enumerate(merges):
         for text in (left, right, left + right):
-            if not known(text):
+            if text not in known:
                 raise BadTokenizer(
                     f"merge {index} ({left[:40]!r} + {right[:40]!r}) needs the token {text[:80]!r}, which is not there",
                     where=where,

@@ -65,9 +65,14 @@ class Place:
         return done
 
 
+def compiled() -> None:
+    """Compile the package, as its installation does: else every short run would compile it anew."""
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(ROOT / "quantcli")], check=True)
+
+
 def process(command: Sequence[str], folder: Path, more: Mapping[str, str] | None = None) -> Run:
     """Run a command in ``folder`` to its end and measure it. ``more``: variables of its environment."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(more or {})}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **(more or {})}
     paths = folder / f".stdout-{os.getpid()}", folder / f".stderr-{os.getpid()}"
     start = time.perf_counter()
     with open(paths[0], "wb") as output, open(paths[1], "wb") as said:

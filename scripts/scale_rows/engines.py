@@ -9,15 +9,18 @@ import time
 from helpers.clusters import Cluster, cluster
 from scale_rows import Measure, Place, Row
 from scale_rows.layerwise import checkpoint
+from scale_rows.resuming import digests
 
 CHUNKS, QUICK_CHUNKS = 48, 16
+SMALL, OF_SMALL = 5_000_000, 4  # bytes of a layer of small models, which read more: a run has to outlast its start
 FASTER = 1.7
+GIGABYTES, QUICK = 2.0, 0.5
 
 
 def words(place: Place, out: str) -> list[str]:
-    count = QUICK_CHUNKS if place.quick else CHUNKS
-    command = ["imatrix", str(checkpoint()[0]), "-o", out, "--chunks", str(count), "--force", "--quiet"]
-    return [*command, "--threads", "1"]
+    model, layer = checkpoint()
+    count = (QUICK_CHUNKS if place.quick else CHUNKS) * (OF_SMALL if layer < SMALL else 1)
+    return ["imatrix", str(model), "-o", out, "--chunks", str(count), "--force", "--quiet", "--threads", "1"]
 
 
 def digest(place: Place, out: str) -> str:
@@ -44,9 +47,25 @@ def dask(place: Place) -> list[Row]:
     ]
 
 
+def converting(place: Place) -> list[Row]:
+    """Two workers of one thread make the shards of one conversion."""
+    gigabytes = QUICK if place.quick else GIGABYTES
+    folder, _ = place.checkpoint(gigabytes)
+    given = ["convert", str(folder), "-t", "Q4_K_M", "--threads", "1", "--quiet", "--force"]
+    given += ["--split-max-size", f"{round(gigabytes * 16)}M"]
+    alone = min(place.quantcli(*given, "-o", "one/").seconds for _ in range(2))
+    with cluster(2) as made:
+        together = min(place.quantcli(*given, "-o", "two/", "--engine", made.url).seconds for _ in range(2))
+    same = digests(place.scratch / "one") == digests(place.scratch / "two")
+    faster = alone / together
+    measured = f"{faster:.2f} x ({together:.1f} s), {'equal' if same else 'OTHER'} bytes"
+    what = f"{gigabytes:g} GB -> Q4_K_M in shards, 2 Dask workers of one thread"
+    return [(f"{what}: against one process", f">= {FASTER} x, same bytes", measured, faster >= FASTER and same)]
+
+
 def kill_later(made: Cluster, seconds: float) -> None:
     time.sleep(seconds)
     made.kill(made.workers[0])
 
 
-ROWS: dict[str, Measure] = {"engines": dask}
+ROWS: dict[str, Measure] = {"engines": dask, "engines-convert": converting}

@@ -59,6 +59,19 @@ def test_workers_make_what_one_run_makes(whole: Path, together: Path) -> None:
     assert shards(together) == shards(whole) and len(shards(whole)) > 2 * WORKERS
 
 
+@pytest.mark.parametrize("given", ["out", "out/"])
+def test_shards_go_into_a_folder_however_it_is_spelt(together: Path, tmp_path: Path, given: str) -> None:
+    for number in range(1, WORKERS + 1):
+        output = f"{tmp_path}/{given}"
+        convert.run(
+            convert_request(
+                source=TINY, types=["Q8_0"], output=output, split_max_size=SPLIT, part=f"{number}/{WORKERS}"
+            )
+        )
+    expected = {name: sha256 for name, sha256 in shards(together).items() if "Q8_0" in name}
+    assert shards(tmp_path / "out") == expected
+
+
 def test_one_worker_alone_hashes_the_source(together: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its hashes stand in the first shard; the mark that all shards have does without."""
     from quantcli.sources import digests
