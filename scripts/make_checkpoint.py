@@ -106,14 +106,15 @@ class Shape:
 class Declared:
     """What a config.json describes: names and shapes are those of its family's declaration."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.given, self.tokens = config, int(config["vocab_size"])
+    def __init__(self, config: dict[str, Any], prefix: str = "") -> None:
+        """``prefix`` of the tensors' names, but for the head's."""
+        self.given, self.tokens, self.prefix = config, int(config["vocab_size"]), prefix
 
     def tensors(self) -> list[tuple[str, tuple[int, ...]]]:
         """All tensors, in the order of the declaration."""
         choice = catalogue.choose(self.given, None)
         family = catalogue.relative(choice.family, choice.config)
-        return bind.expected(family, settle(family.facts, choice.config, lambda name: None))
+        return bind.expected(family, settle(family.facts, choice.config, lambda name: None), self.prefix)
 
     def config(self) -> dict[str, Any]:
         return self.given | {"bos_token_id": self.tokens - 2, "eos_token_id": self.tokens - 1}

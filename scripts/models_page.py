@@ -194,6 +194,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "openelm": "OpenELM",
         "sarvam-moe": "Sarvam",
         "smollm3": "SmolLM 3",
+        "spark2.5": "Spark X2.5",
         "stablelm": "StableLM, StableLM 2",
     },
 }

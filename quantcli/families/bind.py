@@ -114,12 +114,13 @@ def bind(family: Family, facts: Facts, sources: Sequence[SourceTensor], where: s
     return Binding(matcher.in_order(), matcher.notes, matcher.left_out)
 
 
-def expected(family: Family, facts: Facts) -> list[tuple[str, tuple[int, ...]]]:
+def expected(family: Family, facts: Facts, prefix: str = "") -> list[tuple[str, tuple[int, ...]]]:
     """(name, torch shape) of every tensor that a checkpoint has to hold, in the order of the rules; no name twice.
 
-    Names are those of the declaration (without "model."); what may be absent is left out.
+    Names are those of the declaration, with ``prefix`` ("model.") before all but the head's; what may be absent is
+    left out.
     """
-    return list(_Matcher(family, facts).expected().items())
+    return list(_Matcher(family, facts).expected(prefix).items())
 
 
 class _Matcher:
@@ -297,10 +298,12 @@ class _Matcher:
                 hint="a shard may be missing, or config.json does not belong to these weights",
             )
 
-    def expected(self) -> dict[str, tuple[int, ...]]:
+    def expected(self, prefix: str) -> dict[str, tuple[int, ...]]:
         """The tensors that are missed where none is there, with their shapes."""
         return {
-            spec.name(layer, expert): _shape(spec, self.facts.at(self._block(spec, layer)))
+            prefix * (spec.rule.target != "output") + spec.name(layer, expert): _shape(
+                spec, self.facts.at(self._block(spec, layer))
+            )
             for spec in self.specs
             if not self._may_lack(spec)
             for layer in self._layers(spec)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from helpers import oracles
+from helpers import differences, oracles
 from quantcli import architectures
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
@@ -32,13 +32,13 @@ def logits(path: Path, ids: numpy.ndarray, operations: Operations | None = None,
         return network.forward(ids[None], network.new_cache(1, len(ids)))[0]
 
 
-def check(path: Path, recorded: Path, operations: Operations | None = None) -> None:
+def check(path: Path, recorded: Path, operations: Operations | None = None, tolerance: float = TOLERANCE) -> None:
     with numpy.load(recorded) as oracle:
         for part in "ab":
             found = logits(path, oracle[f"ids_{part}"], operations)[oracle[f"pos_{part}"]]
             expected = oracle[f"logits_{part}"]
             worst = numpy.abs(found - expected).max() / expected.std()
-            assert worst < TOLERANCE, f"{path}: text {part} is off by {worst:.1e} of the spread"
+            assert worst < tolerance, f"{path}: text {part} is off by {worst:.1e} of the spread"
 
 
 @pytest.mark.parametrize("name", DEEPLY)
@@ -69,6 +69,16 @@ def test_other_families_have_the_logits_of_transformers(name: str, tmp_path: Pat
         converted = tmp_path / "model.gguf"
         convert.run(convert_request(source=folder, types=("COPY",), output=converted))
         check(converted, folder / "logits.npz")
+
+
+@pytest.mark.parametrize("name", oracles.names("derived"))
+def test_derived_families_have_the_logits_of_llama_cpp(name: str) -> None:
+    folder = oracles.folder(name)
+    if not (folder / "logits.npz").exists():
+        pytest.skip("recorded without logits")
+    tolerance = differences.tolerance(name, TOLERANCE)
+    assert tolerance is not None
+    check(folder, folder / "logits.npz", tolerance=tolerance)
 
 
 @pytest.mark.parametrize("name", ["gemma3", "qwen3-moe", "phi3"])
