@@ -154,6 +154,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "rwkv6": "RWKV 6",
         "rwkv7": "RWKV 7",
         "plamo2": "PLaMo 2",
+        "plamo3": "PLaMo 3",
     },
     "Encoders: embeddings and rerankers": {
         "bert": "BERT, BGE, E5, GTE, mixedbread, BERT rerankers",
