@@ -24,6 +24,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from math import prod, sqrt
 from pathlib import Path
 from typing import Any
@@ -50,18 +51,19 @@ if name:
 sys.argv[:3] = [where + "/convert_hf_to_gguf.py"]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+LOUD = 8
 ENDS = 4  # elements of an array that are shown in the record
 
 
-def draw(name: str, shape: tuple[int, ...], offset: int) -> oracles.Draw:
+def draw(name: str, shape: tuple[int, ...], offset: int, loud: str) -> oracles.Draw:
     """How a tensor is drawn: norms around 1, matrices so that the stream keeps its spread. A seed by its name."""
     vector = len(shape) == 1
     mean = 1.0 if vector and "norm" in name and not name.endswith("bias") else 0.0
-    scale = 0.1 if vector else 1.2 / sqrt(shape[-1])
+    scale = (0.1 if vector else 1.2 / sqrt(shape[-1])) * (LOUD if fnmatch(name, loud) else 1)
     return oracles.Draw(offset, prod(shape), "BF16", zlib.crc32(name.encode()), GROUP, scale, mean)
 
 
-def write_weights(path: Path, tensors: list[tuple[str, tuple[int, ...]]]) -> list[oracles.Draw]:
+def write_weights(path: Path, tensors: list[tuple[str, tuple[int, ...]]], loud: str) -> list[oracles.Draw]:
     """One safetensors file in BF16; returns where its numbers come from."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
@@ -75,7 +77,7 @@ def write_weights(path: Path, tensors: list[tuple[str, tuple[int, ...]]]) -> lis
     for name, shape in tensors:
         row = header[name]
         assert isinstance(row, dict)
-        draws.append(draw(name, shape, start + row["data_offsets"][0]))
+        draws.append(draw(name, shape, start + row["data_offsets"][0], loud))
     path.write_bytes(struct.pack("<Q", len(raw)) + raw + b"".join(one.stored() for one in draws))
     return draws
 
@@ -168,6 +170,9 @@ def main() -> None:
     parser.add_argument(
         "--prefix", default="model.", help='before the names of tensors, but for the head\'s ("model.")'
     )
+    parser.add_argument(
+        "--loud", default="", help=f"pattern of tensors that are {LOUD} times as large, to reach bounds"
+    )
     given = parser.parse_args()
     config = json.loads(given.config.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
@@ -177,7 +182,7 @@ def main() -> None:
         for path in [path for pattern in TOKENIZER for path in tokenizer.glob(pattern)]:
             shutil.copy(path, folder)
         (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-        draws = write_weights(folder / "model.safetensors", Declared(config, given.prefix).tensors())
+        draws = write_weights(folder / "model.safetensors", Declared(config, given.prefix).tensors(), given.loud)
         expected = record(converted(folder, "bf16", given), config, given.name)
         exact = converted(folder, "f32", given)
         try:

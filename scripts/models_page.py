@@ -191,6 +191,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "jais2": "Jais 2",
         "janus": "Janus (text part)",
         "sarashina2-vision": "Sarashina 2 Vision (text part)",
+        "maple": "Maple",
         "mpt": "MPT",
         "openelm": "OpenELM",
         "sarvam-moe": "Sarvam",

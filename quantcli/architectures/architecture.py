@@ -86,6 +86,9 @@ class Graph:
     mlp: Mlp = "gated"  # "gated": down(act(gate) * up); "fused": ffn_up holds gate then up rows; "plain": down(act(up))
     activation: Activation = "silu"  # "gelu" is the one with erf, "relu2" is squared, "swiglu_oai" is clamped,
     #                               "xielu" has parameters in metadata
+    # what gate and up of a layer are bounded by, where metadata swiglu_clamp_exp (experts) or swiglu_clamp_shexp (the
+    # others) says so: up to both sides, the gate from above, before it is activated ("gate") or behind that
+    limited: Literal["gate", "activated"] | None = None
     # experts (where expert_count > 0)
     expert_gating: Gating = "softmax"  # "softmax_chosen": softmax over the chosen logits
     expert_norm: bool = True  # the chosen weights are divided by their sum (else metadata expert_weights_norm)

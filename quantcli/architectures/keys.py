@@ -40,6 +40,7 @@ LAYER_INPUTS = (
     "embedding_length_per_layer_input", "attention.shared_kv_layers", "attention.key_length_swa",
     "attention.value_length_swa", "rope.dimension_count_swa",
 )  # fmt: skip
+LIMITS = ("swiglu_clamp_exp", "swiglu_clamp_shexp")
 STREAMS = ("altup.num_inputs", "altup.active_idx", "activation_sparsity_scale")
 MULTIPLIERS = ("attention.scale", "embedding_scale", "residual_scale", "logit_scale")
 SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
@@ -111,6 +112,7 @@ def _implied(graph: Graph) -> tuple[str, ...]:
         (graph.indexer, INDEXER),
         (graph.layer_inputs, LAYER_INPUTS),
         (graph.streams, STREAMS),
+        (bool(graph.limited), LIMITS),
     )
     more = (key for there, own in parts if there for key in own)
     return (*SIZES, EPSILON[graph.norm], *rope, *window, *classifier, *alibi, *states, *listed, *switch, *more)

@@ -38,7 +38,7 @@ PLAMO3 = PLAMO2.derive(
         Entry("attention.sliding_window_pattern", "u32", "period"),
     ),
     tensors=(
-        *(replace(rule, layers=None) for rule in PLAMO2.tensors if rule.layers != "scans" and not rule.exact
+        *(replace(rule, layers=None) for rule in PLAMO2.tensors if (rule.layers != "scans" and not rule.exact)
           or "post_" in rule.source),
         TensorRule(MIXER + "q_norm", "blk.{layer}.attn_q_norm", ("head_dim",), plus(1)),
         TensorRule(MIXER + "k_norm", "blk.{layer}.attn_k_norm", ("head_dim",), plus(1)),

@@ -19,6 +19,21 @@ from quantcli.runner.operations import sigmoid, split
 from quantcli.runner.weights import PackedMatrix
 
 
+def activated(
+    engine: Engine, gate: Floats, up: Floats | None, limit: float = 0.0, parameters: tuple[float, ...] = ()
+) -> Floats:
+    """act(gate) * up, or act(gate) without ``up``; both bounded where there is a ``limit`` (see `Graph.limited`)."""
+    graph, activate = engine.settings.graph, engine.operations.activate
+    if not limit or up is None:
+        return activate(graph.activation, gate, up, parameters)
+    bound = numpy.float32(limit)
+    up = numpy.clip(up, -bound, bound)
+    if graph.limited == "gate":
+        return activate(graph.activation, numpy.minimum(gate, bound), up)
+    bounded: Floats = numpy.minimum(activate(graph.activation, gate, None), bound) * up
+    return bounded
+
+
 class Mlp:
     """down(act(gate) * up), or down(act(up))."""
 
@@ -31,7 +46,9 @@ class Mlp:
         self.inputs = tuple(matrix(prefix + role, hidden, rows) for role in mlp_inputs(graph, suffix))
         self.down = matrix(f"{prefix}ffn_down{suffix}", width, hidden)
         self.inner_norm = f"{prefix}ffn_sub_norm{suffix}" if graph.inner_norm else None
-        self.parameters = engine.settings.activation_of(int(prefix.split(".")[-2]))
+        layer = int(prefix.split(".")[-2])
+        self.parameters = engine.settings.activation_of(layer)
+        self.limit = engine.settings.limits[1][layer] if graph.limited else 0.0
 
     def forward(self, x: Floats, cache: Cache | None = None) -> Floats:
         """[..., H] -> [..., H]."""
@@ -45,7 +62,7 @@ class Mlp:
             parts = split(parts[0], (self.down.columns, self.down.columns))
         up = parts[1] if len(parts) > 1 else None
         gate = parts[0] if change is None else change(parts[0])
-        inner = self.engine.operations.activate(graph.activation, gate, up, self.parameters)
+        inner = activated(self.engine, gate, up, self.limit, self.parameters)
         return self.engine.norm(self.inner_norm, inner) if self.inner_norm else inner
 
     def back(self, inner: Floats) -> Floats:
@@ -70,6 +87,7 @@ class Experts:
             roles = mlp_inputs(s.graph, "_exps")
             self.inputs = tuple(matrix(prefix + role, s.hidden, self.width, experts) for role in roles)
         self.down = matrix(f"{prefix}ffn_down_exps", self.width, s.hidden, experts)
+        self.limit = s.limits[0][int(prefix.split(".")[-2])] if s.graph.limited else 0.0
         self.shared = self._beside("_shexp")
         self.beside = self._beside("") if s.graph.beside_experts else None
 
@@ -119,7 +137,7 @@ class Experts:
         if self.inputs[0].rows == 2 * self.width:
             parts = split(parts[0], (self.width, self.width))
         up = parts[1] if len(parts) > 1 else None
-        return self.engine.operations.activate(self.engine.settings.graph.activation, parts[0], up)
+        return activated(self.engine, parts[0], up, self.limit)
 
     def _bias(self) -> Floats | None:
         """What the choice alone is biased with (to even out the experts' load), under either of its names."""

@@ -100,6 +100,8 @@ SETTINGS: Mapping[str, Setting] = {
     "attention.indexer.types": Setting("pattern", each_layer=True),
     "embedding_length_per_layer_input": _COUNT,
     "activation_sparsity_scale": Setting("real", -LARGE, LARGE, off=-inf, each_layer=True),
+    "swiglu_clamp_exp": Setting("real", 0, LARGE, each_layer=True),
+    "swiglu_clamp_shexp": Setting("real", 0, LARGE, each_layer=True),
     "altup.num_inputs": _WIDTH,
     "altup.active_idx": Setting("whole", 0, 3),
     "vocab_size": _COUNT,

@@ -86,6 +86,7 @@ class NetworkSettings:
     layer_width: int  # of every layer's own input; 0: none
     active: int  # stream, where there are several
     sparsity: tuple[float, ...]  # of each layer's MLP: standard deviations that a gate has to exceed the mean by
+    limits: tuple[tuple[float, ...], tuple[float, ...]]  # per layer: of experts, of other MLPs; 0: none
     sources: tuple[int, ...]  # the layer whose keys and values each layer reads
     turns: bool  # whether any layer has rotary positions
     rotating: tuple[bool, ...]  # per layer, where the metadata lists it
@@ -260,6 +261,7 @@ def _read(reader: _Reader, graph: Graph) -> NetworkSettings:
         layer_width=reader.whole("embedding_length_per_layer_input", 0),
         active=_active_stream(reader, graph),
         sparsity=_sparsity(reader, graph, layers),
+        limits=(_limits(reader, "swiglu_clamp_exp", layers), _limits(reader, "swiglu_clamp_shexp", layers)),
         sources=_sources(reader, graph, window_layers),
         rotating=_rotating(reader),
         rotating_layers=reader.whole("leading_dense_block_count", 0) if graph.rope_in_dense else 0,
@@ -400,6 +402,12 @@ def _active_stream(reader: _Reader, graph: Graph) -> int:
     if reader.whole("altup.num_inputs") != STREAMS:
         raise reader.bad("altup.num_inputs", f"is not {STREAMS}")
     return reader.whole("altup.active_idx", 0)
+
+
+def _limits(reader: _Reader, key: str, layers: int) -> tuple[float, ...]:
+    """Per layer; one number stands for all of them."""
+    found = reader.value(key, 0.0)
+    return tuple(float(one) for one in found)[:layers] if isinstance(found, list) else (float(found),) * layers
 
 
 def _sparsity(reader: _Reader, graph: Graph, layers: int) -> tuple[float, ...]:
