@@ -113,7 +113,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "cohere2": "Command R7B, Command A",
         "cohere2-moe": "Command with experts",
     },
-    "Tencent, Baidu, MiniMax, Xiaomi, ByteDance": {
+    "Tencent, Baidu, MiniMax, StepFun, Xiaomi, ByteDance": {
         "hunyuan-dense": "Hunyuan dense",
         "hunyuan-moe": "Hunyuan A13B",
         "hy-v3": "Hunyuan 3",
@@ -121,6 +121,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "ernie4.5-moe": "ERNIE 4.5 21B-A3B, 300B",
         "paddleocr": "PaddleOCR-VL (text part)",
         "minimax-m2": "MiniMax M2",
+        "step3.5": "Step 3.5 Flash, Step 3.7 Flash (text part)",
         "mimo-v2": "MiMo V2 Flash",
         "seed-oss": "Seed OSS",
         "bailing-moe": "Ling, Ring (first)",

@@ -47,6 +47,7 @@ class Graph:
     # positions and kinds of tokens
     token_types: bool = False  # the first row of token_types is added to every embedding
     rope: Rope = "norm"  # "norm": pairs (2i, 2i+1); "neox": pairs (i, i + n/2)
+    rope_share: float = 1.0  # of what rotates in layers with a window, those without one rotate this part
     rope_skip_period: int = 0  # p > 0: layers with (i + 1) % p == 0 have no rotation (SmolLM3: 4)
     rope_in_windows: bool = False  # in a model with windows, only the layers that have one rotate
     rope_all_layers: int = 0  # a model of this many layers rotates in all of them all the same

@@ -87,6 +87,8 @@ def partial_rotary(default: float) -> object:
     return dims
 
 
+# The base of the rotation in layers with a window, where they have their own.
+LOCAL_THETA = real("rope_local_base_freq", "rope_local_theta", default=None, least=1e-6)
 # Where the config class has no default of its own.
 GIVEN_WINDOW = count("sliding_window", default=None)
 
@@ -236,6 +238,8 @@ EXPERT_COUNTS = (Entry("expert_count", "u32", "experts"), Entry("expert_used_cou
 PARALLEL_RESIDUAL = (Entry("use_parallel_residual", "boolean", "parallel"),)
 WINDOW = (Entry("attention.sliding_window", "u32", "window"),)
 WINDOW_PATTERN = (Entry("attention.sliding_window_pattern", "booleans", "window_pattern"),)
+WINDOWS = WINDOW + WINDOW_PATTERN
+LOCAL_ROPE = (Entry("rope.freq_base_swa", "f32", "local_theta"),)  # of layers with a window
 
 METADATA = SIZES + ROPE + RMS + LENGTHS
 

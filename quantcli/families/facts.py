@@ -165,6 +165,8 @@ def flatten(config: Mapping[str, object]) -> dict[str, object]:
     ``rope_parameters`` holds theta and scaling together, or one such object per kind of layer.
     """
     flat = dict(config)
+    if isinstance(bases := flat.get("rope_theta"), list) and len(bases) > 1:  # of every layer: full first, then windows
+        flat |= {"rope_theta": bases[0], "rope_local_base_freq": bases[1]}
     parameters = flat.get("rope_parameters")
     if not isinstance(parameters, Mapping):
         return flat

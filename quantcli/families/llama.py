@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Extra, Family
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count, real
+from quantcli.families.transforms import single
 from quantcli.vocab import VocabHints
 
 
-def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0, width: str = "rope_dims") -> list[float] | None:
+def rope_frequency_divisors(
+    facts: Facts, default_factor: float = 8.0, width: str = "rope_dims", step: Callable[[float], float] = single
+) -> list[float] | None:
     """Llama 3.1's scaling as a table of divisors, half as many as the fact ``width`` says: long wavelengths by
-    ``factor``, a ramp between.
+    ``factor``, a ramp between. ``step`` is how a step behind the frequency is rounded: to float32, where llama.cpp's
+    converter computes it with tensors.
 
     Formula: the rope scaling of type "llama3" in transformers' modeling_rope_utils.
     """
@@ -30,24 +33,17 @@ def rope_frequency_divisors(facts: Facts, default_factor: float = 8.0, width: st
         raise bad("rope_scaling.high_freq_factor", "must not be below low_freq_factor")
 
     def divisor(exponent: float) -> float:
-        # llama.cpp's converter computes this with float32 tensors: every step is rounded as there
-        frequency = _single(1 / _single(facts.theta ** _single(exponent)))
-        wavelength = _single(2 * math.pi / frequency)
+        frequency = single(1 / single(facts.theta ** single(exponent)))
+        wavelength = step(2 * math.pi / frequency)
         if wavelength < original / high:
             return 1.0
         if low == high or wavelength > original / low:
             return factor
-        smooth = _single(_single(_single(original / wavelength) - low) / (high - low))
-        return 1 / _single(_single(_single(1 - smooth) / factor) + smooth)
+        smooth = step(step(step(original / wavelength) - low) / (high - low))
+        return 1 / step(step(step(1 - smooth) / factor) + smooth)
 
     dims: int = facts[width]
     return [divisor(i / dims) for i in range(0, dims, 2)]
-
-
-def _single(value: float) -> float:
-    """Rounded to float32."""
-    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
-    return rounded
 
 
 def hints_by_size(facts: Facts, hints: VocabHints) -> VocabHints:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry
-from quantcli.families.fields import count, real
+from quantcli.families.fields import count
 from quantcli.families.qwen import QWEN3_MOE
 from quantcli.vocab import VocabHints
 
@@ -18,7 +18,7 @@ MAPLE = QWEN3_MOE.derive(
     fixed={"num_shared_experts": (0, None), "norm_topk_prob": (True, None), "nope_on_global_attention": (True,)},
     facts={
         "kv_heads": decoder.key_value_heads(),
-        "local_theta": real("rope_local_base_freq", default=None, least=1e-6),
+        "local_theta": decoder.LOCAL_THETA,
         "window": count("sliding_window"),
         "window_pattern": decoder.window_pattern(1),
         "rope_dims": decoder.partial_rotary(1.0),
@@ -26,11 +26,10 @@ MAPLE = QWEN3_MOE.derive(
     },
     metadata=(
         *QWEN3_MOE.metadata,
-        Entry("rope.freq_base_swa", "f32", "local_theta"),
+        *decoder.LOCAL_ROPE,
         *decoder.VOCAB_SIZE,
         *decoder.ROPE_DIMS,
-        *decoder.WINDOW,
-        *decoder.WINDOW_PATTERN,
+        *decoder.WINDOWS,
         Entry("swiglu_clamp_exp", "f32s", "limits"),
     ),
     vocab=VocabHints("maple"),

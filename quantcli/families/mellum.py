@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from quantcli.families import decoder
-from quantcli.families.declaration import Entry
 from quantcli.families.facts import Facts
-from quantcli.families.fields import flag, real
+from quantcli.families.fields import flag
 from quantcli.families.qwen import QWEN3_MOE
 from quantcli.vocab import VocabHints
 
@@ -26,7 +25,7 @@ MELLUM = QWEN3_MOE.derive(
     hf_architectures=("MellumForCausalLM",),
     model_types=("mellum",),
     facts={
-        "local_theta": real("rope_local_base_freq", default=None, least=1e-6),
+        "local_theta": decoder.LOCAL_THETA,
         "window": used_window,
         "window_pattern": decoder.window_pattern(4),
         "own_base": lambda facts: facts.window and facts.local_theta not in (None, facts.theta),
@@ -34,9 +33,8 @@ MELLUM = QWEN3_MOE.derive(
     remarks=(("own_base", "llama.cpp rotates layers with a window by the base of the others"),),
     metadata=(
         *QWEN3_MOE.metadata,
-        Entry("rope.freq_base_swa", "f32", "local_theta"),
-        *decoder.WINDOW,
-        *decoder.WINDOW_PATTERN,
+        *decoder.LOCAL_ROPE,
+        *decoder.WINDOWS,
     ),
     vocab=VocabHints("mellum"),
 )

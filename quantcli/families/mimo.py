@@ -58,7 +58,7 @@ MIMO2 = Family(
         *decoder.SIZES[:-1],
         Entry("attention.head_count_kv", "i32s", "kv_heads"),
         *decoder.ROPE,
-        Entry("rope.freq_base_swa", "f32", "local_theta"),
+        *decoder.LOCAL_ROPE,
         *decoder.RMS,
         *mixture.COUNTS,
         Entry("attention.key_length", "u32", "head_dim"),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, TensorRule
-from quantcli.families.facts import Facts
+from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count
 
 COUNT = count("num_nextn_predict_layers", default=0, least=0, most=decoder.MOST_LAYERS)
@@ -38,6 +39,15 @@ def facts_of(number: object = COUNT, stated: object = STATED) -> dict[str, objec
 def predicts_further(facts: Facts) -> Callable[[int], bool]:
     """The blocks that predict further tokens."""
     return lambda layer: layer >= facts.main_layers
+
+
+def listed(facts: Facts, name: str, *kinds: type) -> list[Any]:
+    """What config.json lists for every block, each of one of ``kinds``; None for further ones that it leaves out."""
+    found = facts.find(name)
+    if not isinstance(found, list) or len(found) < facts.main_layers or not all(type(one) in kinds for one in found):
+        words = " or ".join(kind.__name__ for kind in kinds)
+        raise bad(name, f"is no list of {words} for {facts.main_layers} layers")
+    return [*found, *[None] * facts.layers][: facts.layers]
 
 
 FACTS = facts_of()

@@ -19,7 +19,7 @@ PLAMO3 = PLAMO2.derive(
     facts={
         **decoder.FACTS,
         "head_dim": count("head_dim", "hidden_size_per_head", default=128, most=decoder.MOST_WIDTH),
-        "local_theta": real("rope_local_theta", "rope_local_base_freq", default=None, least=1e-6),
+        "local_theta": decoder.LOCAL_THETA,
         "scaling": None,
         "factor": real("rope_scaling_factor", default=1.0, least=1e-6),
         "scaling_type": lambda facts: "yarn" if facts.factor != 1 else None,
@@ -32,7 +32,7 @@ PLAMO3 = PLAMO2.derive(
     },
     metadata=(
         *decoder.METADATA,
-        Entry("rope.freq_base_swa", "f32", "local_theta"),
+        *decoder.LOCAL_ROPE,
         *decoder.VOCAB_SIZE,
         *decoder.WINDOW,
         Entry("attention.sliding_window_pattern", "u32", "period"),

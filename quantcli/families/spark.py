@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantcli.families import decoder
 from quantcli.families.declaration import Entry, Family, TensorRule
-from quantcli.families.fields import count, real
+from quantcli.families.fields import count
 from quantcli.families.laguna import window_rope_dims
 from quantcli.vocab import VocabHints
 
@@ -18,7 +18,7 @@ SPARK = Family(
     facts={
         **decoder.FACTS,
         "head_dim": count("head_dim", most=decoder.MOST_WIDTH),
-        "local_theta": real("rope_local_base_freq", default=None, least=1e-6),
+        "local_theta": decoder.LOCAL_THETA,
         "window": count("sliding_window"),
         "window_pattern": decoder.window_pattern(1),
         "rope_dims": decoder.partial_rotary(1.0),
@@ -27,12 +27,11 @@ SPARK = Family(
     metadata=(
         *decoder.SIZES,
         *decoder.ROPE,
-        Entry("rope.freq_base_swa", "f32", "local_theta"),
+        *decoder.LOCAL_ROPE,
         *decoder.RMS,
         *decoder.LENGTHS,
         *decoder.VOCAB_SIZE,
-        *decoder.WINDOW,
-        *decoder.WINDOW_PATTERN,
+        *decoder.WINDOWS,
         *decoder.ROPE_DIMS,
         Entry("rope.dimension_count_swa", "u32", "window_rope_dims"),
     ),

@@ -108,6 +108,7 @@ class Angles:
             rope = self.settings.window_rope if windowed else self.settings.rope
             dims = self.settings.window_rope_dims if windowed else self.settings.rope_dims
             divisors = None if windowed and not self.settings.graph.window_divisors else self._divisors()
+            divisors = None if divisors is None else divisors[: dims // 2]
             self._tables[windowed] = table(rope, dims, 0, self.length, divisors)
         cosine, sine = self._tables[windowed]
         return cosine[start:stop], sine[start:stop]
@@ -136,5 +137,5 @@ class Angles:
         size = "long" if self.length > self.settings.rope.original else "short"
         for name in ("rope_freqs.weight", f"rope_factors_{size}.weight"):
             if name in self.weights:
-                return self.weights.vector(name, (self.settings.rope_dims // 2,))
+                return self.weights.vector(name, (self.settings.divisors,))
         return None

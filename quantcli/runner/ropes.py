@@ -40,7 +40,8 @@ def read(reader: Reader, graph: Graph, key: int) -> Ropes:
     if graph.rope == "none":
         return Ropes(0, 0, Rope(1.0), Rope(1.0))
     dims, full = _dimensions(reader, key, "rope.dimension_count"), _full(reader)
-    return Ropes(dims, _window_dimensions(reader, graph, dims), full, _windowed(reader, graph, full))
+    windowed = _window_dimensions(reader, graph, dims), _windowed(reader, graph, full)
+    return Ropes(int(dims * graph.rope_share) // 2 * 2, windowed[0], full, windowed[1])
 
 
 def _dimensions(reader: Reader, key: int, name: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -112,6 +112,11 @@ class NetworkSettings:
     def experts_used(self) -> int:
         """Of them, by one token."""
         return self.routing.used if self.routing else 0
+
+    @property
+    def divisors(self) -> int:
+        """Numbers in a table of divisors of frequencies; a layer uses as many as it has pairs."""
+        return (self.window_rope_dims if self.graph.rope_share < 1 else self.rope_dims) // 2
 
     def rotates(self, layer: int) -> bool:
         """Whether the layer has rotary positions."""
@@ -407,7 +412,8 @@ def _active_stream(reader: _Reader, graph: Graph) -> int:
 def _limits(reader: _Reader, key: str, layers: int) -> tuple[float, ...]:
     """Per layer; one number stands for all of them."""
     found = reader.value(key, 0.0)
-    return tuple(float(one) for one in found)[:layers] if isinstance(found, list) else (float(found),) * layers
+    numbers: list[Any] = found if isinstance(found, list) else [found] * layers
+    return tuple(float(one) for one in numbers)[:layers]
 
 
 def _sparsity(reader: _Reader, graph: Graph, layers: int) -> tuple[float, ...]:

@@ -101,7 +101,7 @@ def expected(settings: NetworkSettings, shapes: Shapes) -> Iterator[Expected]:
         yield from _norm(s, "token_embd_norm", (s.hidden,))
     if s.graph.rope != "none":
         for name in ("rope_freqs", "rope_factors_long", "rope_factors_short"):
-            yield Expected(f"{name}.weight", (s.rope_dims // 2,), needed=False)
+            yield Expected(f"{name}.weight", (s.divisors,), needed=False)
     if s.graph.layer_inputs:
         yield from gemma_shapes.of_model(s, vocabulary)
     if s.sides is not None:
