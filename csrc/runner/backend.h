@@ -11,6 +11,8 @@
  *   int8 or int16 [columns / 32][G][32], bf16 [columns / 2][G][2] or float [columns][G]
  *   d     float [columns / partner block][G]
  *   sum32, sum16  int32 [columns / 32 or 16][G]: sums of the integers; fsum32, fsum16: what minima are multiplied with.
+ *   starts  int32 [columns / (4 quads)][G]: where the sums of `quads` quads of codes begin (bytes alone, and where low
+ * is not 0): low times the sum of their integers, in the form that the vector header's partial sums have.
  */
 #ifndef QC_RUNNER_BACKEND_H
 #define QC_RUNNER_BACKEND_H
@@ -41,9 +43,10 @@ typedef struct {
     int64_t columns, group; /* group: tokens side by side, GROUP or 1 */
     int64_t block;          /* activations that share a scale */
     int32_t wide;           /* integers of 16 bits, whatever their rounding; pairs of BF16 */
+    int32_t low, quads;     /* of the codes that they meet; see `starts`; quads 0: none */
     const void *values;
     const float *d, *fsum32, *fsum16;
-    const int32_t *sum32, *sum16;
+    const int32_t *sum32, *sum16, *starts;
 } activations; /* of one group */
 
 /* A row of whole blocks times int8 activations of a group of 1. Types with blocks of 32: the first columns / 256 * 256.
@@ -76,10 +79,11 @@ struct runner_backend {
     const runner_backend *one_token; /* whose `dots` are faster with integers than its own, of types that have a dot
                                         there; of others that one's one_token; NULL: none */
     int32_t narrow_span;             /* largest span that `narrow` takes; others are multiplied as `wide` */
-    const code_type *codes;          /* by type */
+    int32_t (*start_quads)(int low, int span, int sub); /* quads of codes that share a start in `narrow` */
+    const code_type *codes;                             /* by type */
     const qc_type *types;
     /* all columns, the first `tokens` tokens of a group (later rows of the result may hold anything) */
-    void (*narrow)(const tile *, const activations *, const int32_t *correction, int64_t tokens, result out);
+    void (*narrow)(const tile *, const activations *, int64_t tokens, result out);
     void (*wide)(const tile *, const activations *, int64_t tokens, result out);
     void (*floats)(const tile *, const activations *, int64_t tokens, result out);
     /* NULL: BF16 is multiplied as floats. The second: a row of a BF16 matrix times one token. */

@@ -18,7 +18,7 @@ enum {
 
 typedef struct {
     rounding kind;
-    int32_t wide; /* see activations */
+    int32_t wide, low, quads; /* see activations */
     const float *x;
     int64_t stride, tokens, columns, group, groups;
     size_t group_bytes;
@@ -32,7 +32,7 @@ static activations part(const prepared *p, int64_t group, size_t *bytes) {
     uint8_t *at = p->memory ? p->memory + (size_t)group * p->group_bytes : 0;
     size_t used = 0, g = (size_t)p->group, columns = (size_t)p->columns;
     int64_t block = p->kind == ROUND_Q8_K ? 256 : 32;
-    activations a = {p->kind, p->columns, p->group, block, p->wide, 0, 0, 0, 0, 0, 0};
+    activations a = {p->kind, p->columns, p->group, block, p->wide, p->low, p->quads, 0, 0, 0, 0, 0, 0, 0};
 #define PLACE(field, size) (a.field = (const void *)(at ? at + used : 0), used += aligned(size))
     PLACE(values, columns * g * (!integers(p->kind) ? 4 : p->wide ? 2 : 1) + 64);
     if (integers(p->kind)) {
@@ -41,6 +41,7 @@ static activations part(const prepared *p, int64_t group, size_t *bytes) {
         PLACE(sum16, columns / 16 * g * 4);
         PLACE(fsum32, columns / 32 * g * 4);
         PLACE(fsum16, columns / 16 * g * 4);
+        if (p->quads) PLACE(starts, columns / (4 * (size_t)p->quads) * g * 4);
     }
 #undef PLACE
     *bytes = used;
@@ -91,7 +92,10 @@ static void add_bias(const qc_product *p, int64_t row, int64_t rows, float *out)
 static void store_result(const qc_product *p, int64_t row, int64_t rows, int64_t token, int64_t tokens, result values) {
     for (int64_t t = 0; t < tokens; ++t) {
         float *out = p->out + (token + t) * p->out_stride + row;
-        memcpy(out, values[t], (size_t)rows * 4);
+        if (rows == LANES)
+            memcpy(out, values[t], sizeof values[t]); /* a constant: no call */
+        else
+            memcpy(out, values[t], (size_t)rows * 4);
         add_bias(p, row, rows, out);
     }
 }
@@ -101,10 +105,10 @@ static tile_kind kind_of_tile(const prepared *x) {
     return x->wide ? TILE_PAIRS : TILE_FLOATS;
 }
 
-static void multiply(const runner_backend *backend, tile_kind kind, const tile *w, const activations *a,
-                     const int32_t *correction, int64_t tokens, result out) {
+static void multiply(const runner_backend *backend, tile_kind kind, const tile *w, const activations *a, int64_t tokens,
+                     result out) {
     switch (kind) {
-    case TILE_NARROW: backend->narrow(w, a, correction, tokens, out); break;
+    case TILE_NARROW: backend->narrow(w, a, tokens, out); break;
     case TILE_WIDE: backend->wide(w, a, tokens, out); break;
     case TILE_PAIRS: backend->bf16_pairs(w, a, tokens, out); break;
     default: backend->floats(w, a, tokens, out);
@@ -118,7 +122,6 @@ typedef struct {
     tile_kind kind;
     tile_size size;
     int64_t first, rows;
-    int32_t *correction;
     uint8_t *scratch, *tiles;
 } panel;
 
@@ -133,19 +136,13 @@ static void fill_panel(const panel *p) {
 /* The panel times group g of the tokens. */
 static void multiply_panel(const panel *p, int64_t g) {
     const qc_product *product = p->plan->product;
-    const code_type *type = &p->backend->codes[product->type];
     const int64_t tokens = product->tokens - g * GROUP < GROUP ? product->tokens - g * GROUP : GROUP;
     size_t bytes;
     activations a = part(p->plan->x, g, &bytes);
-    const int corrected = p->kind == TILE_NARROW && type->low;
-    if (corrected) {
-        const int32_t *sums = type->sub == 32 ? a.sum32 : a.sum16;
-        for (int64_t i = 0; i < product->columns / type->sub * GROUP; ++i) p->correction[i] = type->low * sums[i];
-    }
     for (int64_t r = 0; r < p->rows; r += LANES) {
         tile w = qc_tile_at(p->backend, product, p->size, p->tiles + (size_t)(r / LANES) * p->size.total);
         result values;
-        multiply(p->backend, p->kind, &w, &a, corrected ? p->correction : 0, tokens, values);
+        multiply(p->backend, p->kind, &w, &a, tokens, values);
         store_result(product, p->first + r, p->rows - r < LANES ? p->rows - r : LANES, g * GROUP, tokens, values);
     }
 }
@@ -157,12 +154,9 @@ static int panel_unit(const runner_backend *backend, const planned *plan, int64_
     panel p = {.backend = backend, .plan = plan, .kind = kind, .size = qc_size_of_tile(backend, product, kind)};
     p.first = unit / plan->chunks * plan->panel;
     p.rows = product->rows - p.first < plan->panel ? product->rows - p.first : plan->panel;
-    const size_t correction_bytes = aligned((size_t)product->columns / 16 * GROUP * 4);
-    uint8_t *memory =
-        qc_pool_scratch(pool, thread, (size_t)(plan->panel / LANES) * p.size.total + correction_bytes + TILE_SCRATCH);
+    uint8_t *memory = qc_pool_scratch(pool, thread, (size_t)(plan->panel / LANES) * p.size.total + TILE_SCRATCH);
     if (!memory) return 0;
-    p.correction = (int32_t *)(void *)memory;
-    p.scratch = memory + correction_bytes;
+    p.scratch = memory;
     p.tiles = p.scratch + TILE_SCRATCH;
     fill_panel(&p);
     const int64_t group = unit % plan->chunks * plan->chunk_groups;
@@ -216,18 +210,23 @@ static rounding rounding_of(const runner_backend *backend, int32_t mode, int32_t
 }
 
 /* The index of the set of activations of a product, made if there is none yet. Row-wise sums of the minima differ
- * between Q8_0 and Q8_1, so these are different sets although their integers are the same. */
+ * between Q8_0 and Q8_1, so these are different sets although their integers are the same; so are those that meet codes
+ * with another least one. */
 static int32_t find_set(const runner_backend *backend, prepared *sets, int32_t *count, rounding kind,
                         const qc_product *p) {
     int64_t group = p->tokens <= FEW ? 1 : GROUP;
+    const code_type *type = &backend->codes[p->type];
     int32_t wide = kind == ROUND_INT16 || (kind == ROUND_BF16 && backend->bf16_pairs) ||
-                   (integers(kind) && group == GROUP && backend->codes[p->type].span > backend->narrow_span);
+                   (integers(kind) && group == GROUP && type->span > backend->narrow_span);
+    int32_t low = integers(kind) && group == GROUP && !wide ? type->low : 0;
+    int32_t quads = low ? backend->start_quads(low, type->span, type->sub) : 0;
     for (int32_t i = 0; i < *count; ++i)
-        if (sets[i].kind == kind && sets[i].wide == wide && sets[i].x == p->x && sets[i].stride == p->x_stride &&
-            sets[i].tokens == p->tokens && sets[i].columns == p->columns)
+        if (sets[i].kind == kind && sets[i].wide == wide && sets[i].low == low && sets[i].quads == quads &&
+            sets[i].x == p->x && sets[i].stride == p->x_stride && sets[i].tokens == p->tokens &&
+            sets[i].columns == p->columns)
             return i;
-    sets[*count] =
-        (prepared){kind, wide, p->x, p->x_stride, p->tokens, p->columns, group, (p->tokens + group - 1) / group, 0, 0};
+    sets[*count] = (prepared){
+        kind, wide, low, quads, p->x, p->x_stride, p->tokens, p->columns, group, (p->tokens + group - 1) / group, 0, 0};
     return (*count)++;
 }
 

@@ -27,21 +27,39 @@ typedef __m256i vquads;
 typedef __m256i vpartial; /* 16 sums of pairs of products, in 16 bits */
 
 VINLINE vquads quads_load(const void *p) { return load_256(p); }
-/* Pairs of products fit 16 bits while 2 * span * 127 * steps does. */
-VINLINE int dot_steps(int span) { return span <= 15 ? 8 : span <= 31 ? 4 : span <= 64 ? 2 : 1; }
-VINLINE vpartial dot_begin(vi sum) { return (void)sum, _mm256_setzero_si256(); }
+/* Sums of pairs of products fit 16 bits while 2 * 127 * steps times the largest magnitude of the signed codes does: the
+ * sums wrap, so only their ends count, and these are of signed codes, for low times the sum of the integers is where
+ * they begin (`start`: the pairs at even places in the lower half, at odd ones in the upper). */
+VINLINE int dot_steps(int low, int span) {
+    const int most = -low > span + low ? -low : span + low;
+    return most <= 16 ? 8 : most <= 32 ? 4 : most <= 64 ? 2 : 1;
+}
+VINLINE vpartial dot_begin(vi start) { return QC_I(start); }
+#define QC_HAS_STARTS
+static inline int32_t start_quads(int low, int span, int sub) {
+    const int steps = dot_steps(low, span);
+    return steps < sub / 4 ? steps : sub / 4;
+}
+VINLINE void starts_of(int low, const int8_t *q, int quads, int32_t *starts) {
+    __m256i v = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load_256(q)); /* dword k: quad k */
+    v = _mm256_mullo_epi16(v, _mm256_set1_epi16((short)low));
+    if (quads >= 2) v = _mm256_add_epi16(v, _mm256_shuffle_epi32(v, 0xb1));
+    if (quads >= 4) v = _mm256_add_epi16(v, _mm256_shuffle_epi32(v, 0x4e));
+    if (quads == 8) v = _mm256_add_epi16(v, _mm256_permute2x128_si256(v, v, 1));
+    uint32_t all[8];
+    _mm256_storeu_si256((__m256i *)all, v);
+    for (int k = 0; k < 8 / quads; ++k) starts[k] = (int32_t)all[k * quads];
+}
 VINLINE vpartial dot_u8s8(vpartial sum, vquads w, vquads x) {
     return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
 }
-VINLINE vi dot_end(vi sum, vpartial partial) {
-    return (vi)_mm256_add_epi32(QC_I(sum), _mm256_madd_epi16(partial, _mm256_set1_epi16(1)));
-}
+VINLINE vi dot_end(vpartial partial) { return (vi)_mm256_madd_epi16(partial, _mm256_set1_epi16(1)); }
 VINLINE vi madd_s16(vi sum, vquads w, vquads x) { return (vi)_mm256_add_epi32(QC_I(sum), _mm256_madd_epi16(w, x)); }
 
 /* ---- products of one row */
 
 VINLINE vi row_u8s8(const uint8_t *u, const int8_t *q, int count, int span) {
-    if (count == 32 && span <= NARROW_SPAN) return dot_end(vi_set(0), _mm256_maddubs_epi16(load_256(u), load_256(q)));
+    if (count == 32 && span <= NARROW_SPAN) return dot_end(_mm256_maddubs_epi16(load_256(u), load_256(q)));
     __m256i sum = _mm256_setzero_si256();
     for (int i = 0; i < count; i += 16)
         sum = _mm256_add_epi32(

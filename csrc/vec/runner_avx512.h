@@ -20,10 +20,10 @@ typedef __m512i vquads;
 typedef vi vpartial; /* the sum itself */
 
 VINLINE vquads quads_load(const void *p) { return _mm512_loadu_si512(p); }
-VINLINE int dot_steps(int span) { return (void)span, 8; }
-VINLINE vpartial dot_begin(vi sum) { return sum; }
+VINLINE int dot_steps(int low, int span) { return (void)low, (void)span, 8; }
+VINLINE vpartial dot_begin(vi start) { return start; }
 VINLINE vpartial dot_u8s8(vpartial sum, vquads w, vquads x) { return (vi)_mm512_dpbusd_epi32(QC_I(sum), w, x); }
-VINLINE vi dot_end(vi sum, vpartial partial) { return (void)sum, partial; }
+VINLINE vi dot_end(vpartial partial) { return partial; }
 VINLINE vi madd_s16(vi sum, vquads w, vquads x) { return (vi)_mm512_dpwssd_epi32(QC_I(sum), w, x); }
 
 /* ---- products of one row */

@@ -33,6 +33,17 @@ VINLINE vf vload_bf16(const uint16_t *p) {
     return (vf)(__builtin_convertvector(*(const halves *)p, words) << 16);
 }
 
+/* Partial sums of 32 bits: one start for a sub-block. */
+#ifndef QC_HAS_STARTS
+static inline int32_t start_quads(int low, int span, int sub) { return (void)low, (void)span, sub / 4; }
+VINLINE void starts_of(int low, const int8_t *q, int quads, int32_t *starts) {
+    for (int k = 0; k < 8 / quads; ++k) {
+        int32_t sum = 0;
+        for (int i = 4 * quads * k; i < 4 * quads * (k + 1); ++i) sum += q[i];
+        starts[k] = low * sum;
+    }
+}
+#endif
 #ifndef FETCH_AHEAD
 #define FETCH_AHEAD(p, bytes) ((void)0)
 #endif

@@ -9,9 +9,9 @@ typedef int32x4_t vquads;
 typedef int32x4_t vpartial; /* the sum itself */
 
 VINLINE vquads quads_load(const void *p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
-VINLINE int dot_steps(int span) { return (void)span, 8; }
-VINLINE vpartial dot_begin(vi sum) { return sum; }
-VINLINE vi dot_end(vi sum, vpartial partial) { return (void)sum, partial; }
+VINLINE int dot_steps(int low, int span) { return (void)low, (void)span, 8; }
+VINLINE vpartial dot_begin(vi start) { return start; }
+VINLINE vi dot_end(vpartial partial) { return partial; }
 /* even and odd columns apart, then pairs are added */
 VINLINE vi madd_s16(vi sum, vquads w, vquads x) {
     int16x8_t a = vreinterpretq_s16_s32(w), b = vreinterpretq_s16_s32(x);

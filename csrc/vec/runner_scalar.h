@@ -23,16 +23,14 @@
  *   vquads                    the integers of one vector of weights or activations
  *   quads_load(p)  quads_of(p)   from memory; the 4 bytes at p in every lane
  *   NARROW_SPAN               largest code that dot_u8s8 takes
- *   dot_steps(span)           how many dot_u8s8 one partial sum takes for codes of 0 .. span
- *   vpartial, dot_begin(sum)  a partial sum that continues `sum` (or begins at 0)
- *   dot_u8s8(partial, w, x)   += sum over the lane's four of w (0 .. NARROW_SPAN) * x (-127 .. 127)
- *   dot_end(sum, partial)     the sum, with what the partial sum gathered
- *   IN_ORDER(v)               v is ready before anything behind this begins (where registers are few; else nothing)
- *   madd_s16(sum, w, x)       += sum over the lane's two words of w * x
- * Products of one row (count: 16 or 32; sums of products over the lanes in any way)
- *   row_u8s8(u, q, count, span), row_u8s16(u, q, count)
- * Codes, STEP at a time: one or two units of 32 columns
- *   vcodes                    STEP uint8; operators + - & | ^ are those of bytes
+ *   dot_steps(low, span)      how many dot_u8s8 one partial sum takes for codes of 0 .. span that stand for low and
+ * more start_quads, starts_of    see `starts` in backend.h (runner_common.h has those of sums of 32 bits) vpartial,
+ * dot_begin(start)   a partial sum that begins at a start, the same in every lane, or at 0 dot_u8s8(partial, w, x)   +=
+ * sum over the lane's four of w (0 .. NARROW_SPAN) * x (-127 .. 127) dot_end(partial)          the sum that the partial
+ * sum gathered IN_ORDER(v)               v is ready before anything behind this begins (where registers are few; else
+ * nothing) madd_s16(sum, w, x)       += sum over the lane's two words of w * x Products of one row (count: 16 or 32;
+ * sums of products over the lanes in any way) row_u8s8(u, q, count, span), row_u8s16(u, q, count) Codes, STEP at a
+ * time: one or two units of 32 columns vcodes                    STEP uint8; operators + - & | ^ are those of bytes
  *   codes_load(p, stride)     unit j: 32 bytes at p + j * stride
  *   codes_store(p, v)         codes_of(value)
  *   field(v, from, step, mask)     unit j: v >> (from + j * step) & mask
@@ -120,9 +118,9 @@ typedef int32_t vquads __attribute__((vector_size(16), may_alias));
 typedef vi vpartial;
 
 VINLINE vquads quads_load(const void *p) { return vi_load(p); }
-VINLINE int dot_steps(int span) { return (void)span, 8; }
-VINLINE vpartial dot_begin(vi sum) { return sum; }
-VINLINE vi dot_end(vi sum, vpartial partial) { return (void)sum, partial; }
+VINLINE int dot_steps(int low, int span) { return (void)low, (void)span, 8; }
+VINLINE vpartial dot_begin(vi start) { return start; }
+VINLINE vi dot_end(vpartial partial) { return partial; }
 VINLINE vpartial dot_u8s8(vpartial sum, vquads w, vquads x) {
     uint8_t u[16];
     int8_t q[16];
