@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from quantcli import architectures
 from quantcli.errors import MissingTensors, ShapeMismatch, UnknownTensors, UnsupportedFile
 from quantcli.families import names, numbers
 from quantcli.families.copies import is_copy
@@ -127,6 +128,11 @@ class _Matcher:
     def __init__(self, family: Family, facts: Facts) -> None:
         self.family, self.facts = family, facts
         rules = [rule for rule in family.tensors if not rule.when or facts[rule.when]]
+        self.copy_of = family.copies
+        if architectures.find(family.gguf_arch).head == "none":  # a file with a head does not load
+            rules = [rule for rule in rules if rule.target != "output"]
+            table = next(f"{rule.source}.weight" for rule in rules if rule.target == "token_embd")
+            self.copy_of = {"lm_head.weight": table, **family.copies}
         self.specs = [spec for rule in rules for spec in _specs(rule)]
         self.by_key: dict[str, list[tuple[Spec, int]]] = {}  # with the number of the {part}
         for spec in self.specs:
@@ -199,7 +205,7 @@ class _Matcher:
                 self.notes.append(f"{tensor.name} is left out: it is not the same as {first.name}")
             return True
         match = self._match(alias)
-        if name in self.family.copies:
+        if name in self.copy_of:
             self.copies[name] = tensor
             if match is None:
                 return True  # it has no place of its own
@@ -249,7 +255,7 @@ class _Matcher:
     def leave_out_copies(self) -> None:
         """A tensor that repeats another is one tensor; one that differs and has no place of its own is told."""
         for name, tensor in self.copies.items():
-            original = self._placed(self.family.copies[name])
+            original = self._placed(self.copy_of[name])
             own = self._match(name)
             if original and is_copy(tensor, original):
                 for spec, _ in own[0] if own else ():

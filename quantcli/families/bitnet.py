@@ -32,7 +32,6 @@ BITNET = Family(
         TensorRule("layers.{layer}.self_attn.inner_attn_ln", "blk.{layer}.attn_sub_norm", decoder.VECTOR),
         TensorRule("layers.{layer}.mlp.ffn_layernorm", "blk.{layer}.ffn_sub_norm", ("ff",)),
     ),
-    copies={"lm_head.weight": "embed_tokens.weight"},
     spellings={".attn_sub_norm.": ".inner_attn_ln.", ".ffn_sub_norm.": ".ffn_layernorm."},
     vocab=VocabHints("bitnet"),
 )

@@ -93,7 +93,6 @@ COMMAND_R = STABLELM.derive(
     )
     + decoder.OUT_PROJECTION
     + decoder.GATED_MLP,
-    copies={"lm_head.weight": "embed_tokens.weight"},
     vocab=VocabHints("command-r"),
 )
 

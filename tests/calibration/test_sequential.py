@@ -29,8 +29,7 @@ from quantcli.runner.text import Chunks
 from quantcli.runner.weights import Packed, holding
 
 METHODS = ("gptq", "sequential")  # one stream, two streams
-NOT_RUN = (*oracles.ENCODERS, "deepseek-v2", "mamba", "t5")
-RUN = [name for name in oracles.names() if name not in NOT_RUN]
+RUN = oracles.decoders()
 
 
 def network_of(model: Model, threads: int = 1) -> Network:

@@ -30,6 +30,7 @@ import numpy
 from numpy.typing import NDArray
 
 from helpers.normals import normals
+from quantcli import architectures
 
 PACKS = Path(__file__).parents[1] / "oracles"
 SUFFIX = ".tar.xz"
@@ -83,6 +84,24 @@ def drawn(size: int, draws: Iterable[Draw]) -> NDArray[numpy.uint8]:
 def names(pack: str = "arch*") -> list[str]:
     """The checkpoints of a pack, or of several; those of "derived" have a record of the converter and no logits."""
     return sorted(path.name.removesuffix(SUFFIX) for path in PACKS.glob(f"{pack}/*{SUFFIX}"))
+
+
+@cache
+def decoders() -> tuple[str, ...]:
+    """Those of attention and MLPs alone, by what their architectures declare: what transforms and calibration take."""
+    return tuple(name for name in names() if _is_plain(architectures.find(architecture(name)).graph))
+
+
+def _is_plain(graph: architectures.Graph | None) -> bool:
+    return graph is not None and graph.causal and not (graph.latent or graph.recurrent or graph.encoder_decoder)
+
+
+def architecture(name: str) -> str:
+    """The GGUF architecture that is recorded."""
+    (packed,) = PACKS.glob(f"*/{name}{SUFFIX}")
+    with tarfile.open(packed) as archive:
+        found: str = json.load(archive.extractfile("expected.json"))["metadata"]["general.architecture"]["value"]
+    return found
 
 
 @cache

@@ -21,8 +21,7 @@ from quantcli.runner.text import Chunks
 from quantcli.transforms import awq, equalize, rescale
 from quantcli.transforms.rescale import Factors, Heads
 
-NOT_RUN = (*oracles.ENCODERS, "deepseek-v2", "mamba", "t5")
-RUN = [name for name in oracles.names() if name not in NOT_RUN]
+RUN = oracles.decoders()
 IDS = numpy.arange(3, 35, dtype=numpy.int32).reshape(2, 16)
 
 
