@@ -55,7 +55,7 @@ def run(request: CheckRequest, reporter: Reporter = SILENT) -> CheckResult:
     with open_models(source, architecture=request.architecture, pre_tokenizer=request.pre_tokenizer) as models:
         model = models.text
         checkpoint = Checkpoint(source)
-        found = [_structure(model), _left_out(model, checkpoint, request.architecture), _runs(model)]
+        found = [_structure(model), _left_out(checkpoint, request.architecture), *_remarks(model), _runs(model)]
         metadata = model.metadata
         if request.against is not None:
             with open_gguf(request.against) as other:
@@ -89,12 +89,19 @@ def _structure(model: Model) -> CheckStep:
     return {"name": "structure", "verdict": "ok", "summary": summary, "details": []}
 
 
-def _left_out(model: Model, checkpoint: Checkpoint, architecture: str | None) -> CheckStep:
-    """Tensors of the checkpoint that have no place, by the part of the model, and what else was said."""
+def _left_out(checkpoint: Checkpoint, architecture: str | None) -> CheckStep:
+    """Tensors of the checkpoint that have no place, by the part of the model."""
     names = families.left_out(checkpoint, architecture)
-    details = [*_parts(names), *model.notes]
     summary = f"{len(names)} tensors have no place in the file" if names else "every tensor has a place in the file"
-    return {"name": "left out", "verdict": "note" if details else "ok", "summary": summary, "details": details}
+    return {"name": "left out", "verdict": "note" if names else "ok", "summary": summary, "details": _parts(names)}
+
+
+def _remarks(model: Model) -> list[CheckStep]:
+    """What a conversion would say."""
+    if not model.notes:
+        return []
+    summary = f"{len(model.notes)} thing{'s' * (len(model.notes) > 1)} to know of the conversion"
+    return [{"name": "remarks", "verdict": "note", "summary": summary, "details": [*model.notes]}]
 
 
 def _parts(names: Sequence[str]) -> list[str]:
@@ -123,11 +130,13 @@ def _range(numbers: set[int] | None) -> str:
 def _runs(model: Model) -> CheckStep:
     """Whether quantcli's runner computes this model."""
     try:
-        description.check(model.architecture, model.metadata, {t.name: t.shape for t in model.tensors}, model.name)
+        shapes = {tensor.name: tensor.shape for tensor in model.tensors}
+        settings = description.check(model.architecture, model.metadata, shapes, model.name)
     except QuantcliError as error:
         summary = f"converts only: {error.message}"
         return {"name": "runner", "verdict": "note", "summary": summary, "details": []}
-    return {"name": "runner", "verdict": "ok", "summary": "quantcli runs this model", "details": []}
+    summary = "quantcli runs this model" + ("" if settings.causal else " (embed: it sees both directions)")
+    return {"name": "runner", "verdict": "ok", "summary": summary, "details": []}
 
 
 def _file(model: Model, other: Model) -> list[CheckStep]:

@@ -27,7 +27,7 @@ CONVERSATIONS: Mapping[str, tuple[Messages, bool]] = {
     "without a prompt for the answer": ([_SYSTEM, _USER, _ASSISTANT], False),
 }
 _KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # tokens that templates know by name
-_SHOWN = 160
+_SHOWN, _SHOWN_BEGINNING = 160, 40
 
 
 def steps(tokenizer: Tokenizer, checkpoint: Checkpoint, found: Sequence[Reference]) -> list[CheckStep]:
@@ -37,7 +37,7 @@ def steps(tokenizer: Tokenizer, checkpoint: Checkpoint, found: Sequence[Referenc
     if own is None:
         if tokenizer.chat_template is None:
             return [_step("skipped", "there is no chat template")]
-        return [_step("note", "only the GGUF file has a chat template")]
+        return [_step("note", f"the checkpoint has none, the GGUF file has {_beginning(tokenizer.chat_template)}")]
     if tokenizer.chat_template is None:
         return [_step("differs", "the GGUF file has no chat template, the checkpoint has one")]
     variables = {f"{kind}_token": text for kind in _KINDS if (text := files.token_content(kind)) is not None}
@@ -49,6 +49,10 @@ def steps(tokenizer: Tokenizer, checkpoint: Checkpoint, found: Sequence[Referenc
 
 def _step(verdict: str, summary: str, details: Sequence[str] = (), name: str = "chat template") -> CheckStep:
     return {"name": name, "verdict": verdict, "summary": summary, "details": list(details)}
+
+
+def _beginning(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN_BEGINNING else text[: _SHOWN_BEGINNING - 3] + "...")
 
 
 def _compare(tokenizer: Tokenizer, own: str, variables: Mapping[str, str]) -> CheckStep:

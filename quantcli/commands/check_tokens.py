@@ -90,7 +90,8 @@ def _comes_back(tokenizer: Tokenizer) -> CheckStep:
         if (back := tokenizer.decode(tokenizer.encode(text, add_special=False))) != text
     ]
     normalizes = tokenizer.kind in ("bert", "t5")
-    summary = f"{len(TEXTS)} texts, " + (f"{len(lost)} do not come back as they were" if lost else "all come back")
+    changed = "come back as the tokenizer normalizes them" if normalizes else "do not come back as they were"
+    summary = f"{len(TEXTS)} texts, " + (f"{len(lost)} {changed}" if lost else "all come back")
     verdict = "ok" if not lost or normalizes else "note"
     return {
         "name": "decoding",

@@ -111,7 +111,7 @@ def beside(checkpoint: Checkpoint, left_out: int) -> list[str]:
     if not left_out:
         return []
     way = "--mmproj F16 writes them to a file beside it" if projectors.find(checkpoint.config) else ""
-    told = f"left out {left_out} vision tensors: only the language model is converted"
+    told = f"left out {left_out} tensors of vision or audio: only the language model is converted"
     return [f"{told}; {way}" if way else f"{told} (no projector is declared for this class)"]
 
 

@@ -23,6 +23,8 @@ def choose(family: Family, checkpoint: Checkpoint) -> tuple[Family, list[str]]:
     for variant in family.variants:
         if _is(variant, names, headings):
             return named(variant.family), [f"converted as {variant.family}: its name says so, config.json does not"]
+    if _says_so(checkpoint.config):
+        return family, []
     texts = (*names, *headings[:1], *_base_models(checkpoint.card))
     hint = next((text for text in texts if _RANKS in text.lower()), None)
     if hint is None and checkpoint.card.get("pipeline_tag") == _RANKING_TASK:
@@ -32,6 +34,12 @@ def choose(family: Family, checkpoint: Checkpoint) -> tuple[Family, list[str]]:
     relatives = " or ".join(f"--architecture {variant.family}" for variant in family.variants)
     way = f"{relatives} converts it as one" if relatives else f"quantcli knows no reranker of the family {family.name}"
     return family, [f"{hint!r} speaks of a reranker, nothing else does: converted as an ordinary model; {way}"]
+
+
+def _says_so(config: Mapping[str, object]) -> bool:
+    """Whether its class is that of a classifier, which a reranker is."""
+    classes = config.get("architectures")
+    return isinstance(classes, list) and any(str(name).endswith("ForSequenceClassification") for name in classes)
 
 
 def _is(variant: Variant, folder: Iterable[str], headings: Iterable[str]) -> bool:

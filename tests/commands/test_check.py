@@ -48,6 +48,13 @@ def test_composed_text_is_a_note() -> None:
     assert step["verdict"] == "note" and "NFC" in step["details"][-1]
 
 
+def test_what_a_conversion_says_has_a_step_of_its_own() -> None:
+    found = checked(oracles.folder("qwen2-moe"))
+    assert "remarks" not in found
+    found = checked(oracles.folder("exaone4"))
+    assert found["left out"]["verdict"] == "ok" and "64 layers only" in found["remarks"]["details"][0]
+
+
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "with vision"
     shutil.copytree(oracles.folder("qwen3"), folder)

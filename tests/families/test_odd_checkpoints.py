@@ -192,7 +192,7 @@ def test_wrapped_language_model(layout: str, tmp_path: Path) -> None:
     top |= dict.fromkeys(text.keys() - {"bos_token_id", "eos_token_id", "pad_token_id"})
     model = families.load_checkpoint(changed("gemma3", tmp_path, top, wrapped))
     same = families.load_checkpoint(Checkpoint(oracles.folder("gemma3")))
-    assert model.architecture == "gemma3" and "4 vision tensors" in " ".join(model.notes)
+    assert model.architecture == "gemma3" and "4 tensors of vision" in " ".join(model.notes)
     assert contents(model) == contents(same)
     own = "quantcli.source."
     assert {k: v for k, v in model.metadata.items() if not k.startswith(own)} == {

@@ -116,6 +116,12 @@ def test_a_doubt_is_told(name: str, card: str, tmp_path: Path) -> None:
     assert ("--architecture qwen3-reranker" in found.notes) == (name == "qwen3")
 
 
+def test_a_classifier_is_no_doubt(tmp_path: Path) -> None:
+    """Whose class says what its name does."""
+    found = summary(variants.content("bge-reranker-xlmr").file("README.md", "# My reranker\n"), tmp_path)
+    assert "reranker" not in found.notes
+
+
 def test_the_user_decides(tmp_path: Path) -> None:
     one = answering().file("README.md", "# Qwen3-Reranker-0.6B\n")
     assert "cls.output.weight" not in summary(one, tmp_path / "a", architecture="qwen3").tensors

@@ -55,7 +55,7 @@ def test_towers_beside_the_language_model(name: str, tmp_path: Path) -> None:
     extra: variants.Tensors = {key: ("F32", [2], bytes(8)) for key in (*beside, "audio_tower.conv1.weight")}
     found = summary(replace(variants.nested(one), tensors=one.tensors | extra), tmp_path / "a")
     same(found, summary(variants.content(name), tmp_path / "b"))
-    assert "left out 5 vision tensors" in found.notes
+    assert "left out 5 tensors of vision" in found.notes
 
 
 def test_a_class_that_nothing_knows_is_refused_without_a_wrapper(tmp_path: Path) -> None:
