@@ -168,6 +168,11 @@ ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # somebody wants the process to end, 
 INTERRUPTS = (signal.SIGINT, *ENDINGS)
 
 
+def send_itself(number: int) -> None:
+    """A signal to the whole process: its main thread stops waiting for whatever it waits for."""
+    os.kill(os.getpid(), number)
+
+
 # ---- limits of this process, and others
 
 

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 import typer
 
@@ -20,7 +19,7 @@ from quantcli import __version__
 from quantcli.cli.examples import epilog
 from quantcli.cli.frame import frame
 from quantcli.errors import Interrupted
-from quantcli.output.interrupts import act_by_default
+from quantcli.output.interrupts import act_by_default, deliver_again, terminate
 from quantcli.system import ENDINGS, open_existing
 
 #: in the order of the help; each is declared in ``<name>_options.py``
@@ -80,10 +79,6 @@ def options(
     """Options of the program itself."""
 
 
-def _terminate(signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(signal.Signals(signum).name)
-
-
 def _standard_streams() -> None:
     """A closed stream is a null device, or the next file that is opened would take its place; what a stream's encoding
     lacks is escaped."""
@@ -105,7 +100,8 @@ def run() -> None:
     gc.set_threshold(100_000, 50, 50)  # headers become a million objects that stay: to look through them takes long
     for number in ENDINGS:
         if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
-            signal.signal(number, _terminate)
+            signal.signal(number, terminate)
+    deliver_again()
     _standard_streams()
     frame.start(as_json="--json" in sys.argv, debug="--debug" in sys.argv)  # until the command itself says it
     try:

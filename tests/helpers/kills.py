@@ -370,8 +370,9 @@ def check_message(one: Prepared, left: State, status: int, said: str) -> Problem
         found.append((MESSAGES, f"says that no file was written, new are {sorted(new)}"))
     if status == 0 and left != one.after:
         found.append((MESSAGES, "exit 0, and the files are not there"))
-    ours = re.search(r'File "[^"]*/quantcli/\w', said)  # no traceback of Python itself, which has just started
-    if (status not in (0, 130) and status >= 0) or ("Traceback" in said and ours) or "unexpected" in said:
+    ours = re.search(r'File "[^"]*/quantcli/\w', said)
+    starting = said.rstrip().endswith("KeyboardInterrupt") and not ours  # Python itself, before it came to us
+    if not starting and ((status not in (0, 130) and status >= 0) or "Traceback" in said or "unexpected" in said):
         found.append((MESSAGES, f"exit {status}: {said[-800:]}"))
     return found
 
