@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,32 +57,39 @@ def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
         reporter.note(f"note: the importance matrix is kept as {wanted.imatrix}")
     job = prepare(wanted, reporter)
     try:
-        for text in job.notes:
-            reporter.note(f"note: {text}")
-        for text in job.warnings:
-            reporter.warning(text)
-        start = time.monotonic()
-        found = choose_types(job, reporter)
-        if request.dry_run:
-            from quantcli.commands import estimating
-
-            result = describe(job)
-            result["estimate"] = estimating.estimate(job)
-        else:
-            if not request.resume:
-                resuming.tell(job, reporter)
-            _compensate(job, reporter)
-            result = execute(job, start=start, reporter=reporter)
-            for text in checks.hash_notes(part.model for part in job.parts):
-                reporter.note(f"note: {text}")
-            if request.html is not None:
-                from quantcli.commands import reporting  # brings the runner, which most conversions do without
-
-                result["report"] = reporting.write(job, result, request.html, found, reporter)
+        result = carry_out(job, reporter)
     finally:
         job.close()
     one = len(result["outputs"]) == 1
     tables.show_conversion(reporter, result, tensors=request.dry_run and (one or request.every_tensor))
+    return result
+
+
+def carry_out(job: Job, reporter: Reporter = SILENT) -> ConvertResult:
+    """What a prepared job is about, or its dry run. Raises QuantcliError."""
+    request = job.request
+    for text in job.notes:
+        reporter.note(f"note: {text}")
+    for text in job.warnings:
+        reporter.warning(text)
+    start = time.monotonic()
+    found = choose_types(job, reporter)
+    if request.dry_run:
+        from quantcli.commands import estimating
+
+        result = describe(job)
+        result["estimate"] = estimating.estimate(job)
+        return result
+    if not request.resume:
+        resuming.tell(job, reporter)
+    _compensate(job, reporter)
+    result = execute(job, start=start, reporter=reporter)
+    for text in checks.hash_notes(part.model for part in job.parts):
+        reporter.note(f"note: {text}")
+    if request.html is not None:
+        from quantcli.commands import reporting  # brings the runner, which most conversions do without
+
+        result["report"] = reporting.write(job, result, request.html, found, reporter)
     return result
 
 
@@ -121,21 +128,39 @@ def _into_folder(request: ConvertRequest, output: Path) -> bool:
 # ---- before the work
 
 
-def prepare(request: ConvertRequest, reporter: Reporter = SILENT) -> Job:
-    """Open, plan and check. Nothing is written; whatever is wrong shows here. Raises QuantcliError.
+@dataclass(frozen=True)
+class Opened:
+    """What a request reads before anything is planned: its models, and the importance matrix."""
 
-    In the end the weights' files are hashed, unless it is a dry run: ``reporter`` shows how far that is.
-    """
+    models: Sequence[Model]
+    importance: Importance | None
+
+    def close(self) -> None:
+        """Close the sources."""
+        for model in self.models:
+            model.close()
+
+
+def open_sources(request: ConvertRequest) -> Opened:
+    """Headers and small files are read. Raises QuantcliError."""
     importance = None
     if request.imatrix is not None:
         importance = imatrix.read(request.imatrix).filtered(request.include_weights, request.exclude_weights)
     system.allow_open_files()
-    models = _open(request)
+    return Opened(_open(request), importance)
+
+
+def prepare(request: ConvertRequest, reporter: Reporter = SILENT, *, hashed: bool = True) -> Job:
+    """Open, plan and check. Nothing is written; whatever is wrong shows here. Raises QuantcliError.
+
+    In the end the weights' files are hashed, unless it is a dry run or somebody else does it (``hashed`` is false):
+    ``reporter`` shows how far that is.
+    """
+    opened = open_sources(request)
     try:
-        return prepare_models(request, models, importance, reporter)
+        return prepare_models(request, opened.models, opened.importance, reporter, hashed=hashed)
     except BaseException:
-        for model in models:
-            model.close()
+        opened.close()
         raise
 
 
@@ -157,7 +182,12 @@ def _open(request: ConvertRequest) -> list[Model]:
 
 
 def prepare_models(
-    request: ConvertRequest, models: Sequence[Model], importance: Importance | None = None, reporter: Reporter = SILENT
+    request: ConvertRequest,
+    models: Sequence[Model],
+    importance: Importance | None = None,
+    reporter: Reporter = SILENT,
+    *,
+    hashed: bool = True,
 ) -> Job:
     """The job that converts opened models, all with the options of ``request``. Raises QuantcliError."""
     if request.pad or request.wish is not None:
@@ -188,7 +218,7 @@ def prepare_models(
     if not request.dry_run:
         checks.check_kernels(job.plans, request.choice)
         _check_files(job)
-        if _tells_hashes(job) and (resuming.recall(job) | provenance.settle(job, reporter)):
+        if hashed and _tells_hashes(job) and (resuming.recall(job) | provenance.settle(job, reporter)):
             job.parts = parts()  # headers tell what the weights' files hash to
     return job
 

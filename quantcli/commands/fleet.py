@@ -1,11 +1,14 @@
 """`convert --engine`: every shard is a part that some worker makes, as `convert --part` makes it on its own.
 
-Everything is checked here first; a worker plans anew and comes to the same plan. The part of a lost worker is made
-again elsewhere: what the lost one has left unfinished is removed by who writes into its folder next.
+Everything is checked here first, and nothing is hashed; a worker plans anew and comes to the same plan. What it has
+read for that (headers, vocabulary, importance matrix) it keeps for its other parts of the same run. The part of a lost
+worker is made again elsewhere: what the lost one has left unfinished is removed by who writes into its folder next.
 """
 
 from __future__ import annotations
 
+import secrets
+import threading
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -34,7 +37,7 @@ def run(request: ConvertRequest, engine: str | None, reporter: Reporter = SILENT
     check(request)
     if request.dry_run:
         return convert.run(request, reporter)
-    job = convert.prepare(request)
+    job = convert.prepare(request, hashed=False)
     try:
         if job.far:
             raise UsageError(
@@ -71,12 +74,41 @@ def check(request: ConvertRequest) -> None:
         raise UsageError(error.message, where=WHERE, hint=error.hint) from None
 
 
-def make(request: ConvertRequest, version: str) -> ConvertResult:
-    """One part: the task of a worker. Raises EngineFailed where it runs another quantcli, and what `convert` does."""
+def make(request: ConvertRequest, version: str, run: str = "") -> ConvertResult:
+    """One part of the ``run``: the task of a worker. Raises EngineFailed where it has another quantcli, and what
+    `convert` does."""
     if version != __version__:
         hint = f"install quantcli {version} on every worker"
         raise EngineFailed(f"a worker has quantcli {__version__}, this is {version}", where=WHERE, hint=hint)
-    return convert.run(request, SILENT)
+    if request.skip_existing:
+        return convert.run(request, SILENT)
+    opened = _taken(run) or convert.open_sources(request)
+    try:
+        job = convert.prepare_models(request, opened.models, opened.importance)
+        result = convert.carry_out(job)
+    except BaseException:
+        opened.close()
+        raise
+    _keep(run, opened)
+    return result
+
+
+_kept: list[tuple[str, convert.Opened]] = []  # by run; a worker's threads take what they use out of it
+_turn = threading.Lock()
+
+
+def _taken(run: str) -> convert.Opened | None:
+    """What this process has opened for the run and nobody uses now; that of earlier runs is closed."""
+    with _turn:
+        for earlier, opened in [one for one in _kept if one[0] != run]:
+            opened.close()
+            _kept.remove((earlier, opened))
+        return _kept.pop()[1] if _kept else None
+
+
+def _keep(run: str, opened: convert.Opened) -> None:
+    with _turn:
+        _kept.append((run, opened))
 
 
 def _made(job: Job, engine: str, reporter: Reporter) -> dict[Path, ShardResult]:
@@ -84,7 +116,8 @@ def _made(job: Job, engine: str, reporter: Reporter) -> dict[Path, ShardResult]:
     paths = [path for files in job.files for path in files]
     size = sum(shard.file_bytes for one in job.plans for shard in one.shards)
     found: dict[Path, ShardResult] = {}
-    parts = [(one, __version__) for one in _requests(job.request, len(paths))]
+    run = secrets.token_hex(8)
+    parts = [(one, __version__, run) for one in _requests(job.request, len(paths))]
     name = job.parts[0].model.name
     with closing(open_engine(engine)) as opened, reporter.progress(f"convert {name}", size) as advance:
         results = opened.results(make, parts, reporter.note)

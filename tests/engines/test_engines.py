@@ -140,6 +140,22 @@ def test_a_cluster_converts_to_the_same_bytes(two: Cluster, root: Path, tmp_path
     assert sums[0].read_text().replace("whole/", "") == sums[1].read_text().replace("parts/", "")
 
 
+def test_a_worker_opens_a_model_once_for_a_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again for the next run, whose files may be others; nobody but the maker of the first shard hashes them."""
+    from quantcli.commands import convert
+    from quantcli.sources import digests
+
+    opened: list[object] = []
+    hashed: list[object] = []
+    original, hashing = convert.open_sources, digests.sha256
+    monkeypatch.setattr(convert, "open_sources", lambda request: opened.append(request) or original(request))
+    monkeypatch.setattr(digests, "sha256", lambda paths, *rest: hashed.append(paths) or hashing(paths, *rest))
+    for number in (1, 2):
+        made = converted(root, tmp_path / f"out-{number}", "local")
+        assert len(made["outputs"][0]["shards"]) > 3
+        assert (len(opened), len(hashed)) == (2 * number, number)  # the client opens it, too
+
+
 def test_what_cannot_be_converted_in_parts(root: Path, tmp_path: Path) -> None:
     for words, options in {
         "a part is made of whole shards": {"split_max_size": None},
