@@ -8,7 +8,8 @@ architecture oracle to the type their description asks for; loads every file in 
 wants finite logits. Then 32 greedy tokens of mid's Q8_0 against its BF16 file on five prompts, and of its BF16 file
 in this project's runner against llama.cpp: equal, or the margin between the two best tokens where they part. A grafted
 file loads, and adapters give the logits of the merged model. Exit status 1 when a file does not load, a logit is not
-finite or an adapter's logits are other ones."""
+finite or an adapter's logits are other ones. --only takes one kind of rows: packed or mmproj, of checkpoints of the
+oracle folder (packed/, mmproj/)."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import argparse
 import datetime
 import json
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,14 +36,16 @@ PROMPTS = (
 )
 GREEDY = 32
 ADAPTED = ("llama-spm", "phi3", "qwen2", "qwen3-moe")  # bases of adapters: permuted, fused, plain, experts
+#: tensors that mtmd needs and llama.cpp's own converter does not write
+LEFT_OUT = {"v.token_embd.img_break": "which llama.cpp's converter does not write either"}
 
 sys.path.insert(0, str(ROOT / "tests"))
 from helpers import oracles
 
 
-def convert(source: Path, types: list[str], folder: Path) -> list[Path]:
+def convert(source: Path, types: list[str], folder: Path, *more: str) -> list[Path]:
     """Run `quantcli convert` and return the written files."""
-    command = [sys.executable, "-m", "quantcli", "convert", str(source), "-o", str(folder), "--json"]
+    command = [sys.executable, "-m", "quantcli", "convert", str(source), "-o", f"{folder}/", "--json", *more]
     for name in types:
         command += ["-t", name]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
@@ -87,6 +91,40 @@ def check_graft(folder: Path) -> tuple[str, str, str, bool]:
     path = folder / "graft" / "tiny-grafted.gguf"
     quantcli("graft", str(small), str(large), "--tensors", "token_embd", "-o", str(path))
     return check_file(path, "graft")
+
+
+def check_packed(source: Path, folder: Path) -> tuple[str, str, str, bool]:
+    """A row: a packed checkpoint, in the type that its description asks for."""
+    description = json.loads((source / "expected.json").read_text())
+    (path,) = convert(source, [description["outtype"]], folder / "packed")
+    return check_file(path, f"packed/{source.name}")
+
+
+def check_projector(source: Path, folder: Path) -> tuple[str, str, str, bool]:
+    """A row: llama.cpp's mtmd opens the projector beside its text model, both from one conversion."""
+    out = folder / f"mmproj-{source.name}"
+    paths = convert(source, ["F16"], out, "--mmproj", "F16")
+    text, projector = sorted(paths, key=lambda path: path.name.startswith("mmproj-"))
+    command = [sys.executable, __file__, "--projector", str(projector), str(text)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT)
+    missing = re.search(r"unable to find tensor (\S+)", done.stderr)
+    if done.returncode == 0:
+        verdict = "loads in mtmd"
+    elif missing and missing[1] in LEFT_OUT:
+        verdict = f"mtmd wants {missing[1]}, {LEFT_OUT[missing[1]]}"
+    else:
+        verdict = f"DOES NOT LOAD: {done.stderr.strip().splitlines()[-1:]}"
+    return f"mmproj/{source.name}", projector.name, verdict, "DOES NOT" not in verdict
+
+
+def open_projector(projector: str, text: str) -> int:
+    """Whether mtmd opens the projector for the text model: exit status; what it says goes to stderr."""
+    from llama_cpp import mtmd_cpp
+
+    model = load(Path(text))
+    settings = mtmd_cpp.mtmd_context_params_default()
+    settings.use_gpu, settings.warmup = False, False  # a warm-up of sound takes 30 s of it, more than tiny towers have
+    return 0 if mtmd_cpp.mtmd_init_from_file(projector.encode(), model.model, settings) else 1
 
 
 def check_adapter(base: Path, folder: Path) -> tuple[str, str, str, bool]:
@@ -193,12 +231,31 @@ def report(files, greedy_rows, runner_rows, peer: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+KINDS = {"packed": check_packed, "mmproj": check_projector}
+
+
+def of_kind(kind: str, shared: Path, folder: Path) -> list[tuple[str, str, str, bool]]:
+    """The rows of all checkpoints in a folder of the oracle."""
+    rows = []
+    for expected in sorted((shared / kind).glob("*/expected.json")):
+        rows.append(KINDS[kind](expected.parent, folder))
+        print(*rows[-1][:3], sep="  ", flush=True)
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--smollm2", type=Path, help="checkpoint folder of SmolLM2-135M-Instruct")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--only", choices=sorted(KINDS), help="only these rows, without a page")
+    parser.add_argument("--projector", nargs=2, metavar=("FILE", "TEXT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.projector:
+        return open_projector(*arguments.projector)
+    if arguments.only:
+        with tempfile.TemporaryDirectory(prefix="quantcli-peers-") as scratch:
+            return 0 if all(good for *_, good in of_kind(arguments.only, arguments.shared, Path(scratch))) else 1
     import llama_cpp
 
     files, greedy_rows, runner_rows = [], [], []
@@ -225,6 +282,7 @@ def main() -> int:
         files += [check_adapter(oracles.folder(name), folder) for name in ADAPTED]
         for row in files[-1 - len(ADAPTED) :]:
             print(*row[:3], sep="  ", flush=True)
+        files += [row for kind in KINDS for row in of_kind(kind, arguments.shared, folder)]
         if sources["mid"].is_dir():
             (bf16,) = convert(sources["mid"], ["BF16"], folder)
             greedy_rows = compare_greedy(bf16, folder / "mid-Q8_0.gguf")
