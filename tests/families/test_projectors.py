@@ -241,7 +241,7 @@ def test_two_files_of_one_job(tmp_path: Path) -> None:
     alone = convert.run(convert_request(source=source, types=("F16",), output=tmp_path / "alone.gguf"))
     assert alone["outputs"][0]["sha256"] == result["outputs"][0]["sha256"]
     assert any(
-        f"left out {len(PACK['gemma3']['tensors'])} vision" in note and "--mmproj F16" in note
+        f"left out {len(PACK['gemma3']['tensors'])} tensors of vision" in note and "--mmproj F16" in note
         for note in alone["notes"]
     )
     single = tmp_path / "single.gguf"
