@@ -5,11 +5,12 @@
 
 Converts models/mid and SmolLM2 (DIR: a checkpoint folder) to Q4_K_M, Q6_K and Q8_0, and the checkpoints of the
 architecture oracle to the type their description asks for; loads every file in llama.cpp, feeds it a few tokens and
-wants finite logits. Then 32 greedy tokens of mid's Q8_0 against its BF16 file on five prompts, and of its BF16 file
-in this project's runner against llama.cpp: equal, or the margin between the two best tokens where they part. A grafted
-file loads, and adapters give the logits of the merged model. Exit status 1 when a file does not load, a logit is not
-finite or an adapter's logits are other ones. --only takes one kind of rows: packed or mmproj, of checkpoints of the
-oracle folder (packed/, mmproj/)."""
+wants finite logits. Of files that `--quality best` made, llama.cpp's own perplexity is this project's. Then 32 greedy
+tokens of mid's Q8_0 against its BF16 file on five prompts, and of its BF16 file in this project's runner against
+llama.cpp: equal, or the margin between the two best tokens where they part. A grafted file loads, and adapters give the
+logits of the merged model. Exit status 1 when a file does not load, a logit is not finite, or an adapter's logits or a
+perplexity are other ones. --only takes one kind of rows: packed or mmproj, of checkpoints of the oracle folder
+(packed/, mmproj/), or best."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
@@ -35,9 +37,13 @@ PROMPTS = (
     "In the morning the old man went to the",
 )
 GREEDY = 32
+BEST = (("-t", "Q3_K_M"), ("-t", "Q4_0"), ("-t", "IQ2_XS"), ("--like", "Q4_K_M"))  # with --quality best
+CHUNKS = 4  # whose perplexity is compared
 ADAPTED = ("llama-spm", "phi3", "qwen2", "qwen3-moe")  # bases of adapters: permuted, fused, plain, experts
 #: tensors that mtmd needs and llama.cpp's own converter does not write
 LEFT_OUT = {"v.token_embd.img_break": "which llama.cpp's converter does not write either"}
+
+Row = tuple[str, str, str, bool]  # source, file, verdict, whether it is good
 
 sys.path.insert(0, str(ROOT / "tests"))
 from helpers import oracles
@@ -71,7 +77,7 @@ def last_logits(model, tokens: list[int]) -> numpy.ndarray:
     return numpy.array(model.scores[len(tokens) - 1], dtype=numpy.float32)
 
 
-def check_file(path: Path, source: str) -> tuple[str, str, str, bool]:
+def check_file(path: Path, source: str) -> Row:
     """A row of the table: source, file, verdict."""
     try:
         model = load(path)
@@ -85,7 +91,7 @@ def check_file(path: Path, source: str) -> tuple[str, str, str, bool]:
     return source, path.name, verdict, good
 
 
-def check_graft(folder: Path) -> tuple[str, str, str, bool]:
+def check_graft(folder: Path) -> Row:
     """A row: the small model with the embeddings of the large one."""
     small, large = convert(ROOT / "examples" / "tiny", ["Q4_K_M", "Q8_0"], folder / "graft")
     path = folder / "graft" / "tiny-grafted.gguf"
@@ -93,14 +99,14 @@ def check_graft(folder: Path) -> tuple[str, str, str, bool]:
     return check_file(path, "graft")
 
 
-def check_packed(source: Path, folder: Path) -> tuple[str, str, str, bool]:
+def check_packed(source: Path, folder: Path) -> Row:
     """A row: a packed checkpoint, in the type that its description asks for."""
     description = json.loads((source / "expected.json").read_text())
     (path,) = convert(source, [description["outtype"]], folder / "packed")
     return check_file(path, f"packed/{source.name}")
 
 
-def check_projector(source: Path, folder: Path) -> tuple[str, str, str, bool]:
+def check_projector(source: Path, folder: Path) -> Row:
     """A row: llama.cpp's mtmd opens the projector beside its text model, both from one conversion."""
     out = folder / f"mmproj-{source.name}"
     paths = convert(source, ["F16"], out, "--mmproj", "F16")
@@ -127,7 +133,7 @@ def open_projector(projector: str, text: str) -> int:
     return 0 if mtmd_cpp.mtmd_init_from_file(projector.encode(), model.model, settings) else 1
 
 
-def check_adapter(base: Path, folder: Path) -> tuple[str, str, str, bool]:
+def check_adapter(base: Path, folder: Path) -> Row:
     """A row: logits with a made-up adapter, against those of the merged file."""
     from helpers import adapters
     from quantcli.sources.checkpoint import Checkpoint
@@ -147,6 +153,45 @@ def check_adapter(base: Path, folder: Path) -> tuple[str, str, str, bool]:
     except Exception as error:
         verdict, good = f"DOES NOT LOAD: {error}", False
     return f"adapter for {base.name}", factors.name, verdict, good
+
+
+def perplexity(path: Path, chunks) -> float:
+    """llama.cpp's, of the positions that count in ``chunks`` (quantcli.runner.text.Chunks)."""
+    import llama_cpp
+
+    model = llama_cpp.Llama(
+        str(path), n_ctx=chunks.length, n_batch=chunks.length, n_threads=2, logits_all=True, verbose=False
+    )
+    lost = []
+    for number, ids in enumerate(chunks.inputs(0, len(chunks))):
+        model.reset()
+        model.eval(ids.tolist())
+        scores = numpy.array(model.scores[: chunks.length], numpy.float64)[chunks.first_scored : -1]
+        scores -= scores.max(axis=1, keepdims=True)
+        wanted = chunks.tokens[number, chunks.first_scored + 1 :]
+        lost.append(numpy.log(numpy.exp(scores).sum(axis=1)) - scores[numpy.arange(len(wanted)), wanted])
+    model.close()
+    return float(numpy.exp(numpy.mean(lost)))
+
+
+def check_best(source: Path, folder: Path) -> Iterator[Row]:
+    """Rows: files of `--quality best`, and their perplexity in llama.cpp and here."""
+    from quantcli.runner.session import RunOptions, open_session
+    from quantcli.runner.text import chunks_of
+
+    text, statistics = ROOT / "docs" / "methods.md", folder / "statistics"
+    quantcli("calibrate", str(source), "-o", str(statistics))
+    for words in BEST:
+        path = folder / f"best-{words[1]}{'-plan' if words[0] == '--like' else ''}.gguf"
+        best = ("--quality", "best", "--statistics", str(statistics))
+        quantcli("convert", str(source), *words, *best, "-o", str(path))
+        with open_session(path, RunOptions()) as session:
+            chunks = chunks_of(session.tokenizer, text, 512, chunks=CHUNKS)
+        command = [sys.executable, "-m", "quantcli", "perplexity", str(path), "-f", str(text), "--chunks", str(CHUNKS)]
+        done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True, cwd=ROOT)
+        own, theirs = json.loads(done.stdout)["ppl"], perplexity(path, chunks)
+        good = abs(theirs / own - 1) < 2e-3
+        yield f"{source.name}, --quality best", path.name, f"perplexity {theirs:.3f}, here {own:.3f}", good
 
 
 def greedy(model, prompt: str) -> tuple[list[int], list[float]]:
@@ -231,15 +276,25 @@ def report(files, greedy_rows, runner_rows, peer: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-KINDS = {"packed": check_packed, "mmproj": check_projector}
-
-
-def of_kind(kind: str, shared: Path, folder: Path) -> list[tuple[str, str, str, bool]]:
+def of_folder(kind: str, check: Callable[[Path, Path], Row]) -> Callable[[Path, Path], Iterator[Row]]:
     """The rows of all checkpoints in a folder of the oracle."""
+    return lambda shared, folder: (check(one.parent, folder) for one in sorted((shared / kind).glob("*/expected.json")))
+
+
+#: kinds of rows that can be asked for alone; given the oracle's folder and one to write to
+KINDS: dict[str, Callable[[Path, Path], Iterator[Row]]] = {
+    "packed": of_folder("packed", check_packed),
+    "mmproj": of_folder("mmproj", check_projector),
+    "best": lambda shared, folder: check_best(ROOT / "examples" / "tiny", folder),
+}
+
+
+def of_kind(kind: str, shared: Path, folder: Path) -> list[Row]:
+    """The rows of a kind, printed as they come."""
     rows = []
-    for expected in sorted((shared / kind).glob("*/expected.json")):
-        rows.append(KINDS[kind](expected.parent, folder))
-        print(*rows[-1][:3], sep="  ", flush=True)
+    for row in KINDS[kind](shared, folder):
+        rows.append(row)
+        print(*row[:3], sep="  ", flush=True)
     return rows
 
 

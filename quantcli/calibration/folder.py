@@ -18,7 +18,6 @@ from quantcli.calibration.tokens import Calibration
 from quantcli.errors import BadStatistics
 from quantcli.output import writer
 from quantcli.runner.arrays import Ids
-from quantcli.runner.fingerprint import fingerprint as fingerprint
 from quantcli.sources import jsonfile
 from quantcli.sources.files import read_small
 

@@ -50,7 +50,7 @@ class Merging:
             names = [f"{prefix}{role}.weight" for role in feed.matrices]
             if feed not in self.exact or not any(name in self.types for name in names):
                 continue
-            scale = _FINDERS[transform](self, feed, names, layer.fit)
+            scale = FINDERS[transform](self, feed, names, layer.fit)
             for name, factors in rescale.factors_of(feed, prefix, scale, self.tensors, self.heads).items():
                 found[name] = found.get(name, Factors()).times(factors)
         return found
@@ -138,4 +138,5 @@ def _by_maxima(
     return numpy.stack(scales)
 
 
-_FINDERS: dict[str, Finder] = {"awq": _by_error, "smoothquant": _by_inputs, "equalize": _by_ranges}
+#: by the names of quality.TRANSFORMS
+FINDERS: dict[str, Finder] = {"awq": _by_error, "smoothquant": _by_inputs, "equalize": _by_ranges}

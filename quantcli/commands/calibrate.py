@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from quantcli.calibration import float_stream
 from quantcli.calibration.compensate import calibration_network
 from quantcli.calibration.float_stream import LayerMoments
-from quantcli.calibration.folder import CALIBRATION, MANIFEST, Folder, check_place, facts_of, fingerprint
+from quantcli.calibration.folder import CALIBRATION, MANIFEST, Folder, check_place, facts_of
 from quantcli.calibration.quality import QUALITIES
 from quantcli.calibration.tokens import Calibration
 from quantcli.commands.calibrating import gathered
@@ -23,6 +23,7 @@ from quantcli.output import writer
 from quantcli.report import tables
 from quantcli.report.measurements import CalibrateResult
 from quantcli.report.terminal import SILENT, Reporter
+from quantcli.runner.fingerprint import fingerprint
 from quantcli.runner.network import Network
 from quantcli.runner.weights import PackedMatrix
 from quantcli.statistics import imatrix

@@ -19,6 +19,7 @@ from quantcli.model import Model, ModelTensor
 from quantcli.plan.plan import Plan
 from quantcli.report.results import CompensatedTensor
 from quantcli.report.terminal import Reporter
+from quantcli.runner.fingerprint import fingerprint
 from quantcli.runner.network import Network
 from quantcli.runner.weights import holding
 
@@ -94,7 +95,7 @@ class Kept:
         """Open the folders of the wish. Raises BadStatistics for those of another model or text."""
         if wish.statistics is None and wish.keep is None:
             return cls({}, None, None)
-        print_of_model, known, passes = folder.fingerprint(model), None, wish.keep
+        print_of_model, known, passes = fingerprint(model), None, wish.keep
         if wish.statistics is not None:
             kind = folder.read_manifest(wish.statistics / folder.MANIFEST).get("kind")
             if kind == PASSES:

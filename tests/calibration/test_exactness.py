@@ -9,8 +9,9 @@ import numpy
 import pytest
 
 from helpers import oracles
-from quantcli.calibration import exactness
+from quantcli.calibration import exactness, merging
 from quantcli.calibration.exactness import exact_feeds, feeds_of
+from quantcli.calibration.quality import TRANSFORMS
 from quantcli.errors import QuantcliError
 from quantcli.loader import open_model
 from quantcli.runner.network import Network
@@ -66,3 +67,7 @@ def test_all_exact_feeds_at_once(folder: Path) -> None:
         believed = {feed for found in layers.values() for feed in found}
         missed = {(folder.name, feed.source) for feed in believed - exact}
         assert missed == {pair for pair in NOT_EXACT if pair[0] == folder.name}
+
+
+def test_every_transform_that_can_be_asked_for_is_found() -> None:
+    assert tuple(merging.FINDERS) == TRANSFORMS
