@@ -81,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, default=4, help="of the evaluation")
     parser.add_argument("--imatrix-chunks", type=int, default=8)
     parser.add_argument(
-        "--through", default="", help='words before every command ("nice -n 5"); they must become it (exec), to be killed'
+        "--through", default="", help='before every command ("nice -n 5"); must become it (exec), to be killed'
     )
     return parser.parse_args()
 
