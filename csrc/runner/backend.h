@@ -76,8 +76,8 @@ typedef float result[GROUP][LANES]; /* [token][row] */
 typedef struct runner_backend runner_backend;
 struct runner_backend {
     const char *name;
-    const runner_backend *one_token; /* whose `dots` are faster with integers than its own, of types that have a dot
-                                        there; of others that one's one_token; NULL: none */
+    const runner_backend *one_token; /* whose `dots` are faster than its own, of types that have a dot there; of others
+                                        (and of floats) that one's one_token; NULL: none */
     int32_t narrow_span;             /* largest span that `narrow` takes; others are multiplied as `wide` */
     int32_t (*start_quads)(int low, int span, int sub); /* quads of codes that share a start in `narrow` */
     const code_type *codes;                             /* by type */

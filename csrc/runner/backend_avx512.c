@@ -5,7 +5,8 @@
 #include "dots_none.inc"
 #include "backend.inc"
 /* One token's products have bodies of their own, with 512 bits only where bytes can be permuted (one_token_wide.c): one
- * without that was slower than AVX2's on Sapphire Rapids (Q4_0 by a third). */
+ * without that was slower than AVX2's on Sapphire Rapids (Q4_0 by a third), and so were rows of F16 from memory on Zen
+ * 4 (15 GB/s against 27, while in its cache 512 bits win by a tenth). */
 const runner_backend qc_runner_avx512 = {
     .name = QC_RUNNER_NAME, .one_token = &qc_runner_avx2, .types = qc_backend_avx512, QC_RUNNER_KERNELS};
 #define QC_BF16_KERNELS                                                                                                \

@@ -31,7 +31,7 @@ float qc_bf16_dot(const uint8_t *row, const activations *a) {
     int64_t k = 0, bytes = a->columns * 2;
     for (; k + 256 <= bytes; k += 256)
         for (int i = 0; i < 4; ++i) {
-            _mm_prefetch((const char *)row + k + 64 * i + 2048, _MM_HINT_T0); /* as fetch_ahead of runner_x86.h */
+            _mm_prefetch((const char *)row + k + 64 * i + 4096, _MM_HINT_T0); /* as fetch_ahead of runner_x86.h */
             sums[i] = _mm512_dpbf16_ps(sums[i], (__m512bh)_mm512_loadu_si512(row + k + 64 * i),
                                        (__m512bh)_mm512_loadu_si512(x + k + 64 * i));
         }

@@ -164,7 +164,7 @@ static int panel_unit(const runner_backend *backend, const planned *plan, int64_
     return 1;
 }
 
-/* Whose `dots` multiply integers of a type: the first along one_token that has a body for it, or the last. */
+/* Whose `dots` multiply a type: the first along one_token that has a body for it, or the last. */
 static const runner_backend *dots_of(const runner_backend *backend, int32_t type) {
     const runner_backend *dots = backend->one_token ? backend->one_token : backend;
     while (dots->one_token && !dots->codes[type].dot) dots = dots->one_token;
@@ -178,7 +178,7 @@ static int dots_unit(const runner_backend *backend, const planned *p, int64_t un
     uint8_t *scratch = qc_pool_scratch(pool, thread, (size_t)product->columns * 4 + 64);
     if (!scratch) return 0;
     const int pairs = kind_of_tile(p->x) == TILE_PAIRS;
-    const runner_backend *dots = integers(p->x->kind) ? dots_of(backend, product->type) : backend;
+    const runner_backend *dots = dots_of(backend, product->type);
     const uint8_t *packed = product->weights + first * p->row_bytes;
     for (int64_t t = 0; t < product->tokens; ++t) {
         size_t bytes;

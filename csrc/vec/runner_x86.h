@@ -11,8 +11,9 @@ VINLINE int32_t load_word(const void *p) {
     return v;
 }
 
-/* How far ahead of the step rows are fetched: a page ends what the hardware fetches by itself. */
-enum { AHEAD = 2048 };
+/* How far ahead of the step rows are fetched: a page ends what the hardware fetches by itself. Less than a page makes
+ * small pages slower (Zen 4: 2048 bytes cost a sixth). */
+enum { AHEAD = 4096 };
 VINLINE void fetch_ahead(const void *p, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
 }

@@ -13,6 +13,7 @@ from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model, ModelTensor
 from quantcli.runner.arrays import Bytes, Floats, Tokens
+from quantcli.runner.pages import room
 from quantcli.runner.shapes import missing
 
 READ_BYTES = 16 << 20  # rows are read in pieces of about this many bytes
@@ -191,7 +192,7 @@ def packed(tensor: ModelTensor) -> Packed:
     as_stored = tensor.raw or tensor.stored.name in ("F16", "BF16")
     tensor_type = tensor.stored if as_stored else tensor_types.BY_NAME["F32"]
     width = tensor_types.row_bytes(tensor_type, tensor.columns)
-    data = numpy.empty((tensor.rows, width), numpy.uint8)
+    data = room(tensor.rows, width)
     step = max(1, READ_BYTES // max(width, 1))
     for start in range(0, tensor.rows, step):
         stop = min(start + step, tensor.rows)
