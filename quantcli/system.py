@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import resource
 import signal
@@ -215,6 +216,16 @@ def resident_memory(process: int) -> int:
 def peak_memory() -> int:
     """The most bytes of memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if APPLE else 1024)
+
+
+def memory_in_large_pages(size: int) -> mmap.mmap | None:
+    """``size`` zeros of this process alone that the system is asked to keep in large pages; None where it has none."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 # ---- the machine

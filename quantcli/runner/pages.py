@@ -7,13 +7,12 @@ first aligned byte on. So matrices lie side by side in chunks that are asked for
 
 from __future__ import annotations
 
-import mmap
 import threading
 import weakref
-from contextlib import suppress
 
 import numpy
 
+from quantcli import system
 from quantcli.runner.arrays import Bytes
 
 PAGE = 2 << 20
@@ -28,7 +27,7 @@ _used = 0  # bytes of it
 def room(rows: int, width: int) -> Bytes:
     """An array uint8 [rows, width] of any contents, for whoever reads it again and again."""
     size = rows * width
-    if not size or not hasattr(mmap, "MADV_HUGEPAGE"):
+    if not size:
         return numpy.empty((rows, width), numpy.uint8)
     return (_mapped(size)[:size] if size > CHUNK // 2 else _part(size)).reshape(rows, width)
 
@@ -46,10 +45,10 @@ def _part(size: int) -> Bytes:
 
 
 def _mapped(size: int) -> Bytes:
-    """At least ``size`` zeros in pages of their own, which go back to the system with the last array in them."""
+    """At least ``size`` bytes in pages of their own, which go back to the system with the last array in them."""
     whole = -(-size // PAGE) * PAGE
-    memory = mmap.mmap(-1, whole + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without large pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    memory = system.memory_in_large_pages(whole + PAGE)
+    if memory is None:
+        return numpy.empty(size, numpy.uint8)
     start = -numpy.frombuffer(memory, numpy.uint8, 1).ctypes.data % PAGE
     return numpy.frombuffer(memory, numpy.uint8, whole, start)
