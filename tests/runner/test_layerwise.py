@@ -13,9 +13,9 @@ import numpy
 import pytest
 
 from helpers import oracles
+from quantcli import system
 from quantcli.calibration import collect
 from quantcli.errors import BadStates, OutputFailed, UnsupportedGraph
-from quantcli.output import writer
 from quantcli.runner import layerwise, text, waiting
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import Chunks
@@ -154,7 +154,7 @@ def test_a_full_disk_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest
     def full(descriptor: int, size: int) -> None:
         raise OSError(errno.ENOSPC, f"No space left on device: {size:,} bytes are needed")
 
-    monkeypatch.setattr(writer, "reserve", full)
+    monkeypatch.setattr(system, "reserve", full)
     with opened() as session, pytest.raises(OutputFailed, match="bytes are needed") as found:
         layerwise.waiting(session, chunks_for(), tmp_path / "s", "t")
     assert "--states" in found.value.hint
