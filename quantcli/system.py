@@ -120,6 +120,17 @@ def reserve(descriptor: int, size: int) -> None:
         raise full
 
 
+def try_folder(folder: PathLike, name: str) -> None:
+    """Whether files can be made in a folder: by one that has no name or, on systems and disks without such files, is
+    called ``name`` for a moment. Raises OSError where they cannot: permissions alone do not tell (/proc, a quota)."""
+    with suppress(AttributeError, OSError):  # macOS; file systems that have none
+        os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR))
+        return
+    path = Path(folder, name)
+    os.close(open_to_write(path, new=True))
+    os.unlink(path)
+
+
 def forget_pages(descriptor: int, offset: int, count: int) -> None:
     """What memory holds of these bytes is to be read from the disk again, where the system takes such advice."""
     if hasattr(os, "posix_fadvise"):

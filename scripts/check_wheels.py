@@ -65,6 +65,7 @@ def problems_of_library(library: Path, row: Platform) -> tuple[list[str], str]:
     """What is wrong with a library, and a line of its facts."""
     import lief
 
+    lief.logging.disable()  # it remarks on fields that a stripped file leaves empty
     binary = lief.parse(str(library))
     apple = library.suffix == ".dylib"
     libraries, newest, machine = macho_facts(binary) if apple else elf_facts(binary)

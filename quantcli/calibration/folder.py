@@ -139,7 +139,9 @@ def read_manifest(path: Path) -> Facts:
 
 
 def check_place(path: Path) -> None:
-    """Whether a folder of statistics may be made at ``path``, or is there. Raises BadStatistics."""
+    """Whether a folder of statistics may be made at ``path``, or is there. Raises BadStatistics, OutputFailed."""
+    if path.is_dir() or not path.exists():
+        writer.check_folder(path)
     if (path / MANIFEST).is_file() or not path.exists():
         return
     if not path.is_dir() or any(path.iterdir()):

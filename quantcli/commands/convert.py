@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantcli import loader, system
+from quantcli.calibration.folder import check_place
 from quantcli.calibration.quality import UNKNOWN, Used
 from quantcli.commands import checks, existing, parting, provenance, resuming, targets
 from quantcli.commands.describing import describe as describe
@@ -277,15 +278,24 @@ def _options(
 
 def _check_files(job: Job) -> None:
     request = job.request
-    if request.output is not None and not request.output.exists() and _into_folder(request, request.output):
-        targets.make_folder(request.output)
     inputs = [name for part in job.parts for name in part.model.files]
     inputs += [str(path) for path in (request.imatrix, *request.option_files) if path is not None]
     paths = list(job.written)
     earlier = resuming.unfinished(job) if request.resume else None
     if earlier is not None:  # those that an earlier run has given their names already are looked at when it goes on
         paths = [path for path in paths if not earlier.may_have_published(path)]
-    targets.check_targets(paths, inputs, force=request.force, listed=request.checksums)
+    wish = request.wish or (request.sizing.wish if request.sizing is not None else None)
+    if wish is not None and wish.keep is not None:
+        check_place(wish.keep)
+    with targets.made_folder(_new_folder(request)):
+        targets.check_targets(paths, inputs, force=request.force, listed=request.checksums)
+
+
+def _new_folder(request: ConvertRequest) -> Path | None:
+    """The folder that the outputs go into, where it is not there yet."""
+    if request.output is not None and not request.output.exists() and _into_folder(request, request.output):
+        return request.output
+    return None
 
 
 # ---- the work

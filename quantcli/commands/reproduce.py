@@ -77,6 +77,8 @@ def run(request: ReproduceRequest, make: Maker, reporter: Reporter = SILENT) -> 
     """
     start = time.monotonic()
     recorded = read(request.file)
+    if request.output is not None:
+        writer.check_folder(request.output)
     source = _source(request, recorded)
     result: ReproduceResult = {
         "schema": 1,
@@ -259,7 +261,7 @@ def _folder(output: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="quantcli-") as made:
             yield Path(made)
         return
-    writer.check_targets([output / "x.gguf"], [], force=True) if output.exists() else output.mkdir()
+    output.mkdir(exist_ok=True)
     yield output
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from quantcli.commands import conventional as naming
@@ -86,11 +87,24 @@ def check_targets(targets: Sequence[Path], inputs: Sequence[str], *, force: bool
         checksums.Checksums(listed)  # whatever else this file is, nothing is added to it
 
 
-def make_folder(path: Path) -> None:
-    """Raises OutputFailed."""
+@contextmanager
+def made_folder(path: Path | None) -> Iterator[None]:
+    """Make a folder, where there is one to be made; it is taken away again where what goes into it is refused.
+
+    Raises OutputFailed.
+    """
+    if path is None:
+        yield
+        return
     try:
         path.mkdir(exist_ok=True)  # another part may have made it meanwhile
     except OSError as error:
         raise OutputFailed(
             error.strerror or "cannot be created", where=str(path), hint="choose another folder with -o"
         ) from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty: it is another part's
+            path.rmdir()
+        raise

@@ -228,7 +228,9 @@ def clean_stale(folder: Path) -> list[str]:
 
 
 def check_place(path: Path, *, force: bool) -> None:
-    """Refuse a device, a pipe or a link that leads nowhere: a file that appears by renaming would take its place."""
+    """Refuse a device, a pipe or a link that leads nowhere: a file that appears by renaming would take its place; and a
+    name that no file can have."""
+    _check_name(path)
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -242,6 +244,18 @@ def check_place(path: Path, *, force: bool) -> None:
         raise OutputFailed(what, where=str(path), hint="choose another name")
 
 
+def _check_name(path: Path) -> None:
+    """Refuse a name that no file can have: too long, in a circle of links, with a zero byte. Raises OutputFailed."""
+    hint = "choose another name"
+    try:
+        os.stat(path)
+    except ValueError as error:
+        raise OutputFailed(f"no name of a file: {error}", where=ascii(str(path)), hint=hint) from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise OutputFailed(f"no name of a file: {error.strerror}", where=str(path), hint=hint) from error
+
+
 def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) -> None:
     """Refuse, before any work, targets that cannot or must not be written.
 
@@ -249,6 +263,7 @@ def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) 
     """
     sources = {_identity(Path(name)): name for name in inputs}
     seen: set[str] = set()
+    folders: set[Path] = set()
     for path in paths:
         if os.fspath(path) == "-":
             raise UsageError(
@@ -266,12 +281,33 @@ def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) 
         check_place(path, force=force)
         if identity is not None and not force:
             raise OutputExists("exists already", where=str(path), hint="--force replaces it")
-        if not os.path.isdir(path.parent):
-            if os.path.exists(path.parent):
-                raise OutputFailed("not a folder", where=str(path.parent), hint="choose another folder")
-            raise OutputFailed("the folder does not exist", where=str(path.parent), hint=HINTS[errno.ENOENT])
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise OutputFailed("no permission to write here", where=str(path.parent), hint=HINTS[errno.EACCES])
+        if path.parent not in folders:
+            _check_folder(path.parent)
+            folders.add(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse, before any work, a folder that is to be filled and is none, or cannot be made with those above it.
+    Raises OutputFailed."""
+    _check_name(path)
+    there = next(one for one in (path, *path.absolute().parents) if os.path.lexists(one))
+    _check_folder(there)
+
+
+def _check_folder(folder: Path) -> None:
+    """Whether files can be made there. Raises OutputFailed."""
+    if not os.path.isdir(folder):
+        if os.path.exists(folder):
+            raise OutputFailed("not a folder", where=str(folder), hint="choose another folder")
+        raise OutputFailed("the folder does not exist", where=str(folder), hint=HINTS[errno.ENOENT])
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputFailed("no permission to write here", where=str(folder), hint=HINTS[errno.EACCES])
+    try:
+        system.try_folder(folder, f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}")
+    except OSError as error:
+        raise OutputFailed(
+            f"no file can be made here: {error.strerror or error}", where=str(folder), hint=HINTS[errno.EACCES]
+        ) from error
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

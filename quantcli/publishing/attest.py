@@ -44,10 +44,15 @@ def subject(path: Path, figures: Sequence[tuple[str, float]] = ()) -> Subject:
     return Subject(path.name, digests.sha256([str(path)])[str(path)], texts, figures)
 
 
+def places(folder: Path, statement: Path | None = None) -> tuple[Path, Path]:
+    """Where the statement goes (see `write`), and the bill of materials."""
+    target = statement or folder / STATEMENT
+    return target, target.with_name(target.name.removesuffix(".json") + ".cdx.json")
+
+
 def write(folder: Path, subjects: Sequence[Subject], statement: Path | None = None) -> list[Path]:
     """The statement at ``statement`` (attestation.json in ``folder``), the bill of materials beside it; their paths."""
-    target = statement or folder / STATEMENT
-    bom = target.with_name(target.name.removesuffix(".json") + ".cdx.json")
+    target, bom = places(folder, statement)
     writer.write_text(target, text(in_toto(subjects)))
     writer.write_text(bom, text(cyclonedx(subjects)))
     return [target, bom]

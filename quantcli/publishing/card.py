@@ -60,6 +60,7 @@ def run(
     if not folder.is_dir():
         raise MissingFile("no such folder", where=str(folder), hint="give the folder that holds the GGUF files")
     target = folder / NAME
+    writer.check_targets([target], [], force=True)
     if target.exists() and not force and card_text.MARK not in target.read_text("utf-8", "replace"):
         raise OutputExists("exists already, and is no card of ours", where=str(target), hint="--force replaces it")
     listed = models(folder)

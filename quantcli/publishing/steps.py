@@ -37,7 +37,10 @@ def run(request: ReleaseRequest, make: Maker, reporter: Reporter = SILENT) -> Re
     """Do what is not done, and show it. Raises QuantcliError; what was complete by then stays, and is kept the next
     time. ``make`` turns options, as they are typed, into a conversion."""
     start, settings = time.monotonic(), request.settings
-    types, source = _types(request), _source(request, reporter)
+    types = _types(request)
+    if not request.dry_run:
+        _check_outputs(request)
+    source = _source(request, reporter)
     if not request.dry_run:
         settings.output.mkdir(parents=True, exist_ok=True)
     release = Release(request, make, reporter, source, Manifest.read(settings.output))
@@ -55,6 +58,14 @@ def run(request: ReleaseRequest, make: Maker, reporter: Reporter = SILENT) -> Re
     result["steps"], result["seconds"] = release.steps, time.monotonic() - start
     release_tables.show_release(reporter, result)
     return result
+
+
+def _check_outputs(request: ReleaseRequest) -> None:
+    """Before anything is fetched: whether what is made can be written. Raises OutputFailed."""
+    folder = request.settings.output
+    writer.check_folder(folder)
+    if request.attest is not None and request.attest.parent.resolve() != folder.resolve():  # which may be made yet
+        writer.check_targets(attest.places(folder, request.attest), [], force=True)
 
 
 def _types(request: ReleaseRequest) -> list[str]:

@@ -16,6 +16,7 @@ SERIES = {
     SEARCH: "the same types, search alone",
     STOCK: "stock recipes, ggml's search",
 }
+MEASURED = ("mean KLD", "to stock", "99.9 %", "PPL ratio", "same top %")
 ABOUT = (
     "mean KLD: Kullback-Leibler divergence of the next token's probabilities from the model's, in nats (less is "
     "better); 99.9 %: what one prediction in a thousand exceeds; PPL ratio: perplexity over the model's; same top: how "
@@ -71,7 +72,7 @@ def _sizes(report: Report) -> Iterator[str]:
         series = [{**one["measured"], "text": SERIES[one["kind"]]} for one in measured]
         yield html.pictured(picture.scatter(series))  # type: ignore[arg-type]  # the same keys
     yield html.rows(
-        ("file", "", "MB", "bpw", *(("mean KLD", "to stock", "99.9 %", "PPL ratio", "same top %") if measured else ())),
+        ("file", "MB", "bpw", *(MEASURED if measured else ()), "made how"),
         [_size_line(one, report) for one in report["files"]],
     )
     if measured:
@@ -82,9 +83,10 @@ def _sizes(report: Report) -> Iterator[str]:
 
 
 def _size_line(one: ReportedFile, report: Report) -> list[str]:
-    line = [escape(one["name"]), SERIES[one["kind"]], f"{one['bytes'] / 1e6:,.1f}", f"{one['bpw']:.3f}"]
+    line = [escape(one["name"]), f"{one['bytes'] / 1e6:,.1f}", f"{one['bpw']:.3f}"]
     if "measured" not in one:
-        return line
+        blank = len(MEASURED) if any("measured" in other for other in report["files"]) else 0
+        return [*line, *("–",) * blank, SERIES[one["kind"]]]
     found, stock = one["measured"], stock_of(one, report["files"])
     ratio = "–"
     if stock is not None and "measured" in stock and stock["measured"]["kld"]["mean"] > 0:
@@ -96,6 +98,7 @@ def _size_line(one: ReportedFile, report: Report) -> list[str]:
         f"{found['kld']['p999']:.3f}",
         html.with_error(f"{found['ppl']['ratio']:.4f}", f"{found['ppl']['ratio_se']:.4f}"),
         f"{found['same_top']:.1f}",
+        SERIES[one["kind"]],
     ]
 
 
@@ -128,9 +131,9 @@ def _parts(made: ReportedFile, report: Report) -> Iterator[str]:
         means = [html.with_error(f"{part['kld'][one]:.4f}", f"{part['kld_se'][one]:.4f}") for one in (own, other)]
         ratio = f"{part['kld'][own] / part['kld'][other]:.3f}" if part["kld"][other] > 0 else "–"
         ratios = [f"{part['ppl_ratio'][one]:.3f}" for one in (own, other)]
-        lines.append([escape(part["name"]), f"{part['scored']:,}", *means, ratio, *ratios])
+        lines.append([escape(part["name"]), *means, ratio, *ratios, f"{part['scored']:,}"])
     name = escape(stock["name"])
-    head = ("text", "predictions", "mean KLD", f"of stock {name}", "to stock", "PPL ratio", f"of stock {name}")
+    head = ("text", "mean KLD", f"of stock {name}", "to stock", "PPL ratio", f"of stock {name}", "predictions")
     yield html.rows(head, lines)
 
 

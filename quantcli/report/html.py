@@ -22,9 +22,17 @@ th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--gr
 th { color: var(--faint); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper);
   font-weight: 600; }
-.scroll { overflow-x: auto; } .error, .note { color: var(--faint); } .note { font-size: 13px; margin: 0.2em 0 0.8em; }
-svg { display: block; width: 100%; height: auto; min-width: 700px; } .picture { overflow-x: auto; max-width: 62em; }
+.error, .note { color: var(--faint); } .note { font-size: 13px; margin: 0.2em 0 0.8em; }
+.scroll, .picture { overflow-x: auto; background: linear-gradient(to right, var(--paper) 40%, transparent) 0 / 3em 100%
+  no-repeat local, linear-gradient(to left, var(--paper) 40%, transparent) 100% / 3em 100% no-repeat local,
+  linear-gradient(to right, var(--grid), transparent) 0 / 0.6em calc(100% - 2px) no-repeat scroll,
+  linear-gradient(to left, var(--grid), transparent) 100% / 0.6em calc(100% - 2px) no-repeat scroll; }
+svg { display: block; width: 100%; height: auto; min-width: 700px; } .picture { max-width: 62em; }
 code { overflow-wrap: anywhere; }
+@media (max-width: 640px) {
+  body { margin: 1em auto; } th, td { padding: 4px 7px; } th { white-space: normal; vertical-align: bottom; }
+  td .error { display: block; font-size: 11px; }
+}
 """
 )
 
@@ -50,15 +58,19 @@ COLUMNS: Sequence[tuple[str, Callable[[ComparedModel], str]]] = (
     ("RMS Δp %", lambda e: with_error(f"{e['rms_dp']:.3f}", f"{e['rms_dp_se']:.3f}")),
     ("PPL ratio", lambda e: with_error(f"{e['ppl']['ratio']:.5f}", f"{e['ppl']['ratio_se']:.5f}")),
     ("PPL", lambda e: with_error(f"{e['ppl']['mean']:.4f}", f"{e['ppl']['se']:.4f}")),
-    ("KLD less the first's", _difference),
-    ("KLD median", lambda e: f"{e['kld']['median']:.4f}"),
+    ("activations", lambda e: e["activations"]),
+    ("KV cache", lambda e: e["kv_type"]),
+)
+#: how the divergence of single predictions is spread: a table of its own, so that no column is cut
+SPREAD: Sequence[tuple[str, Callable[[ComparedModel], str]]] = (
+    ("model", lambda e: escape(e["name"])),
+    ("median", lambda e: f"{e['kld']['median']:.4f}"),
     ("90 %", lambda e: f"{e['kld']['p90']:.4f}"),
     ("95 %", lambda e: f"{e['kld']['p95']:.4f}"),
     ("99 %", lambda e: f"{e['kld']['p99']:.4f}"),
     ("99.9 %", lambda e: f"{e['kld']['p999']:.4f}"),
     ("max", lambda e: f"{e['kld']['max']:.4f}"),
-    ("activations", lambda e: e["activations"]),
-    ("KV cache", lambda e: e["kv_type"]),
+    ("mean, less the first's", _difference),
 )
 
 
@@ -81,6 +93,8 @@ def render(result: CompareResult, version: str) -> str:
             f"<h2>{escape(text)}</h2>",
             f'<p class="note">{about}</p>',
             table(own),
+            "<h3>KLD of single predictions</h3>",
+            table(own, SPREAD),
             "<h3>Spread over chunks</h3>",
             pictured(picture.spread(own, index)),
         ]
@@ -127,6 +141,8 @@ def _about(result: CompareResult, version: str) -> str:
     )
 
 
-def table(entries: Sequence[ComparedModel]) -> str:
+def table(
+    entries: Sequence[ComparedModel], columns: Sequence[tuple[str, Callable[[ComparedModel], str]]] = COLUMNS
+) -> str:
     """One row per model."""
-    return rows([name for name, _ in COLUMNS], [[cell(entry) for _, cell in COLUMNS] for entry in entries])
+    return rows([name for name, _ in columns], [[cell(entry) for _, cell in columns] for entry in entries])

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from quantcli.report.texts import duration, say, size, time_left, weights_per_second, work_left
+from quantcli.report.texts import duration, say, size, speed, time_left, work_left
 
 PLAIN_INTERVAL = 10.0  # seconds between progress lines off a terminal
 SILENCE = 25.0  # seconds without one at most
@@ -69,7 +69,7 @@ def plain_progress(lines: Lines, total_bytes: int, begun: int, share: Share) -> 
             return
         lines.tell(
             f"{100 * done_bytes / total_bytes:.0f} %, {size(done_bytes)} of {size(total_bytes)}, "
-            f"{weights_per_second(weights, time.monotonic() - lines.start)}, "
+            f"{speed(weights, done_bytes - begun, time.monotonic() - lines.start)}, "
             f"{work_left(lines.start, share(done_bytes), share(begun))}"
         )
 

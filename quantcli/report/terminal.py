@@ -19,12 +19,11 @@ from quantcli.report.lines import Advance as Advance
 from quantcli.report.lines import Lines, plain_progress, plain_steps
 from quantcli.report.lines import Share as Share
 from quantcli.report.lines import Step as Step
-from quantcli.report.texts import STEERING, time_left, work_left
+from quantcli.report.texts import STEERING, speed, time_left, work_left
 from quantcli.report.texts import duration as duration
 from quantcli.report.texts import printable as printable
 from quantcli.report.texts import say as say
 from quantcli.report.texts import size as size
-from quantcli.report.texts import weights_per_second as weights_per_second
 
 if TYPE_CHECKING:  # rich takes its time, and most runs never draw
     from rich.console import Console
@@ -254,8 +253,8 @@ class Reporter:
 
             def advance(done_bytes: int, weights: int = 0) -> None:
                 left = work_left(start, share(done_bytes), share(begun))
-                speed = weights_per_second(weights, time.monotonic() - start)
-                bar.update(task, completed=done_bytes, speed=speed, left=left)
+                now = speed(weights, done_bytes - begun, time.monotonic() - start)
+                bar.update(task, completed=done_bytes, speed=now, left=left)
 
             yield advance
 

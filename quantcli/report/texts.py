@@ -54,6 +54,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def weights_per_second(weights: int, seconds: float) -> str:
-    """Millions of weights encoded per second, all outputs counted."""
-    return f"{weights / max(seconds, 1e-9) / 1e6:.1f} M weights/s"
+def speed(weights: int, read: int, seconds: float) -> str:
+    """Millions of weights encoded per second, all outputs counted; bytes read where nothing is encoded."""
+    seconds = max(seconds, 1e-9)
+    return f"{weights / seconds / 1e6:.1f} M weights/s" if weights else f"{size(round(read / seconds))}/s"
