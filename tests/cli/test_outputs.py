@@ -99,7 +99,10 @@ def test_the_table_has_every_option_that_writes() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize("option", LINES)
-def test_it_fails_before_the_work(option: str, folder: Path) -> None:
+def test_it_fails_before_the_work(
+    option: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
     for what, place in UNWRITABLE.items():
         makes_folder = option.endswith(FOLDERS)
@@ -108,12 +111,14 @@ def test_it_fails_before_the_work(option: str, folder: Path) -> None:
         if option in INTO and "in place" in what:
             continue  # what is made goes into it
         name = f"--{option.partition('--')[2]}"
-        done = quantcli(*LINES[option].split(), name, place, cwd=folder)
-        assert done.returncode == 1, (what, done.stderr)
-        lines = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "unexpected"))]
-        assert len(lines) == 1 and place.split("/")[0] in lines[0], (what, done.stderr)
-        assert not any(word in lines[0] for word in ("NaN", "not finite", "finite", "unexpected")), (what, done.stderr)
-        assert not done.stdout, (what, done.stdout)
+        monkeypatch.setattr(sys, "argv", ["quantcli", *LINES[option].split(), name, place])
+        status = app._run_command()
+        out, err = capsys.readouterr()
+        assert status == 1, (what, err)
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and place.split("/")[0] in lines[0], (what, err)
+        assert not any(word in lines[0] for word in ("NaN", "not finite", "finite", "unexpected")), (what, err)
+        assert not out, (what, out)
     assert sorted(folder.rglob("*")) == before
 
 
