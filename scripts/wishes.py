@@ -101,8 +101,10 @@ WISHES = (
         "quantcli graft out/tiny-Q4_K_M.gguf out/tiny-Q8_0.gguf --tensors '^token_embd' -o grafted.gguf",)),
     Wish("rows padded so that k- and IQ types fit", ("quantcli convert llama3 -t Q4_K_M --transform pad -o padded.gguf",)),
     Wish("hard-coded minimum types switched off; another file's layout reused", (
-        "quantcli convert tiny -t Q4_K_M --pure --dry-run | tail -1",), "partly",
-         "`--pure` and patterns; a layout is reused as a --tensor-type-file, not read from a GGUF file"),
+        "quantcli convert tiny -t Q4_K_M --pure --dry-run | tail -1",
+        "quantcli convert tiny -t Q5_K_M --tensor-type 'attn_v=q3_k' -o layout.gguf -q",
+        "quantcli convert tiny -t Q4_K_M --tensor-type-file layout.gguf -o same-layout.gguf -q",
+        "quantcli diff same-layout.gguf layout.gguf 2>&1 | tail -1")),
     Wish("calibration and figures in one's own language, the tail", (
         "quantcli imatrix tiny -f text.txt -o mine.gguf -c 128 --chunks 4", "quantcli compare tiny out/tiny-Q4_K_M.gguf -f text.txt -c 128 --chunks 4 -q | cut -c 1-200")),
     Wish("judged by long texts, too", ("quantcli perplexity out/tiny-Q8_0.gguf -f text.txt -c 1024 --chunks 2",)),

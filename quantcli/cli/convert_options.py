@@ -84,7 +84,10 @@ def run(
         Option(metavar="REGEX=T", help="Tensors whose name matches get type T; repeatable, first match wins."),
     ] = None,
     tensor_type_file: Annotated[
-        Optional[Path], Option(metavar="FILE", readable=False, help="More REGEX=T, one per line.")
+        Optional[Path],
+        Option(
+            metavar="FILE", readable=False, help="More REGEX=T, one per line; or a GGUF file: types as it has them."
+        ),
     ] = None,
     output_tensor_type: Annotated[Optional[str], Option(metavar="T", help="Type of output.weight.")] = None,
     token_embedding_type: Annotated[Optional[str], Option(metavar="T", help="Type of the token embeddings.")] = None,

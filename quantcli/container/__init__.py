@@ -39,6 +39,7 @@ from quantcli.container.values import (
     u32,
     u64,
 )
+from quantcli.container.write import MAGIC as MAGIC
 from quantcli.container.write import encode_header, header_size, place_tensors
 
 __all__ = [

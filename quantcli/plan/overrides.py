@@ -16,7 +16,7 @@ from pathlib import Path
 from quantcli import container
 from quantcli.container import Value, ValueType
 from quantcli.errors import BadOverride, MissingFile, UnknownType, UsageError
-from quantcli.ggml.tensor_types import TensorType, by_name
+from quantcli.ggml.tensor_types import BY_ID, TensorType, by_name
 
 LONGEST_FILE = 1 << 20  # bytes of a --tensor-type-file
 LONGEST_PATTERN = 4096
@@ -65,12 +65,15 @@ def parse(text: str, option: str = "--tensor-type") -> Override:
 
 
 def parse_file(path: Path | str) -> list[Override]:
-    """The blank-separated ``REGEX=T`` of a --tensor-type-file. Raises MissingFile, BadOverride."""
+    """The blank-separated ``REGEX=T`` of a --tensor-type-file, or the types of a GGUF file's own tensors. Raises
+    MissingFile, BadOverride, MalformedFile."""
     try:
         with open(path, "rb") as stream:
             content = stream.read(LONGEST_FILE + 1)
     except OSError as error:
         raise MissingFile(error.strerror or str(error), where=str(path)) from error
+    if content.startswith(container.MAGIC):
+        return _layout(Path(path))
     if len(content) > LONGEST_FILE:
         raise BadOverride(f"longer than {LONGEST_FILE} bytes", where=str(path), hint="is this a --tensor-type-file?")
     try:
@@ -81,6 +84,21 @@ def parse_file(path: Path | str) -> list[Override]:
         return [parse(word) for word in words]
     except (BadOverride, UnknownType) as error:
         raise BadOverride(f"{error.message} ({error.where})", where=str(path), hint=error.hint) from error
+
+
+def _layout(path: Path) -> list[Override]:
+    """The types that a GGUF file (with its further shards) gives its matrices. Raises MalformedFile, BadOverride."""
+    tensors = [tensor for header in container.read_split_headers(path) for tensor in header.tensors]
+    found = []
+    for tensor in tensors:
+        stored = BY_ID[tensor.type_id]
+        weights = stored.kind not in ("integer", "activation") and stored.name != "F64"
+        if weights and len(tensor.shape) > 1:
+            pattern = f"^{re.escape(tensor.name)}$"
+            found.append(Override(pattern, stored, compile_pattern(pattern, "--tensor-type-file")))
+    if not found:
+        raise BadOverride("holds no matrices whose types could be taken", where=str(path), hint="is this a model?")
+    return found
 
 
 def compile_pattern(pattern: str, option: str = "--tensor-type") -> re.Pattern[str]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import quantcli
 from quantcli.container import ValueType, boolean, f32, i32, string, strings, u16, u32
 from quantcli.errors import BadOverride, MissingFile, QuantcliError, UnknownType, UsageError
 from quantcli.plan import overrides
@@ -151,3 +152,22 @@ def test_a_named_type_is_no_list_and_other_keys_take_the_comma() -> None:
     assert found == {"general.tags": string("a,b"), "my.key": string("a,b")}
     listed = {"my.key": strings(["x"])}
     assert overrides.apply_settings(listed, [overrides.parse_setting("my.key=a,b")]) == {"my.key": strings(["a", "b"])}
+
+
+def test_the_types_of_a_file(root: Path, tmp_path: Path) -> None:
+    """A GGUF file as --tensor-type-file: the same types again, whatever the recipe."""
+    convert = root / "examples" / "tiny"
+    quantcli.convert(convert, "IQ4_XS", output=tmp_path / "a.gguf", tensor_types=["attn_v=q3_k"])
+    again = quantcli.convert(
+        convert, "Q8_0", output=tmp_path / "b.gguf", tensor_type_file=tmp_path / "a.gguf", split_max_size="500K"
+    )
+    found = quantcli.diff(tmp_path / "a.gguf", again.outputs[0].files[0])
+    assert all(tensor.same for tensor in found.tensors) and {"Q3_K", "IQ4_XS"} <= {one.type_a for one in found.tensors}
+    from_shards = overrides.parse_file(again.outputs[0].files[0])
+    assert from_shards == overrides.parse_file(tmp_path / "a.gguf") and len(from_shards) == 29
+    matrix = quantcli.imatrix(convert, tmp_path / "m.gguf", length=32, chunks=1)
+    with pytest.raises(quantcli.QuantcliError):
+        quantcli.convert(convert, "Q8_0", output=tmp_path / "c.gguf", tensor_type_file=matrix.output)
+    (tmp_path / "d.gguf").write_bytes(b"GGUF" + bytes(20))
+    with pytest.raises(quantcli.QuantcliError):
+        overrides.parse_file(tmp_path / "d.gguf")
