@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from quantcli import loader, system
 from quantcli.calibration.folder import check_place
 from quantcli.calibration.quality import UNKNOWN, Used
-from quantcli.commands import checks, existing, parting, provenance, resuming, targets
+from quantcli.commands import checks, existing, hashing, parting, provenance, resuming, targets
 from quantcli.commands.describing import describe as describe
 from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.commands.sizing import Sizing
@@ -154,8 +154,8 @@ def open_sources(request: ConvertRequest) -> Opened:
 def prepare(request: ConvertRequest, reporter: Reporter = SILENT, *, hashed: bool = True) -> Job:
     """Open, plan and check. Nothing is written; whatever is wrong shows here. Raises QuantcliError.
 
-    In the end the weights' files are hashed, unless it is a dry run or somebody else does it (``hashed`` is false):
-    ``reporter`` shows how far that is.
+    Where a run can be resumed the weights' files are hashed in the end, unless it is a dry run or somebody else does it
+    (``hashed`` is false): ``reporter`` shows how far that is.
     """
     opened = open_sources(request)
     try:
@@ -219,14 +219,21 @@ def prepare_models(
     if not request.dry_run:
         checks.check_kernels(job.plans, request.choice)
         _check_files(job)
-        if hashed and _tells_hashes(job) and (resuming.recall(job) | provenance.settle(job, reporter)):
+        if hashed and _know_hashes(job, reporter):
             job.parts = parts()  # headers tell what the weights' files hash to
     return job
 
 
-def _tells_hashes(job: Job) -> bool:
-    """Whether some first shard is written: it alone tells what the source's files hash to."""
-    return any(one.whole is None or 0 in one.numbers for one in job.plans)
+def _know_hashes(job: Job, reporter: Reporter) -> bool:
+    """Find out what the weights' files hash to where that is known, and where a run is resumed, whose headers must be
+    complete; others are hashed while they are read. Whether there was anything to find out."""
+    told = [one.model for one in job.plans if hashing.first_shard(one) is not None]
+    if not told:
+        return False
+    recalled = resuming.recall(job)
+    late = () if job.request.resume else hashing.unknown(job)
+    paths = dict.fromkeys(path for model in told for path in model.weight_files if path not in model.digests)
+    return provenance.settle(job, [path for path in paths if path not in late], reporter) or recalled
 
 
 def _wanted(request: ConvertRequest, model: Model, importance: Importance | None) -> list[tuple[FileType, str]]:

@@ -165,7 +165,8 @@ def estimate(job: Job) -> EstimateResult:
     first = any(one.whole is None or 0 in one.numbers for one in job.plans)  # its header tells the source's hash
     hashed = job.total_bytes if first and not job.far else 0
     busy = (encoding + speeds.hashing * (bytes_out + hashed)) / 1e9 / max(cores, 1)
-    moved = None if speeds.reading is None else (job.total_bytes + hashed + bytes_out) / speeds.reading
+    again = hashed if job.request.resume else 0  # others hash what they read
+    moved = None if speeds.reading is None else (job.total_bytes + again + bytes_out) / speeds.reading
     total = sum(weights.values())
     folder = job.files[0][0].parent
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quantcli import __version__
@@ -12,6 +13,7 @@ from quantcli.commands.job import ConvertRequest, Job
 from quantcli.container import Value, ValueType, array, string, u32
 from quantcli.model import Model
 from quantcli.plan.recipes import FileType
+from quantcli.plan.shards import SOURCE_SHA256
 from quantcli.report.terminal import Reporter
 from quantcli.sources import digests
 from quantcli.sources.checkpoint import hub_name
@@ -55,7 +57,7 @@ def _source(model: Model) -> dict[str, Value]:
     found: dict[str, Value] = {"quantcli.source.name": string(source_name(model))}
     found["quantcli.source.weights"] = array(ValueType.STRING, list(names.values()))
     for path, name in names.items():
-        found[f"quantcli.source.sha256.{name}"] = string(model.digests.get(path, digests.UNKNOWN))
+        found[f"{SOURCE_SHA256}{name}"] = string(model.digests.get(path, digests.UNKNOWN))
     return found
 
 
@@ -73,18 +75,25 @@ def _name(path: str) -> str:
     return os.path.basename(path).encode(errors="replace").decode()
 
 
-def settle(job: Job, reporter: Reporter) -> bool:
-    """Hash what the job's weights are read from; whether there was anything to hash."""
-    files = {path: model for model in (part.model for part in job.parts) for path in model.weight_files}
-    unknown = [path for path, model in files.items() if path not in model.digests]
-    if not unknown:
+def settle(job: Job, paths: Sequence[str], reporter: Reporter) -> bool:
+    """Hash some of the files that the job's weights are read from; whether there was anything to hash."""
+    if not paths:
         return False
-    with reporter.progress("hash the source", sum(map(digests.size, unknown))) as advance:
-        for path, digest in digests.sha256(unknown, job.threads, advance).items():
-            for part in job.parts:
-                if path in part.model.weight_files:
-                    part.model.digests[path] = digest
+    with reporter.progress("hash the source", sum(map(digests.size, paths))) as advance:
+        note(job, digests.sha256(paths, job.threads, advance))
     return True
+
+
+def note(job: Job, found: Mapping[str, str]) -> None:
+    """What the files of the job's weights hash to."""
+    for part in job.parts:
+        part.model.digests.update({path: found[path] for path in part.model.weight_files if path in found})
+
+
+def with_hashes(metadata: Mapping[str, Value], model: Model) -> dict[str, Value]:
+    """The same entries, with the hashes of the model's files in their places."""
+    keys = {f"{SOURCE_SHA256}{_name(path)}": digest for path, digest in model.digests.items()}
+    return {**metadata, **{key: string(digest) for key, digest in keys.items() if key in metadata}}
 
 
 def _calibrated_with(wish: Wish, used: Used) -> dict[str, Value]:

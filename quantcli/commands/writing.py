@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
 
-from quantcli.commands import resuming
+from quantcli.commands import hashing, provenance, resuming
 from quantcli.commands.describing import describe
 from quantcli.commands.job import Job
 from quantcli.encode import pipeline
@@ -39,11 +42,9 @@ def execute(
         _clean(job)
         _create(job, outputs, kept)
         resumed = 0 if kept is None else resuming.continue_from_disk(outputs, job.threads, reporter)
-        with _progress(job, advance, reporter, outputs) as told:
-            weights, reading = _fill(job, outputs, told)
-        for made in outputs:
-            for file in made:
-                file.finish()
+        weights, reading = _fill_hashing(job, outputs, advance, reporter)
+        with ThreadPoolExecutor(job.threads) as pool:
+            list(pool.map(OutputFile.finish, chain.from_iterable(outputs)))
         for part in job.parts:
             part.model.check_unchanged()
         if kept is not None:
@@ -80,11 +81,13 @@ def _clean(job: Job) -> None:
 def _create(job: Job, outputs: Outputs, kept: Journal | None) -> None:
     """A file for every shard of every plan, put into ``outputs`` at once: the caller discards them."""
     number = 0
+    unhashed = bool(hashing.unknown(job))
     for one, paths, made in zip(job.plans, job.files, outputs, strict=True):
-        for path, shard in zip(paths, one.shards, strict=True):
+        first = hashing.first_shard(one) if unhashed else None
+        for place, (path, shard) in enumerate(zip(paths, one.shards, strict=True)):
             size, force = shard.file_bytes, job.request.force
             if kept is None:
-                made.append(OutputFile(path, size, force=force))
+                made.append(OutputFile(path, size, force=force, late=place == first))
             else:
                 made.append(ResumableFile(path, size, kept, number, force=force))
             number += 1
@@ -110,6 +113,31 @@ def _progress(
     share = costs.share_done(_work(job))
     with reporter.progress(f"convert {job.parts[0].model.name}", job.total_bytes, begun, share) as told:
         yield told
+
+
+def _fill_hashing(job: Job, outputs: Outputs, advance: Advance | None, reporter: Reporter | None) -> tuple[int, float]:
+    """`_fill`, while the sources are hashed where their hashes are not known; then the headers that tell them."""
+    paths = hashing.unknown(job)
+    if not paths:
+        with _progress(job, advance, reporter, outputs) as told:
+            return _fill(job, outputs, told)
+    with hashing.Hashing(paths) as hashes:
+        with _progress(job, advance, reporter, outputs) as told:
+
+            def both(done_bytes: int, weights: int = 0) -> None:
+                hashes.read(done_bytes)
+                if told is not None:
+                    told(done_bytes, weights)
+
+            done = _fill(job, outputs, both)
+        provenance.note(job, hashes.finish(reporter))
+    for one, made in zip(job.plans, outputs, strict=True):
+        first = hashing.first_shard(one)
+        if first is not None:
+            shard = one.shards[first]
+            told_in = provenance.with_hashes(shard.metadata, one.model)
+            made[first].replace_head(replace(shard, metadata=told_in).header())
+    return done
 
 
 def _groups(job: Job) -> list[list[int]]:

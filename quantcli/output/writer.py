@@ -31,6 +31,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[numpy.generic]
 
 PREFIX, SUFFIX = ".quantcli-", ".part"
 LONGEST_STEM = 100  # characters of the target's name in the temporary one
+PIECE = 4 << 20  # bytes that are read at a time
 FLUSH_BYTES = 64 << 20  # the disk starts on this much while the rest is being made, instead of all at the end
 
 HINTS = {
@@ -77,8 +78,9 @@ class OutputFile:
 
     there = False
 
-    def __init__(self, path: Path, size: int, *, force: bool = False) -> None:
-        self.path, self.size, self.force = Path(path), size, force
+    def __init__(self, path: Path, size: int, *, force: bool = False, late: bool = False) -> None:
+        """``late``: its beginning is replaced in the end (`replace_head`), and only then it is hashed."""
+        self.path, self.size, self.force, self.late = Path(path), size, force, late
         self.written = 0
         self.sha256 = ""
         self._digest = hashlib.sha256()
@@ -110,12 +112,34 @@ class OutputFile:
             done = 0
             while done < len(view):
                 done += os.write(self._descriptor, view[done:])
-        self._digest.update(view)
+        if not self.late:
+            self._digest.update(view)
         self.written += len(view)
         if self.written - self._flushed >= FLUSH_BYTES and not (self._flush and self._flush.is_alive()):
             self._flushed = self.written
             self._flush = threading.Thread(target=self._start_disk, args=(os.dup(self._descriptor),), daemon=True)
             self._flush.start()
+
+    def replace_head(self, data: bytes) -> None:
+        """Write over the beginning of a late file."""
+        assert self.late and len(data) <= self.written
+        with failures(self.path):
+            done = 0
+            while done < len(data):
+                done += system.write_at(self._descriptor, data[done:], done)
+
+    def _hash_all(self) -> None:
+        """What was written is still in the system's cache, most of it."""
+        buffer = memoryview(bytearray(PIECE))
+        for start in range(0, self.size, PIECE):
+            piece = buffer[: min(PIECE, self.size - start)]
+            done = 0
+            while done < len(piece):
+                count = system.read_into(self._descriptor, piece[done:], start + done)
+                if not count:
+                    raise AssertionError(f"{self.path}: ends at {start + done} of {self.size} bytes")
+                done += count
+            self._digest.update(piece)
 
     def _start_disk(self, descriptor: int) -> None:
         """Bring what is there to the disk. The system reports a failure once only, so it is kept for `finish`."""
@@ -133,6 +157,8 @@ class OutputFile:
         if self._flush is not None:
             self._flush.join()
         with failures(self.path):
+            if self.late:
+                self._hash_all()
             system.sync(self._descriptor)
             if self._flush_error is not None:
                 raise self._flush_error

@@ -55,7 +55,11 @@ def _of(path: str, tell: Progress) -> str:
     with SourceFile(path) as file:
         if far is not None:
             return _hashed(file, tell)
-        status = os.stat(path)
+        try:
+            status = os.stat(path)
+        except OSError:
+            file.check_unchanged()  # it says what became of the file
+            raise
         key = (os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
         if key in _known:
             tell(file.size)
