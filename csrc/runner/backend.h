@@ -68,6 +68,8 @@ typedef struct {
     const void *values; /* codes, wide, pairs or floats */
     const float *scales, *minima;
     int32_t sub, low, span;
+    int64_t
+        next; /* bytes from each of them to that of the tile behind, for backends that multiply two; 0: itself again */
 } tile;
 
 typedef float result[GROUP][LANES]; /* [token][row] */
@@ -79,12 +81,13 @@ struct runner_backend {
     const runner_backend *one_token; /* whose `dots` are faster than its own, of types that have a dot there; of others
                                         (and of floats) that one's one_token; NULL: none */
     int32_t narrow_span;             /* largest span that `narrow` takes; others are multiplied as `wide` */
+    int32_t integer_tiles;           /* that `narrow` and `wide` multiply at a time: 1 or 2 */
     int32_t (*start_quads)(int low, int span, int sub); /* quads of codes that share a start in `narrow` */
     const code_type *codes;                             /* by type */
     const qc_type *types;
     /* all columns, the first `tokens` tokens of a group (later rows of the result may hold anything) */
-    void (*narrow)(const tile *, const activations *, int64_t tokens, result out);
-    void (*wide)(const tile *, const activations *, int64_t tokens, result out);
+    void (*narrow)(const tile *, const activations *, int64_t tokens, result *out); /* out: one per tile */
+    void (*wide)(const tile *, const activations *, int64_t tokens, result *out);
     void (*floats)(const tile *, const activations *, int64_t tokens, result out);
     /* NULL: BF16 is multiplied as floats. The second: a row of a BF16 matrix times one token. */
     void (*bf16_pairs)(const tile *, const activations *, int64_t tokens, result out);

@@ -106,12 +106,12 @@ static tile_kind kind_of_tile(const prepared *x) {
 }
 
 static void multiply(const runner_backend *backend, tile_kind kind, const tile *w, const activations *a, int64_t tokens,
-                     result out) {
+                     result *out) {
     switch (kind) {
     case TILE_NARROW: backend->narrow(w, a, tokens, out); break;
     case TILE_WIDE: backend->wide(w, a, tokens, out); break;
-    case TILE_PAIRS: backend->bf16_pairs(w, a, tokens, out); break;
-    default: backend->floats(w, a, tokens, out);
+    case TILE_PAIRS: backend->bf16_pairs(w, a, tokens, out[0]); break;
+    default: backend->floats(w, a, tokens, out[0]);
     }
 }
 
@@ -139,11 +139,15 @@ static void multiply_panel(const panel *p, int64_t g) {
     const int64_t tokens = product->tokens - g * GROUP < GROUP ? product->tokens - g * GROUP : GROUP;
     size_t bytes;
     activations a = part(p->plan->x, g, &bytes);
-    for (int64_t r = 0; r < p->rows; r += LANES) {
+    const int64_t together = p->kind == TILE_NARROW || p->kind == TILE_WIDE ? p->backend->integer_tiles : 1;
+    for (int64_t r = 0; r < p->rows; r += LANES * together) {
         tile w = qc_tile_at(p->backend, product, p->size, p->tiles + (size_t)(r / LANES) * p->size.total);
-        result values;
+        if (together > 1 && p->rows - r > LANES) w.next = (int64_t)p->size.total;
+        result values[2];
         multiply(p->backend, p->kind, &w, &a, tokens, values);
-        store_result(product, p->first + r, p->rows - r < LANES ? p->rows - r : LANES, g * GROUP, tokens, values);
+        for (int64_t i = 0, row = r; i < together && row < p->rows; ++i, row += LANES)
+            store_result(product, p->first + row, p->rows - row < LANES ? p->rows - row : LANES, g * GROUP, tokens,
+                         values[i]);
     }
 }
 

@@ -111,5 +111,5 @@ tile qc_tile_at(const runner_backend *backend, const qc_product *product, tile_s
     const code_type *type = &backend->codes[product->type];
     const float *scales = (const float *)(const void *)(memory + size.values);
     const float *minima = (const float *)(const void *)(memory + size.values + size.scales);
-    return (tile){product->columns, memory, scales, type->minima ? minima : 0, type->sub, type->low, type->span};
+    return (tile){product->columns, memory, scales, type->minima ? minima : 0, type->sub, type->low, type->span, 0};
 }

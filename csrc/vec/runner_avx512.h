@@ -7,6 +7,8 @@
 
 #define QC_RUNNER_NAME "avx512"
 
+#define IN_ORDER(v) __asm__("" : "+v"(v))
+
 VINLINE vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 VINLINE vf vload_half(const uint16_t *p) { return _mm512_cvtph_ps(load_256(p)); }
 #define QC_HAS_SUM
@@ -14,7 +16,9 @@ VINLINE float vsum(vf v) { return _mm512_reduce_add_ps(v); }
 
 /* ---- products of a tile */
 
-enum { FLOAT_TOKENS = 16, INTEGER_TOKENS = 8, ACROSS = 1, VALUE_VECTORS = 4 };
+/* Two tiles of rows meet four tokens: every load of activations serves both, for Zen 4 loads 512 bits (or 4 bytes for
+ * all lanes) once a cycle, as often as it multiplies. All sums stay in registers. */
+enum { FLOAT_TOKENS = 16, INTEGER_TOKENS = 4, ACROSS = 2, VALUE_VECTORS = 4 };
 enum { NARROW_SPAN = 255 };
 typedef __m512i vquads;
 typedef vi vpartial; /* the sum itself */
