@@ -69,12 +69,12 @@ class Attention:
         mixed = cache.rotate_back(self.source, mixed).reshape(x.shape[0] * x.shape[1], -1)
         mixed = engine.norm(f"{self.prefix}attn_sub_norm", mixed) if s.graph.inner_norm else mixed
         if gate is not None:
-            mixed = mixed * sigmoid(gate)
+            mixed = engine.operations.host(lambda mixed, gate: mixed * sigmoid(gate), mixed, gate)
         if self.gate is not None:
-            mixed = self._gated(mixed, engine.multiply(flat(x), self.gate)[0])
+            mixed = engine.operations.host(self._gated, mixed, engine.multiply(flat(x), self.gate)[0])
         (result,) = engine.multiply(mixed, self.output)
         if s.value_scale != 1:
-            result *= numpy.float32(s.value_scale)
+            result = engine.operations.host(lambda x: x * numpy.float32(s.value_scale), result)
         return result.reshape(x.shape)
 
     def _mixed(self, q: Floats, keys: Reals, values: Reals, start: int) -> Floats:
@@ -144,10 +144,10 @@ class Attention:
         q, *others = split(parts[0], self.rows) if self.inputs[0].rows == sum(self.rows) else parts
         gate = None
         if s.graph.gated_attention:
-            both = q.reshape(len(q), self.heads.queries, 2, self.heads.key)
-            q, gate = (numpy.ascontiguousarray(both[:, :, part]).reshape(len(q), -1) for part in (0, 1))
+            q, gate = self.engine.operations.host(self._queries_and_gate, q)
         if s.clamp:
-            q, *others = (clamped(part, s.clamp) for part in (q, *others))
+            clamp = self.engine.operations.host
+            q, *others = (clamp(lambda part: clamped(part, s.clamp), part) for part in (q, *others))
         if not s.graph.late_qk_norm:
             q = self._head_norm("attn_q_norm", q)
         q = q.reshape(*shape, self.heads.queries, self.heads.key)
@@ -159,6 +159,11 @@ class Attention:
         k = k.reshape(*shape, self.heads.keys, self.heads.key)
         v = v.reshape(*shape, self.heads.keys, self.heads.value)
         return q, k, self.engine.unit(v) if s.graph.value_norm else v, gate
+
+    def _queries_and_gate(self, both: Floats) -> tuple[Floats, ...]:
+        """What lies side by side for every head: [tokens, h * d] each."""
+        parts = both.reshape(len(both), self.heads.queries, 2, self.heads.key)
+        return tuple(numpy.ascontiguousarray(parts[:, :, part]).reshape(len(both), -1) for part in (0, 1))
 
     def _head_norm(self, role: str, x: Floats) -> Floats:
         """Norm of queries or keys, [tokens, heads * d] or [S, T, heads, d]: per head, or over the whole projection."""

@@ -35,11 +35,11 @@ class Engine:
             show(self.observers, x, weights)
         return self.operations.multiply(x, *weights)
 
-    def multiply_experts(self, x: Floats, chosen: Ints, *weights: PackedMatrix) -> list[Floats]:
+    def multiply_experts(self, x: Floats, chosen: Ints, *weights: PackedMatrix, always: bool = False) -> list[Floats]:
         """Each token through its experts, see `Operations.multiply_experts`: [tokens, used, rows] each."""
         if self.observers:
             show_experts(self.observers, x, chosen, weights)
-        return self.operations.multiply_experts(x, chosen, *weights)
+        return self.operations.multiply_experts(x, chosen, *weights, always=always)
 
     def norm(self, name: str, x: Floats) -> Floats:
         """The family's kind of norm over the last dimension, with the weights (and bias) called ``name``."""

@@ -26,11 +26,12 @@ def activated(
     graph, activate = engine.settings.graph, engine.operations.activate
     if not limit or up is None:
         return activate(graph.activation, gate, up, parameters)
-    bound = numpy.float32(limit)
-    up = numpy.clip(up, -bound, bound)
+    bound, host = numpy.float32(limit), engine.operations.host
     if graph.limited == "gate":
-        return activate(graph.activation, numpy.minimum(gate, bound), up)
-    bounded: Floats = numpy.minimum(activate(graph.activation, gate, None), bound) * up
+        gate, up = host(lambda gate, up: (numpy.minimum(gate, bound), numpy.clip(up, -bound, bound)), gate, up)
+        return activate(graph.activation, gate, up)
+    gate = activate(graph.activation, gate, None)
+    bounded: Floats = host(lambda gate, up: numpy.minimum(gate, bound) * numpy.clip(up, -bound, bound), gate, up)
     return bounded
 
 
@@ -97,14 +98,15 @@ class Experts:
 
     def forward(self, x: Floats, cache: Cache | None = None, scored: Floats | None = None) -> Floats:
         """[S, T, H] -> [S, T, H]; ``scored``: what the router reads, where that is not ``x``."""
-        tokens = flat(x)
+        tokens, operations = flat(x), self.engine.operations
         result = self._mixed(tokens, tokens if scored is None else flat(scored))
         if self.shared is not None:
-            result += self._shared(self.shared, tokens)
+            result = operations.add(result, self._shared(self.shared, tokens))
             if self.engine.settings.graph.shared_expert == "average":
-                result *= numpy.float32(0.5)
+                result = operations.host(lambda x: x * numpy.float32(0.5), result)
         if self.beside is not None:
-            result = (result + self.beside.forward(tokens)) * numpy.float32(sqrt(0.5))
+            both = operations.add(result, self.beside.forward(tokens))
+            result = operations.host(lambda x: x * numpy.float32(sqrt(0.5)), both)
         return result.reshape(x.shape)
 
     def _shared(self, expert: Mlp, x: Floats) -> Floats:
@@ -112,32 +114,35 @@ class Experts:
         result = expert.forward(x)
         if self.engine.settings.graph.shared_expert_gate:
             gate = self.engine.weights.vector(f"{self.prefix}ffn_gate_inp_shexp.weight", (x.shape[1],))
-            result *= sigmoid(x @ gate.reshape(-1, 1))
+            result = self.engine.operations.host(lambda result, x: result * sigmoid(x @ gate.reshape(-1, 1)), result, x)
         return result
 
     def _mixed(self, x: Floats, scored: Floats) -> Floats:
         """Each token through its best experts, mixed by their weights: [tokens, H] -> [tokens, H]."""
-        engine = self.engine
+        engine, host, bias = self.engine, self.engine.operations.host, self._bias()
         (logits,) = engine.multiply(scored, self.router)  # [tokens, E]
-        chosen, share = choose(self.routing, logits, self._bias())  # [tokens, used] each
+        chosen, share = host(lambda logits: choose(self.routing, logits, bias), logits)  # [tokens, used] each
+        mixed: Floats
         if engine.settings.graph.expert_first:
-            inner = self._inner(x[:, None] * share[..., None], chosen)
+            inner = self._inner(host(lambda x, share: x[:, None] * share[..., None], x, share), chosen)
             outer = engine.multiply_experts(inner, chosen, self.down)[0]
-            return numpy.ascontiguousarray(outer.sum(axis=1))
+            mixed = host(lambda outer: numpy.ascontiguousarray(outer.sum(axis=1)), outer)
+            return mixed
         (outer,) = engine.multiply_experts(self._inner(x, chosen), chosen, self.down)  # [tokens, used, H]
         scale = f"{self.prefix}ffn_down_exps.scale"
         if scale in engine.weights:
-            share = share * engine.weights.vector(scale, (self.routing.experts,))[chosen]
-        mixed: Floats = numpy.einsum("tuh,tu->th", outer, share)
+            factors = engine.weights.vector(scale, (self.routing.experts,))
+            share = host(lambda share, chosen: share * factors[chosen], share, chosen)
+        mixed = host(lambda outer, share: numpy.einsum("tuh,tu->th", outer, share), outer, share)
         return mixed
 
     def _inner(self, x: Floats, chosen: Ints) -> Floats:
         """What the experts' lower matrices read: of [tokens, H] or [tokens, used, H], [tokens, used, width]."""
-        parts = self.engine.multiply_experts(x, chosen, *self.inputs)
+        parts = [flat(part) for part in self.engine.multiply_experts(x, chosen, *self.inputs)]
         if self.inputs[0].rows == 2 * self.width:
             parts = split(parts[0], (self.width, self.width))
         up = parts[1] if len(parts) > 1 else None
-        return activated(self.engine, parts[0], up, self.limit)
+        return activated(self.engine, parts[0], up, self.limit).reshape(*chosen.shape, self.width)
 
     def _bias(self) -> Floats | None:
         """What the choice alone is biased with (to even out the experts' load), under either of its names."""

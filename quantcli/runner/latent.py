@@ -64,16 +64,17 @@ class LatentAttention:
         assert self.keys is not None and self.values is not None
         engine, scale, start = self.engine, self.engine.settings.attention_scale, cache.length[self.index]
         rows = flat(plain).reshape(-1, self.heads, self.sizes.plain)
-        (absorbed,) = engine.multiply_experts(rows, self._every_head(len(rows)), self.keys)
-        queries = numpy.concatenate([absorbed.reshape(*plain.shape[:3], self.sizes.rank), turned], axis=-1)
+        (absorbed,) = engine.multiply_experts(rows, self._every_head(len(rows)), self.keys, always=True)
+        absorbed = absorbed.reshape(*plain.shape[:3], self.sizes.rank)
+        queries = self._joined(absorbed, turned)
         queries = cache.rotate_queries(self.index, queries)
-        keys, values = cache.extend(self.index, numpy.concatenate([latent, key], axis=-1), latent, engine.operations)
+        keys, values = cache.extend(self.index, self._joined(latent, key), latent, engine.operations)
         if chosen is None:
             mixed = engine.operations.attend_all(queries, keys, values, scale=scale, start=start)
         else:
             mixed = attend_chosen(queries, keys, values, chosen, scale)
         mixed = cache.rotate_back(self.index, mixed).reshape(-1, self.heads, self.sizes.rank)  # [tokens, h, rank]
-        (outputs,) = engine.multiply_experts(mixed, self._every_head(len(mixed)), self.values)
+        (outputs,) = engine.multiply_experts(mixed, self._every_head(len(mixed)), self.values, always=True)
         return outputs.reshape(len(mixed), -1)
 
     def _expanded(self, plain: Floats, turned: Floats, latent: Floats, key: Floats, cache: Cache) -> Floats:
@@ -106,8 +107,11 @@ class LatentAttention:
         """Each head's query for the keys of the latent [S, T, h, n], and for the shared key [S, T, h, rotated]."""
         (both,) = self.engine.multiply(low, self.queries)
         both = both.reshape(*shape, self.heads, self.sizes.key)
-        plain, turned = split(both, (self.sizes.plain, self.sizes.rotated))
-        return numpy.ascontiguousarray(plain), self._rotated(numpy.ascontiguousarray(turned), start)
+        widths = (self.sizes.plain, self.sizes.rotated)
+        plain, turned = self.engine.operations.host(
+            lambda both: tuple(numpy.ascontiguousarray(part) for part in split(both, widths)), both
+        )
+        return plain, self._rotated(turned, start)
 
     def _rotated(self, x: Floats, start: int) -> Floats:
         """[S, T, heads, rotated] turned by their positions, in families that rotate."""
@@ -116,6 +120,13 @@ class LatentAttention:
             return x
         angles = engine.angles.between(False, start, start + x.shape[1])
         return engine.operations.rotate(x, angles, engine.settings.graph.rope)
+
+    def _joined(self, left: Floats, right: Floats) -> Floats:
+        """Side by side in the last dimension."""
+        both: Floats = self.engine.operations.host(
+            lambda left, right: numpy.concatenate([left, right], axis=-1), left, right
+        )
+        return both
 
     def _every_head(self, tokens: int) -> Ints:
         """Every head's own matrix for its row: [tokens, h]."""

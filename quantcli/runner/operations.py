@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import exp, log1p, sqrt
+from typing import Any
 
 import numpy
 
@@ -17,7 +18,7 @@ from quantcli.runner import positions, recurrence
 from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.positions import Distances
 from quantcli.runner.rounding import rounded
-from quantcli.runner.steps import Recording
+from quantcli.runner.steps import AnyArray, Recording
 from quantcli.runner.weights import PackedMatrix
 
 ACTIVATIONS = ("q8", "int16", "float")
@@ -48,11 +49,11 @@ class Operations:
         """
         return [self._product(rounded(x, weight.type, self.activations), weight, 0) for weight in weights]
 
-    def multiply_experts(self, x: Floats, chosen: Ints, *weights: PackedMatrix) -> list[Floats]:
+    def multiply_experts(self, x: Floats, chosen: Ints, *weights: PackedMatrix, always: bool = False) -> list[Floats]:
         """Each token through its experts: [tokens, used, rows] per weight.
 
-        ``chosen``: int [tokens, used], experts of every token. ``x``: [tokens, columns] (all experts of a token read
-        the same row) or [tokens, used, columns].
+        ``chosen``: int [tokens, used], experts of every token; the same whatever the token if ``always``. ``x``:
+        [tokens, columns] (all experts of a token read the same row) or [tokens, used, columns].
         """
         results = [numpy.empty((*chosen.shape, weight.rows), numpy.float32) for weight in weights]
         for expert in numpy.unique(chosen):
@@ -99,6 +100,10 @@ class Operations:
             return swiglu_oai(gate, up)
         result = ACTIVATION[kind](gate)
         return result if up is None else numpy.multiply(result, up, out=result)
+
+    def host(self, function: Callable[..., Any], *inputs: AnyArray) -> Any:
+        """``function(*inputs)``, of arrays alone: what has no kernel, where passes of one token are recorded."""
+        return function(*inputs)
 
     def rotate(self, x: Floats, angles: positions.AngleTable, kind: str) -> Floats:
         """Rotary positions of ``x`` [sequences, positions, heads, width], see `positions.rotate`."""

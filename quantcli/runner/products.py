@@ -6,8 +6,8 @@ depend on their number. The instruction set is that of `quantcli.ggml.kernels` (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -18,7 +18,7 @@ from quantcli.runner.arrays import Bytes, Doubles, Floats, Ints, Reals
 from quantcli.runner.operations import Operations, xielu_numbers
 from quantcli.runner.positions import AngleTable, Distances
 from quantcli.runner.recurrence import Recurrence
-from quantcli.runner.steps import Fields, Pool, Recording, check, room
+from quantcli.runner.steps import AnyArray, Entries, Fields, Pool, Recording, check, room
 from quantcli.runner.weights import PackedMatrix
 
 
@@ -65,7 +65,9 @@ class Products(Operations):
         self._multiply([self._with(weight, 0, x, out) for weight, out in zip(weights, results, strict=True)])
         return results
 
-    def multiply_experts(self, x: Floats, chosen: Ints, *weights: PackedMatrix) -> list[Floats]:
+    def multiply_experts(self, x: Floats, chosen: Ints, *weights: PackedMatrix, always: bool = False) -> list[Floats]:
+        if len(chosen) == 1:
+            return self._multiply_chosen(x.reshape(-1, x.shape[-1]), chosen, weights, always)
         order = numpy.argsort(chosen, axis=None, kind="stable")  # (token, slot) pairs, expert by expert
         used = chosen.shape[1]
         gathered = numpy.ascontiguousarray(x[order // used] if x.ndim == 2 else x.reshape(-1, x.shape[-1])[order])
@@ -85,6 +87,31 @@ class Products(Operations):
             result[order] = out
             scattered.append(result.reshape(*chosen.shape, -1))
         return scattered
+
+    def _multiply_chosen(self, x: Floats, chosen: Ints, weights: Sequence[PackedMatrix], always: bool) -> list[Floats]:
+        """Of one token: ``x`` [1 or used, columns], ``chosen`` [1, used]. What a recording does again is told the
+        places of the matrices that are chosen then."""
+        used = chosen.shape[1]
+        results: list[Floats] = [numpy.empty((used, weight.rows), numpy.float32) for weight in weights]
+        products = [
+            self._with(weight, expert, x[slot : slot + 1] if len(x) > 1 else x, out[slot : slot + 1])
+            for slot, expert in enumerate(chosen[0].tolist())
+            for weight, out in zip(weights, results, strict=True)  # the same inputs side by side
+        ]
+        entries = self.pool.entries("qc_product", [product.fields for product in products])
+        if not always:
+            places = [self.pool.pointers(entries, "qc_product", name).reshape(used, -1) for name in ("weights", "bias")]
+
+            def choose(chosen: Ints) -> None:
+                for number, weight in enumerate(weights):
+                    for place, data in zip(places, (weight.data, weight.bias), strict=True):
+                        if data is not None:
+                            first = data.__array_interface__["data"][0]
+                            place[:, number] = first + chosen[0] * data.strides[0]
+
+            self.pool.note(choose, [chosen], None)
+        self._run(products, entries)
+        return [out[None] for out in results]
 
     def rounded(self, type_id: int, x: Floats) -> Floats:
         """``x`` float32 [tokens, columns] as products with weights of this type see it."""
@@ -128,10 +155,13 @@ class Products(Operations):
         return _Product(type_id, fields, x, out, (raw, bias))
 
     def _multiply(self, products: Sequence[_Product]) -> None:
+        self._run(products, [product.fields for product in products])
+
+    def _run(self, products: Sequence[_Product], fields: Sequence[Fields] | Entries) -> None:
         if products:
             self.pool.run(
                 "matmul",
-                [product.fields for product in products],
+                fields,
                 inputs=[product.x for product in products],
                 outputs=[product.out for product in products],
                 held=[product.held for product in products],
@@ -140,14 +170,21 @@ class Products(Operations):
 
     # ---- elements
 
+    def host(self, function: Callable[..., Any], *inputs: AnyArray) -> Any:
+        made = function(*inputs)
+        self.pool.note(function, inputs, made)
+        return made
+
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         if weight.ndim > 1:
-            return super().rms_norm(x, weight, eps)
+            found: Floats = self.host(lambda x: Operations.rms_norm(self, x, weight, eps), x)
+            return found
         return self._norm("rms_norm", x, weight, None, eps)
 
     def layer_norm(self, x: Floats, weight: Floats, bias: Floats | None, eps: float) -> Floats:
         if weight.ndim > 1:  # every head has weights of its own
-            return super().layer_norm(x, weight, bias, eps)
+            found: Floats = self.host(lambda x: Operations.layer_norm(self, x, weight, bias, eps), x)
+            return found
         return self._norm("layer_norm", x, weight, bias, eps)
 
     def _norm(self, name: str, x: Floats, weight: Floats, bias: Floats | None, eps: float) -> Floats:

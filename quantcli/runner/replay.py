@@ -19,14 +19,14 @@ from quantcli.runner.steps import Recording
 class Stepper:
     """``stepper(token)``: logits float32 [V] of the next position of ``cache``, valid until the next call.
 
-    Results are those of `Network.forward`, bit for bit. What cannot be repeated (the choice of experts, quantized
-    caches, operations in numpy, products that somebody observes) is computed by it.
+    Results are those of `Network.forward`, bit for bit. What cannot be repeated (quantized caches, numbers
+    that depend on positions and come out of Python, products that somebody observes) is computed by it.
     """
 
     def __init__(self, network: Network, cache: Cache) -> None:
         self.network, self.cache = network, cache
         self.limit = min(network.length, cache.capacity)  # what is recorded has angles and room for no more
-        repeatable = cache.plain and not network.settings.experts and network.settings.sides is None
+        repeatable = cache.plain and network.settings.sides is None
         self.recording: Recording | None = network.operations.recording() if repeatable else None
 
     def __call__(self, token: int) -> Floats:

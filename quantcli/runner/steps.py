@@ -1,7 +1,8 @@
 """Steps of the C library (runner.h): the pool of threads that does them, and recordings that do them again.
 
 A step is a kernel's name and the fields of its struct, by the names that runner.h gives them. What is measured in
-positions (places in the cache, angles, the start of attention) a recording moves on.
+positions (places in the cache, angles, the start of attention) a recording moves on. Between the steps of C there may
+be some of Python: functions of arrays that steps have made.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -40,6 +41,7 @@ STEPS = {
     "gate": "qc_gates *",
 }
 
+Arrays: TypeAlias = "AnyArray | tuple[AnyArray, ...]"
 Fields: TypeAlias = Mapping[str, object]  # of a struct: numbers and pointers
 AnyArray: TypeAlias = NDArray[numpy.generic]
 
@@ -110,6 +112,11 @@ class Pool:
         if recording is not None:
             recording.note(step, inputs, outputs, (arguments, fields, held))
 
+    def note(self, function: Callable[..., Arrays | None], inputs: Sequence[AnyArray], made: Arrays | None) -> None:
+        """Python has ``made`` something of ``inputs`` by ``function`` (None: it changes what a later step is told)."""
+        if self._mode.recording is not None:
+            self._mode.recording.note_python(function, inputs, made)
+
     @contextmanager
     def noting(self, recording: Recording) -> Iterator[None]:
         """The steps of this thread go into ``recording``, inside the ``with``."""
@@ -118,6 +125,18 @@ class Pool:
             yield
         finally:
             self._mode.recording = before
+
+    def entries(self, struct: str, fields: Sequence[Fields]) -> Entries:
+        """Structs of one step, built now."""
+        return Entries(self.ffi.new(f"{struct}[]", fields), len(fields))
+
+    def pointers(self, entries: Entries, struct: str, name: str) -> NDArray[numpy.intp]:
+        """The pointers called ``name`` of every struct, to be changed in place."""
+        size, array = self.ffi.sizeof(struct), numpy.frombuffer(self.ffi.buffer(entries.array), numpy.uint8)
+        found: NDArray[numpy.intp] = numpy.ndarray(
+            (len(entries),), numpy.intp, array, self.ffi.offsetof(struct, name), (size,)
+        )
+        return found
 
     def repeated(self, struct: str, first: Fields, count: int, distances: Mapping[str, int]) -> Entries:
         """``count`` structs like ``first``, the pointers of ``distances`` each so many bytes behind the one before.
@@ -163,7 +182,8 @@ class Recording:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.made: dict[int, AnyArray] = {}  # arrays that steps have made, by id
-        self.steps: list[Sequence[object]] = []  # each a qc_step *
+        self.steps: list[Sequence[object]] = []  # each a qc_step *, since the last step of Python
+        self.parts: list[Callable[[int], None]] = []  # what is done again, given how many positions later
         self.held: list[object] = []
         self.complete, self.ready = True, False
 
@@ -180,15 +200,25 @@ class Recording:
         self.result = logits
         self.complete &= _owner(logits) in self.made
         self.ready = self.complete
-        if self.complete:
-            self.list = self.pool.ffi.new("qc_step[]", [step[0] for step in self.steps])
+        self._close()
         return self.complete
+
+    def _close(self) -> None:
+        """The steps of C so far are one call."""
+        pool, steps = self.pool, self.pool.ffi.new("qc_step[]", [step[0] for step in self.steps])
+        self.held.append(self.steps)
+
+        def run(shift: int) -> None:
+            check(pool.lib.qc_run(pool.handle, pool.isa, pool.activations, steps, len(steps), shift))
+
+        self.parts.append(run)
+        self.steps = []
 
     def repeat(self, x: Floats, position: int) -> Floats:
         """The recorded steps for the embeddings ``x`` of another position."""
-        pool, shift = self.pool, position - self.position
         self.start[...] = x
-        check(pool.lib.qc_run(pool.handle, pool.isa, pool.activations, self.list, len(self.list), shift))
+        for part in self.parts:
+            part(position - self.position)
         return self.result
 
     def note(
@@ -201,10 +231,30 @@ class Recording:
         self.steps.append(step)
         self.held += [inputs, outputs, held]
 
+    def note_python(
+        self, function: Callable[..., Arrays | None], inputs: Sequence[AnyArray], made: Arrays | None
+    ) -> None:
+        """A step of Python has been done."""
+        self.complete &= all(_owner(x) in self.made for x in inputs)
+        outputs = _several(made)
+
+        def run(shift: int) -> None:
+            for place, one in zip(outputs, _several(function(*inputs)), strict=True):
+                place[...] = one
+
+        self._close()
+        self.parts.append(run)
+        self._keep(outputs)
+        self.held += [inputs, outputs]
+
     def _keep(self, arrays: Sequence[AnyArray]) -> None:
         for array in arrays:
             owner = _root(array)
             self.made[id(owner)] = owner
+
+
+def _several(made: Arrays | None) -> tuple[AnyArray, ...]:
+    return () if made is None else made if isinstance(made, tuple) else (made,)
 
 
 def _root(array: AnyArray) -> AnyArray:
