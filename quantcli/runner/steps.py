@@ -185,6 +185,7 @@ class Recording:
         self.steps: list[Sequence[object]] = []  # each a qc_step *, since the last step of Python
         self.parts: list[Callable[[int], None]] = []  # what is done again, given how many positions later
         self.held: list[object] = []
+        self.count = 0  # steps of C in all
         self.complete, self.ready = True, False
 
     @contextmanager
@@ -212,7 +213,7 @@ class Recording:
             check(pool.lib.qc_run(pool.handle, pool.isa, pool.activations, steps, len(steps), shift))
 
         self.parts.append(run)
-        self.steps = []
+        self.count, self.steps = self.count + len(steps), []
 
     def repeat(self, x: Floats, position: int) -> Floats:
         """The recorded steps for the embeddings ``x`` of another position."""

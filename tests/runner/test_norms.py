@@ -32,14 +32,27 @@ def test_norms_are_those_of_numpy(weights: tuple[int, ...], kind: str) -> None:
     assert found.dtype == numpy.float32 and numpy.allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_norm_computed_in_python_is_not_repeated() -> None:
-    """A recording would do the steps around it again, with the old result between them."""
+def test_a_norm_computed_in_python_is_computed_again() -> None:
+    """A recording that did the steps around it alone would leave the old result between them."""
     products = Products("float", 1)
     x, weight, _ = arrays((HEADS, WIDTH), False)
     recording = products.recording()
     assert isinstance(recording, Recording)
     with recording.of(x, 0) as start:
         result = products.add(products.layer_norm(start, weight, None, 1e-5), start)
+    assert recording.finish(result)
+    other = numpy.ascontiguousarray(x[..., ::-1])
+    again = products.add(products.layer_norm(other, weight, None, 1e-5), other)
+    assert numpy.array_equal(recording.repeat(other, 0), again) and not numpy.array_equal(again, x)
+
+
+def test_what_no_step_has_made_is_not_repeated() -> None:
+    products = Products("float", 1)
+    x, weight, _ = arrays((WIDTH,), False)
+    recording = products.recording()
+    assert isinstance(recording, Recording)
+    with recording.of(x, 0) as start:
+        result = products.host(lambda x: x + 1, products.layer_norm(start, weight, None, 1e-5) * 2)
     assert not recording.finish(result)
 
 
