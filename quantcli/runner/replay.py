@@ -26,7 +26,7 @@ class Stepper:
     def __init__(self, network: Network, cache: Cache) -> None:
         self.network, self.cache = network, cache
         self.limit = min(network.length, cache.capacity)  # what is recorded has angles and room for no more
-        repeatable = cache.plain and network.settings.sides is None
+        repeatable = cache.plain and network.settings.sides is None and not network.settings.by_position
         self.recording: Recording | None = network.operations.recording() if repeatable else None
 
     def __call__(self, token: int) -> Floats:

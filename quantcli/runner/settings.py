@@ -114,6 +114,12 @@ class NetworkSettings:
         return self.routing.used if self.routing else 0
 
     @property
+    def by_position(self) -> bool:
+        """Whether which steps a position takes depends on where it stands: keys that are chosen, windows that begin
+        anew, queries that grow."""
+        return self.indexer is not None or bool(self.graph.chunked) or self.graph.temperature is not None
+
+    @property
     def divisors(self) -> int:
         """Numbers in a table of divisors of frequencies; a layer uses as many as it has pairs."""
         return (self.window_rope_dims if self.graph.rope_share < 1 else self.rope_dims) // 2

@@ -73,6 +73,21 @@ def test_steps_are_passes_of_one_token(root: Path, name: str, kind: str) -> None
             step(3)
 
 
+@pytest.mark.parametrize("name", ["arch-more/deepseek-v3.2", "arch-new/llama4"])
+def test_steps_that_depend_on_the_position_are_not_repeated(name: str, shared: Path) -> None:
+    """Keys that are chosen once there are more than 64; windows that begin anew, queries that grow."""
+    ids = numpy.random.default_rng(3).integers(3, 300, 72)
+    with open_model(shared / name) as model:
+        network = Network(model, make_operations("float", 2))
+        caches = [network.new_cache(1, 72) for _ in range(2)]
+        for cache in caches:
+            network.forward(ids[None, :60], cache)
+        step = Stepper(network, caches[0])
+        for token in ids[60:].tolist():
+            assert numpy.array_equal(step(token), network.forward(numpy.array([[token]]), caches[1])[0, -1])
+        assert step.recording is None
+
+
 def test_what_python_computes_between_steps_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Products, "add", Operations.add)
     with open_model(oracles.folder("llama3")) as model:
