@@ -37,8 +37,9 @@ import kernel_report as report
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.ggml import kernels, tensor_types
+from quantcli.runner.matrix_products import can_multiply
 from quantcli.runner.operations import ACTIVATIONS
-from quantcli.runner.products import Products, can_multiply
+from quantcli.runner.products import Products
 from quantcli.runner.replay import Stepper
 
 COLUMNS, ROWS, TOKENS, ROWS_OF_ONE = 2048, 2048, 512, 16384

@@ -26,7 +26,8 @@ from quantcli.report.speed import (
 )
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner.arrays import Bytes, Floats
-from quantcli.runner.products import Products, can_multiply
+from quantcli.runner.matrix_products import can_multiply
+from quantcli.runner.products import Products
 
 COLUMNS = 4096
 ENCODED_ROWS = 8

@@ -8,9 +8,10 @@ import pytest
 from quantcli.errors import NoKernel, QuantcliError
 from quantcli.ggml import kernels, tensor_types
 from quantcli.runner import positions
+from quantcli.runner.matrix_products import can_multiply
 from quantcli.runner.operations import ACTIVATIONS, Operations
 from quantcli.runner.positions import Distances, alibi
-from quantcli.runner.products import Products, can_multiply
+from quantcli.runner.products import Products
 from quantcli.runner.rounding import rounded
 from quantcli.runner.weights import PackedMatrix
 
