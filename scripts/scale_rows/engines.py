@@ -14,7 +14,7 @@ from scale_rows.resuming import digests
 CHUNKS, QUICK_CHUNKS = 48, 16
 SMALL, OF_SMALL = 5_000_000, 4  # bytes of a layer of small models, which read more: a run has to outlast its start
 FASTER = 1.7
-GIGABYTES, QUICK = 2.0, 0.5
+GIGABYTES, QUICK = 8.0, 2.0
 
 
 def words(place: Place, out: str) -> list[str]:

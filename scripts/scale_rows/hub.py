@@ -65,7 +65,7 @@ def sums(run: Run) -> dict[str, str]:
 
 def throughput(place: Place) -> list[Row]:
     """A quick type, which the link limits, and a slow one, which the encoder does."""
-    folder, matrix = place.checkpoint(QUICK if place.quick else GIGABYTES / 4)
+    folder, matrix = place.checkpoint(QUICK if place.quick else GIGABYTES / 2)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     link, rows = ("--rate", str(RATE), "--latency", str(LATENCY)), []
     for kind in ("Q8_0", "Q4_K_M"):
