@@ -216,7 +216,8 @@ def _digest(path: Path) -> str:
 def _convert(release: Release, types: Sequence[str]) -> None:
     """All types that are not there, from one read."""
     missing = []
-    job = convert.prepare(_conversion(release, types, force=True), release.reporter)
+    # what can be resumed has complete headers from the start: they are compared with those that lie there
+    job = convert.prepare(_conversion(release, types, force=True, resume=True), release.reporter)
     try:
         for number, one in enumerate(job.plans):
             if not _is_there(release, job, number, one):
@@ -226,18 +227,13 @@ def _convert(release: Release, types: Sequence[str]) -> None:
     if not missing:
         return
     start = time.monotonic()
-    result = convert.run(_conversion(release, missing, force=True, **_resumable()), Part(release.reporter))
+    result = convert.run(_conversion(release, missing, force=True, resume=True), Part(release.reporter))
     for output in result["outputs"]:
         for shard in output.get("shards", []):
             name = os.path.basename(shard["path"])
             release.manifest.put("convert", name, shard["sha256"])
             _note_file(release, Path(shard["path"]), output["type"], shard["sha256"])
             release.said("convert", name, "done", f"{shard['bytes']:,} bytes", time.monotonic() - start)
-
-
-def _resumable() -> dict[str, Any]:
-    """Where conversions can go on behind what a killed one left, they do."""
-    return {"resume": True} if "resume" in ConvertRequest.__dataclass_fields__ else {}
 
 
 def _is_there(release: Release, job: Job, number: int, one: Plan) -> bool:

@@ -44,6 +44,7 @@ def command():
     del thing
     time.sleep(30)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored where the tests run in the background
 app._run_command.__globals__["_wanted"] = lambda arguments: lambda standalone_mode: command()
 app.run()
 """

@@ -31,7 +31,7 @@ def made(root: Path, output: Path, **options: object) -> list[dict]:
 
 
 def running() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("quantcli")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("quantcli-hash")]
 
 
 @pytest.mark.parametrize("ahead", [0, 4 << 30])
