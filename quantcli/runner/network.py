@@ -213,7 +213,8 @@ class Network:
 
     def states(self, tokens: Tokens) -> Floats:
         """The last hidden states, [S, T, H], of fresh sequences ``tokens`` [S, T]: what embeddings are pooled from."""
-        return self._normed(self.narrowed(self.stream(tokens)))
+        x = self._normed(self.narrowed(self.stream(tokens)))
+        return finite.check(x, "the last norm", f"{self.model.name}: output_norm.weight")
 
     def _normed(self, x: Floats) -> Floats:
         """The norm before the head, in models that have one."""
