@@ -153,8 +153,8 @@ def bfloat16(values: numpy.ndarray) -> numpy.ndarray:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(numpy.uint16)
 
 
-def write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]], weights: Weights) -> None:
-    """One safetensors file; norms are ones with a little noise."""
+def header_of(tensors: list[tuple[str, tuple[int, ...]]]) -> bytes:
+    """What a safetensors file of BF16 tensors begins with, its length first; the tensors follow in this order."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, shape in tensors:
@@ -163,8 +163,13 @@ def write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]], weights:
         position = end
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]], weights: Weights) -> None:
+    """One safetensors file; norms are ones with a little noise."""
     with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(raw)) + raw)
+        file.write(header_of(tensors))
         for _, shape in tensors:
             if len(shape) == 1:
                 noise = weights.random.standard_normal(shape[0], numpy.float32)

@@ -18,7 +18,6 @@ import ctypes
 import hashlib
 import json
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 from helpers import oracles
 from helpers.normals import GROUP
-from make_checkpoint import Declared
+from make_checkpoint import Declared, header_of
 
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "*.model",
              "*.tiktoken", "tokens.json", "chat_template*")  # fmt: skip
@@ -65,20 +64,12 @@ def draw(name: str, shape: tuple[int, ...], offset: int, loud: str) -> oracles.D
 
 def write_weights(path: Path, tensors: list[tuple[str, tuple[int, ...]]], loud: str) -> list[oracles.Draw]:
     """One safetensors file in BF16; returns where its numbers come from."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
+    header = header_of(tensors)
+    position, draws = len(header), []
     for name, shape in tensors:
-        end = position + 2 * prod(shape)
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [position, end]}
-        position = end
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
-    start, draws = 8 + len(raw), []
-    for name, shape in tensors:
-        row = header[name]
-        assert isinstance(row, dict)
-        draws.append(draw(name, shape, start + row["data_offsets"][0], loud))
-    path.write_bytes(struct.pack("<Q", len(raw)) + raw + b"".join(one.stored() for one in draws))
+        draws.append(draw(name, shape, position, loud))
+        position += 2 * prod(shape)
+    path.write_bytes(header + b"".join(one.stored() for one in draws))
     return draws
 
 
