@@ -9,6 +9,7 @@ finite result, in bounded memory and time. Exit 1 where a bar is missed; the run
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -33,6 +34,17 @@ COMMANDS: dict[str, Callable[[str, str, str], list[str]]] = {
 }
 
 
+#: Results that are null where there is nothing to say; null anywhere else is a figure that JSON cannot write.
+NO_FIGURES = {"labels"}
+
+
+def has_null(value: object) -> bool:
+    """Whether a figure of a result (nested mappings and lists) is null."""
+    if isinstance(value, dict):
+        return any(has_null(item) for key, item in value.items() if key not in NO_FIGURES)
+    return any(has_null(item) for item in value) if isinstance(value, list) else value is None
+
+
 @dataclass(frozen=True)
 class Run:
     """One command on one file: its exit status (negative: a signal), what it printed, seconds of processor time and
@@ -52,8 +64,10 @@ class Run:
     @property
     def not_a_number(self) -> bool:
         """Exit 0 with figures that are none: NaN, or the null that stands for it."""
-        figures = self.command != "inspect" and any(word in self.printed for word in ("NaN", "Infinity", ": null"))
-        return self.status == 0 and figures
+        if self.status or self.command == "inspect":
+            return False
+        result = next((line for line in self.printed.splitlines() if line.startswith("{")), "")
+        return any(word in result for word in ("NaN", "Infinity")) or has_null(json.loads(result))
 
 
 def run(name: str, command: str, arguments: list[str]) -> Run:

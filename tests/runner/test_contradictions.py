@@ -139,6 +139,21 @@ def test_what_is_not_finite_names_the_first_layer(name: str) -> None:
                 assert numpy.isfinite(found).all(), tensor.name
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_hidden_states_that_are_not_finite_are_an_error(name: str) -> None:
+    """What `embed` pools goes through the last norm and never through the head, whose logits are looked at."""
+    with open_model(oracles.folder(name)) as model:
+        network = made(model)
+        tokens = numpy.arange(20, 23)[None]
+        assert numpy.isfinite(network.states(tokens)).all()
+        norm = network.settings.graph.final_norm
+        for number, word in ((math.nan, "NaN"), (math.inf, "an infinite number|NaN")):
+            network = made(model)
+            network.weights.vector(f"{norm}.weight")[5] = number
+            with pytest.raises(NonFiniteResult, match=f"the last norm gives ({word})"):
+                network.states(tokens)
+
+
 def test_a_repeated_step_names_the_layer_too() -> None:
     """The steps of a token are repeated without Python between the layers: who it was is found afterwards."""
     with open_model(oracles.folder("llama-tied-bias")) as model:
