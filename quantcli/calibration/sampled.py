@@ -30,20 +30,26 @@ def sample(
     """Token ids int32 [len(starts), length] drawn at temperature 1, each sequence after (bos and) its start token.
 
     Sequence i draws from a generator seeded with (``seed``, i), so it does not depend on how many run side by side
-    beyond the rounding of products. ``progress`` is told the sequences that are done.
+    beyond the rounding of products. ``progress`` is told how many tokens there are.
     """
     pieces = []
     together = max(FEWEST, min(MOST, CACHE_BYTES // (network.new_cache(1, length).bytes or 1)))
     for first in range(0, len(starts), together):
         part = starts[first : first + together]
         chances = numpy.stack([numpy.random.default_rng((seed, first + i)).random(length) for i in range(len(part))])
-        pieces.append(_sample_together(network, part, chances, bos))
-        if progress is not None:
-            progress(first + len(part))
+        told = None if progress is None else _later(progress, first * length)
+        pieces.append(_sample_together(network, part, chances, bos, told))
     return numpy.concatenate(pieces) if pieces else numpy.empty((0, length), numpy.int32)
 
 
-def _sample_together(network: Network, starts: Ids, chances: Chances, bos: int | None) -> Ids:
+def _later(progress: Callable[[int], None], before: int) -> Callable[[int], None]:
+    """``progress`` of a part that ``before`` tokens precede."""
+    return lambda tokens: progress(before + tokens)
+
+
+def _sample_together(
+    network: Network, starts: Ids, chances: Chances, bos: int | None, progress: Callable[[int], None] | None
+) -> Ids:
     """Sequences [S, length]; ``chances`` [S, length] uniform numbers below 1."""
     count, length = chances.shape
     tokens = numpy.empty((count, length), numpy.int32)
@@ -55,6 +61,8 @@ def _sample_together(network: Network, starts: Ids, chances: Chances, bos: int |
         logits = network.forward(tokens[:, position : position + 1], cache)[:, 0]
         if position + 1 >= len(given):
             tokens[:, position + 1] = drawn(logits, chances[:, position + 1])
+        if progress is not None:
+            progress(count * (position + 2))
     return tokens
 
 

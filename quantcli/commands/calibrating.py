@@ -25,7 +25,7 @@ def gathered(
 ) -> Calibration:
     """The tokens, see `tokens.gather`; what the model wrote is taken from the first of ``folders`` that has it."""
     written = filter(lambda found: found is not None, map(folder.written_text, folders))
-    with reporter.steps("sampling", sampled // network.length) as step:
+    with reporter.steps("sampling tokens", sampled // network.length * network.length) as step:
         return tokens.gather(
             network,
             Tokenizer.from_metadata(model.metadata),
