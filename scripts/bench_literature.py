@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One line per method of the literature on models/mid: KL divergence beside llama.cpp's encoder of the same type.
+"""One line per method of the literature on a model: KL divergence beside llama.cpp's encoder of the same type.
 
     python scripts/bench_literature.py --list
     python scripts/bench_literature.py --row 'Q4_0 rtn' --row ... | --all | --missing [--chunks 6] [--threads 2]
@@ -54,7 +54,7 @@ FIELDS = (
     "commit",
     "cpu",
 )
-MODELS = ("mid", "tiny")
+MODELS = ("mid", "smollm2", "tiny")
 ENTROPY = ("Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 STEPS = {
     "gptq alone": Effort(True, False, 0, 0, False),
@@ -209,10 +209,16 @@ def _activations(add: Callable) -> None:
 class Measuring(Bench):
     """A bench that keeps rewritten models and baselines."""
 
-    def __init__(self, shared: Path, model: str, chunks: int, threads: int) -> None:
-        super().__init__(shared, model, chunks, threads)
+    def __init__(self, shared: Path, folder: Path, chunks: int, threads: int) -> None:
+        super().__init__(shared, folder, chunks, threads)
         self.kept: dict[str, tuple[papers.Seen, str]] = {}
         self.known: dict[str, dict[str, list[float]]] = {}
+
+    def holds(self, name: str) -> bool:
+        """Whether every type that a row names has blocks of which the model's rows consist."""
+        columns = {values.shape[1] for values in self.plain.values.values()}
+        kinds = [BY_NAME[word] for word in f"{name} {rows()[name][0]}".split() if word in BY_NAME]
+        return all(count % kind.block == 0 for kind in kinds for count in columns)
 
     def once(self, see: Callable[[Bench], papers.Seen]) -> tuple[papers.Seen, str]:
         """A rewritten model, and how far it is from the same function."""
@@ -341,7 +347,8 @@ def table() -> Iterator[str]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
-    parser.add_argument("--model", default="mid", choices=MODELS, help="a folder of ../shared/models")
+    parser.add_argument("--model", default="mid", choices=MODELS)
+    parser.add_argument("--smollm2", type=Path, default=ROOT / "build" / "SmolLM2-135M-Instruct")
     parser.add_argument("--dry", action="store_true", help="print, don't write the table")
     parser.add_argument("--row", action="append", default=[], metavar="NAME")
     parser.add_argument("--all", action="store_true")
@@ -361,13 +368,14 @@ def main() -> None:
     if given.list:
         print("\n".join(rows()))
     if wanted or given.entropy:
-        bench = Measuring(given.shared, given.model, given.chunks, given.threads)
+        folder = given.smollm2 if given.model == "smollm2" else given.shared / "models" / given.model
+        bench = Measuring(given.shared, folder, given.chunks, given.threads)
         if given.entropy:
             print("\n".join(entropy(bench)))
         revision = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
         commit = subprocess.run(revision, capture_output=True, text=True).stdout.strip()
         machine = kernel_report.machine()
-        for name in wanted:
+        for name in filter(bench.holds, wanted):
             line = bench.line(name)
             line |= {
                 "model": given.model,

@@ -77,9 +77,9 @@ class Variant:
 class Bench:
     """The model, its moments, the texts, and the model's own predictions on them."""
 
-    def __init__(self, shared: Path, model: str, chunks: int, threads: int) -> None:
+    def __init__(self, shared: Path, folder: Path, chunks: int, threads: int) -> None:
         self.threads = threads
-        self.model = loader.open_model(shared / "models" / model)
+        self.model = loader.open_model(folder)
         tokenizer = Tokenizer.from_metadata(self.model.metadata)
         self.fit = chunks_of(tokenizer, shared / "text" / "calibration.txt", LENGTH, chunks=CALIBRATION_CHUNKS)
         self.texts = {
@@ -329,8 +329,15 @@ def rescaled(bench: Bench, transform: str, kind: str) -> Seen:
     return bench.see(rescale.apply(seen.model, factors))
 
 
+def orthogonal(width: int) -> numpy.ndarray:
+    """Hadamard's matrix [width, width] in float64; of a width that is no power of two its product with a random one."""
+    even = width & -width
+    odd, _ = numpy.linalg.qr(numpy.random.default_rng(SEED).standard_normal((width // even, width // even)))
+    return numpy.kron(odd, cache.hadamard(even).astype(numpy.float64)) if even < width else cache.hadamard(width)
+
+
 def rotated(bench: Bench) -> Seen:
-    """R1 of QuaRot: norm weights folded into what reads them, a random Hadamard matrix on the residual stream.
+    """R1 of QuaRot: norm weights folded into what reads them, a random orthogonal matrix on the residual stream.
 
     The head is no longer the embedding's: it has the final norm's weights in it. Everything in float64.
     """
@@ -338,7 +345,7 @@ def rotated(bench: Bench) -> Seen:
     tensors = {tensor.name: tensor for tensor in model.tensors}
     width = tensors["token_embd.weight"].columns
     signs = numpy.random.default_rng(SEED).choice([-1.0, 1.0], width)
-    turn = cache.hadamard(width).astype(numpy.float64) * signs[:, None]
+    turn = orthogonal(width) * signs[:, None]
 
     def read(name: str) -> numpy.ndarray:
         tensor = tensors[name]
