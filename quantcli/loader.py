@@ -56,13 +56,15 @@ def open_models(
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
     projector: bool = False,
+    image_break: bool = False,
     merge: Merge | None = None,
 ) -> Models:
     """Open the checkpoint folder or GGUF file ``path``: headers, configuration and vocabulary, not the weights.
 
     The three options say what a checkpoint does not, and so make no sense for a GGUF (UsageError). ``projector``: that
-    of the checkpoint, too; ``merge``: an adapter that its tensors are changed by. Raises MissingFile, UnsupportedFile,
-    MalformedFile and whatever families and vocabularies raise. Close the models when done.
+    of the checkpoint, too (``image_break``: see `families.projectors.load`); ``merge``: an adapter that its tensors are
+    changed by. Raises MissingFile, UnsupportedFile, MalformedFile and whatever families and vocabularies raise. Close
+    the models when done.
     """
     path = ways.find(path)
     if places.is_folder(path):
@@ -74,7 +76,7 @@ def open_models(
                 chat_template=chat_template,
                 alone=not projector,
             )
-            beside = families.load_projector(checkpoint) if projector else None
+            beside = families.load_projector(checkpoint, image_break) if projector else None
         models = Models(text, beside)
         for model in models.every:
             _describe(model, checkpoint, merge)
@@ -105,14 +107,14 @@ def open_model(path: str | os.PathLike[str]) -> Model:
     return open_models(path).text
 
 
-def open_projector(path: str | os.PathLike[str], merge: Merge | None = None) -> Model:
+def open_projector(path: str | os.PathLike[str], merge: Merge | None = None, *, image_break: bool = False) -> Model:
     """The projector of the checkpoint folder ``path`` alone; see `open_models`."""
     path = ways.find(path)
     if not places.is_folder(path):
         _explain_other_files(path)
         raise UsageError("--mmproj is for checkpoints: a GGUF file holds one model", where=os.fspath(path))
     with _opened(path, merge) as checkpoint:
-        model = families.load_projector(checkpoint)
+        model = families.load_projector(checkpoint, image_break)
     _describe(model, checkpoint, merge)
     return model
 

@@ -83,7 +83,8 @@ class Model:
     ``follows_converter``: outputs of float types, and copies, are what llama.cpp's converter writes (its F32 rules,
     trailing dimensions of 1 kept, the file type of ``default_float``); for other models they are llama-quantize's.
     ``role``: "text" for a language model, "projector" for what stands before one, "adapter" for what changes one.
-    ``notes`` are remarks for the user (left-out vision tensors, ids beyond the vocabulary ...).
+    ``notes`` are remarks for the user (left-out vision tensors, ids beyond the vocabulary ...), ``warnings``
+    what a user hardly wants: a file that llama.cpp does not load.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Model:
     weight_files: Sequence[str] = ()  # those of them that hold tensors
     shards: int = 1
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     role: Literal["text", "projector", "adapter"] = "text"
     handles: Sequence[Closable] = ()  # what has to be closed when nothing is read any more
     digests: dict[str, str] = field(default_factory=dict)  # sha256 of ``weight_files``, once they are known

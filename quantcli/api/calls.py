@@ -69,6 +69,7 @@ class ConvertOptions(TypedDict, total=False):
     pre_tokenizer: str | None
     mmproj: str | None
     mmproj_only: bool
+    image_break: bool
     lora_base: PathLike | None
     merge_lora: PathLike | None
     lora_scale: float

@@ -18,6 +18,8 @@ def check(request: ConvertRequest) -> None:
             "--mmproj writes the projector beside the text, --mmproj-only writes it alone",
             hint="leave one of them out; with --mmproj-only the type is that of -t",
         )
+    if request.image_break and request.mmproj is None and not request.mmproj_only:
+        raise UsageError("--image-break is for projectors", hint="give --mmproj T or --mmproj-only as well")
     if request.lora_base is not None:
         _check_adapter(request)
     if request.merge_lora is None and request.lora_scale != 1.0:

@@ -213,6 +213,13 @@ def run(
     mmproj_only: Annotated[
         bool, Option("--mmproj-only", help="Write the projector and nothing else, in the type of -t.")
     ] = False,
+    image_break: Annotated[
+        bool,
+        Option(
+            "--image-break",
+            help="Pixtral's projector with the embedding of [IMG_BREAK], without which llama.cpp does not load it.",
+        ),
+    ] = False,
     lora_base: Annotated[
         Optional[Path],
         Option(
@@ -309,6 +316,7 @@ def run(
         pre_tokenizer=pre_tokenizer,
         mmproj=mmproj,
         mmproj_only=mmproj_only,
+        image_break=image_break,
         lora_base=lora_base,
         merge_lora=merge_lora,
         lora_scale=lora_scale,

@@ -73,6 +73,7 @@ class PassedOn(TypedDict, total=False):
     architecture: str | None
     pre_tokenizer: str | None
     mmproj_only: bool
+    image_break: bool
     lora_base: Path | None
     merge_lora: Path | None
     lora_scale: float

@@ -171,13 +171,14 @@ def _open(request: ConvertRequest) -> list[Model]:
         return [loader.open_adapter(request.source, request.lora_base, request.architecture)]
     merge = None if request.merge_lora is None else loader.Merge(request.merge_lora, request.lora_scale)
     if request.mmproj_only:
-        return [loader.open_projector(request.source, merge)]
+        return [loader.open_projector(request.source, merge, image_break=request.image_break)]
     return loader.open_models(
         request.source,
         architecture=request.architecture,
         pre_tokenizer=request.pre_tokenizer,
         chat_template=request.chat_template,
         projector=request.mmproj is not None,
+        image_break=request.image_break,
         merge=merge,
     ).every
 
@@ -211,7 +212,8 @@ def prepare_models(
     job = Job(request, parts(), min(request.threads or system.usable_cores(), MOST_THREADS))
     notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
     job.notes = list(dict.fromkeys(notes))
-    job.warnings = checks.importance_warnings(job.plans) + checks.method_warnings(job.plans, request.choice)
+    job.warnings = [text for model in models for text in model.warnings]
+    job.warnings += checks.importance_warnings(job.plans) + checks.method_warnings(job.plans, request.choice)
     job.warnings += checks.template_warnings(job.plans, request.chat_template)
     if request.strict:
         fallen = (tables.fallback_warning(output) for output in describe(job)["outputs"])

@@ -68,6 +68,7 @@ class ConvertRequest:
     pre_tokenizer: str | None = None
     mmproj: FileType | None = None  # write the projector, too
     mmproj_only: bool = False  # write the projector, in the file types, and nothing else
+    image_break: bool = False  # with the embedding that ends each row of an image
     lora_base: Path | None = None  # the source is an adapter of this model
     merge_lora: Path | None = None  # an adapter that is merged into the source
     lora_scale: float = 1.0

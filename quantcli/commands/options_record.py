@@ -15,7 +15,7 @@ SIZES = ("target_size", "target_bpw", "like", "max_kld", "candidates", "at_least
 _AS_TYPED = (
     "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure", "allow_requantize", "search", "method",
     "snap", "quality", "transforms", "sampled_tokens", "split_max_size", "keep_split", "metadata", "allow_no_imatrix",
-    "architecture", "pre_tokenizer", "mmproj_only", "lora_scale", "include_weights", "exclude_weights",
+    "architecture", "pre_tokenizer", "mmproj_only", "image_break", "lora_scale", "include_weights", "exclude_weights",
     *SIZES,
 )  # fmt: skip
 _USUAL: Mapping[str, object] = {"lora_scale": 1.0}

@@ -18,7 +18,8 @@ from quantcli.report.terminal import Reporter
 from quantcli.sources import digests
 from quantcli.sources.checkpoint import hub_name
 
-_OF_PROJECTORS = ("metadata", "merge_lora", "lora_scale", "search", "method", "snap")  # options that reach one
+#: options that reach a projector
+_OF_PROJECTORS = ("metadata", "image_break", "merge_lora", "lora_scale", "search", "method", "snap")
 
 
 def of(request: ConvertRequest, model: Model, file_type: FileType, used: Used) -> dict[str, Value]:

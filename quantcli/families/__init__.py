@@ -45,8 +45,8 @@ def left_out(checkpoint: Checkpoint, architecture: str | None = None) -> list[st
     return load.left_out(checkpoint, architecture)
 
 
-def load_projector(checkpoint: Checkpoint) -> Model:
+def load_projector(checkpoint: Checkpoint, image_break: bool = False) -> Model:
     """The projector of a checkpoint folder, see ``projectors.load.load_projector``."""
     from quantcli.families.projectors import load
 
-    return load.load_projector(checkpoint)
+    return load.load_projector(checkpoint, image_break)

@@ -10,6 +10,7 @@ from quantcli.families import bind, metadata
 from quantcli.families.facts import bad, settle
 from quantcli.families.load import make_tensors
 from quantcli.families.names import unwrapped
+from quantcli.families.projectors import token_rows
 from quantcli.families.projectors.catalogue import find, registry
 from quantcli.families.projectors.declaration import Projector
 from quantcli.families.written import types_of
@@ -23,10 +24,12 @@ _PROCESSORS = (("preprocessor_config.json", "media_proc_cfg"), ("processor_confi
 _PATCHES = (".patch_embd.weight", ".patch_merger.weight")  # F16 in files of this type, F32 in all others
 
 
-def load_projector(checkpoint: Checkpoint) -> Model:
+def load_projector(checkpoint: Checkpoint, image_break: bool = False) -> Model:
     """The projector of ``checkpoint`` as a GGUF file of its own.
 
-    Raises UnknownArchitecture where none is declared for its class, and what `families.load_checkpoint` raises.
+    ``image_break``: with the embedding of its token that ends a row of an image, even where llama.cpp's converter
+    leaves that out. Raises UnknownArchitecture where no projector is declared for its class, UsageError where one has
+    no such token, and what `families.load_checkpoint` raises.
     """
     projector = find(checkpoint.config)
     if projector is None:
@@ -42,6 +45,7 @@ def load_projector(checkpoint: Checkpoint) -> Model:
     for tensor, bound in zip(tensors, binding.tensors, strict=True):
         tensor.targets = types_of(tensor.name, tensor.shape, bound.spec.rule.type, half_or_single=_PATCHES)
         tensor.type = tensor.targets.get(default.name, tensor.type)
+    warnings = token_rows.add(checkpoint, projector, tensors, image_break)
     entries = {
         **metadata.general(projector, checkpoint, tensors, "mmproj"),
         **metadata.architecture(projector, facts, text=False),
@@ -60,6 +64,7 @@ def load_projector(checkpoint: Checkpoint) -> Model:
         weight_files=[path for path in checkpoint.files if path.endswith(".safetensors")],
         shards=len(checkpoint.tensor_files),
         notes=[*binding.notes, *checkpoint.notes],
+        warnings=warnings,
     )
 
 

@@ -6,7 +6,7 @@ from quantcli.families.declaration import TensorRule
 from quantcli.families.facts import Facts, bad
 from quantcli.families.fields import count, text
 from quantcli.families.projectors import tower
-from quantcli.families.projectors.declaration import ARCHITECTURE, VOCAB, Projector
+from quantcli.families.projectors.declaration import ARCHITECTURE, VOCAB, Projector, TokenRow
 from quantcli.families.transforms import permuted
 
 LAYER = "transformer.layers.{layer}."
@@ -77,6 +77,7 @@ PIXTRAL = Projector(
     vocab=VOCAB,
     prefixes=("vision_tower.",),
     parts=("vision_tower.", "multi_modal_projector."),
+    row=TokenRow("[IMG_BREAK]", "v.token_embd.img_break"),  # ends each row of patches
 )
 
 MISTRAL3 = PIXTRAL.derive(
