@@ -97,7 +97,7 @@ def _standard_streams() -> None:
 
 def run() -> None:
     """Parse the command line, run the command, exit."""
-    gc.set_threshold(100_000, 50, 50)  # headers become a million objects that stay: to look through them takes long
+    gc.set_threshold(1_000_000, 50, 50)  # headers become a million objects that stay: to look through them takes long
     for number in ENDINGS:
         if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
             signal.signal(number, terminate)
@@ -108,6 +108,7 @@ def run() -> None:
         status = _run_command()
     finally:
         act_by_default()
+    gc.freeze()  # what is alive goes with the process: the interpreter looks through none of it at its end
     sys.exit(status)
 
 

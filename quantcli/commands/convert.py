@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantcli import loader, system
-from quantcli.calibration.folder import check_place
 from quantcli.calibration.quality import UNKNOWN, Used
 from quantcli.commands import checks, existing, hashing, parting, provenance, resuming, targets
 from quantcli.commands.describing import describe as describe
@@ -214,7 +213,7 @@ def prepare_models(
     job.notes = list(dict.fromkeys(notes))
     job.warnings = [text for model in models for text in model.warnings]
     job.warnings += checks.importance_warnings(job.plans) + checks.method_warnings(job.plans, request.choice)
-    job.warnings += checks.template_warnings(job.plans, request.chat_template)
+    job.warnings += checks.template_warnings(_with_templates(job), request.chat_template)
     if request.strict:
         fallen = (tables.fallback_warning(output) for output in describe(job)["outputs"])
         checks.refuse_warnings([*job.warnings, *filter(None, fallen)])
@@ -224,6 +223,13 @@ def prepare_models(
         if hashed and _know_hashes(job, reporter):
             job.parts = parts()  # headers tell what the weights' files hash to
     return job
+
+
+def _with_templates(job: Job) -> list[Plan]:
+    """The plans whose chat templates are looked at, by a process of their own: those that write them, so that of many
+    parts one does; all of them where the user gives one, for it may be refused."""
+    every = job.request.chat_template is not None
+    return [one for one in job.plans if every or hashing.first_shard(one) is not None]
 
 
 def _know_hashes(job: Job, reporter: Reporter) -> bool:
@@ -295,6 +301,8 @@ def _check_files(job: Job) -> None:
         paths = [path for path in paths if not earlier.may_have_published(path)]
     wish = request.wish or (request.sizing.wish if request.sizing is not None else None)
     if wish is not None and wish.keep is not None:
+        from quantcli.calibration.folder import check_place  # brings the runner, which most conversions do without
+
         check_place(wish.keep)
     with targets.made_folder(_new_folder(request)):
         targets.check_targets(paths, inputs, force=request.force, listed=request.checksums)

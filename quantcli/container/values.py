@@ -171,8 +171,8 @@ class Value:
 def _packed(items: Sequence[Any]) -> list[bytes]:
     """The bytes of texts and bytes, of which there may be a million."""
     try:
-        return [item if type(item) is bytes else str.encode(item) for item in items]
-    except (TypeError, UnicodeEncodeError):  # one of them is no text: say which
+        return list(map(str.encode, items))
+    except (TypeError, UnicodeEncodeError):  # one of them is bytes, or no text: say which
         return [item if isinstance(item, bytes) else _utf8(item) for item in items]
 
 

@@ -54,7 +54,7 @@ def load(checkpoint: Folder, size: int | None, files: TokenizerFiles) -> tuple[T
     for token in tokens:
         text, kind = added_kind(_stored_text(token), token.special)
         table.put(token.id, text, 0.0, kind)
-    return table, [_joined(left, right) for left, right in merges]
+    return table, _joined(merges)
 
 
 def _base(checkpoint: Folder, files: TokenizerFiles) -> tuple[dict[str, int], list[tuple[str, str]], str]:
@@ -87,11 +87,12 @@ def _stored_text(token: AddedToken) -> str:
         return token.content
 
 
-def _joined(left: str, right: str) -> str:
-    """Both sides of a merge; a blank inside would end one, so it is written as U+0120."""
-    if " " in left or " " in right:
-        left, right = left.replace(" ", "\u0120"), right.replace(" ", "\u0120")
-    return f"{left} {right}"
+def _joined(merges: list[tuple[str, str]]) -> list[str]:
+    """Both sides of every merge; a blank inside would end one, so it is written as U+0120."""
+    joined = list(map(" ".join, merges))
+    if "".join(joined).count(" ") == len(joined):
+        return joined
+    return [" ".join(side.replace(" ", "\u0120") for side in pair) for pair in merges]
 
 
 def pre_tokenizer(files: TokenizerFiles, hints: VocabHints, given: str | None) -> tuple[str, list[str]]:

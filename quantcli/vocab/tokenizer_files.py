@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from operator import add
 from pathlib import Path
 from typing import Protocol, TypeGuard, TypeVar, cast
 
@@ -193,10 +195,11 @@ def _listed_token(key: str, entry: object, where: str) -> AddedToken:
 def vocabulary(model: Mapping[str, object], where: str) -> dict[str, int]:
     """``model.vocab`` of a BPE or WordPiece tokenizer.json: text -> id, every id once."""
     entries = expect(model.get("vocab"), dict, where)
-    for text, index in entries.items():
-        if type(index) is not int or not 0 <= index < _MAX_ID:
+    vocab = cast(dict[str, int], entries)  # looked at as a whole, for there may be a million
+    ids = vocab.values()
+    if set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) >= _MAX_ID:
+        for text, index in entries.items():
             _token_id(index, f"{where}[{text[:60]!r}]")
-    vocab = cast(dict[str, int], entries)  # every entry has been looked at, and there may be a million
     twice = first_duplicate(vocab.values()) if len(set(vocab.values())) != len(vocab) else None
     if twice is not None:
         texts = [text[:60] for text, index in vocab.items() if index == twice]
@@ -208,9 +211,8 @@ def merge_pairs(model: Mapping[str, object], where: str) -> list[tuple[str, str]
     """``model.merges`` in either spelling: ``["left", "right"]`` or ``"left right"``."""
     entries = expect(model.get("merges") or [], list, where)
     sides = [entry.split(" ") if type(entry) is str else entry for entry in entries]
-    pairs = [(one[0], one[1]) for one in sides if _is_pair(one)]
-    if len(pairs) == len(entries):
-        return pairs
+    if _are_pairs(sides):
+        return [(left, right) for left, right in sides]
     return [merge_pair(entry, index, where) for index, entry in enumerate(entries)]
 
 
@@ -220,6 +222,15 @@ def merge_pair(entry: object, index: int, where: str) -> tuple[str, str]:
     if _is_pair(sides):
         return sides[0], sides[1]
     raise BadTokenizer(f"merge {index} is no pair of texts: {_show(sides)}", where=where)
+
+
+def _are_pairs(sides: list[object]) -> TypeGuard[list[list[str]]]:
+    """Whether `_is_pair` is true of each: there may be a million, so nothing is called for one of them."""
+    if not set(map(type, sides)) <= {list}:
+        return False
+    lists = cast(list[list[object]], sides)
+    texts = set(map(type, chain.from_iterable(lists))) <= {str} and set(map(len, lists)) <= {2}
+    return texts and all(map(all, lists))
 
 
 def _is_pair(sides: object) -> TypeGuard[list[str]]:
@@ -235,7 +246,8 @@ def _is_pair(sides: object) -> TypeGuard[list[str]]:
 
 def check_merges(merges: list[tuple[str, str]], known: Container[str], where: str) -> None:
     """A merge joins two tokens into a third one; all three must be there (Hugging Face refuses such files too)."""
-    if all(left in known and right in known and left + right in known for left, right in merges):
+    lefts, rights = [left for left, _ in merges], [right for _, right in merges]
+    if all(all(map(known.__contains__, texts)) for texts in (lefts, rights, map(add, lefts, rights))):
         return
     for index, (left, right) in enumerate(merges):
         for text in (left, right, left + right):

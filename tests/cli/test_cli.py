@@ -253,6 +253,19 @@ def test_help_starts_fast(root: Path) -> None:
     assert own < 1.5 * reference + 0.05, (own, reference)
 
 
+def test_a_conversion_does_without_the_runner(root: Path, tmp_path: Path) -> None:
+    """Each of many parts starts; what they do without is loaded by none of them."""
+    words = ["quantcli", "convert", "examples/tiny", "-t", "Q8_0", "-o", str(tmp_path / "out.gguf"), "--quiet"]
+    probe = (
+        f"import sys\nfrom quantcli.cli.app import run\nsys.argv = {words}\ntry: run()\nexcept SystemExit: pass\n"
+        "sys.exit(' '.join(sorted(set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], cwd=root, capture_output=True, text=True)
+    assert (tmp_path / "out.gguf").exists() and "quantcli.commands.convert" in done.stderr.split()
+    slow = ("quantcli.runner.", "gguf", "jinja2", "rich", "sentencepiece", "tokenizers", "asyncio")
+    assert not [name for name in done.stderr.split() if name.startswith(slow)]
+
+
 def test_completion_script(root: Path) -> None:
     program = Path(sys.executable).with_name("quantcli")
     if not program.exists():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from quantcli import container
+from quantcli.chat import sandbox
 from quantcli.cli.parse import convert_request
 from quantcli.commands import assemble, convert
 from quantcli.commands.job import ConvertRequest
@@ -86,6 +87,19 @@ def test_one_worker_alone_hashes_the_source(together: Path, monkeypatch: pytest.
         first = any("-00001-of-" in name for output in result["outputs"] for name in output["files"])
         assert bool(asked) is first
     assert shards(tmp_path / "out") == shards(together)
+
+
+def test_one_worker_alone_looks_at_the_chat_template(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """That takes a process of its own; one that the user gives may be refused, by whoever comes first."""
+    looked: list[int] = []
+    monkeypatch.setattr(sandbox, "problems", lambda templates: looked.append(len(templates)) or {})
+    file = tmp_path / "template.jinja"
+    file.write_text("{{ messages }}")
+    for given, times in (({"metadata": ["tokenizer.chat_template=x"]}, 1), ({"chat_template": file}, WORKERS)):
+        looked.clear()
+        for number in range(1, WORKERS + 1):
+            convert.prepare(request(tmp_path / "out", part=f"{number}/{WORKERS}", **given)).close()
+        assert len(looked) == times and all(looked)
 
 
 def test_parts_take_about_the_same_time_not_the_same_bytes() -> None:
