@@ -311,6 +311,31 @@ def mixed() -> Packed:
     return Packed(tensors, {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, values)
 
 
+def of_their_own(place: str, method: str = "gptq") -> Packed:
+    """Matrices of other bits and groups than config.json states for most: what GPTQModel and AutoRound add to it."""
+    made = {
+        BASE: gptq(64, 256, 128, bits=8, method=method),
+        "model.layers.0.mlp.up_proj": gptq(64, 256, 64, method=method, seed=1),
+        "model.layers.0.mlp.gate_proj": gptq(64, 256, 32, bits=2, method=method, seed=2),
+    }
+    tensors, values = {}, {}
+    for module, one in made.items():
+        tensors |= {name.replace(BASE, module): tensor for name, tensor in one.tensors.items()}
+        values |= {name.replace(BASE, module): value for name, value in one.values.items()}
+    own = {
+        "dynamic": {
+            "+:.*down_proj.*": {"bits": 8, "group_size": 128}, r".*\.gate_proj": {"bits": 2, "group_size": 32},
+            "-:.*o_proj": {},
+        },
+        "extra_config": {
+            BASE: {"bits": 8, "group_size": 128}, "model.layers.0.mlp.gate_proj": {"bits": 2, "group_size": 32},
+            "model.layers.0.self_attn.o_proj": {"bits": 16},
+        },
+    }  # fmt: skip
+    settings = {"quant_method": method, "bits": 4, "group_size": 64, "checkpoint_format": "gptq", place: own[place]}
+    return Packed(tensors, settings, values)
+
+
 _SCALE = (".weight", ".weight_scale")
 FORMATS: dict[str, Callable[[], Packed]] = {
     "fp8-block": lambda: fp8(256, 384, (128, 128)),
@@ -351,6 +376,8 @@ FORMATS: dict[str, Callable[[], Packed]] = {
     "gptq-bf16-scales": lambda: gptq(64, 96, 32, scale="BF16"),
     "gptq-two-bands": lambda: gptq(264, 32, 32),
     "auto-round": lambda: gptq(64, 96, 32, symmetric=True, indexed=False, method="auto-round"),
+    "gptq-of-their-own": lambda: of_their_own("dynamic"),
+    "auto-round-of-their-own": lambda: of_their_own("extra_config", "auto-round"),
     "awq": lambda: awq(64, 256, 128),
     "awq-other-keys": lambda: awq(72, 96, 32, keys=("w_bit", "q_group_size")),
     "awq-one-group": lambda: awq(24, 40, -1),

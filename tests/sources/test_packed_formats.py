@@ -11,7 +11,7 @@ import pytest
 
 from helpers import packers
 from helpers.checkpoints import write_tensors
-from quantcli.errors import QuantcliError
+from quantcli.errors import QuantcliError, UnsupportedFile
 from quantcli.ggml import kernels, packing
 from quantcli.loader import open_model
 from quantcli.sources.checkpoint import Checkpoint
@@ -299,6 +299,24 @@ def test_a_file_that_is_cut(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with Checkpoint(tmp_path) as checkpoint, pytest.raises(QuantcliError, match="truncated|end at byte"):
         read_all(checkpoint)
+
+
+def test_inputs_that_are_multiplied_are_refused(tmp_path: Path) -> None:
+    """NVFP4_AWQ of ModelOpt: the weights alone are not what the model computes with."""
+    made = packers.FORMATS["nvfp4-modelopt"]()
+    name = f"{packers.BASE}.pre_quant_scale"
+    made.tensors[name] = packers.entry(numpy.ones(192), "BF16")
+    with folder(tmp_path, made) as checkpoint, pytest.raises(UnsupportedFile, match="multiplies the inputs") as caught:
+        _ = checkpoint.logical_tensors
+    assert name in (caught.value.where or "") and caught.value.hint
+
+
+def test_bits_of_their_own_that_nothing_reads(tmp_path: Path) -> None:
+    made = packers.FORMATS["gptq-of-their-own"]()
+    for settings in made.settings["dynamic"].values():
+        settings |= {"bits": 3} if settings.get("bits") == 8 else {}
+    with folder(tmp_path, made) as checkpoint, pytest.raises(QuantcliError, match="down_proj|ask for"):
+        _ = checkpoint.logical_tensors
 
 
 @pytest.mark.parametrize("method", ["hqq", "aqlm", "exl2", "something-new"])

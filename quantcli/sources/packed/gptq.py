@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quantcli.errors import ShapeMismatch, UnsupportedFile
 from quantcli.ggml import packing
 from quantcli.sources.files import StoredTensor
-from quantcli.sources.jsonfile import text_in
+from quantcli.sources.jsonfile import object_in, text_in
 from quantcli.sources.packed.group import Format, Group, Settings, bad_setting, check, whole_number
 from quantcli.sources.packed.pack_quantized import PACKINGS, column_groups
 from quantcli.sources.packed.rows import Band, Turned
@@ -26,6 +26,7 @@ from quantcli.sources.tensor import LogicalTensor
 CODES, ZEROS, SCALES, ORDER = ".qweight", ".qzeros", ".scales", ".g_idx"
 _WORD = 32
 _FORMATS = ("gptq", "gptq_v2")
+_OWN = ("dynamic", "extra_config")  # settings of single modules
 
 
 class _Matrix(Turned):
@@ -73,39 +74,57 @@ def scales_of(part: StoredTensor, start: int, stop: int) -> Floats:
     return numpy.ascontiguousarray(checked(values, part).T)
 
 
+def stated(settings: Settings, *keys: str) -> list[int]:
+    """What config.json states under one of ``keys``: for all modules, then for single ones. Raises BadConfig.
+
+    ``dynamic`` (GPTQModel) and ``extra_config`` (AutoRound) give modules numbers of their own, by name or pattern.
+    """
+    own = [one for place in _OWN for one in object_in(settings, place).values() if isinstance(one, Mapping)]
+    found = (whole_number(one, *keys) for one in (settings, *own))
+    return list(dict.fromkeys(number for number in found if number is not None))
+
+
 def group_of(settings: Settings, parts: Mapping[str, StoredTensor], inputs: int, *keys: str) -> int:
-    """Inputs under one scale, as config.json states and the scales' shape has to confirm.
+    """Inputs under one scale: the first size that config.json states for any module which the scales' shape confirms.
 
     Raises BadConfig, ShapeMismatch.
     """
-    stated, scales = whole_number(settings, *keys), parts[SCALES]
-    size = inputs if stated is None or stated < 0 else stated
-    if size == 0:
+    scales, known = parts[SCALES], stated(settings, *keys) or [-1]
+    if 0 in known:
         raise bad_setting(f"{keys[0]} is 0")
+    sizes = [inputs if size < 0 else size for size in known]
     groups = scales.shape[0] if len(scales.shape) == 2 else 0
-    if groups == -(-inputs // size):
-        return size
-    if "dynamic" in settings and groups and inputs % groups == 0:  # groups of its own for single layers
+    for size in sizes:
+        if groups == -(-inputs // size):
+            return size
+    if any(place in settings for place in _OWN) and groups and inputs % groups == 0:
         return inputs // groups
     raise ShapeMismatch(
-        f"has the shape {list(scales.shape)}; {inputs} inputs in groups of {size} ask for {-(-inputs // size)} rows",
+        f"has the shape {list(scales.shape)}; {inputs} inputs in groups of {sizes[0]} ask for "
+        f"{-(-inputs // sizes[0])} rows",
         where=scales.where,
         hint="config.json states other groups than these scales have: get the checkpoint again",
     )
 
 
-def code_bits(settings: Settings, codes: StoredTensor) -> int:
-    """Bits of a code. Raises BadConfig, UnsupportedFile."""
-    bits = whole_number(settings, "bits", "w_bit")
-    if bits is None:
+def code_bits(settings: Settings, parts: Mapping[str, StoredTensor]) -> int:
+    """Bits of a code; of several that config.json states, those that the shape of the zeros asks for.
+
+    Raises BadConfig, UnsupportedFile.
+    """
+    known, codes, zeros = stated(settings, "bits", "w_bit"), parts[CODES], parts[ZEROS]
+    if not known:
         raise bad_setting("bits is missing")
-    if bits not in PACKINGS:
+    if len(known) > 1:  # 16: modules that are not packed
+        width, words = codes.shape[-1], zeros.shape[-1] if zeros.shape else 0
+        known = [bits for bits in known if -(-width * bits // _WORD) == words] or known
+    if known[0] not in PACKINGS:
         raise UnsupportedFile(
-            f"packs codes of {bits} bits; {', '.join(map(str, PACKINGS))} can be read here",
+            f"packs codes of {known[0]} bits; {', '.join(map(str, PACKINGS))} can be read here",
             where=codes.where,
             hint="use the original weights",
         )
-    return bits
+    return known[0]
 
 
 def _zero_shift(settings: Settings, codes: StoredTensor) -> int:
@@ -124,9 +143,9 @@ def logical(settings: Settings, group: Group) -> Iterator[LogicalTensor]:
     """The one tensor that the parts are. Raises UnsupportedFile, ShapeMismatch, BadConfig."""
     codes, order = group.parts[CODES], group.parts.get(ORDER)
     check(codes, ("I32",))
-    bits = code_bits(settings, codes)
     if len(codes.shape) != 2:
         raise ShapeMismatch(f"has the shape {list(codes.shape)}, GPTQ has [words, outputs]", where=codes.where)
+    bits = code_bits(settings, group.parts)
     words, outputs = codes.shape
     inputs = words * _WORD // bits
     size = group_of(settings, group.parts, inputs, "group_size")

@@ -25,6 +25,8 @@ _DROPPED = (
     ".input_global_scale", ".k_scale", ".v_scale", ".q_scale", ".kv_scale", ".output_scale", ".prob_output_scale",
     ".k_zero_point", ".v_zero_point",
 )  # fmt: skip
+# Numbers that a matrix's inputs are multiplied by first: what GGUF has no place for.
+_INPUTS = (".pre_quant_scale", ".smooth_scale", ".input_smooth_scale")
 _DAMAGED = "the checkpoint's config.json is damaged"
 # Methods that are known and not read: what they keep in place of scales of codes.
 _UNREADABLE = {
@@ -75,6 +77,12 @@ class Packing:
         packed = {part.name for _, group in groups for part in group.parts.values()}
         result: list[SourceTensor] = []
         for tensor in tensors:
+            if tensor.name.endswith(_INPUTS):
+                raise UnsupportedFile(
+                    "multiplies the inputs of a matrix (AWQ or SmoothQuant of ModelOpt), which cannot be read",
+                    where=tensor.where,
+                    hint="use a checkpoint that is packed without it, or the original weights",
+                )
             if tensor.name in placed:
                 result += self._logical(*placed[tensor.name], stored.keys() - packed)
             elif tensor.name not in packed and not tensor.name.endswith(_DROPPED):
