@@ -9,7 +9,8 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli.ggml import tensor_types
-from quantcli.views.reader import Reader
+from quantcli.ggml.tensor_types import BY_NAME
+from quantcli.views.reader import Reader, decode
 
 
 class Strided(Reader):
@@ -48,14 +49,18 @@ class Span(Strided):
 
 
 class Stacked(Reader):
-    """The rows of several readers one after another: experts, or q, k and v joined. All have the same columns."""
+    """The rows of several readers one after another: experts, or q, k and v joined. All have the same columns.
+
+    Where they are not stored alike (some experts are packed, others not), the rows are float32.
+    """
 
     def __init__(self, parts: Sequence[Reader]) -> None:
         self._parts = tuple(parts)
-        self.stored, self.columns = parts[0].stored, parts[0].columns
+        self._alike = all(part.stored is parts[0].stored for part in parts)
+        self.stored, self.columns = parts[0].stored if self._alike else BY_NAME["F32"], parts[0].columns
         self._starts = numpy.cumsum([0, *(part.rows for part in parts)], dtype=numpy.intp)
         self.rows = int(self._starts[-1])
-        self.raw = all(part.raw and part.stored is self.stored for part in parts)
+        self.raw = self._alike and all(part.raw for part in parts)
 
     def _overlaps(self, start: int, stop: int) -> Iterator[tuple[Reader, int, int]]:
         """(part, first row, row behind the last) of every part that has some of the rows ``start`` to ``stop``."""
@@ -87,5 +92,7 @@ class Stacked(Reader):
         out = numpy.empty((len(index), tensor_types.row_bytes(self.stored, width)), numpy.uint8)
         for number in numpy.unique(owner).tolist():
             mine = owner == number
-            out[mine] = self._parts[number].gather(index[mine] - self._starts[number], columns)
+            part = self._parts[number]
+            rows = part.gather(index[mine] - self._starts[number], columns)
+            out[mine] = rows if self._alike else decode(part.stored, rows, width, None).view(numpy.uint8)
         return out

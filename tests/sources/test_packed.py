@@ -13,7 +13,8 @@ import pytest
 import safetensors.numpy
 
 from helpers import oracles
-from quantcli import families
+from helpers.checkpoints import read_tensors, write_tensors
+from quantcli import families, loader
 from quantcli.errors import BadConfig, MalformedFile, MissingTensors, QuantcliError, ShapeMismatch, UnsupportedFile
 from quantcli.ggml import kernels, tensor_types
 from quantcli.sources.checkpoint import Checkpoint
@@ -267,3 +268,35 @@ def test_every_format_is_complete() -> None:
     for packing in unpack.FORMATS:
         assert packing.method and packing.marks and set(packing.marks) <= set(packing.parts)
         assert packing.optional <= set(packing.parts) - {packing.parts[0]}
+
+
+# ---- stacks of experts
+
+
+def test_experts_that_are_not_packed_alike_are_decoded(tmp_path: Path, shared: Path) -> None:
+    """A stack of blocks and plain rows: nothing is rounded to the blocks of the others, and F32 files are F32."""
+    source, target = shared / "packed" / "qwen3-moe-nvfp4-modelopt", tmp_path / "mixed"
+    if not source.is_dir():
+        pytest.skip(f"{source} is not here")
+    target.mkdir()
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    module = "model.layers.0.mlp.experts.1.down_proj"
+    tensors = dict(read_tensors(target))
+    with Checkpoint(source) as checkpoint:
+        packed = {tensor.name: tensor for tensor in checkpoint.logical_tensors if ".down_proj." in tensor.name}
+        values = {name: (one.exact or one.reader()).read_rows(0, one.shape[0]) for name, one in packed.items()}
+    plain = numpy.random.default_rng(0).normal(size=values[f"{module}.weight"].shape).astype(numpy.float32)
+    values[f"{module}.weight"] = plain
+    for name in [name for name in tensors if name.startswith(f"{module}.")]:
+        del tensors[name]
+    write_tensors(target, tensors | {f"{module}.weight": ("F32", [*plain.shape], plain.tobytes())})
+    wanted = numpy.concatenate([values[name] for name in sorted(values)])
+    with loader.open_model(target) as model:
+        (stack,) = (tensor for tensor in model.tensors if tensor.name == "blk.0.ffn_down_exps.weight")
+        others = [tensor for tensor in model.tensors if tensor.name == "blk.0.ffn_up_exps.weight"]
+        assert stack.stored.name == "F32" and not stack.type.quantized and others[0].stored.name == "NVFP4"
+        assert not [tensor for tensor in model.tensors if tensor.beside == stack.name]
+        assert numpy.array_equal(stack.reader.read_rows(0, stack.rows), wanted)
+        order = numpy.arange(stack.rows)[::-3]
+        assert numpy.array_equal(stack.reader.gather(order).view(numpy.float32), wanted[order])
