@@ -11,6 +11,7 @@
  *   int8 or int16 [columns / 32][G][32], bf16 [columns / 2][G][2] or float [columns][G]
  *   d     float [columns / partner block][G]
  *   sum32, sum16  int32 [columns / 32 or 16][G]: sums of the integers; fsum32, fsum16: what minima are multiplied with.
+ *   words32, words16  int16, the same sums, of bytes and one token alone; 16 can be read wherever one is.
  *   starts  int32 [columns / (4 quads)][G]: where the sums of `quads` quads of codes begin (bytes alone, and where low
  * is not 0): low times the sum of their integers, in the form that the vector header's partial sums have.
  */
@@ -34,6 +35,22 @@ typedef enum {
     ROUNDINGS
 } rounding;
 
+/* In which order 256 columns of one token's bytes lie for a `dot`: pieces of 16 columns, four of them what a step of 64
+ * codes meets. So that codes are multiplied as they come out of their bytes. */
+typedef enum {
+    ORDER_PLAIN,
+    ORDER_HALVES, /* first halves of four blocks of 32, then the second ones */
+    ORDER_NEXT,   /* units of 32 columns: 0 and 2, 1 and 3, ... */
+    ORDER_FAR,    /* 0 and 4, 1 and 5, ... */
+    ORDERS
+} piece_order;
+static const uint8_t qc_pieces[ORDERS][16] = {
+    [ORDER_PLAIN] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+    [ORDER_HALVES] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15},
+    [ORDER_NEXT] = {0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15},
+    [ORDER_FAR] = {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15},
+};
+
 /* Unpack `blocks` blocks of one row: codes (0 .. span), and per sub-block scale and (where the type has them) minimum.
  */
 typedef void (*unpacker)(const uint8_t *in, int64_t blocks, uint8_t *codes, float *scales, float *minima);
@@ -47,6 +64,7 @@ typedef struct {
     const void *values;
     const float *d, *fsum32, *fsum16;
     const int32_t *sum32, *sum16, *starts;
+    const int16_t *words32, *words16;
 } activations; /* of one group */
 
 /* A row of whole blocks times int8 activations of a group of 1. Types with blocks of 32: the first columns / 256 * 256.
@@ -60,7 +78,8 @@ typedef struct {
     int8_t minima;        /* whether sub-blocks have minima */
     uint8_t partner;      /* rounding of the activations in mode q8 */
     unpacker unpack;
-    dotter dot; /* NULL: unpack, then multiply */
+    dotter dot;    /* NULL: unpack, then multiply */
+    uint8_t order; /* of the bytes that `dot` takes (whole 256 columns; what is left over lies as it was) */
 } code_type;
 
 typedef struct {

@@ -19,6 +19,7 @@ enum {
 typedef struct {
     rounding kind;
     int32_t wide, low, quads; /* see activations */
+    int32_t order;            /* of one token's bytes: a piece_order */
     const float *x;
     int64_t stride, tokens, columns, group, groups;
     size_t group_bytes;
@@ -32,7 +33,13 @@ static activations part(const prepared *p, int64_t group, size_t *bytes) {
     uint8_t *at = p->memory ? p->memory + (size_t)group * p->group_bytes : 0;
     size_t used = 0, g = (size_t)p->group, columns = (size_t)p->columns;
     int64_t block = p->kind == ROUND_Q8_K ? 256 : 32;
-    activations a = {p->kind, p->columns, p->group, block, p->wide, p->low, p->quads, 0, 0, 0, 0, 0, 0, 0};
+    activations a = {.kind = p->kind,
+                     .columns = p->columns,
+                     .group = p->group,
+                     .block = block,
+                     .wide = p->wide,
+                     .low = p->low,
+                     .quads = p->quads};
 #define PLACE(field, size) (a.field = (const void *)(at ? at + used : 0), used += aligned(size))
     PLACE(values, columns * g * (!integers(p->kind) ? 4 : p->wide ? 2 : 1) + 64);
     if (integers(p->kind)) {
@@ -42,6 +49,10 @@ static activations part(const prepared *p, int64_t group, size_t *bytes) {
         PLACE(fsum32, columns / 32 * g * 4);
         PLACE(fsum16, columns / 16 * g * 4);
         if (p->quads) PLACE(starts, columns / (4 * (size_t)p->quads) * g * 4);
+        if (g == 1 && p->kind != ROUND_INT16) {
+            PLACE(words32, columns / 32 * 2 + 32);
+            PLACE(words16, columns / 16 * 2 + 32);
+        }
     }
 #undef PLACE
     *bytes = used;
@@ -53,6 +64,15 @@ typedef struct {
     const prepared *sets;
     int32_t count, failed;
 } rounding_job;
+
+/* Pieces of whole 256 columns into their order. */
+static void order_pieces(const activations *a, const uint8_t *order) {
+    int8_t *q = (int8_t *)a->values, plain[256];
+    for (int64_t column = 0; column + 256 <= a->columns; column += 256, q += 256) {
+        memcpy(plain, q, sizeof plain);
+        for (int piece = 0; piece < 16; ++piece) memcpy(q + 16 * piece, plain + 16 * order[piece], 16);
+    }
+}
 
 static void round_unit(void *argument, int64_t unit, qc_pool *pool, int32_t thread) {
     rounding_job *job = argument;
@@ -68,9 +88,17 @@ static void round_unit(void *argument, int64_t unit, qc_pool *pool, int32_t thre
     int64_t left = p->tokens - unit * p->group;
     job->backend->round_group(&a, p->x + unit * p->group * p->stride, p->stride, left < p->group ? left : p->group,
                               scratch);
+    if (p->order != ORDER_PLAIN) order_pieces(&a, qc_pieces[p->order]);
 }
 
 /* ---- products */
+
+/* Whose `dots` multiply a type: the first along one_token that has a body for it, or the last. */
+static const runner_backend *dots_of(const runner_backend *backend, int32_t type) {
+    const runner_backend *dots = backend->one_token ? backend->one_token : backend;
+    while (dots->one_token && !dots->codes[type].dot) dots = dots->one_token;
+    return dots;
+}
 
 typedef struct {
     const qc_product *product;
@@ -168,13 +196,6 @@ static int panel_unit(const runner_backend *backend, const planned *plan, int64_
     return 1;
 }
 
-/* Whose `dots` multiply a type: the first along one_token that has a body for it, or the last. */
-static const runner_backend *dots_of(const runner_backend *backend, int32_t type) {
-    const runner_backend *dots = backend->one_token ? backend->one_token : backend;
-    while (dots->one_token && !dots->codes[type].dot) dots = dots->one_token;
-    return dots;
-}
-
 /* A run of rows, each read once, against a few tokens. */
 static int dots_unit(const runner_backend *backend, const planned *p, int64_t unit, qc_pool *pool, int32_t thread) {
     const qc_product *product = p->product;
@@ -224,13 +245,23 @@ static int32_t find_set(const runner_backend *backend, prepared *sets, int32_t *
                    (integers(kind) && group == GROUP && type->span > backend->narrow_span);
     int32_t low = integers(kind) && group == GROUP && !wide ? type->low : 0;
     int32_t quads = low ? backend->start_quads(low, type->span, type->sub) : 0;
+    int32_t order = integers(kind) && group == 1 && !wide ? dots_of(backend, p->type)->codes[p->type].order : 0;
     for (int32_t i = 0; i < *count; ++i)
         if (sets[i].kind == kind && sets[i].wide == wide && sets[i].low == low && sets[i].quads == quads &&
-            sets[i].x == p->x && sets[i].stride == p->x_stride && sets[i].tokens == p->tokens &&
-            sets[i].columns == p->columns)
+            sets[i].order == order && sets[i].x == p->x && sets[i].stride == p->x_stride &&
+            sets[i].tokens == p->tokens && sets[i].columns == p->columns)
             return i;
-    sets[*count] = (prepared){
-        kind, wide, low, quads, p->x, p->x_stride, p->tokens, p->columns, group, (p->tokens + group - 1) / group, 0, 0};
+    sets[*count] = (prepared){.kind = kind,
+                              .wide = wide,
+                              .low = low,
+                              .quads = quads,
+                              .order = order,
+                              .x = p->x,
+                              .stride = p->x_stride,
+                              .tokens = p->tokens,
+                              .columns = p->columns,
+                              .group = group,
+                              .groups = (p->tokens + group - 1) / group};
     return (*count)++;
 }
 

@@ -1,4 +1,5 @@
-/* pool.c - threads that spin briefly, then sleep; a job's units are claimed from one atomic word. */
+/* pool.c - threads that spin briefly, then sleep; a job's units are claimed from one atomic word, several at a time
+ * while many are left, so that each thread reads long stretches of memory. */
 #define _POSIX_C_SOURCE 200112L
 #include "backend.h"
 #include <pthread.h>
@@ -39,14 +40,23 @@ static inline void relax(void) {
 #endif
 }
 
+/* Units that a thread claims at once: half of an equal part of those that are left, so that the last ones are single.
+ */
+static inline uint32_t share_of(const qc_pool *pool, uint32_t left) {
+    const uint32_t share = left / (2 * (uint32_t)pool->threads);
+    return share ? share : 1;
+}
+
 /* Claim units until none is left. A stale thread sees 0 unclaimed units, or fails the exchange because the job number
  * in the same word has changed; so work, job and units are those of the claimed unit. */
 static void take_part(qc_pool *pool, int32_t thread) {
     uint64_t ticket = atomic_load(&pool->ticket);
     while ((uint32_t)ticket) {
-        if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket - 1)) continue;
-        pool->work(pool->job, pool->units - (int64_t)(uint32_t)ticket, pool, thread);
-        if (atomic_fetch_sub(&pool->pending, 1) == 1) {
+        const uint32_t left = (uint32_t)ticket, count = share_of(pool, left);
+        if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket - count)) continue;
+        const int64_t first = pool->units - (int64_t)left;
+        for (int64_t unit = first; unit < first + count; ++unit) pool->work(pool->job, unit, pool, thread);
+        if (atomic_fetch_sub(&pool->pending, count) == count) {
             pthread_mutex_lock(&pool->sleep);
             pthread_cond_signal(&pool->done);
             pthread_mutex_unlock(&pool->sleep);

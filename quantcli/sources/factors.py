@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """The factor of all weights of a matrix, and that of its inputs; ``wide``: inputs are not to be cut to 4 bits."""
+    """The factor of all weights of a matrix, and that of its inputs."""
 
     weights: float = 1.0
     inputs: float = 1.0
-    wide: bool = False
 
 
 NO_FACTORS = Factors()
