@@ -65,6 +65,7 @@ class ModelTensor:
     decoded: ModelTensor | None = None  # the same values for outputs of other types, where ``stored`` is no float
     beside: str = ""  # the tensor whose stored bytes need this one beside them; written only where they are copied
     targets: Mapping[str, TensorType] | None = None
+    wide_inputs: bool = False  # of blocks that are copied: llama.cpp is not to multiply them with inputs of 4 bits
 
     @property
     def columns(self) -> int:

@@ -191,6 +191,7 @@ def make_tensors(
     tensors = [tensor for extra in family.extras if (tensor := generated(extra.target, extra.values(facts)))]
     for one in bound:
         made = converted(family, facts, one, default, shard)
+        made.wide_inputs = packed.wide_inputs(made, one)
         tensors += [made, *packed.beside(made, one)]
     return tensors, default
 

@@ -46,6 +46,11 @@ def beside(tensor: ModelTensor, one: Bound) -> list[ModelTensor]:
     return found
 
 
+def wide_inputs(tensor: ModelTensor, one: Bound) -> bool:
+    """Whether inputs of copied blocks are not to be rounded to 4 bits."""
+    return tensor.stored.quantized and all(part.factors.wide for part in one.parts.values())
+
+
 def _vector(name: str, values: list[float], owner: ModelTensor) -> ModelTensor:
     from quantcli.views import Generated
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """The factor of all weights of a matrix, and that of its inputs."""
+    """The factor of all weights of a matrix, and that of its inputs; ``wide``: inputs are not to be cut to 4 bits."""
 
     weights: float = 1.0
     inputs: float = 1.0
+    wide: bool = False
 
 
 NO_FACTORS = Factors()

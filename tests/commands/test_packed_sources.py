@@ -12,6 +12,7 @@ import pytest
 from helpers import packers
 from helpers.checkpoints import changed, read_tensors, write_tensors
 from helpers.program import quantcli
+from quantcli import container
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.ggml.tensor_types import BY_NAME
@@ -96,6 +97,41 @@ def test_a_broken_scale_ends_the_command(tmp_path: Path) -> None:
     done = quantcli("convert", packed, "-t", "Q4_0", "-o", tmp_path / "x.gguf")
     assert done.returncode == 1 and name in done.stderr and "NaN" in done.stderr
     assert not list(tmp_path.glob("*.gguf*"))
+
+
+WIDE = "W4A16_NVFP4"
+DOWN, ATTENTION = "model.layers.0.mlp.down_proj", "model.layers.0.self_attn"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({"quant_algo": "NVFP4"}, []),
+        ({"quant_algo": WIDE}, ["attn_k", "attn_output", "attn_q", "attn_v", "ffn_down", "ffn_gate", "ffn_up"]),
+        ({"quant_algo": "MIXED_PRECISION", "quantized_layers": {DOWN: {"quant_algo": WIDE}}}, ["ffn_down"]),
+        ({"quant_algo": WIDE, "quantized_layers": {ATTENTION: {"quant_algo": "NVFP4"}}},
+         ["ffn_down", "ffn_gate", "ffn_up"]),
+        ({"quant_algo": WIDE, "quantized_layers": {"model": 4, ATTENTION: "x"}}, []),
+    ],
+)  # fmt: skip
+def test_matrices_whose_inputs_keep_16_bits_are_listed(said: dict, wanted: list[str], tmp_path: Path) -> None:
+    """As llama.cpp's converter does: names, and false for each; not where the values were decoded."""
+    packed, _ = checkpoints(tmp_path, MADE["nvfp4"])
+    path = packed / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"] = {"quant_method": "modelopt", **said}
+    path.write_text(json.dumps(config))
+    found = {}
+    for kind in ("BF16", "Q8_0"):
+        convert.run(convert_request(source=packed, types=(kind,), output=tmp_path / f"{kind}.gguf"))
+        found[kind] = container.read_header(tmp_path / f"{kind}.gguf").metadata
+    names, flags = "general.tensor_extra.name", "general.tensor_extra.prec_a4"
+    assert names not in found["Q8_0"] and flags not in found["Q8_0"] and (names in found["BF16"]) == bool(wanted)
+    if wanted:
+        layers = {name.split(".")[1] for name in found["BF16"][names].data}
+        assert sorted(found["BF16"][names].data) == list(found["BF16"][names].data)
+        assert {name.split(".")[2] for name in found["BF16"][names].data} == set(wanted) and "0" in layers
+        assert list(found["BF16"][flags].data) == [False] * len(found["BF16"][names].data)
 
 
 @pytest.mark.parametrize("name", ["llama-awq", "llama-bnb-nf4", "llama-fp8-block", "llama-nvfp4-ct", "qwen2-moe-gptq",

@@ -3,7 +3,8 @@
 ``X.weight`` or ``X.weight_packed`` U8 [rows, columns / 2], the low four bits first; ``X.weight_scale`` E4M3 [rows,
 columns / 16]; ``X.weight_scale_2`` one number, or its reciprocal ``X.weight_global_scale``. The same codes and scales
 are the tensor type NVFP4 in another order, so they are copied; the number becomes the tensor ``X.scale`` of the GGUF,
-and ``X.input_scale`` (``X.input_global_scale``) goes with it. Rows that are no multiple of 64 are decoded.
+and ``X.input_scale`` (``X.input_global_scale``) goes with it. Metadata list the matrices whose inputs keep 16 bits
+(ModelOpt's W4A16_NVFP4). Rows that are no multiple of 64 are decoded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from quantcli.errors import MalformedFile, ShapeMismatch
 from quantcli.ggml import tensor_types
 from quantcli.sources.factors import Factors
 from quantcli.sources.files import StoredTensor
+from quantcli.sources.jsonfile import object_in, text_in
 from quantcli.sources.packed.group import Format, Group, Settings, check, of_dtypes
 from quantcli.sources.packed.scales import Floats, Indices, one_number
 from quantcli.sources.tensor import LogicalTensor
@@ -26,6 +28,7 @@ _GROUP, _SUPER = 16, 64  # weights under one scale, and in a block of the tensor
 _NVFP4 = tensor_types.BY_NAME["NVFP4"]
 _SCALE = ".weight_scale"
 _NAN = 0x7F
+_WIDE_INPUTS = "W4A16_NVFP4"
 # The value of each byte of a scale, without its sign; that of each code.
 _E4M3 = numpy.array(
     [m * 2.0**-9 if e == 0 else (1 + m / 8) * 2.0 ** (e - 7) for e in range(16) for m in range(8)], numpy.float32
@@ -100,6 +103,16 @@ def _number(group: Group, endings: tuple[str, str]) -> float:
     return 1.0
 
 
+def _algorithm(settings: Settings, module: str) -> str | None:
+    """ModelOpt's ``quant_algo`` of a module: its own, that of the nearest module around it, or that of all."""
+    layers = object_in(settings, "quantized_layers")
+    while module:
+        if module in layers:
+            return text_in(layers[module], "quant_algo")
+        module = module.rpartition(".")[0]
+    return text_in(settings, "quant_algo")
+
+
 def logical(settings: Settings, group: Group) -> Iterator[LogicalTensor]:
     """The weights, with the numbers beside them. Raises UnsupportedFile, ShapeMismatch, MalformedFile."""
     ending = next(ending for ending in (".weight_packed", ".weight") if ending in group.parts)
@@ -117,7 +130,8 @@ def logical(settings: Settings, group: Group) -> Iterator[LogicalTensor]:
     if columns % _SUPER:
         yield LogicalTensor(name, shape, exact, codes)
         return
-    yield LogicalTensor(name, shape, _Repacked(parts), codes, exact, Factors(factor, inputs))
+    wide = _algorithm(settings, group.name) == _WIDE_INPUTS
+    yield LogicalTensor(name, shape, _Repacked(parts), codes, exact, Factors(factor, inputs, wide))
 
 
 def recognise(settings: Settings, tensors: Mapping[str, StoredTensor]) -> bool:
