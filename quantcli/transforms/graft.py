@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from quantcli import container
@@ -22,6 +22,7 @@ _TOKENS = "tokenizer.ggml.tokens"
 # number that a model computes.
 _COUNTS = ("block_count", "nextn_predict_layers")
 _HARMLESS = ("context_length",)
+_EXTRA = ("general.tensor_extra.name", "general.tensor_extra.prec_a4")  # names, and a flag for each
 _SLAB = 8 << 20  # bytes that are hashed at a time
 
 
@@ -41,8 +42,9 @@ class Grafted:
 def graft(model: Model, donor: Model, pattern: re.Pattern[str]) -> Grafted:
     """``model`` with those tensors of ``donor`` in whose names ``pattern`` is found.
 
+    Factors of blocks (NVFP4) come with these, and those of blocks that are replaced go.
     Raises UnknownTensors (none is), MetadataMismatch, ShapeMismatch, VocabularyMismatch, MissingTensors (a part of a
-    new block).
+    new block, blocks without their factors).
     """
     chosen = {tensor.name: replace(tensor, shard=0) for tensor in donor.tensors if pattern.search(tensor.name)}
     if not chosen:
@@ -50,7 +52,9 @@ def graft(model: Model, donor: Model, pattern: re.Pattern[str]) -> Grafted:
         raise UnknownTensors(
             f"no tensor's name matches {pattern.pattern!r}", where=_file(donor), hint=f"its tensors are {some} ..."
         )
-    own = {tensor.name: tensor for tensor in model.tensors}
+    chosen |= _factors(donor, chosen)
+    left = {tensor.name for tensor in model.tensors if tensor.beside in chosen} - chosen.keys()
+    own = {tensor.name: tensor for tensor in model.tensors if tensor.name not in left}
     new_blocks = _new_blocks(model, donor, chosen)
     metadata = _metadata(model, donor, new_blocks)
     for name, tensor in chosen.items():
@@ -63,11 +67,11 @@ def graft(model: Model, donor: Model, pattern: re.Pattern[str]) -> Grafted:
                 hint="tensors of other sizes belong to another model",
             )
     _check_vocabulary(model, donor, chosen.values())
-    tensors = [chosen.get(tensor.name, tensor) for tensor in model.tensors]
+    tensors = [chosen.get(name, tensor) for name, tensor in own.items()]
     added = [tensor for name, tensor in chosen.items() if name not in own]
     whole = replace(
         model,
-        metadata=metadata,
+        metadata=metadata | _lists(model, donor, {*chosen, *left}),
         tensors=[*tensors, *added],
         files=[*model.files, *donor.files],
         weight_files=[*model.weight_files, *donor.weight_files],
@@ -92,6 +96,33 @@ def provenance(grafted: Grafted, donor: Model, pattern: re.Pattern[str]) -> dict
         prefix + "tensors": container.u32(len(grafted.tensors)),
         prefix + "sha256": container.string(digest.hexdigest()),
     }
+
+
+def _factors(donor: Model, chosen: Mapping[str, ModelTensor]) -> dict[str, ModelTensor]:
+    """The factors that belong to chosen blocks. Raises MissingTensors where a factor is chosen without its blocks."""
+    alone = [one for one in chosen.values() if one.beside and one.beside not in chosen]
+    if alone:
+        raise MissingTensors(
+            f"{alone[0].name} is a factor of {alone[0].beside}, which is not chosen",
+            where=_file(donor),
+            hint="choose the blocks: their factors come along",
+        )
+    return {one.name: replace(one, shard=0) for one in donor.tensors if one.beside in chosen}
+
+
+def _lists(model: Model, donor: Model, changed: Set[str]) -> dict[str, Value]:
+    """What is said of single tensors: the model's own of those that stay, the donor's of those that come."""
+    rows: dict[str, bool] = {}
+    for one, ours in ((model, True), (donor, False)):
+        names, flags = (_plain(one.metadata[key]) if key in one.metadata else [] for key in _EXTRA)
+        if isinstance(names, list) and isinstance(flags, list):
+            pairs = ((str(name), bool(flag)) for name, flag in zip(names, flags, strict=False))
+            rows |= {name: flag for name, flag in pairs if (name in changed) is not ours}
+    if not any(key in one.metadata for one in (model, donor) for key in _EXTRA):
+        return {}
+    kept = sorted(rows)
+    values = (container.strings(kept), container.array(container.ValueType.BOOL, [rows[name] for name in kept]))
+    return dict(zip(_EXTRA, values, strict=True))
 
 
 def _file(model: Model) -> str:

@@ -14,7 +14,8 @@ from helpers.checkpoints import changed, read_tensors, write_tensors
 from helpers.program import quantcli
 from quantcli import container
 from quantcli.cli.parse import convert_request
-from quantcli.commands import convert
+from quantcli.commands import convert, graft, verify
+from quantcli.errors import MissingTensors
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.loader import open_model
 from quantcli.runner.network import Network
@@ -132,6 +133,44 @@ def test_matrices_whose_inputs_keep_16_bits_are_listed(said: dict, wanted: list[
         assert sorted(found["BF16"][names].data) == list(found["BF16"][names].data)
         assert {name.split(".")[2] for name in found["BF16"][names].data} == set(wanted) and "0" in layers
         assert list(found["BF16"][flags].data) == [False] * len(found["BF16"][names].data)
+
+
+def test_grafted_blocks_keep_their_factors(tmp_path: Path) -> None:
+    """Blocks of NVFP4 mean nothing without the factor beside them, and other weights are not multiplied by it."""
+    files = {}
+    for kind, source in zip(("packed", "plain"), checkpoints(tmp_path, MADE["nvfp4"]), strict=True):
+        if kind == "packed":
+            config = json.loads((source / "config.json").read_text())
+            config["quantization_config"]["quant_algo"] = WIDE
+            (source / "config.json").write_text(json.dumps(config))
+        files[kind] = tmp_path / f"{kind}.gguf"
+        convert.run(convert_request(source=source, types=("F32",), output=files[kind]))
+    extra = "general.tensor_extra.name"
+    listed = set(container.read_header(files["packed"]).metadata[extra].data)
+    for kind, other in (("packed", "plain"), ("plain", "packed")):
+        output = tmp_path / f"into-{kind}.gguf"
+        pattern = r"^blk\.0\.ffn_down\.weight$"
+        graft.run(graft.GraftRequest(model=files[kind], donor=files[other], tensors=pattern, output=output))
+        with open_model(output) as model, open_model(files[other]) as donor:
+            found = {one.name: one for one in model.tensors}
+            values = [
+                (one.decoded or one).reader.read_rows(0, one.rows)
+                for one in (found["blk.0.ffn_down.weight"], *donor.tensors)
+                if one.name == "blk.0.ffn_down.weight"
+            ]
+            assert numpy.array_equal(*values)
+            assert ("blk.0.ffn_down.scale" in found) == (other == "packed") == ("blk.0.ffn_down.input_scale" in found)
+            assert ("blk.0.ffn_up.scale" in found) == (kind == "packed")
+            name = {"blk.0.ffn_down.weight"}
+            assert set(model.metadata[extra].data) == (name if other == "packed" else listed - name)
+            assert len(model.metadata["general.tensor_extra.prec_a4"].data) == len(model.metadata[extra].data)
+        assert verify.run([output])["ok"]
+    with pytest.raises(MissingTensors, match="is a factor of blk.0.ffn_down.weight"):
+        graft.run(
+            graft.GraftRequest(
+                model=files["plain"], donor=files["packed"], tensors=r"ffn_down\.scale", output=tmp_path / "x.gguf"
+            )
+        )
 
 
 @pytest.mark.parametrize("name", ["llama-awq", "llama-bnb-nf4", "llama-fp8-block", "llama-nvfp4-ct", "qwen2-moe-gptq",
