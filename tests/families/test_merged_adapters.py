@@ -321,3 +321,18 @@ def test_a_head_that_is_tied_becomes_its_own(tmp_path: Path) -> None:
     assert numpy.array_equal(found["token_embd.weight"], embeddings)
     wanted = (embeddings.astype(numpy.float64) + 3 * made.product(HEAD)).astype(numpy.float32)
     assert numpy.array_equal(found["output.weight"], wanted)
+
+
+@pytest.mark.parametrize("infix", ["", ".modules_to_save.default"])
+def test_a_head_that_is_tied_and_saved_whole_becomes_its_own(infix: str, tmp_path: Path) -> None:
+    """modules_to_save with a head that the base does not store."""
+    size = shapes("llama-tied-bias")[f"{EMBEDDING}.weight"]
+    made = adapters.Made()
+    made.tensors[f"{HEAD}{infix}.weight"] = adapters.values("head", *size)
+    with loader.open_models(oracles.folder("llama-tied-bias"), merge=loader.Merge(made.write(tmp_path))) as models:
+        found = {one.name: one.reader.read_rows(0, one.rows) for one in models.text.tensors}
+    assert numpy.array_equal(found["token_embd.weight"], base_rows(f"{EMBEDDING}.weight", "llama-tied-bias"))
+    assert numpy.array_equal(found["output.weight"], made.tensors[f"{HEAD}{infix}.weight"])
+    made.tensors[f"{HEAD}{infix}.weight"] = adapters.values("head", size[0] + 2, size[1])
+    with pytest.raises(ShapeMismatch, match="2 new tokens"):
+        loader.open_models(oracles.folder("llama-tied-bias"), merge=loader.Merge(made.write(tmp_path)))

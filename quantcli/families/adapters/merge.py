@@ -97,13 +97,12 @@ def merged(tensors: Sequence[SourceTensor], adapter: Adapter, scale: float) -> l
     """``tensors`` with the adapter's changes, in their order. ``scale`` multiplies every product of factors.
 
     Whole tensors and single rows of the adapter take the place of the base's. Where the embeddings are the head as well
-    and it alone is adapted, the head becomes a tensor of its own. Raises UnknownTensors, ShapeMismatch,
+    and it is adapted or saved by itself, the head becomes a tensor of its own. Raises UnknownTensors, ShapeMismatch,
     UnsupportedFile, naming the tensor.
     """
     base = _Base(tensors)
-    heads = [
-        head for one in adapter.modules if not base.find(f"{one}.weight") if (head := base.untied(f"{one}.weight"))
-    ]
+    named = [*(f"{one}.weight" for one in adapter.modules), *adapter.whole]
+    heads = [head for name in named if not base.find(name) if (head := base.untied(name))]
     tensors = [*tensors, *heads]
     base = _Base(tensors)
     changed: dict[str, SourceTensor] = {}
