@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -33,7 +33,6 @@ from quantcli.methods.table import Choice
 from quantcli.model import ModelTensor
 from quantcli.output.writer import OutputFile
 from quantcli.plan.plan import Plan
-from quantcli.statistics.imatrix import Importance
 
 AHEAD = 2  # slabs in flight beyond one per thread
 
@@ -86,6 +85,16 @@ class Encoder:
         rows = None if all(copied) else self._floats(slab, raw)
         self.reading.append(time.perf_counter() - start)
         return raw, rows
+
+    def read_ahead(self, slab: Slab) -> Source:
+        """The same, and with a matrix's first rows its encoders: those look at some others, for which nobody waits."""
+        found = self.read(slab)
+        matrix = Matrix.of(slab.tensor, slab.matrix)
+        if slab.start == slab.matrix * matrix.rows:
+            for (tensor_type, copied, there), plan in zip(self._types(slab), self.plans[slab.group], strict=True):
+                if not (copied or there):
+                    self._encoder(slab, matrix, tensor_type, plan)
+        return found
 
     def encode(self, slab: Slab) -> list[Buffer | None]:
         """The slab's bytes for every output of its group, None for those that have it."""
@@ -155,25 +164,28 @@ class Encoder:
         return buffer
 
     def _encode(self, slab: Slab, tensor_type: TensorType, rows: Rows, plan: Plan) -> Blocks:
-        importance = plan.options.importance
-        key = slab.group, slab.index, slab.matrix, tensor_type.id, id(importance)
         matrix = Matrix.of(slab.tensor, slab.matrix)
         width = tensor_types.row_bytes(tensor_type, matrix.columns)
         out = self._buffer(len(rows) * width).reshape(len(rows), width)
+        encode = self._encoder(slab, matrix, tensor_type, plan)
         try:
-            encode = self._prepared.get(key, matrix.rows, lambda: self._prepare(slab, matrix, tensor_type, importance))
             encode(rows, slab.start - slab.matrix * matrix.rows, out)
         except QuantcliError as error:
             raise _placed(error, slab) from None
-        self._prepared.done(key, len(rows))
+        self._prepared.done(_encoder_key(slab, tensor_type, plan), len(rows))
         return out
 
-    def _prepare(
-        self, slab: Slab, matrix: Matrix, tensor_type: TensorType, importance: Importance | None
-    ) -> RowEncoder:
+    def _encoder(self, slab: Slab, matrix: Matrix, tensor_type: TensorType, plan: Plan) -> RowEncoder:
         """The encoder of a matrix: of the chosen method, around it what carries blocks over."""
-        ordinary = self.choice.prepare(matrix, tensor_type, Statistics(importance))
-        return self.snap.prepare((slab.group, slab.index, tensor_type.id), matrix, tensor_type, ordinary)
+
+        def make() -> RowEncoder:
+            ordinary = self.choice.prepare(matrix, tensor_type, Statistics(plan.options.importance))
+            return self.snap.prepare((slab.group, slab.index, tensor_type.id), matrix, tensor_type, ordinary)
+
+        try:
+            return self._prepared.get(_encoder_key(slab, tensor_type, plan), matrix.rows, make)
+        except QuantcliError as error:
+            raise _placed(error, slab) from None
 
     def _buffer(self, size: int) -> Blocks:
         try:
@@ -198,6 +210,11 @@ class Encoder:
             )
             error.row, error.column = bad
             raise _placed(error, slab)
+
+
+def _encoder_key(slab: Slab, tensor_type: TensorType, plan: Plan) -> Hashable:
+    """What one encoder serves: a matrix, its type, and what is known of its inputs."""
+    return slab.group, slab.index, slab.matrix, tensor_type.id, id(plan.options.importance)
 
 
 def _placed(error: QuantcliError, slab: Slab) -> QuantcliError:
@@ -242,7 +259,7 @@ def run(
         if cancel is None:
             in_order(work, encoder.encode, writing.take, threads)
         else:
-            ahead = encoder.ahead = Ahead(encoder.read, cancel)
+            ahead = encoder.ahead = Ahead(encoder.read_ahead, cancel)
             stack.callback(ahead.stop)
             in_order(ahead.through(work), encoder.encode, writing.take, threads, ahead.stop)
         writing.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from quantcli import container, loader, places
 from quantcli.commands import check, convert, inspect
 from quantcli.commands.job import ConvertRequest
 from quantcli.errors import MissingFile, PickleCheckpoint
+from quantcli.ggml.tensor_types import TensorType
+from quantcli.methods import snap
+from quantcli.methods.seam import Matrix
 from quantcli.plan import recipes
 from quantcli.sources import ways
 from quantcli.sources.checkpoint import Checkpoint
@@ -46,6 +50,20 @@ def test_every_byte_once(hub: LoopbackHub, tmp_path: Path, folder: Path) -> None
         found = sorted(hub.ranges(path.name))
         assert sum(stop - start for start, stop in found) == path.stat().st_size
         assert all(stop <= after for (_, stop), (after, _) in itertools.pairwise(found))
+
+
+def test_nobody_waits_for_sampled_rows(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an encoder looks at before it begins is asked for by those who read ahead, not by those who encode."""
+    threads: list[str] = []
+    original = snap.sample
+
+    def sample(matrix: Matrix, tensor_type: TensorType) -> tuple[int, int]:
+        threads.append(threading.current_thread().name)
+        return original(matrix, tensor_type)
+
+    monkeypatch.setattr(snap, "sample", sample)
+    converted(ADDRESS, tmp_path / "out", "Q8_0", "Q4_0")
+    assert len(threads) > 10 and all(name.startswith("quantcli-ahead") for name in threads)
 
 
 def test_what_was_held_against_the_hash_is_said(
