@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from quantcli.encode.slabs import Slab
 
-SLABS = 16  # read ahead, each by a thread that mostly waits: at two bytes per weight 16 MiB
+SLABS = 32  # read ahead, each by a thread that mostly waits: at two bytes per weight 32 MiB
 
 _Read = TypeVar("_Read")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -68,6 +69,13 @@ class Cluster:
 
         with Client(self.url.replace("dask://", "tcp://"), timeout=PATIENCE, set_as_default=False) as client:
             client.wait_for_workers(count, timeout=PATIENCE)
+
+    def load(self, module: str) -> None:
+        """Import a module in every worker, as those of a cluster have it that has worked before."""
+        from distributed import Client
+
+        with Client(self.url.replace("dask://", "tcp://"), timeout=PATIENCE, set_as_default=False) as client:
+            client.run(importlib.import_module, module)
 
     def kill(self, worker: subprocess.Popen) -> None:
         """As the kernel does it, or a power supply."""
