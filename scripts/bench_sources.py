@@ -6,6 +6,8 @@
 --gigabytes is the size of the FP8 checkpoint; its BF16 and F32 twins take two and four times as much disk. Times are
 CPU seconds of whole commands on one thread, the least of --runs alternating runs, so that other work counts little.
 --only takes a part of the table: packed, decoders, grids, fp8, nogrid. Parts whose oracles are missing are left out.
+Of nogrid the bar is about the sample: where it says no, the encoder is the ordinary one, and whole commands differ by
+more than that from run to run.
 """
 
 from __future__ import annotations
