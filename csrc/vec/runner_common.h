@@ -46,6 +46,7 @@ VINLINE void starts_of(int low, const int8_t *q, int quads, int32_t *starts) {
 #endif
 #ifndef FETCH_AHEAD
 #define FETCH_AHEAD(p, bytes) ((void)0)
+#define FETCH_NEAR FETCH_AHEAD
 #endif
 #ifndef IN_ORDER
 #define IN_ORDER(v) ((void)0)
