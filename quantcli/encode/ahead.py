@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from quantcli.encode.slabs import Slab
 
-SLABS = 32  # read ahead, each by a thread that mostly waits: at two bytes per weight 32 MiB
+SLABS = 22  # read ahead, each by a thread that mostly waits: at two bytes per weight 22 MiB, and twice that as float32
 
 _Read = TypeVar("_Read")
 
