@@ -134,6 +134,13 @@ EQUALIZED, SMOOTH, SCALED = _transform("equalize"), _transform("smoothquant"), _
 SCALED_3 = _transform("awq", "Q3_K")
 
 
+ROTATIONS = {
+    "R1 of the eigenbasis": papers.in_eigenbasis,
+    "awq, R1": papers.scaled_and_rotated,
+    "R2": papers.heads_rotated,
+}
+
+
 def rows() -> dict[str, tuple[str, Make]]:
     """Every row by its name; a row that is its own baseline is called "TYPE stock"."""
     found: dict[str, tuple[str, Make]] = {}
@@ -163,6 +170,9 @@ def rows() -> dict[str, tuple[str, Make]]:
         add(f"Q4_0 {name}", _steps("Q4_0", effort))
     everything = "gptq + polish + refit"
     add(f"Q4_0 R1 + {everything}", _rewritten(papers.rotated, "Q4_0", everything))
+    for name, see in ROTATIONS.items():
+        for how in ("weighted", everything):
+            add(f"Q4_0 {name} + {how}", _rewritten(see, "Q4_0", how))
     add(f"Q4_0 awq + {everything}", _rewritten(SCALED, "Q4_0", everything))
     for rank in (4, 8, 16, 32):
         add(f"Q3_K LoRC rank {rank}", _low_rank("Q3_K", rank))

@@ -6,7 +6,7 @@ Used by bench_literature.py. `Bench` knows the matrices, the second moments of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,6 +60,9 @@ class Seen:
 
 
 Contents = Mapping[str, Packed]
+Read = Callable[[str], numpy.ndarray]  # a tensor's name -> float64
+Basis = Callable[[Read, Sequence[str], int], numpy.ndarray]  # matrices on the residual stream -> a rotation of it
+WRITERS = ("attn_output.weight", "ffn_down.weight")
 Row = Callable[["Bench"], "Variant"]
 
 
@@ -336,21 +339,34 @@ def orthogonal(width: int) -> numpy.ndarray:
     return numpy.kron(odd, cache.hadamard(even).astype(numpy.float64)) if even < width else cache.hadamard(width)
 
 
-def rotated(bench: Bench) -> Seen:
-    """R1 of QuaRot: norm weights folded into what reads them, a random orthogonal matrix on the residual stream.
+def random_basis(read: Read, names: Sequence[str], width: int) -> numpy.ndarray:
+    """Hadamard's matrix with random signs, [width, width]."""
+    return orthogonal(width) * numpy.random.default_rng(SEED).choice([-1.0, 1.0], width)[:, None]
+
+
+def eigenbasis(read: Read, names: Sequence[str], width: int) -> numpy.ndarray:
+    """WOMI of OSTQuant: eigenvectors of the weights' covariance, then Hadamard's matrix, which spreads each evenly."""
+    both = [read(name) for name in names]
+    covariance = sum(one.T @ one if one.shape[1] == width else one @ one.T for one in both)
+    _, vectors = numpy.linalg.eigh(covariance)
+    return vectors @ orthogonal(width)
+
+
+def rotated(bench: Bench, model: Model | None = None, basis: Basis = random_basis) -> Seen:
+    """R1 of QuaRot: norm weights folded into what reads them, a rotation of the residual stream.
 
     The head is no longer the embedding's: it has the final norm's weights in it. Everything in float64.
     """
-    model = bench.model
+    model = model or bench.model
     tensors = {tensor.name: tensor for tensor in model.tensors}
     width = tensors["token_embd.weight"].columns
-    signs = numpy.random.default_rng(SEED).choice([-1.0, 1.0], width)
-    turn = orthogonal(width) * signs[:, None]
 
     def read(name: str) -> numpy.ndarray:
         tensor = tensors[name]
         return tensor.reader.read_rows(0, tensor.rows).astype(numpy.float64)
 
+    on_stream = [name for name in bench.plain.values if tensors[name].columns == width or name.endswith(WRITERS)]
+    turn = basis(read, on_stream, width)
     made: dict[str, numpy.ndarray] = {"token_embd.weight": read("token_embd.weight") @ turn}
     head = "output.weight" if "output.weight" in tensors else "token_embd.weight"
     made["output.weight"] = (read(head) * read("output_norm.weight").reshape(-1)) @ turn
@@ -372,3 +388,33 @@ def rotated(bench: Bench) -> Seen:
         extra = replace(tensors["token_embd.weight"], name="output.weight")
         found.append(holding(extra, Packed.of(made["output.weight"].astype(numpy.float32))))
     return bench.see(replace(model, tensors=found))
+
+
+def in_eigenbasis(bench: Bench) -> Seen:
+    """R1 that begins with WOMI's eigenvectors."""
+    return rotated(bench, basis=eigenbasis)
+
+
+def scaled_and_rotated(bench: Bench) -> Seen:
+    """OSTQuant's pairs: AWQ's factors, then R1."""
+    return rotated(bench, rescaled(bench, "awq", "Q4_0").model)
+
+
+def heads_rotated(bench: Bench) -> Seen:
+    """R2 of QuaRot: Hadamard's matrix between the values of every head and the output matrix; the head stays tied."""
+    made = {}
+    heads = bench.plain.network.settings.kv_heads
+    for name, values in bench.plain.values.items():
+        if name.endswith("attn_v.weight"):
+            turn = orthogonal(len(values) // heads)
+            turned = turn.T @ values.astype(numpy.float64).reshape(heads, -1, values.shape[1])
+        elif name.endswith("attn_output.weight"):
+            turned = values.astype(numpy.float64).reshape(len(values), -1, len(turn)) @ turn
+        else:
+            continue
+        made[name] = turned.reshape(values.shape).astype(numpy.float32)
+    tensors = [
+        holding(tensor, Packed.of(made[tensor.name])) if tensor.name in made else tensor
+        for tensor in bench.model.tensors
+    ]
+    return bench.see(replace(bench.model, tensors=tensors))
