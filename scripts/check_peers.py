@@ -202,7 +202,7 @@ def check_best(source: Path, folder: Path) -> Iterator[Row]:
             chunks = chunks_of(session.tokenizer, text, 512, chunks=CHUNKS)
         command = [sys.executable, "-m", "quantcli", "perplexity", str(path), "-f", str(text), "--chunks", str(CHUNKS)]
         done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True, cwd=ROOT)
-        own, theirs = json.loads(done.stdout)["ppl"], perplexity(path, chunks)
+        own, theirs = json.loads(done.stdout)["perplexity"]["mean"], perplexity(path, chunks)
         good = abs(theirs / own - 1) < 2e-3
         yield f"{source.name}, --quality best", path.name, f"perplexity {theirs:.3f}, here {own:.3f}", good
 
