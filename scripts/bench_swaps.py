@@ -23,7 +23,7 @@ import numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-from literature import LENGTH, TEXTS
+from literature import LENGTH, TEXTS, predictions
 from quantcli.calibration import probes
 from quantcli.cli.parse import SizeTexts, convert_request
 from quantcli.commands import bounding, convert
@@ -89,18 +89,10 @@ class Bench:
     def divergences(self, network: Network, chunks: Chunks) -> numpy.ndarray:
         """Of every chunk, the second half's mean."""
         if chunks.name not in self.base:
-            self.base[chunks.name] = self._log_probs(self.network, chunks)
-        own = self._log_probs(network, chunks)
+            self.base[chunks.name] = predictions(self.network, chunks)
+        own = predictions(network, chunks)
         pairs = zip(self.base[chunks.name], own, strict=True)
         return numpy.array([float(network.operations.divergence(base, one)[0].mean()) for base, one in pairs])
-
-    @staticmethod
-    def _log_probs(network: Network, chunks: Chunks) -> list[numpy.ndarray]:
-        found = []
-        for start, stop in chunks.batches():
-            x = network.stream(chunks.inputs(start, stop))
-            found += [network.log_probs(one[None, chunks.first_scored : -1])[0] for one in x]
-        return found
 
     # ---- swaps
 

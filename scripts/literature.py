@@ -29,7 +29,7 @@ from quantcli.model import Model
 from quantcli.runner import cache
 from quantcli.runner.network import Network
 from quantcli.runner.session import make_operations
-from quantcli.runner.text import chunks_of
+from quantcli.runner.text import Chunks, chunks_of
 from quantcli.runner.weights import Packed, holding
 from quantcli.transforms import rescale
 from quantcli.vocab.tokenizer import Tokenizer
@@ -77,6 +77,15 @@ class Variant:
     note: str = ""
 
 
+def predictions(network: Network, chunks: Chunks) -> list[numpy.ndarray]:
+    """Log-probabilities of every chunk's second half, [positions, V]."""
+    found = []
+    for start, stop in chunks.batches():
+        x = network.stream(chunks.inputs(start, stop))
+        found += [network.log_probs(one[None, chunks.first_scored : -1])[0] for one in x]
+    return found
+
+
 class Bench:
     """The model, its moments, the texts, and the model's own predictions on them."""
 
@@ -89,7 +98,7 @@ class Bench:
             name: chunks_of(tokenizer, shared / "text" / file, LENGTH, chunks=chunks) for name, file in TEXTS.items()
         }
         self.plain = self.see(self.model)
-        self.base = {name: self.predictions(self.network(Variant(self.plain, {})), name) for name in self.texts}
+        self.base = {name: predictions(self.network(Variant(self.plain, {})), self.texts[name]) for name in self.texts}
 
     def see(self, model: Model) -> Seen:
         """Run the calibration text through a model."""
@@ -115,21 +124,13 @@ class Bench:
         model = replace(variant.seen.model, tensors=tensors)
         return Network(model, operations, length=LENGTH, kv_type=variant.kv_type)
 
-    def predictions(self, network: Network, text: str) -> list[numpy.ndarray]:
-        chunks, found = self.texts[text], []
-        for start, stop in chunks.batches():
-            x = network.stream(chunks.inputs(start, stop))
-            for one in x:
-                found.append(network.log_probs(one[None, chunks.first_scored : -1])[0])
-        return found
-
     def divergences(self, variant: Variant) -> dict[str, list[float]]:
         """Text -> mean KL divergence of every chunk."""
         network = self.network(variant)
         return {
             text: [
                 float(network.operations.divergence(base, own)[0].mean())
-                for base, own in zip(self.base[text], self.predictions(network, text), strict=True)
+                for base, own in zip(self.base[text], predictions(network, self.texts[text]), strict=True)
             ]
             for text in self.texts
         }
