@@ -14,8 +14,12 @@ from typing import Literal, Protocol
 import numpy
 from numpy.typing import NDArray
 
+from quantcli import container
 from quantcli.container import Value
 from quantcli.ggml.tensor_types import TensorType
+
+#: what llama.cpp reads of single tensors: their names, and whether each is multiplied with inputs of 4 bits
+TENSOR_EXTRA = ("general.tensor_extra.name", "general.tensor_extra.prec_a4")
 
 
 class RowReader(Protocol):
@@ -131,3 +135,10 @@ class Model:
 
     def __exit__(self, *unused: object) -> None:
         self.close()
+
+
+def tensor_extra(flags: Mapping[str, bool]) -> dict[str, Value]:
+    """The entries of `TENSOR_EXTRA` for these tensors, sorted by name."""
+    names = sorted(flags)
+    values = (container.strings(names), container.array(container.ValueType.BOOL, [flags[name] for name in names]))
+    return dict(zip(TENSOR_EXTRA, values, strict=True))

@@ -19,7 +19,7 @@ from quantcli import container
 from quantcli.container import Value
 from quantcli.errors import ImportanceNeeded, QuantcliError, QuantizedSource, UnknownTensors
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.model import Model, ModelTensor
+from quantcli.model import Model, ModelTensor, tensor_extra
 from quantcli.plan import recipes
 from quantcli.plan.choose import Chooser, facts_of, layer_of
 from quantcli.plan.options import Options
@@ -178,7 +178,8 @@ def make(model: Model, options: Options, assignment: Mapping[str, TensorType] | 
         chosen.append((written, tensor_type, wanted, _bytes(tensor_type, tensor)))
     copied = {tensor.name for tensor, tensor_type, *_ in chosen if tensor.raw and tensor_type is tensor.stored}
     chosen = [row for row in chosen if not row[0].beside or row[0].beside in copied]
-    metadata |= _extra([tensor.name for tensor, *_ in chosen if tensor.wide_inputs and tensor.name in copied])
+    wide = [tensor.name for tensor, *_ in chosen if tensor.wide_inputs and tensor.name in copied]
+    metadata |= tensor_extra(dict.fromkeys(wide, False)) if wide else {}
     entries = list(place(chosen, options.split_max_size, options.keep_split))
     keep_ones = options.file_type.is_float and model.follows_converter
     shards = build(metadata, entries, model.shards if options.keep_split else 1, keep_ones=keep_ones)
@@ -239,14 +240,6 @@ def _notes(chooser: Chooser) -> list[str]:
             f"{chooser.recipe.name} (first: {chooser.unassigned[0]})"
         )
     return notes
-
-
-def _extra(names: Sequence[str]) -> dict[str, Value]:
-    """What llama.cpp reads of single tensors: those that are not multiplied with inputs of 4 bits."""
-    if not names:
-        return {}
-    no = container.array(container.ValueType.BOOL, [False] * len(names))
-    return {"general.tensor_extra.name": container.strings(sorted(names)), "general.tensor_extra.prec_a4": no}
 
 
 # ---- metadata --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from quantcli import container
 from quantcli.container import Value
 from quantcli.errors import MetadataMismatch, MissingTensors, ShapeMismatch, UnknownTensors, VocabularyMismatch
-from quantcli.model import Model, ModelTensor
+from quantcli.model import TENSOR_EXTRA, Model, ModelTensor, tensor_extra
 
 _BLOCK = re.compile(r"blk\.(\d{1,9})\.", re.ASCII)
 _TOKENS = "tokenizer.ggml.tokens"
@@ -22,7 +22,6 @@ _TOKENS = "tokenizer.ggml.tokens"
 # number that a model computes.
 _COUNTS = ("block_count", "nextn_predict_layers")
 _HARMLESS = ("context_length",)
-_EXTRA = ("general.tensor_extra.name", "general.tensor_extra.prec_a4")  # names, and a flag for each
 _SLAB = 8 << 20  # bytes that are hashed at a time
 
 
@@ -114,15 +113,13 @@ def _lists(model: Model, donor: Model, changed: Set[str]) -> dict[str, Value]:
     """What is said of single tensors: the model's own of those that stay, the donor's of those that come."""
     rows: dict[str, bool] = {}
     for one, ours in ((model, True), (donor, False)):
-        names, flags = (_plain(one.metadata[key]) if key in one.metadata else [] for key in _EXTRA)
+        names, flags = (_plain(one.metadata[key]) if key in one.metadata else [] for key in TENSOR_EXTRA)
         if isinstance(names, list) and isinstance(flags, list):
             pairs = ((str(name), bool(flag)) for name, flag in zip(names, flags, strict=False))
             rows |= {name: flag for name, flag in pairs if (name in changed) is not ours}
-    if not any(key in one.metadata for one in (model, donor) for key in _EXTRA):
+    if not any(key in one.metadata for one in (model, donor) for key in TENSOR_EXTRA):
         return {}
-    kept = sorted(rows)
-    values = (container.strings(kept), container.array(container.ValueType.BOOL, [rows[name] for name in kept]))
-    return dict(zip(_EXTRA, values, strict=True))
+    return tensor_extra(rows)
 
 
 def _file(model: Model) -> str:
