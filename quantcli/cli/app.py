@@ -18,6 +18,7 @@ import typer
 from quantcli import __version__
 from quantcli.cli.examples import epilog
 from quantcli.cli.frame import frame
+from quantcli.cli.values import Command, Group
 from quantcli.errors import Interrupted
 from quantcli.output.interrupts import act_by_default, deliver_again, terminate
 from quantcli.system import ENDINGS, open_existing
@@ -27,12 +28,16 @@ COMMANDS = (
     "convert", "assemble", "graft", "inspect", "check", "verify", "formats", "imatrix", "calibrate", "plan", "analyze",
     "perplexity", "compare", "generate", "embed", "diff", "reproduce", "card", "release", "bench", "schema",
 )  # fmt: skip
+#: the threads of numpy's products keep a core busy for 2^26 cycles where there is nothing for them, from the moment on
+#: that numpy is loaded; 2^16 are enough
+BLAS_WAITS = "16"
 
 
 def application(names: Sequence[str] = COMMANDS, *, outline: bool = False) -> typer.Typer:
     """The program with these commands; an ``outline`` knows their names and purposes, not their options."""
     made = typer.Typer(
         name="quantcli",
+        cls=Group,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -42,7 +47,8 @@ def application(names: Sequence[str] = COMMANDS, *, outline: bool = False) -> ty
     made.callback()(options)
     for name in names:
         run: Callable[..., None] = importlib.import_module(f"quantcli.cli.{name}_options").run
-        made.command(name=name, help=run.__doc__, epilog=epilog(name))((lambda: None) if outline else run)
+        declare = made.command(name=name, cls=Command, help=run.__doc__, epilog=epilog(name))
+        declare((lambda: None) if outline else run)
     return made
 
 
@@ -97,6 +103,7 @@ def _standard_streams() -> None:
 
 def run() -> None:
     """Parse the command line, run the command, exit."""
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", BLAS_WAITS)
     gc.set_threshold(1_000_000, 50, 50)  # headers become a million objects that stay: to look through them takes long
     for number in ENDINGS:
         if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup

@@ -22,6 +22,7 @@ from quantcli.commands.job import ConvertRequest, Job
 from quantcli.engines import open_engine
 from quantcli.errors import EngineFailed, Interrupted, UsageError
 from quantcli.output import checksums
+from quantcli.plan import division
 from quantcli.plan.division import Division
 from quantcli.report import tables
 from quantcli.report.results import ConvertResult, ShardResult
@@ -117,7 +118,7 @@ def _made(job: Job, engine: str, reporter: Reporter) -> dict[Path, ShardResult]:
     size = sum(shard.file_bytes for one in job.plans for shard in one.shards)
     found: dict[Path, ShardResult] = {}
     run = secrets.token_hex(8)
-    parts = [(one, __version__, run) for one in _requests(job.request, len(paths))]
+    parts = [(one, __version__, run) for one in _requests(job.request, division.most_parts(job.plans))]
     name = job.parts[0].model.name
     with closing(open_engine(engine)) as opened, reporter.progress(f"convert {name}", size) as advance:
         results = opened.results(make, parts, reporter.note)

@@ -38,10 +38,13 @@ def unknown(job: Job) -> list[str]:
 
 
 class Hashing:
-    """Hashes ``paths`` on a thread while the ``with`` is open. Nothing runs any more when it is left."""
+    """Hashes ``paths`` on a thread while the ``with`` is open. Nothing runs any more when it is left.
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = paths
+    ``alone``: nobody else reads most of it, as of a part, so that it goes as fast as this many ``threads`` can.
+    """
+
+    def __init__(self, paths: Sequence[str], threads: int = 1, *, alone: bool = False) -> None:
+        self.paths, self._threads, self._alone = paths, threads if alone else 1, alone
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="quantcli-hash")
         self._moved = threading.Condition()
         self._read = self._hashed = 0
@@ -49,7 +52,7 @@ class Hashing:
         self._stopped = False
 
     def __enter__(self) -> Hashing:
-        self._found: Future[dict[str, str]] = self._pool.submit(digests.sha256, self.paths, 1, self._tell)
+        self._found: Future[dict[str, str]] = self._pool.submit(digests.sha256, self.paths, self._threads, self._tell)
         return self
 
     def __exit__(
@@ -64,7 +67,7 @@ class Hashing:
         """Waits where hashing is too far ahead."""
         with self._moved:
             self._hashed = hashed
-            self._moved.wait_for(lambda: self._stopped or hashed <= self._read + AHEAD)
+            self._moved.wait_for(lambda: self._stopped or self._alone or hashed <= self._read + AHEAD)
             if self._stopped:
                 raise CancelledError
 

@@ -121,7 +121,7 @@ def _fill_hashing(job: Job, outputs: Outputs, advance: Advance | None, reporter:
     if not paths:
         with _progress(job, advance, reporter, outputs) as told:
             return _fill(job, outputs, told)
-    with hashing.Hashing(paths) as hashes:
+    with hashing.Hashing(paths, job.threads, alone=job.request.part is not None) as hashes:
         with _progress(job, advance, reporter, outputs) as told:
 
             def both(done_bytes: int, weights: int = 0) -> None:

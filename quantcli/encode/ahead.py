@@ -10,32 +10,52 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from quantcli.encode.slabs import Slab
 
-SLABS = 22  # read ahead, each by a thread that mostly waits: at two bytes per weight 22 MiB, and twice that as float32
+SLABS = 10  # read ahead, each by a thread that mostly waits: at two bytes per weight 10 MiB, and twice that as float32
+FURTHER = 26  # asked for before these: their bytes wait where they arrive, and the link has always something to bring
 
 _Read = TypeVar("_Read")
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """Rows that can be asked for before they are read."""
+
+    def soon(self, start: int, stop: int) -> None: ...
 
 
 class Ahead(Generic[_Read]):
     """``through`` passes slabs on while their rows are read; ``take`` waits for those of one. ``stop`` ends all."""
 
-    def __init__(self, read: Callable[[Slab], _Read], cancel: Callable[[], None], count: int = SLABS) -> None:
+    def __init__(
+        self, read: Callable[[Slab], _Read], cancel: Callable[[], None], count: int = SLABS, further: int = FURTHER
+    ) -> None:
         """``cancel`` wakes those who wait for a source."""
-        self._read, self._cancel, self._count = read, cancel, count
+        self._read, self._cancel, self._count, self._further = read, cancel, count, further
         self._futures: dict[tuple[int, int, int], Future[_Read]] = {}
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="quantcli-ahead")
 
     def through(self, slabs: Iterable[Slab]) -> Iterator[Slab]:
-        """The same slabs in their order, ``count`` of them being read when one is given."""
+        """The same slabs in their order, ``count`` of them being read when one is given, ``further`` asked for."""
         waiting: deque[Slab] = deque()
-        for slab in slabs:
+        for slab in self._announced(slabs):
             self._futures[_key(slab)] = self._pool.submit(self._guarded, slab)
             waiting.append(slab)
             if len(waiting) > self._count:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _announced(self, slabs: Iterable[Slab]) -> Iterator[Slab]:
+        waiting: deque[Slab] = deque()
+        for slab in slabs:
+            if isinstance(slab.tensor.reader, Announcing):
+                slab.tensor.reader.soon(slab.start, slab.stop)
+            waiting.append(slab)
+            if len(waiting) > self._further:
                 yield waiting.popleft()
         yield from waiting
 

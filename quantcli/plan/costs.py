@@ -27,7 +27,7 @@ NANOSECONDS = {
 # fmt: on
 USUAL = 10.0  # of a type that is not in the table
 COPIED = 0.6  # of a weight that is only read, hashed and written
-HASHED = 0.5  # ns of a byte of the source whose hash is made
+HASHED = 0.7  # ns of a byte of the source that is read from the system's cache and hashed
 PICO = 1000  # costs are whole numbers, so that sums are the same everywhere
 
 

@@ -57,10 +57,15 @@ def _bundles(plans: Sequence[Plan], count: int) -> dict[tuple[tuple[int, int], .
     known = shard_costs(plans)
     hashed = costs.hashing({id(one.model): one.model for one in plans}.values())
     first = tuple(one for one in known if one[1] == 0)
-    if len(known) - len(first) + 1 < count:
+    if most_parts(plans) < count:
         return {(one,): cost + (0 if one[1] else hashed) for one, cost in known.items()}
     rest = {(one,): cost for one, cost in known.items() if one[1]}
     return {first: sum(known[one] for one in first) + hashed} | rest
+
+
+def most_parts(plans: Sequence[Plan]) -> int:
+    """How many parts there can be while nothing is hashed by two of them: first shards stay together."""
+    return sum(len(one.shards) for one in plans) - len(plans) + 1
 
 
 def divide(plans: Sequence[Plan], count: int) -> list[list[tuple[int, int]]]:

@@ -189,6 +189,14 @@ class StoredTensor:
         self.file.read_into(out[: stop - start], self.offset + start)
         return out[: stop - start]
 
+    def soon(self, start: int, stop: int) -> None:
+        """Rows ``start`` to ``stop`` will be read: see `SourceFile.soon`."""
+        self.soon_bytes(start * self.row_bytes, stop * self.row_bytes)
+
+    def soon_bytes(self, start: int, stop: int) -> None:
+        """Bytes ``start`` to ``stop`` will be read."""
+        self.file.soon(self.offset + start, stop - start)
+
     def reader(self) -> Stored:
         """The lazy view of all rows. A dtype that is no weight is seen as bytes: packed codes are only moved."""
         return Stored(self, self.type or BY_NAME["I8"])

@@ -44,6 +44,9 @@ class Decoded(Computed):
     def values(self, index: NDArray[numpy.intp]) -> NDArray[numpy.float32]:
         return decode(self._source.stored, self._source.gather(index), self.columns, None)
 
+    def soon(self, start: int, stop: int) -> None:
+        self._source.soon(start, stop)
+
     def read_rows(self, start: int, stop: int, out: NDArray[numpy.float32] | None = None) -> NDArray[numpy.float32]:
         return self._source.read_rows(start, stop, out)
 
@@ -56,6 +59,9 @@ class Mapped(Reader):
     def __init__(self, source: Reader, function: Callable[[NDArray[numpy.float32]], None]) -> None:
         self._source, self._function = source, function
         self.rows, self.columns, self.stored = source.rows, source.columns, source.stored
+
+    def soon(self, start: int, stop: int) -> None:
+        self._source.soon(start, stop)
 
     def read_rows(self, start: int, stop: int, out: NDArray[numpy.float32] | None = None) -> NDArray[numpy.float32]:
         values = self._source.read_rows(start, stop, out)

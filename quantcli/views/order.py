@@ -31,6 +31,12 @@ class Strided(Reader):
             found += digit * stride
         return found
 
+    def soon(self, start: int, stop: int) -> None:
+        rows = self._source_rows(numpy.arange(start, stop))
+        low, high = int(rows.min()), int(rows.max()) + 1
+        if high - low <= 2 * (stop - start):  # rows that change places with their neighbours
+            self._source.soon(low, high)
+
     def gather(self, index: NDArray[numpy.intp], columns: slice | None = None) -> NDArray[numpy.uint8]:
         return self._source.gather(self._source_rows(index), columns)
 
@@ -72,6 +78,10 @@ class Stacked(Reader):
             low, high = max(start, base), min(stop, int(self._starts[number + 1]))
             if low < high:
                 yield self._parts[number], low - base, high - base
+
+    def soon(self, start: int, stop: int) -> None:
+        for part, low, high in self._overlaps(start, stop):
+            part.soon(low, high)
 
     def read_rows(self, start: int, stop: int, out: NDArray[numpy.float32] | None = None) -> NDArray[numpy.float32]:
         if out is None:

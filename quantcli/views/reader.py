@@ -31,6 +31,9 @@ class Reader(ABC):
     def row_bytes(self) -> int:
         return tensor_types.row_bytes(self.stored, self.columns)
 
+    def soon(self, start: int, stop: int) -> None:  # noqa: B027 - most have nothing to do
+        """These rows will be read: a good moment to ask for them where they are far away. Others take no note."""
+
     @abstractmethod
     def gather(self, index: NDArray[numpy.intp], columns: slice | None = None) -> NDArray[numpy.uint8]:
         """Stored bytes of the rows ``index``: uint8 [len(index), bytes], of the elements ``columns`` if given."""

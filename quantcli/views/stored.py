@@ -31,6 +31,10 @@ class ByteTensor(Protocol):
         """Rows ``start`` to ``stop`` as float32, into ``out`` if given."""
         ...
 
+    def soon_bytes(self, start: int, stop: int) -> None:
+        """These bytes will be read."""
+        ...
+
 
 class Stored(Reader):
     """A source tensor as it lies in its file, as elements of the type ``stored``."""
@@ -38,6 +42,9 @@ class Stored(Reader):
     def __init__(self, tensor: ByteTensor, stored: TensorType) -> None:
         self._tensor = tensor
         self.rows, self.columns, self.stored = tensor.rows, tensor.columns, stored
+
+    def soon(self, start: int, stop: int) -> None:
+        self._tensor.soon_bytes(start * self.row_bytes, stop * self.row_bytes)
 
     def read_rows(self, start: int, stop: int, out: NDArray[numpy.float32] | None = None) -> NDArray[numpy.float32]:
         return self._tensor.read_rows(start, stop, out)

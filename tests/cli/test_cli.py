@@ -262,7 +262,7 @@ def test_a_conversion_does_without_the_runner(root: Path, tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", probe], cwd=root, capture_output=True, text=True)
     assert (tmp_path / "out.gguf").exists() and "quantcli.commands.convert" in done.stderr.split()
-    slow = ("quantcli.runner.", "gguf", "jinja2", "rich", "sentencepiece", "tokenizers", "asyncio")
+    slow = ("quantcli.runner.", "gguf", "jinja2", "rich", "sentencepiece", "tokenizers", "asyncio", "pydantic")
     assert not [name for name in done.stderr.split() if name.startswith(slow)]
 
 

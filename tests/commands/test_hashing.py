@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,25 @@ def test_hashing_begins_with_reading(root: Path, tmp_path: Path, monkeypatch: py
     )
     made(root, tmp_path / "out")
     assert sorted(order)[-1] == "read" and len(order) == 2 and "MainThread" not in order
+
+
+def test_a_part_hashes_without_keeping_pace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads little of the source: its hash would wait for the end of its work."""
+    monkeypatch.setattr(hashing, "AHEAD", -1)
+    complete: list[bool] = []
+    finish = hashing.Hashing.finish
+
+    def looked(self: hashing.Hashing, reporter: object) -> dict[str, str]:
+        complete.append(not wait([self._found], timeout=2).not_done)
+        return finish(self, reporter)
+
+    monkeypatch.setattr(hashing.Hashing, "finish", looked)
+    whole = made(root, tmp_path / "whole", split_max_size="500K")
+    for number in (1, 2):
+        made(root, tmp_path / "parts", split_max_size="500K", part=f"{number}/2")
+    assert complete == [False, True]
+    for shard in whole[0]["shards"]:
+        assert Path(shard["path"]).read_bytes() == (tmp_path / "parts" / Path(shard["path"]).name).read_bytes()
 
 
 def test_a_failure_leaves_nothing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 from helpers import synthetic
-from quantcli.encode import pipeline, sinks, slabs
+from quantcli.encode import ahead, pipeline, sinks, slabs
 from quantcli.errors import NonFiniteWeight, OutputFailed, ScaleOverflow
 from quantcli.ggml import kernels, tensor_types
 from quantcli.methods import plain
@@ -73,6 +73,30 @@ def test_results_come_in_order_with_a_bounded_number_in_flight() -> None:
 
     pipeline.in_order(iter(range(100)), work, take, threads=3)
     assert taken == list(range(100)) and most <= 3 + pipeline.AHEAD
+
+
+def test_what_is_far_away_is_asked_for_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``count`` slabs are being read, and ``further`` ones behind them are on their way; all come once, in order."""
+    events: list[tuple[str, int]] = []
+
+    class Rows(synthetic.NoReader):
+        def soon(self, start: int, stop: int) -> None:
+            events.append(("soon", start))
+
+    monkeypatch.setattr(slabs, "SLAB_WEIGHTS", 16 * 256)
+    model = synthetic.readable_model({"a": (256, 40 * 16)})
+    model.tensors[0].reader = Rows()
+    every = list(slabs.slabs(model.tensors))
+    assert len(every) == 40
+    made: ahead.Ahead[int] = ahead.Ahead(lambda slab: events.append(("read", slab.start)) or slab.start, bool, 3, 7)
+    given = []
+    for slab in made.through(iter(every)):
+        given.append(made.take(slab))
+        asked = [start for what, start in events if what == "soon"]
+        assert asked == [one.start for one in every[: len(given) + 3 + 7]]
+    made.stop()
+    assert given == [slab.start for slab in every]
+    assert sorted(start for what, start in events if what == "read") == given
 
 
 def test_a_failure_ends_the_run_promptly() -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from helpers.clusters import Cluster, cluster
 from quantcli.cli.parse import convert_request
-from quantcli.commands import compare, fleet, imatrix, perplexity
+from quantcli.commands import compare, convert, fleet, hashing, imatrix, perplexity, writing
+from quantcli.commands.job import Job
 from quantcli.engines import dask, in_order, open_engine, tasks
 from quantcli.errors import EngineFailed, Interrupted, MissingPackage, OutputExists, QuantcliError, UsageError
 from quantcli.report.terminal import Reporter
@@ -142,18 +143,32 @@ def test_a_cluster_converts_to_the_same_bytes(two: Cluster, root: Path, tmp_path
 
 def test_a_worker_opens_a_model_once_for_a_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And again for the next run, whose files may be others; nobody but the maker of the first shard hashes them."""
-    from quantcli.commands import convert
     from quantcli.sources import digests
 
     opened: list[object] = []
     hashed: list[object] = []
-    original, hashing = convert.open_sources, digests.sha256
+    original, sha256 = convert.open_sources, digests.sha256
     monkeypatch.setattr(convert, "open_sources", lambda request: opened.append(request) or original(request))
-    monkeypatch.setattr(digests, "sha256", lambda paths, *rest: hashed.append(paths) or hashing(paths, *rest))
+    monkeypatch.setattr(digests, "sha256", lambda paths, *rest: hashed.append(paths) or sha256(paths, *rest))
     for number in (1, 2):
         made = converted(root, tmp_path / f"out-{number}", "local")
         assert len(made["outputs"][0]["shards"]) > 3
         assert (len(opened), len(hashed)) == (2 * number, number)  # the client opens it, too
+
+
+def test_one_worker_hashes_the_source(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The headers of all types tell the hash: their first shards are one part, whoever has made others before."""
+    hashers: list[str] = []
+    original = writing.execute
+
+    def execute(job: Job, *given: object, **named: object) -> object:
+        hashers.extend([str(job.request.part)] * bool(hashing.unknown(job)))
+        return original(job, *given, **named)
+
+    monkeypatch.setattr(convert, "execute", execute)
+    monkeypatch.setattr(fleet, "_keep", lambda run, opened: opened.close())  # every part in a process of its own
+    converted(root, tmp_path / "parts", "local")
+    assert len(hashers) == 1
 
 
 def test_what_cannot_be_converted_in_parts(root: Path, tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ class ByteRows:
     def read_bytes(self, start: int, stop: int, out: memoryview | None = None) -> bytes | memoryview:
         return self.part.read_bytes(start, stop, out)
 
+    def soon_bytes(self, start: int, stop: int) -> None:
+        self.part.soon_bytes(start, stop)
+
     def read_rows(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         raise NotImplementedError("codes are no weights")
 
