@@ -67,7 +67,8 @@ def _converted(hint: Any, value: Any) -> Any:
         return _one(kind, declared, value)
     if not isinstance(value, (list, tuple)):
         return _LEFT
-    found = [_one(*get_args(kind), declared, one) for one in value]
+    (item,) = get_args(kind)
+    found = [_one(item, declared, one) for one in value]
     return _LEFT if any(one is _LEFT for one in found) else found
 
 

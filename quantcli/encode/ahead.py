@@ -1,7 +1,9 @@
 """Slabs that are read on threads of their own, ahead of those who encode them: for sources whose answers take long.
 
 A source on this machine is read where it is encoded, while it is in cache. One that is far away keeps many requests in
-flight, and the encoders find their rows ready.
+flight, and the encoders find their rows ready. Many more slabs are asked for than read: bytes that wait take less
+memory than numbers, and a link that is never idle makes up for what waits until the middle row of a matrix has told
+whether it lies on a grid.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 from quantcli.encode.slabs import Slab
 
 SLABS = 10  # read ahead, each by a thread that mostly waits: at two bytes per weight 10 MiB, and twice that as float32
-FURTHER = 26  # asked for before these: their bytes wait where they arrive, and the link has always something to bring
+FURTHER = 30  # asked for before these: their bytes wait where they arrive, and the link has always something to bring
 
 _Read = TypeVar("_Read")
 

@@ -17,7 +17,7 @@ from quantcli.errors import QuantcliError
 
 BLOCK = 4 << 20  # bytes of a request at most: enough that its costs do not count
 CONNECTIONS = 8  # requests in flight
-BUDGET = 48 << 20  # bytes that are kept
+BUDGET = 64 << 20  # bytes that are kept
 MOST = 1 << 30  # bytes that the budget may grow to, where a tensor is read in another order than it lies
 _SPARE = 1  # buffers
 _REMEMBERED = 512 << 20  # bytes fetched ago that a block was given up: who asks for it again needs a larger budget

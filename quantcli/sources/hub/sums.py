@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy
 from numpy.typing import NDArray
 
-WAITING = 32 << 20  # bytes that may wait for those before them: what all connections together have in flight
+WAITING = 48 << 20  # bytes that may wait for those before them: what is asked for at once
 GAP = 4 << 20  # bytes that nobody asked for, and that are fetched for the sum's sake
 
 _Bytes: TypeAlias = "bytes | NDArray[numpy.uint8]"
