@@ -1,19 +1,15 @@
 /* backend.h - the tables of the runner's kernels, one (a backend) per instruction set, and the layouts that they agree
  * on.
  *
- * Batches: LANES weight rows side by side against groups of GROUP tokens. A tile holds LANES rows of all columns:
- *   codes   uint8 [columns / 4][LANES][4]      code - low of the type, so 0 .. span
- *   wide    int16 [columns / 2][LANES][2]      the signed codes
- *   pairs   bf16  [columns / 2][LANES][2]
- *   floats  float [columns][LANES]
- *   scales, minima  float [columns / sub][LANES]      weight = scale * code + minimum
- * Activations of one group (G = GROUP, or 1 for the single-token path):
- *   int8 or int16 [columns / 32][G][32], bf16 [columns / 2][G][2] or float [columns][G]
- *   d     float [columns / partner block][G]
- *   sum32, sum16  int32 [columns / 32 or 16][G]: sums of the integers; fsum32, fsum16: what minima are multiplied with.
- *   words32, words16  int16, the same sums, of bytes and one token alone; 16 can be read wherever one is.
- *   starts  int32 [columns / (4 quads)][G]: where the sums of `quads` quads of codes begin (bytes alone, and where low
- * is not 0): low times the sum of their integers, in the form that the vector header's partial sums have.
+ * Batches: LANES weight rows side by side against groups of GROUP tokens. A tile holds LANES rows of all columns, or of
+ * a run of them: codes   uint8 [columns / 4][LANES][4]      code - low of the type, so 0 .. span wide    int16 [columns
+ * / 2][LANES][2]      the signed codes pairs   bf16  [columns / 2][LANES][2] floats  float [columns][LANES] scales,
+ * minima  float [columns / sub][LANES]      weight = scale * code + minimum Activations of one group (G = GROUP, or 1
+ * for the single-token path): int8 or int16 [columns / 32][G][32], bf16 [columns / 2][G][2] or float [columns][G] d
+ * float [columns / partner block][G] sum32, sum16  int32 [columns / 32 or 16][G]: sums of the integers; fsum32, fsum16:
+ * what minima are multiplied with. words32, words16  int16, the same sums, of bytes and one token alone; 16 can be read
+ * wherever one is. starts  int32 [columns / (4 quads)][G]: where the sums of `quads` quads of codes begin (bytes alone,
+ * and where low is not 0): low times the sum of their integers, in the form that the vector header's partial sums have.
  */
 #ifndef QC_RUNNER_BACKEND_H
 #define QC_RUNNER_BACKEND_H
@@ -83,8 +79,8 @@ typedef struct {
 } code_type;
 
 typedef struct {
-    int64_t columns;
-    const void *values; /* codes, wide, pairs or floats */
+    int64_t first, columns; /* of the matrix's columns; `first` is a multiple of 256 */
+    const void *values;     /* codes, wide, pairs or floats */
     const float *scales, *minima;
     int32_t sub, low, span;
     int64_t
@@ -100,16 +96,18 @@ struct runner_backend {
     const runner_backend *one_token; /* whose `dots` are faster than its own, of types that have a dot there; of others
                                         (and of floats) that one's one_token; NULL: none */
     int32_t narrow_span;             /* largest span that `narrow` takes; others are multiplied as `wide` */
-    int32_t integer_tiles;           /* that `narrow` and `wide` multiply at a time: 1 or 2 */
+    /* that `narrow` and `wide`, `floats` and `bf16_pairs` multiply at a time: 1 or 2 */
+    int32_t integer_tiles, float_tiles;
     int32_t (*start_quads)(int low, int span, int sub); /* quads of codes that share a start in `narrow` */
     const code_type *codes;                             /* by type */
     const qc_type *types;
-    /* all columns, the first `tokens` tokens of a group (later rows of the result may hold anything) */
-    void (*narrow)(const tile *, const activations *, int64_t tokens, result *out); /* out: one per tile */
+    /* the tile's columns, the first `tokens` tokens of a group (later rows of the result may hold anything); added to
+     * `out` (one per tile) where the tile's columns are not the first */
+    void (*narrow)(const tile *, const activations *, int64_t tokens, result *out);
     void (*wide)(const tile *, const activations *, int64_t tokens, result *out);
-    void (*floats)(const tile *, const activations *, int64_t tokens, result out);
+    void (*floats)(const tile *, const activations *, int64_t tokens, result *out);
     /* NULL: BF16 is multiplied as floats. The second: a row of a BF16 matrix times one token. */
-    void (*bf16_pairs)(const tile *, const activations *, int64_t tokens, result out);
+    void (*bf16_pairs)(const tile *, const activations *, int64_t tokens, result *out);
     float (*bf16_dot)(const uint8_t *row, const activations *);
     /* LANES rows of dwords side by side: in [LANES][words] to out [words][LANES] */
     void (*interleave)(const uint32_t *const in[LANES], int64_t words, uint32_t *out);
@@ -148,8 +146,8 @@ enum { QUERY_BLOCK = 32, QUERY_ROWS = 4 };
 extern const runner_backend qc_runner_scalar;
 #if defined(__x86_64__)
 extern const runner_backend qc_runner_avx2, qc_runner_avx512, qc_runner_avx512_bf16, qc_runner_avx512_vbmi;
-extern const runner_backend qc_one_token_wide;                                     /* its `dots` alone */
-void qc_bf16_pairs(const tile *, const activations *, int64_t tokens, result out); /* AVX512_BF16 */
+extern const runner_backend qc_one_token_wide;                                      /* its `dots` alone */
+void qc_bf16_pairs(const tile *, const activations *, int64_t tokens, result *out); /* AVX512_BF16 */
 float qc_bf16_dot(const uint8_t *row, const activations *);
 #elif defined(__aarch64__)
 extern const runner_backend qc_runner_neon, qc_runner_dotprod;

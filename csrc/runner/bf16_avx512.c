@@ -12,16 +12,40 @@ static inline __m512bh both(const uint16_t *p) {
     return (__m512bh)_mm512_set1_epi32(word);
 }
 
-void qc_bf16_pairs(const tile *w, const activations *a, int64_t tokens, result out) {
-    const uint16_t *weights = w->values, *x = a->values;
-    (void)tokens;
-    __m512 sums[GROUP];
-    for (int t = 0; t < GROUP; ++t) sums[t] = _mm512_setzero_ps();
-    for (int64_t k = 0; k < (w->columns + 1) / 2; ++k) {
-        __m512bh row = (__m512bh)_mm512_loadu_si512(weights + k * LANES * 2);
-        for (int t = 0; t < GROUP; ++t) sums[t] = _mm512_dpbf16_ps(sums[t], row, both(x + (k * GROUP + t) * 2));
+/* `count` tokens from `first` on, n pairs of columns, added to what `out` holds if there were pairs before (`more`);
+ * constants at every call: `tiles`, `count` */
+static inline __attribute__((always_inline)) void pairs_of_tokens(int tiles, int count, const uint8_t *weights,
+                                                                  int64_t next, const uint16_t *x, int64_t n,
+                                                                  int64_t first, int more, result *out) {
+    __m512 sums[GROUP][2];
+    for (int t = 0; t < count; ++t)
+        for (int v = 0; v < tiles; ++v) sums[t][v] = more ? _mm512_loadu_ps(out[v][first + t]) : _mm512_setzero_ps();
+    for (int64_t k = 0; k < n; ++k) {
+        __m512bh w[2];
+        _mm_prefetch((const char *)(x + (k + 256) * GROUP * 2), _MM_HINT_T0);
+        for (int v = 0; v < tiles; ++v) w[v] = (__m512bh)_mm512_loadu_si512(weights + v * next + k * LANES * 4);
+        for (int t = 0; t < count; ++t) {
+            __m512bh value = both(x + (k * GROUP + first + t) * 2);
+            for (int v = 0; v < tiles; ++v) sums[t][v] = _mm512_dpbf16_ps(sums[t][v], w[v], value);
+        }
     }
-    for (int t = 0; t < GROUP; ++t) _mm512_storeu_ps(out[t], sums[t]);
+    for (int t = 0; t < count; ++t)
+        for (int v = 0; v < tiles; ++v) _mm512_storeu_ps(out[v][first + t], sums[t][v]);
+}
+
+/* PAIRS pairs of columns at a time, so that their weights stay in the first cache for all tokens. */
+void qc_bf16_pairs(const tile *w, const activations *a, int64_t tokens, result *out) {
+    enum { PAIRS = 128, HALF = GROUP / 2 };
+    const int64_t pairs = (w->columns + 1) / 2;
+    for (int64_t k = 0; k < pairs; k += PAIRS) {
+        const uint8_t *weights = (const uint8_t *)w->values + k * LANES * 4;
+        const uint16_t *x = (const uint16_t *)a->values + (w->first / 2 + k) * GROUP * 2;
+        const int64_t n = k + PAIRS < pairs ? PAIRS : pairs - k;
+        const int more = w->first + k > 0;
+        if (!w->next) pairs_of_tokens(1, GROUP, weights, 0, x, n, 0, more, out);
+        for (int64_t first = 0; w->next && first < tokens; first += HALF)
+            pairs_of_tokens(2, HALF, weights, w->next, x, n, first, more, out);
+    }
 }
 
 float qc_bf16_dot(const uint8_t *row, const activations *a) {

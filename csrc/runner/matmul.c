@@ -103,7 +103,7 @@ static const runner_backend *dots_of(const runner_backend *backend, int32_t type
 typedef struct {
     const qc_product *product;
     const prepared *x;
-    int64_t row_bytes, panel, units, chunks, chunk_groups;
+    int64_t row_bytes, panel, columns, units, chunks, chunk_groups; /* columns: of a panel at a time */
 } planned;
 
 typedef struct {
@@ -117,17 +117,6 @@ static void add_bias(const qc_product *p, int64_t row, int64_t rows, float *out)
         for (int64_t r = 0; r < rows; ++r) out[r] += p->bias[row + r];
 }
 
-static void store_result(const qc_product *p, int64_t row, int64_t rows, int64_t token, int64_t tokens, result values) {
-    for (int64_t t = 0; t < tokens; ++t) {
-        float *out = p->out + (token + t) * p->out_stride + row;
-        if (rows == LANES)
-            memcpy(out, values[t], sizeof values[t]); /* a constant: no call */
-        else
-            memcpy(out, values[t], (size_t)rows * 4);
-        add_bias(p, row, rows, out);
-    }
-}
-
 static tile_kind kind_of_tile(const prepared *x) {
     if (integers(x->kind)) return x->wide ? TILE_WIDE : TILE_NARROW;
     return x->wide ? TILE_PAIRS : TILE_FLOATS;
@@ -138,16 +127,22 @@ static void multiply(const runner_backend *backend, tile_kind kind, const tile *
     switch (kind) {
     case TILE_NARROW: backend->narrow(w, a, tokens, out); break;
     case TILE_WIDE: backend->wide(w, a, tokens, out); break;
-    case TILE_PAIRS: backend->bf16_pairs(w, a, tokens, out[0]); break;
-    default: backend->floats(w, a, tokens, out[0]);
+    case TILE_PAIRS: backend->bf16_pairs(w, a, tokens, out); break;
+    default: backend->floats(w, a, tokens, out);
     }
 }
 
-/* A panel: rows first .. first + rows - 1 in `tiles`. */
+/* Tiles that meet a group at a time. */
+static int64_t tiles_together(const runner_backend *backend, tile_kind kind) {
+    return kind == TILE_NARROW || kind == TILE_WIDE ? backend->integer_tiles : backend->float_tiles;
+}
+
+/* A panel: these columns of rows first .. first + rows - 1 in `tiles`. */
 typedef struct {
     const runner_backend *backend;
     const planned *plan;
     tile_kind kind;
+    column_run run;
     tile_size size;
     int64_t first, rows;
     uint8_t *scratch, *tiles;
@@ -156,43 +151,83 @@ typedef struct {
 static void fill_panel(const panel *p) {
     const qc_product *product = p->plan->product;
     for (int64_t r = 0; r < p->rows; r += LANES)
-        qc_fill_tile(p->backend, product, p->kind, product->weights + (p->first + r) * p->plan->row_bytes,
+        qc_fill_tile(p->backend, product, p->kind, p->run, product->weights + (p->first + r) * p->plan->row_bytes,
                      p->rows - r < LANES ? p->rows - r : LANES, p->tiles + (size_t)(r / LANES) * p->size.total,
                      p->scratch);
+}
+
+/* Results of a tile: its rows from `row` on, the tokens from `token` on. */
+typedef struct {
+    const qc_product *product;
+    int64_t row, rows, token, tokens;
+} place_of_results;
+
+static float *results_of(const place_of_results *p, int64_t t) {
+    return p->product->out + (p->token + t) * p->product->out_stride + p->row;
+}
+
+/* What columns before have given, or that it will be written: lines far apart, of which none is in the cache. */
+static void load_results(const place_of_results *p, int more, result values) {
+    for (int64_t t = 0; t < p->tokens; ++t)
+        if (more)
+            memcpy(values[t], results_of(p, t), (size_t)p->rows * 4);
+        else
+            __builtin_prefetch(results_of(p, t), 1);
+}
+
+static void store_results(const place_of_results *p, int last, result values) {
+    for (int64_t t = 0; t < p->tokens; ++t) {
+        float *out = results_of(p, t);
+        if (p->rows == LANES)
+            memcpy(out, values[t], sizeof values[t]); /* a constant: no call */
+        else
+            memcpy(out, values[t], (size_t)p->rows * 4);
+        if (last) add_bias(p->product, p->row, p->rows, out);
+    }
 }
 
 /* The panel times group g of the tokens. */
 static void multiply_panel(const panel *p, int64_t g) {
     const qc_product *product = p->plan->product;
     const int64_t tokens = product->tokens - g * GROUP < GROUP ? product->tokens - g * GROUP : GROUP;
+    const int last = p->run.first + p->run.columns == product->columns;
     size_t bytes;
     activations a = part(p->plan->x, g, &bytes);
-    const int64_t together = p->kind == TILE_NARROW || p->kind == TILE_WIDE ? p->backend->integer_tiles : 1;
+    const int64_t together = tiles_together(p->backend, p->kind);
     for (int64_t r = 0; r < p->rows; r += LANES * together) {
-        tile w = qc_tile_at(p->backend, product, p->size, p->tiles + (size_t)(r / LANES) * p->size.total);
+        tile w = qc_tile_at(p->backend, product->type, p->size, p->run, p->tiles + (size_t)(r / LANES) * p->size.total);
         if (together > 1 && p->rows - r > LANES) w.next = (int64_t)p->size.total;
+        place_of_results places[2];
         result values[2];
+        int count = 0;
+        for (int64_t row = r; count < together && row < p->rows; ++count, row += LANES) {
+            places[count] = (place_of_results){product, p->first + row, p->rows - row < LANES ? p->rows - row : LANES,
+                                               g * GROUP, tokens};
+            load_results(&places[count], p->run.first > 0, values[count]);
+        }
         multiply(p->backend, p->kind, &w, &a, tokens, values);
-        for (int64_t i = 0, row = r; i < together && row < p->rows; ++i, row += LANES)
-            store_result(product, p->first + row, p->rows - row < LANES ? p->rows - row : LANES, g * GROUP, tokens,
-                         values[i]);
+        for (int i = 0; i < count; ++i) store_results(&places[i], last, values[i]);
     }
 }
 
-/* A panel of rows against a range of groups of tokens. */
+/* A panel of rows against a range of groups of tokens, a run of columns after the other. */
 static int panel_unit(const runner_backend *backend, const planned *plan, int64_t unit, qc_pool *pool, int32_t thread) {
     const qc_product *product = plan->product;
-    const tile_kind kind = kind_of_tile(plan->x);
-    panel p = {.backend = backend, .plan = plan, .kind = kind, .size = qc_size_of_tile(backend, product, kind)};
+    panel p = {.backend = backend, .plan = plan, .kind = kind_of_tile(plan->x)};
     p.first = unit / plan->chunks * plan->panel;
     p.rows = product->rows - p.first < plan->panel ? product->rows - p.first : plan->panel;
-    uint8_t *memory = qc_pool_scratch(pool, thread, (size_t)(plan->panel / LANES) * p.size.total + TILE_SCRATCH);
-    if (!memory) return 0;
-    p.scratch = memory;
+    const size_t tile_bytes = qc_size_of_tile(backend, product->type, p.kind, plan->columns).total;
+    p.scratch = qc_pool_scratch(pool, thread, (size_t)(plan->panel / LANES) * tile_bytes + TILE_SCRATCH);
+    if (!p.scratch) return 0;
     p.tiles = p.scratch + TILE_SCRATCH;
-    fill_panel(&p);
     const int64_t group = unit % plan->chunks * plan->chunk_groups;
-    for (int64_t g = group; g < plan->x->groups && g < group + plan->chunk_groups; ++g) multiply_panel(&p, g);
+    for (int64_t column = 0; column < product->columns; column += plan->columns) {
+        const int64_t left = product->columns - column;
+        p.run = (column_run){column, left < plan->columns ? left : plan->columns};
+        p.size = qc_size_of_tile(backend, product->type, p.kind, p.run.columns);
+        fill_panel(&p);
+        for (int64_t g = group; g < plan->x->groups && g < group + plan->chunk_groups; ++g) multiply_panel(&p, g);
+    }
     return 1;
 }
 
@@ -265,6 +300,12 @@ static int32_t find_set(const runner_backend *backend, prepared *sets, int32_t *
     return (*count)++;
 }
 
+/* Equal runs of columns, so short that what a panel has of each fits. */
+static int64_t columns_at_a_time(size_t panel_bytes, int64_t columns) {
+    const int64_t runs = (int64_t)((panel_bytes + TILE_BYTES - 1) / TILE_BYTES);
+    return ((columns + runs - 1) / runs + 255) / 256 * 256;
+}
+
 static planned plan(const runner_backend *backend, const qc_product *product, const prepared *x, int32_t threads) {
     planned p = {.product = product, .x = x, .chunks = 1, .chunk_groups = x->groups};
     p.row_bytes = bytes_of_row(backend, product);
@@ -273,9 +314,12 @@ static planned plan(const runner_backend *backend, const qc_product *product, co
         p.units = (product->rows + p.panel - 1) / p.panel;
         return p;
     }
-    size_t bytes = qc_size_of_tile(backend, product, kind_of_tile(x)).total;
+    const tile_kind kind = kind_of_tile(x);
+    const size_t bytes = qc_size_of_tile(backend, product->type, kind, product->columns).total;
+    const int64_t step = LANES * tiles_together(backend, kind);
     p.panel = PANEL;
-    while (p.panel > LANES && bytes * (size_t)(p.panel / LANES) > TILE_BYTES) p.panel -= LANES;
+    while (p.panel > step && bytes * (size_t)(p.panel / LANES) > TILE_BYTES) p.panel -= step;
+    p.columns = columns_at_a_time(bytes * (size_t)(p.panel / LANES), product->columns);
     int64_t panels = (product->rows + p.panel - 1) / p.panel;
     while (panels * p.chunks < 2 * threads && p.chunk_groups > 4) {
         p.chunk_groups = (p.chunk_groups + 1) / 2;

@@ -8,12 +8,12 @@ typedef struct {
     const runner_backend *backend;
     const code_type *type;
     const uint8_t *rows;
-    int64_t count, row_bytes, columns;
+    int64_t count, row_bytes, first, columns;
 } source;
 
-/* The blocks of row r from `column` on. */
+/* The blocks of row r from the run's `column` on. */
 static const uint8_t *blocks_at(const source *s, int64_t r, int64_t column) {
-    return s->rows + r * s->row_bytes + column / s->type->block * s->type->bytes;
+    return s->rows + r * s->row_bytes + (s->first + column) / s->type->block * s->type->bytes;
 }
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -40,7 +40,7 @@ static void fill_pairs(const source *s, uint32_t *pairs, uint32_t *scratch) {
         int64_t n = least(words - first, CHUNK), bytes = least(s->columns * 2 - first * 4, n * 4);
         for (int64_t r = 0; r < s->count; ++r) {
             scratch[r * STRIDE + n - 1] = 0;
-            memcpy(scratch + r * STRIDE, s->rows + r * s->row_bytes + first * 4, (size_t)bytes);
+            memcpy(scratch + r * STRIDE, blocks_at(s, r, 2 * first), (size_t)bytes);
         }
         s->backend->interleave(lanes, n, pairs + first * LANES);
     }
@@ -82,21 +82,20 @@ static void fill_codes(const source *s, int wide, uint8_t *codes, float *scales,
     }
 }
 
-tile_size qc_size_of_tile(const runner_backend *backend, const qc_product *product, tile_kind kind) {
-    const code_type *type = &backend->codes[product->type];
-    const size_t columns = (size_t)product->columns;
-    const size_t width = kind == TILE_NARROW || kind == TILE_WIDE ? 2 : 4; /* as if wide */
-    tile_size size = {aligned(columns * LANES * width), 0, 0, 0};
-    if (type->sub) size.scales = size.minima = aligned(columns / (size_t)type->sub * LANES * 4);
+tile_size qc_size_of_tile(const runner_backend *backend, int32_t of_type, tile_kind kind, int64_t columns) {
+    const code_type *type = &backend->codes[of_type];
+    const size_t even = (size_t)(columns + columns % 2);
+    tile_size size = {aligned(even * LANES * (kind == TILE_NARROW ? 1 : kind == TILE_FLOATS ? 4 : 2)), 0, 0, 0};
+    if (type->sub) size.scales = size.minima = aligned((size_t)(columns / type->sub) * LANES * 4);
     size.total = size.values + size.scales + size.minima;
     return size;
 }
 
-void qc_fill_tile(const runner_backend *backend, const qc_product *product, tile_kind kind, const uint8_t *rows,
-                  int64_t count, uint8_t *memory, uint8_t *scratch) {
+void qc_fill_tile(const runner_backend *backend, const qc_product *product, tile_kind kind, column_run run,
+                  const uint8_t *rows, int64_t count, uint8_t *memory, uint8_t *scratch) {
     const code_type *type = &backend->codes[product->type];
-    const source s = {backend, type, rows, count, bytes_of_row(backend, product), product->columns};
-    const tile_size size = qc_size_of_tile(backend, product, kind);
+    const source s = {backend, type, rows, count, bytes_of_row(backend, product), run.first, run.columns};
+    const tile_size size = qc_size_of_tile(backend, product->type, kind, run.columns);
     float *scales = (float *)(void *)(memory + size.values);
     float *minima = (float *)(void *)(memory + size.values + size.scales);
     void *values = memory, *room = scratch;
@@ -107,9 +106,16 @@ void qc_fill_tile(const runner_backend *backend, const qc_product *product, tile
     }
 }
 
-tile qc_tile_at(const runner_backend *backend, const qc_product *product, tile_size size, const uint8_t *memory) {
-    const code_type *type = &backend->codes[product->type];
+tile qc_tile_at(const runner_backend *backend, int32_t of_type, tile_size size, column_run run, const uint8_t *memory) {
+    const code_type *type = &backend->codes[of_type];
     const float *scales = (const float *)(const void *)(memory + size.values);
     const float *minima = (const float *)(const void *)(memory + size.values + size.scales);
-    return (tile){product->columns, memory, scales, type->minima ? minima : 0, type->sub, type->low, type->span, 0};
+    return (tile){.first = run.first,
+                  .columns = run.columns,
+                  .values = memory,
+                  .scales = scales,
+                  .minima = type->minima ? minima : 0,
+                  .sub = type->sub,
+                  .low = type->low,
+                  .span = type->span};
 }

@@ -13,15 +13,21 @@ typedef struct {
 
 enum { TILE_SCRATCH = 64 * 1024 };
 
-tile_size qc_size_of_tile(const runner_backend *backend, const qc_product *product, tile_kind kind);
+/* Of a tile of so many columns. */
+tile_size qc_size_of_tile(const runner_backend *backend, int32_t type, tile_kind kind, int64_t columns);
 
-/* Fill the tile at `memory` (of qc_size_of_tile's size) with `count` (1 .. LANES) rows, which begin at `rows`; the
- * others repeat the first. scratch: TILE_SCRATCH bytes. */
-void qc_fill_tile(const runner_backend *backend, const qc_product *product, tile_kind kind, const uint8_t *rows,
-                  int64_t count, uint8_t *memory, uint8_t *scratch);
+/* A run of rows' columns from `first` (whole blocks, and a multiple of 256) on. */
+typedef struct {
+    int64_t first, columns;
+} column_run;
+
+/* Fill the tile at `memory` (of qc_size_of_tile's size) with these columns of `count` (1 .. LANES) rows, which begin at
+ * `rows`; the others repeat the first. scratch: TILE_SCRATCH bytes. */
+void qc_fill_tile(const runner_backend *backend, const qc_product *product, tile_kind kind, column_run run,
+                  const uint8_t *rows, int64_t count, uint8_t *memory, uint8_t *scratch);
 
 /* The tile at `memory`. */
-tile qc_tile_at(const runner_backend *backend, const qc_product *product, tile_size size, const uint8_t *memory);
+tile qc_tile_at(const runner_backend *backend, int32_t type, tile_size size, column_run run, const uint8_t *memory);
 
 static inline size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 static inline int64_t bytes_of_row(const runner_backend *backend, const qc_product *product) {

@@ -21,7 +21,7 @@ VINLINE vf vsum_each(const vf *sums) {
 
 /* ---- products of a tile: two vectors of weights meet four tokens, for sixteen registers hold no more sums */
 
-enum { FLOAT_TOKENS = 6, INTEGER_TOKENS = 4, ACROSS = 2, VALUE_VECTORS = 2 };
+enum { FLOAT_TOKENS = 6, FLOAT_TILES = 1, INTEGER_TOKENS = 4, ACROSS = 2, VALUE_VECTORS = 2 };
 enum { NARROW_SPAN = 128 };
 typedef __m256i vquads;
 typedef __m256i vpartial; /* 16 sums of pairs of products, in 16 bits */

@@ -18,7 +18,7 @@ VINLINE float vsum(vf v) { return _mm512_reduce_add_ps(v); }
 
 /* Two tiles of rows meet four tokens: every load of activations serves both, for Zen 4 loads 512 bits (or 4 bytes for
  * all lanes) once a cycle, as often as it multiplies. All sums stay in registers. */
-enum { FLOAT_TOKENS = 16, INTEGER_TOKENS = 4, ACROSS = 2, VALUE_VECTORS = 4 };
+enum { FLOAT_TOKENS = 16, FLOAT_TILES = 2, INTEGER_TOKENS = 4, ACROSS = 2, VALUE_VECTORS = 4 };
 enum { NARROW_SPAN = 255 };
 typedef __m512i vquads;
 typedef vi vpartial; /* the sum itself */

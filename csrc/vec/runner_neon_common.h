@@ -4,7 +4,7 @@
 VINLINE vf vfma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 VINLINE vf vload_half(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 
-enum { FLOAT_TOKENS = 4, INTEGER_TOKENS = 4, ACROSS = 1, VALUE_VECTORS = 2 };
+enum { FLOAT_TOKENS = 4, FLOAT_TILES = 1, INTEGER_TOKENS = 4, ACROSS = 1, VALUE_VECTORS = 2 };
 typedef int32x4_t vquads;
 typedef int32x4_t vpartial; /* the sum itself */
 

@@ -18,6 +18,7 @@
  *   turn_words(in, k, out)    out[i * 16 + l] = in[l][k + i], i < TURNED, l < 16: words side by side
  * Products of a tile (weights: per lane four codes, or two words, of the same columns; activations: the same in every
  * lane) FLOAT_TOKENS              tokens that meet a tile of floats at a time: as many as the registers hold sums of
+ *   FLOAT_TILES               2: two tiles of floats meet half as many tokens
  *   INTEGER_TOKENS, ACROSS    tokens and vectors of rows that meet at a time in a tile of integers
  *   VALUE_VECTORS             vectors of values that attention sums at a time
  *   vquads                    the integers of one vector of weights or activations
@@ -112,7 +113,7 @@ VINLINE vf vload_half(const uint16_t *p) {
 
 /* ---- integers */
 
-enum { FLOAT_TOKENS = 4, INTEGER_TOKENS = 4, ACROSS = 1, VALUE_VECTORS = 2 };
+enum { FLOAT_TOKENS = 4, FLOAT_TILES = 1, INTEGER_TOKENS = 4, ACROSS = 1, VALUE_VECTORS = 2 };
 enum { NARROW_SPAN = 255 };
 typedef int32_t vquads __attribute__((vector_size(16), may_alias));
 typedef vi vpartial;
