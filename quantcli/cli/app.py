@@ -29,8 +29,8 @@ COMMANDS = (
     "perplexity", "compare", "generate", "embed", "diff", "reproduce", "card", "release", "bench", "schema",
 )  # fmt: skip
 #: the threads of numpy's products keep a core busy for 2^26 cycles where there is nothing for them, from the moment on
-#: that numpy is loaded; 2^16 are enough
-BLAS_WAITS = "16"
+#: that numpy is loaded; 2^20, less than a millisecond, are enough
+BLAS_WAITS = "20"
 
 
 def application(names: Sequence[str] = COMMANDS, *, outline: bool = False) -> typer.Typer:

@@ -257,10 +257,11 @@ def test_a_conversion_does_without_the_runner(root: Path, tmp_path: Path) -> Non
     """Each of many parts starts; what they do without is loaded by none of them."""
     words = ["quantcli", "convert", "examples/tiny", "-t", "Q8_0", "-o", str(tmp_path / "out.gguf"), "--quiet"]
     probe = (
-        f"import sys\nfrom quantcli.cli.app import run\nsys.argv = {words}\ntry: run()\nexcept SystemExit: pass\n"
-        "sys.exit(' '.join(sorted(set(sys.modules))))"
+        f"import os, sys\nfrom quantcli.cli.app import run\nsys.argv = {words}\ntry: run()\nexcept SystemExit: pass\n"
+        "assert os.environ['OPENBLAS_THREAD_TIMEOUT'] == '20'\nsys.exit(' '.join(sorted(set(sys.modules))))"
     )
-    done = subprocess.run([sys.executable, "-c", probe], cwd=root, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    done = subprocess.run([sys.executable, "-c", probe], cwd=root, capture_output=True, text=True, env=environment)
     assert (tmp_path / "out.gguf").exists() and "quantcli.commands.convert" in done.stderr.split()
     slow = ("quantcli.runner.", "gguf", "jinja2", "rich", "sentencepiece", "tokenizers", "asyncio", "pydantic")
     assert not [name for name in done.stderr.split() if name.startswith(slow)]
