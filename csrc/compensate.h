@@ -5,9 +5,10 @@
 #define QC_COMPENSATE_H
 #include "table.h"
 
-/* Better codes and scales by a metric, into blocks that hold some; counts the rows whose blocks stay. */
+/* Better codes and scales by a metric, into blocks that hold some; counts the rows whose blocks stay. losses: NULL, or
+ * [rows]. */
 typedef int32_t (*qc_compensator)(const float *target, int64_t rows, int64_t columns, const qc_metric *metric,
-                                  const qc_effort *effort, uint8_t *blocks, int64_t *kept);
+                                  const qc_effort *effort, uint8_t *blocks, int64_t *kept, float *losses);
 typedef const struct {
     int32_t together; /* columns that are coded together, as the metric must have them */
     qc_compensator compensate;

@@ -300,7 +300,7 @@ int32_t qc_set_parameters(int32_t isa, int32_t type, const float *scale, const f
 int32_t qc_columns_together(int32_t type) { return find_type(0, type) ? (*sets[0].compensators)[type].together : 0; }
 
 int32_t qc_compensate(int32_t isa, int32_t type, const float *target, int64_t rows, int64_t columns,
-                      const qc_metric *metric, const qc_effort *effort, uint8_t *blocks, int64_t *kept,
+                      const qc_metric *metric, const qc_effort *effort, uint8_t *blocks, int64_t *kept, float *losses,
                       qc_place *place) {
     const qc_type *found = find_type(isa, type);
     *kept = 0;
@@ -310,7 +310,7 @@ int32_t qc_compensate(int32_t isa, int32_t type, const float *target, int64_t ro
     if (rows == 0 || columns == 0) return QC_OK;
     int32_t status = check_weights(target, rows, columns, 0, place);
     if (status == QC_OK) status = qc_validate(isa, type, blocks, rows, columns, place);
-    return status == QC_OK ? compensate(target, rows, columns, metric, effort, blocks, kept) : status;
+    return status == QC_OK ? compensate(target, rows, columns, metric, effort, blocks, kept, losses) : status;
 }
 
 /* ---- packed checkpoints */

@@ -109,9 +109,10 @@ QC_API int32_t qc_columns_together(int32_t type); /* that are coded together: 1 
 
 /* Better codes and parameters of `rows` x `columns` weights for the metric into blocks that hold some (encoded from the
  * same weights, best with the importance diag(H)). The metric must be of the columns that the type codes together.
- * kept: how many rows keep the given blocks. Rows are independent. */
+ * kept: how many rows keep the given blocks. losses: NULL, or what each row costs now, the same on every machine. Rows
+ * are independent. */
 QC_API int32_t qc_compensate(int32_t isa, int32_t type, const float *target, int64_t rows, int64_t columns,
                              const qc_metric *metric, const qc_effort *effort, uint8_t *blocks, int64_t *kept,
-                             qc_place *place);
+                             float *losses, qc_place *place);
 
 #endif

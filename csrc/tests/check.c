@@ -261,6 +261,7 @@ static void check_compensation(int32_t type, int32_t block, int32_t bytes, uint3
     const qc_effort effort = {round % 4 > 0, round % 3 > 0, round % 2, 1 + round % 2, round % 5 > 0};
     float *x = allocate(rows * columns * 4);
     uint8_t *in = allocate(size), *first = allocate(size), *out = allocate(size);
+    float *losses = allocate(rows * 4), *least = allocate(rows * 4);
     qc_place place;
     for (int64_t i = 0; i < rows * columns; ++i) x[i] = random_bits() % 90 ? bell() : bell() * 16;
     if (qc_encode(0, type, QC_SEARCH_GGML, x, rows, columns, 0, in, &place) != QC_OK &&
@@ -269,14 +270,17 @@ static void check_compensation(int32_t type, int32_t block, int32_t bytes, uint3
     for (int isa = 0; isa < qc_isa_count(); ++isa) {
         if (!qc_isa_supported(isa)) continue;
         uint8_t *to = memcpy(isa ? out : first, in, (size_t)size);
-        if (qc_compensate(isa, type, x, rows, columns, &metric, &effort, to, &kept, &place) != QC_OK)
+        if (qc_compensate(isa, type, x, rows, columns, &metric, &effort, to, &kept, isa ? losses : least, &place) !=
+            QC_OK)
             fail("status", "compensate", isa);
         compare_steps(to, first, size, "compensate", type, isa);
+        if (isa) compare_steps(losses, least, rows * 4, "losses", type, isa);
         add_to_digest(&kept, isa ? 0 : 8);
     }
     add_to_digest(first, size);
     free((void *)metric.hessian), free((void *)metric.permuted), free((void *)metric.factor);
-    free((void *)metric.pivots), free((void *)metric.order), free(x), free(in), free(first), free(out);
+    free((void *)metric.pivots), free((void *)metric.order), free(losses), free(least), free(x), free(in), free(first),
+        free(out);
 }
 
 /* Random bytes through every decoder; NaN differ in sign between machines, so they count as one value. */

@@ -65,11 +65,12 @@ def columns_together(type_id: int) -> int:
 
 def compensate(
     type_id: int, target: Floats, blocks: Bytes, metric: Metric, effort: Effort, *, isa: str | None = None
-) -> int:
+) -> tuple[int, Floats]:
     """Better blocks of ``target`` float32 [rows, columns] for a metric, in place of ``blocks`` uint8 [rows, bytes].
 
-    Returns how many rows kept theirs. Raises NonFiniteWeight with ``row`` and ``column`` (a weight, or a scale in
-    ``blocks``), NoKernel, and ValueError for arrays that do not fit.
+    Returns how many rows kept theirs, and what each row costs now, float32 [rows], the same on every machine.
+    Raises NonFiniteWeight with ``row`` and ``column`` (a weight, or a scale in ``blocks``), NoKernel, and ValueError
+    for arrays that do not fit.
     """
     ffi, lib = library()
     rows, columns = target.shape
@@ -83,7 +84,7 @@ def compensate(
     matrices = (metric.hessian, metric.permuted, metric.factor, metric.pivots)
     arrays = [ffi.from_buffer("float[]", matrix) for matrix in matrices]
     order = ffi.from_buffer("int32_t[]", metric.order)
-    place, kept = ffi.new("qc_place *"), ffi.new("int64_t *")
+    place, kept, losses = ffi.new("qc_place *"), ffi.new("int64_t *"), numpy.zeros(rows, numpy.float32)
     status = lib.qc_compensate(
         isa_index(isa),
         type_id,
@@ -94,8 +95,9 @@ def compensate(
         ffi.new("qc_effort *", (effort.gptq, effort.polish, effort.rounds, effort.sweeps, effort.guard)),
         ffi.from_buffer("uint8_t[]", blocks, require_writable=True),
         kept,
+        ffi.from_buffer("float[]", losses, require_writable=True),
         place,
     )
     if status != OK:
         raise failure(status, type_id, place)
-    return int(kept[0])
+    return int(kept[0]), losses

@@ -3,7 +3,7 @@
 H is the second moment of the matrix's inputs. An error in one column can be made up for in the columns whose inputs go
 with it, so blocks are searched with all of H: GPTQ (Frantar and others, 2022) in the order of the diagonal, on the
 scales of the plain search; then coordinate descent on the codes and least squares for scales and minima in turn
-(csrc/encode/compensate.inc). Rows are independent: slabs and threads do not change a byte.
+(csrc/encode/compensate.inc), from several starts. Rows are independent: slabs and threads do not change a byte.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from quantcli.ggml import compensate, kernels
 from quantcli.ggml.compensate import Effort
 from quantcli.ggml.tensor_types import TensorType
+from quantcli.methods.plain import search_for
 
 Floats: TypeAlias = NDArray[numpy.float32]
 Doubles: TypeAlias = NDArray[numpy.float64]
 Bytes: TypeAlias = NDArray[numpy.uint8]
 
-SEARCH = "ggml"  # for the first scales; the refit makes a better search superfluous
+# Of diag(H), as importance in the search of the first scales. Where one start ends is chance; of six the best is kept.
+POWERS = (1.0, 0.5, 0.0)
 LEAST_DIAGONAL = 1e-8  # of the mean
 
 
@@ -88,26 +90,38 @@ def encode(
     target: Floats,
     metric: Metric,
     *,
-    rounds: int = 3,
+    rounds: int = 4,
     sweeps: int = 2,
-    gptq: bool = True,
     isa: str | None = None,
 ) -> Bytes:
     """Blocks uint8 (m, bytes of a row) that lower tr((W - Q) H (W - Q)^T) for the rows W = ``target`` float32 (m, n).
 
-    The plain search with importance diag(H), GPTQ on its scales (unless ``gptq`` is false), one polish, then
-    ``rounds`` of a refit of the scales and ``sweeps`` polishes. A row whose loss does not fall keeps the plain blocks.
-    The bytes depend on nothing but rows and metric. Raises NonFiniteWeight and ScaleOverflow with ``row`` and
-    ``column``, NoKernel for a type that ``takes`` refuses, ValueError for a metric of other columns or groups.
+    The plain search with three importances; from each, with GPTQ on its scales and with its own codes, a polish, a
+    refit of the scales and a polish. Of every row the blocks that lose least get ``rounds`` of a refit and ``sweeps``
+    polishes more. The bytes depend on nothing but rows and metric. Raises NonFiniteWeight and ScaleOverflow with
+    ``row`` and ``column``, NoKernel for a type that ``takes`` refuses, ValueError for a metric of other columns or
+    groups.
     """
-    blocks = plain(tensor_type, target, metric, isa=isa)
-    improve(tensor_type, target, blocks, metric, Effort(gptq, True, rounds, sweeps), isa=isa)
-    return blocks
+    found, least = None, numpy.full(len(target), numpy.inf, numpy.float32)
+    for power in POWERS if tensor_type.importance != "ignored" else POWERS[:1]:
+        start = plain(tensor_type, target, metric, power=power, isa=isa)
+        for gptq in (True, False):
+            blocks = start.copy()
+            _, losses = improve(tensor_type, target, blocks, metric, Effort(gptq, True, 1, 1), isa=isa)
+            better = losses < least
+            found = blocks if found is None else numpy.where(better[:, None], blocks, found)
+            least = numpy.where(better, losses, least)
+    assert found is not None
+    improve(tensor_type, target, found, metric, Effort(False, False, rounds, sweeps), isa=isa)
+    return found
 
 
-def plain(tensor_type: TensorType, target: Floats, metric: Metric, *, isa: str | None = None) -> Bytes:
-    """The blocks with which ``encode`` begins: the plain search with the importance diag(H)."""
-    return kernels.encode(tensor_type.id, target, metric.importance, search=SEARCH, isa=isa)
+def plain(
+    tensor_type: TensorType, target: Floats, metric: Metric, *, power: float = 1.0, isa: str | None = None
+) -> Bytes:
+    """The blocks with which ``encode`` begins: the plain search with the importance diag(H)^``power``, 1, 1/2 or 0."""
+    importance = {1.0: metric.importance, 0.5: numpy.sqrt(metric.importance), 0.0: None}[power]
+    return kernels.encode(tensor_type.id, target, importance, search=search_for(tensor_type, None), isa=isa)
 
 
 def improve(
@@ -118,8 +132,11 @@ def improve(
     effort: Effort = Effort(),  # noqa: B008 (immutable)
     *,
     isa: str | None = None,
-) -> int:
-    """Replace the ``blocks`` of ``target`` by better ones; returns how many rows kept theirs. Raises as ``encode``."""
+) -> tuple[int, Floats]:
+    """Replace the ``blocks`` of ``target`` by better ones.
+
+    Returns how many rows kept theirs, and each row's loss, float32 (m,). Raises as ``encode``.
+    """
     return compensate.compensate(tensor_type.id, target, blocks, metric.native, effort, isa=isa)
 
 

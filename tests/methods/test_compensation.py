@@ -142,7 +142,7 @@ def test_rows_that_cannot_be_better_are_counted():
     rows[3] = kernels.decode(tensor_type.id, compensation.plain(tensor_type, rows[3:4], metric), 1, 256)
     plain = compensation.plain(tensor_type, rows, metric)
     blocks = plain.copy()
-    assert compensation.improve(tensor_type, rows, blocks, metric) >= 1
+    assert compensation.improve(tensor_type, rows, blocks, metric)[0] >= 1
     assert numpy.array_equal(blocks[1], plain[1])
 
 
@@ -182,14 +182,20 @@ def test_rows_of_any_number_of_blocks(tensor_type, columns):
     assert (after <= before).all()
 
 
+def improved(tensor_type, rows, metric, effort):
+    blocks = compensation.plain(tensor_type, rows, metric)
+    compensation.improve(tensor_type, rows, blocks, metric, effort)
+    return blocks
+
+
 def test_from_the_plain_codes():
     tensor_type, metric, rows = tensor_types.BY_NAME["Q3_K"], Metric.of(moments(512)), weights(8, 512)
     plain, without, full = (
         compensation.loss(tensor_type, rows, blocks, metric).sum()
         for blocks in (
             compensation.plain(tensor_type, rows, metric),
-            compensation.encode(tensor_type, rows, metric, gptq=False),
-            compensation.encode(tensor_type, rows, metric),
+            improved(tensor_type, rows, metric, Effort(False)),
+            improved(tensor_type, rows, metric, Effort()),
         )
     )
     assert full < without < 0.5 * plain
@@ -260,3 +266,19 @@ def test_types_without_an_encoder_and_other_metrics_are_refused():
 
 def test_no_rows():
     assert compensation.encode(tensor_types.BY_NAME["Q4_0"], weights(0, 64), Metric.of(moments(64))).shape == (0, 36)
+
+
+@names(TYPES)
+def test_losses_are_told_and_of_several_starts_the_best_is_kept(tensor_type):
+    metric, rows = metric_for(tensor_type, moments(256)), weights(24, 256)
+    ends = []
+    for power in compensation.POWERS:
+        blocks = compensation.plain(tensor_type, rows, metric, power=power)
+        _, told = compensation.improve(tensor_type, rows, blocks, metric)
+        losses = compensation.loss(tensor_type, rows, blocks, metric)
+        assert told == pytest.approx(losses, rel=1e-3, abs=1e-5 * losses.max())
+        ends.append(losses)
+    found = compensation.loss(tensor_type, rows, compensation.encode(tensor_type, rows, metric), metric)
+    assert found.sum() < 1.01 * numpy.min(ends, axis=0).sum()
+    if tensor_type.importance != "ignored":
+        assert found.sum() < 0.999 * ends[0].sum()
