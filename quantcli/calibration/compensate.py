@@ -19,12 +19,14 @@ from quantcli.calibration.exactness import exact_feeds
 from quantcli.calibration.float_stream import LayerMoments
 from quantcli.calibration.folder import COMPLETE, Folder
 from quantcli.calibration.gather import Gathering
+from quantcli.calibration.gradients import Gradients
 from quantcli.calibration.quality import COMPENSATING
 from quantcli.calibration.sequential import Result, Sequential
 from quantcli.calibration.tokens import Calibration
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model
 from quantcli.runner import settings
+from quantcli.runner.arrays import Floats
 from quantcli.runner.network import Network
 from quantcli.runner.session import make_operations
 from quantcli.runner.text import Chunks
@@ -60,7 +62,7 @@ class Compensation:
 
     ``required``: a model that knows none of the transforms is an error.
     ``method``: "gptq", "sequential" (quality.py) or None; ``known``: what `quantcli calibrate` kept, ``store``: where
-    this run keeps what it encodes with, or has kept it before.
+    this run keeps what it encodes with, or has kept it before. ``gradients``: where other outputs ask for them too.
     """
 
     network: Network
@@ -73,6 +75,7 @@ class Compensation:
     known: Folder | None = None
     store: Folder | None = None
     progress: Progress | None = None
+    gradients: Gradients | None = None
 
     def run(self) -> Compensated:
         """Raises NonFiniteResult, UnsupportedTransform, BadStatistics, and what running raises."""
@@ -82,9 +85,21 @@ class Compensation:
             return self._two_streams()
         return self._one_stream()
 
-    def _settings(self, contents: Mapping[str, Packed] | None = None) -> Settings:
+    def _settings(
+        self, contents: Mapping[str, Packed] | None = None, outputs: Mapping[str, Floats] | None = None
+    ) -> Settings:
         alpha = COMPENSATING[self.method] if self.method else None
-        return Settings(alpha=alpha, threads=self.threads, tables=contents or {})
+        return Settings(alpha=alpha, threads=self.threads, tables=contents or {}, outputs=outputs or {})
+
+    @cached_property
+    def _gradients(self) -> Gradients:
+        return self.gradients or Gradients(self.network, self.calibration.fit)
+
+    def _outputs(self) -> dict[str, Floats]:
+        """Of the model as it is, those of the matrices that get a type; none where the store knows all."""
+        if self._is_kept() or self._gradients.found is None:
+            return {}
+        return {name: found for name, found in self._gradients.found.outputs.items() if name in self.types}
 
     def _tables(self) -> dict[str, Packed]:
         """Embeddings and output matrix, which no layer reads; of an encoder, which predicts nothing, none."""
@@ -93,7 +108,8 @@ class Compensation:
         told = self._tell("embeddings")
         if told is not None:
             told(0, 1)
-        return tables.encode(self.network, self.calibration, StageEncoder(self.types, self._settings()), self.store)
+        encoder = StageEncoder(self.types, self._settings())
+        return tables.encode(self.network, self.calibration, encoder, self._gradients, self.store)
 
     def _tell(self, what: str) -> Callable[[int, int], None] | None:
         progress = self.progress
@@ -130,8 +146,10 @@ class Compensation:
     def _merging(self, model: Model) -> merging.Merging:
         return merging.Merging(model, self.network.settings, self.types, self._exact)
 
-    def _merged(self, model: Model, layer: LayerMoments) -> tuple[Model, LayerMoments]:
-        """With the transforms of one layer, kept in the store."""
+    def _merged(
+        self, model: Model, layer: LayerMoments, outputs: dict[str, Floats] | None = None
+    ) -> tuple[Model, LayerMoments]:
+        """With the transforms of one layer, kept in the store. ``outputs`` follow their rows' factors."""
         moved = layer
         for number, transform in enumerate(self.transforms):
             name = f"factors-{layer.index:04}-{number}"
@@ -143,24 +161,28 @@ class Compensation:
                 if self.store is not None:
                     self.store.write(name, _arrays(factors))
             model, moved = rescale.apply(model, factors), moved.rescaled(factors)
+            for name, one in factors.items():
+                if outputs is not None and name in outputs and one.rows is not None:
+                    outputs[name] = _of_scaled(outputs[name], one.rows)
         return model, moved
 
-    def _transformed(self) -> Model:
-        """The model with all transforms, found in a pass over some of the text."""
+    def _transformed(self, outputs: dict[str, Floats]) -> Model:
+        """The model with all transforms, found in a pass over some of the text. ``outputs`` follow."""
         model = self.network.model
         if not self.transforms:
             return model
         for layer in self._layers(probes.some_of(self.calibration.fit, SEARCH_TOKENS), None, "+".join(self.transforms)):
-            model, _ = self._merged(model, layer)
+            model, _ = self._merged(model, layer, outputs)
         return model
 
     # ---- encoding
 
     def _two_streams(self) -> Compensated:
-        encoded, model, told = self._tables(), self._transformed(), self._tell("sequential")
+        encoded, outputs, told = self._tables(), self._outputs(), self._tell("sequential")
+        model = self._transformed(outputs)
         network = Network(model, self.network.operations, length=self.network.length, kv_type=self.network.kv_type)
         watch = None if told is None else lambda done, total, what: told(done, total)
-        made = Sequential(network, self.types, self._settings(encoded), watch, self.store)
+        made = Sequential(network, self.types, self._settings(encoded, outputs), watch, self.store)
         result = made.run(self.calibration.fit, self.calibration.held_out)
         result.contents.update(encoded)
         return Compensated(model, result)
@@ -169,11 +191,11 @@ class Compensation:
         """Transforms and GPTQ from the same moments."""
         model, result = self.network.model, Result()
         if self.method is None:
-            return Compensated(self._transformed(), result)
-        encoded = self._tables()
-        encoder = StageEncoder(self.types, self._settings(encoded))
+            return Compensated(self._transformed({}), result)
+        encoded, outputs = self._tables(), self._outputs()
+        encoder = StageEncoder(self.types, self._settings(encoded, outputs))
         for layer in self._layers(self.calibration.fit, self.calibration.held_out, "gptq"):
-            model, moved = self._merged(model, layer)
+            model, moved = self._merged(model, layer, outputs)
             weights = Weights(model)
             for stage in moved.stages:
                 contents, outcomes = encoder.encode_kept(
@@ -191,6 +213,12 @@ def _pairs(stage: Stage, layer: LayerMoments) -> list[Pair]:
     """What was gathered of a stage's matrices: of the tokens to fit, and of those held out."""
     first = stage.weights[0]
     return [Pair(layer.fit.of(first, number), layer.held_out.of(first, number)) for number in range(first.matrices)]
+
+
+def _of_scaled(information: Floats, rows: Floats) -> Floats:
+    """Of gradients at outputs that are ``rows`` times what they were."""
+    inverse = (1 / rows).reshape(information.shape[1:3]).astype(numpy.float32)
+    return information * inverse[:, :, None] * inverse[:, None]
 
 
 def _refreshed(stage: Stage, weights: Weights) -> Stage:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy
 
 from quantcli.calibration.capture import Stage
-from quantcli.calibration.evidence import Evidence, Found, Pair, Recorded, Verdict
+from quantcli.calibration.evidence import Evidence, Found, Pair, Recorded, Rows, Verdict
 from quantcli.calibration.folder import COMPLETE, Folder
 from quantcli.errors import BadStatistics
 from quantcli.ggml import kernels
@@ -21,22 +21,25 @@ from quantcli.report.results import CompensatedTensor
 from quantcli.runner.arrays import Bytes, Floats
 from quantcli.runner.weights import Packed, PackedMatrix
 
-ENCODED_ROWS = 64  # rows of a matrix that one thread encodes at a time
+ENCODED_ROWS = 64  # rows of a matrix that one thread encodes at a time; of fewer each gets its share
+LEAST_ROWS = 16  # that the kernels take side by side
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """``alpha``: how far a matrix makes up for what went wrong before it; None: one stream, nothing is known of it.
 
-    ``tables``: embeddings and output matrix where they are encoded already (tables.py).
+    ``tables``: embeddings and output matrix where they are encoded already (tables.py). ``outputs``: by tensor name
+    the second moments of gradients at a matrix's outputs, [2, parts, w, w] (gradients.py).
     """
 
     alpha: float | None = 0.5
     damping: float = 0.01
-    rounds: int = 3
+    rounds: int = 4
     sweeps: int = 2
     threads: int = 1
     tables: Mapping[str, Packed] = field(default_factory=dict)
+    outputs: Mapping[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,20 +111,21 @@ class StageEncoder:
         plain = self.search(values, tensor_type, metric.importance)
         if not compensation.takes(tensor_type):
             return plain, Verdict(0.0, 0.0, False, 0)
-        target = values
-        if self.settings.alpha:
-            shift = evidence.shift(weight.name, number, values, metric)
-            if shift is not None:
-                target = values + numpy.float32(self.settings.alpha) * shift
-        compensated = self._compensated(target, tensor_type, metric)
-        verdict = evidence.verdict(
-            weight.name,
-            number,
-            values,
-            kernels.decode(tensor_type.id, plain, *values.shape),
-            kernels.decode(tensor_type.id, compensated, *values.shape),
-        )
-        return compensated if verdict.keep else plain, verdict
+
+        def decoded(blocks: Bytes) -> Floats:
+            return kernels.decode(tensor_type.id, blocks, len(blocks), values.shape[1])
+
+        def compensated(rows: Floats) -> tuple[Bytes, Floats]:
+            blocks = self._compensated(rows, tensor_type, metric)
+            return blocks, decoded(blocks)
+
+        information = self.settings.outputs.get(weight.name)
+        rows = None if information is None else Rows(information, compensated)
+        goal, made = evidence.goal(weight.name, number, values, metric, self.settings.alpha, rows)
+        if made is None:
+            made, _ = compensated(goal)
+        verdict = evidence.verdict(weight.name, number, values, decoded(plain), decoded(made), rows)
+        return made if verdict.keep else plain, verdict
 
     def _compensated(self, target: Floats, tensor_type: TensorType, metric: Metric) -> Bytes:
         return self._in_slabs(
@@ -141,7 +145,9 @@ class StageEncoder:
 
     def _in_slabs(self, encode: Callable[[int, int], Bytes], rows: int) -> Bytes:
         """Rows encoded by several threads; they are independent."""
-        bounds = [(start, min(start + ENCODED_ROWS, rows)) for start in range(0, rows, ENCODED_ROWS)]
+        share = -(-rows // self.settings.threads)
+        slab = min(ENCODED_ROWS, max(LEAST_ROWS, -(-share // LEAST_ROWS) * LEAST_ROWS))
+        bounds = [(start, min(start + slab, rows)) for start in range(0, rows, slab)]
         with ThreadPoolExecutor(self.settings.threads) as pool:
             return numpy.concatenate(list(pool.map(lambda one: encode(*one), bounds)))
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from quantcli.calibration.moments import Moments, excess
 from quantcli.errors import BadStatistics
 from quantcli.methods.compensation import Metric
-from quantcli.runner.arrays import Doubles, Floats
+from quantcli.methods.coupling import Coupling, Encode
+from quantcli.runner.arrays import Bytes, Doubles, Floats
 
 Arrays = dict[str, NDArray[numpy.generic]]
 
@@ -38,13 +39,31 @@ class Evidence(Protocol):
         """For encoders that code ``group`` columns together."""
         ...
 
-    def shift(self, name: str, number: int, values: Floats, metric: Metric) -> Floats | None:
-        """(W C + R) H~^-1 of a matrix ``values`` [m, n], float32: how far it can make up for what was before it."""
+    def goal(
+        self, name: str, number: int, values: Floats, metric: Metric, alpha: float | None, rows: Rows | None
+    ) -> tuple[Floats, Bytes | None]:
+        """What is encoded in place of a matrix ``values`` [m, n], float32, and its blocks where they were needed.
+
+        ``alpha``: how much of (W C + R) H~^-1 it makes up for. ``rows`` None: they don't mind each other.
+        """
         ...
 
-    def verdict(self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats) -> Verdict:
+    def verdict(
+        self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats, rows: Rows | None
+    ) -> Verdict:
         """Which of two encodings of ``values`` [m, n] is better, all decoded."""
         ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How a matrix's rows mind each other's errors: A of two halves of a text, [2, parts, w, w] (coupling.py).
+
+    ``encode``: rows -> their blocks, and these decoded.
+    """
+
+    information: Floats
+    encode: Encode
 
 
 @dataclass
@@ -86,21 +105,36 @@ class Found:
             self.record[f"{prefix}/pivots"] = metric.pivots
         return metric
 
-    def shift(self, name: str, number: int, values: Floats, metric: Metric) -> Floats | None:
+    def goal(
+        self, name: str, number: int, values: Floats, metric: Metric, alpha: float | None, rows: Rows | None
+    ) -> tuple[Floats, Bytes | None]:
+        shift = self._shift(number, values, metric) if alpha else None
+        target = values if shift is None else values + numpy.float32(alpha) * shift
+        coupling = None if rows is None else Coupling.chosen(rows.information)
+        if rows is not None and coupling is not None:
+            goals, blocks = coupling.goals(target, rows.encode)
+            self.record[f"goal/{name}/{number}"] = goals
+            return goals, blocks
+        if shift is not None:
+            self.record[f"shift/{name}/{number}"] = shift
+        return target, None
+
+    def _shift(self, number: int, values: Floats, metric: Metric) -> Floats | None:
         moments = self.pairs[number].fit
         if not moments.tokens or (moments.cross is None and moments.residual is None):
             return None
         pull = moments.pull(values)
         solved = numpy.linalg.solve(metric.hessian.astype(numpy.float64), pull.T)
         shift: Floats = numpy.ascontiguousarray(solved.T, numpy.float32)
-        self.record[f"shift/{name}/{number}"] = shift
         return shift
 
-    def verdict(self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats) -> Verdict:
-        pair = self.pairs[number]
+    def verdict(
+        self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats, rows: Rows | None
+    ) -> Verdict:
+        pair, information = self.pairs[number], None if rows is None else rows.information.sum(axis=0)
         hessian, pull = pair.held_out.mean_hessian(), pair.held_out.pull(values)
-        whole = excess(values, hessian, numpy.zeros(values.shape)) or 1.0
-        missed = [excess(one - values, hessian, pull) / whole for one in (plain, compensated)]
+        whole = excess(values, hessian, numpy.zeros(values.shape), information) or 1.0
+        missed = [excess(one - values, hessian, pull, information) / whole for one in (plain, compensated)]
         keep = pair.held_out.tokens == 0 or missed[1] <= missed[0]
         self.record[f"verdict/{name}/{number}"] = numpy.array([*missed, keep, pair.fit.tokens], numpy.float64)
         return Verdict(missed[0], missed[1], keep, pair.fit.tokens)
@@ -129,11 +163,19 @@ class Recorded:
             self._array(f"{prefix}/pivots").astype(numpy.float32) if group > 1 else None,
         )
 
-    def shift(self, name: str, number: int, values: Floats, metric: Metric) -> Floats | None:
-        found = self.arrays.get(f"shift/{name}/{number}")
-        return None if found is None else found.astype(numpy.float32)
+    def goal(
+        self, name: str, number: int, values: Floats, metric: Metric, alpha: float | None, rows: Rows | None
+    ) -> tuple[Floats, Bytes | None]:
+        goals, shift = (self.arrays.get(f"{kind}/{name}/{number}") for kind in ("goal", "shift"))
+        if goals is not None:
+            return goals.astype(numpy.float32), None
+        if shift is not None and alpha:
+            return values + numpy.float32(alpha) * shift.astype(numpy.float32), None
+        return values, None
 
-    def verdict(self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats) -> Verdict:
+    def verdict(
+        self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats, rows: Rows | None
+    ) -> Verdict:
         first, second, keep, tokens = self._array(f"verdict/{name}/{number}").astype(numpy.float64).tolist()
         return Verdict(first, second, bool(keep), int(tokens))
 

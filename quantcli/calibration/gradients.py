@@ -1,26 +1,66 @@
-"""How the predictions of a Llama-like model change with its embeddings: a backward pass by hand.
+"""How the predictions of a Llama-like model change with its embeddings and what its matrices give: a backward pass.
 
 For a token y drawn from the model's own prediction at every position, g0 = d log p(y) / d(embedding), summed over the
 positions behind; E[g0 g0^T] is the Fisher information of the embeddings, which is what the divergence of a changed row
-grows with. Forward the runner's own layers, whose inputs are kept; backward each layer is computed again in plain
-numpy, with what its Jacobian needs. Shapes: S sequences, T positions, H hidden.
+grows with. With g at a matrix's output in its place, it says how the errors of the matrix's rows add up. Forward the
+runner's own layers, whose inputs are kept; backward each layer is computed again in plain numpy, with what its Jacobian
+needs. Shapes: S sequences, T positions, H hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy
 
-from quantcli.runner import llama_like
+from quantcli.calibration import probes
+from quantcli.runner import finite, llama_like
 from quantcli.runner.arrays import Doubles, Floats, Tokens
 from quantcli.runner.network import Network
 from quantcli.runner.positions import AngleTable, rotate
 from quantcli.runner.settings import Heads
+from quantcli.runner.text import Chunks
 
 Backward = Callable[[Floats], Floats]  # the loss's gradient at what was computed -> that at what it was computed from
 
 MOST_POSITIONS = 2048  # that run together
+TOKENS = 24_576
+SEED = 20_260_102
+
+
+@dataclass
+class Information:
+    """Second moments of gradients, and of what the output matrix reads.
+
+    ``head``: Hx = E[(1 - sum p^2) x x^T] of the normed outputs x; ``embeddings``: S = E[g0 g0^T] at the table's rows;
+    both float64 [H, H]: what an error of a row costs in the output matrix and as an embedding. ``outputs``: by tensor
+    name the sums of g g^T at the outputs of a layer's matrices, float32 [2, parts, w, w]: over every other sequence,
+    and over those between; a head's w rows are a part, of what leads to the residual stream all rows are one. Gates and
+    up projections are not among them: E[g g^T] is no more than its diagonal there.
+    """
+
+    head: Doubles
+    embeddings: Doubles
+    outputs: dict[str, Floats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The information of a model on a text, found when it is asked for and once for all that a command writes."""
+
+    network: Network
+    chunks: Chunks
+
+    @cached_property
+    def found(self) -> Information | None:
+        """None: the model is not plain enough."""
+        if not can(self.network):
+            return None
+        some = probes.some_of(self.chunks, TOKENS)
+        first = 0 if self.chunks.bos is None else 1  # its row is looked after by itself
+        return information(self.network, some.inputs(0, len(some)), SEED, first=first)
 
 
 def can(network: Network) -> bool:
@@ -28,37 +68,64 @@ def can(network: Network) -> bool:
     return not llama_like.differences(network.settings)
 
 
-def information(network: Network, inputs: Tokens, seed: int, *, first: int = 0) -> tuple[Doubles, Doubles]:
-    """(Hx, S), float64 [H, H] each: what an error of a row costs in the output matrix and as an embedding.
-
-    Hx = E[(1 - sum p^2) x x^T] of the normed outputs x, S = E[g0 g0^T] at the table's rows, over the positions from
-    ``first`` on of ``inputs`` [S, T]. ``seed``: of the drawn tokens.
-    """
-    hx, s = (numpy.zeros((network.settings.hidden,) * 2) for _ in range(2))
+def information(network: Network, inputs: Tokens, seed: int, *, first: int = 0) -> Information:
+    """Over the positions from ``first`` on of ``inputs`` [S, T]. ``seed``: of the drawn tokens."""
+    shape = (network.settings.hidden,) * 2
+    found = Information(numpy.zeros(shape), numpy.zeros(shape))
     count = 0
     together = max(1, MOST_POSITIONS // inputs.shape[1])
     for start in range(0, len(inputs), together):
         random = numpy.random.default_rng((seed, start))
-        gradient, seen = at_embeddings(network, inputs[start : start + together], random)
-        for total, found in ((hx, seen), (s, gradient)):
-            flat = found[:, first:].reshape(-1, found.shape[-1])
-            total += flat.T @ flat
-        count += len(flat)
+        count += _add(network, inputs[start : start + together], random, found, first, start % 2)
     settings = network.settings
-    return hx / count * settings.logit_scale**2, s / count * settings.embedding_scale**2
+    found.head *= settings.logit_scale**2 / count
+    found.embeddings *= settings.embedding_scale**2 / count
+    return found
 
 
-def at_embeddings(network: Network, ids: Tokens, random: numpy.random.Generator) -> tuple[Floats, Floats]:
-    """g0 [S, T, H] of tokens ``ids`` [S, T], before the factor of the embeddings; and x sqrt(1 - sum p^2) [S, T, H]."""
+def _add(
+    network: Network, ids: Tokens, random: numpy.random.Generator, found: Information, first: int, half: int
+) -> int:
+    """The sums of one batch, whose first sequence is of ``half``, into ``found``; how many positions they are of."""
+
+    def see(outputs: Mapping[str, Floats]) -> None:
+        for name, gradient in outputs.items():  # [S, T, parts, rows of a part]
+            parts, width = gradient.shape[2:]
+            total = found.outputs.setdefault(name, numpy.zeros((2, parts, width, width), numpy.float32))
+            for number in range(2):
+                flat = gradient[(half + number) % 2 :: 2, first:].reshape(-1, parts, width).transpose(1, 0, 2)
+                total[number] += flat.transpose(0, 2, 1) @ flat
+
+    gradient, seen = at_embeddings(network, ids, random, see)
+    for total, values in ((found.head, seen), (found.embeddings, gradient)):
+        flat = values[:, first:].reshape(-1, values.shape[-1])
+        total += flat.T @ flat
+    return len(flat)
+
+
+def at_embeddings(
+    network: Network,
+    ids: Tokens,
+    random: numpy.random.Generator,
+    see: Callable[[Mapping[str, Floats]], None] | None = None,
+) -> tuple[Floats, Floats]:
+    """g0 [S, T, H] of tokens ``ids`` [S, T], before the factor of the embeddings; and x sqrt(1 - sum p^2) [S, T, H].
+
+    ``see`` gets the gradients at the outputs of each layer's matrices, [S, T, parts, rows of a part] by tensor name.
+    Raises NonFiniteResult.
+    """
     x, cache, entered = network.embed(ids), network.new_cache(*ids.shape), []
     for index in range(network.settings.layers):
         entered.append(x)
-        x = network.layer(index, x, cache)
+        x = finite.check(network.layer(index, x, cache), f"layer {index}", f"{network.model.name}: blk.{index}")
         cache.drop(index)
         network.release(index)
     gradient, seen = _at_head(network, x, random)
     for index in reversed(range(network.settings.layers)):
-        gradient = _Layer(network, index).backward(entered.pop(), gradient)
+        layer = _Layer(network, index)
+        gradient = layer.backward(entered.pop(), gradient)
+        if see is not None:
+            see(layer.outputs)
         network.release(index)
     return gradient, seen
 
@@ -100,6 +167,7 @@ class _Layer:
         self.heads: Heads = network.settings.attention[index]
         self.share = numpy.float32(network.settings.residual_scale)
         self.decoded: dict[str, Floats] = {}
+        self.outputs: dict[str, Floats] = {}  # gradients at them, [S, T, parts, rows of a part]
 
     def backward(self, x: Floats, gradient: Floats) -> Floats:
         """``x`` [S, T, H] what entered the layer, ``gradient`` at what left it -> that at ``x``."""
@@ -110,9 +178,15 @@ class _Layer:
         normed, second_norm = _rms(middle, self._vector("ffn_norm"), eps)
         at_mlp: Floats = gradient * self.share
         at_middle: Floats = gradient + second_norm(self._mlp_backward(normed, at_mlp))
-        at_attention = (at_middle * self.share).astype(numpy.float32) @ self._matrix("attn_output")
+        at_output: Floats = (at_middle * self.share).astype(numpy.float32)
+        self._note("ffn_down", at_mlp[:, :, None])
+        self._note("attn_output", at_output[:, :, None])
+        at_attention = at_output @ self._matrix("attn_output")
         result: Floats = at_middle + first_norm(attention(at_attention))
         return result
+
+    def _note(self, name: str, gradient: Floats) -> None:
+        self.outputs[f"blk.{self.index}.{name}.weight"] = gradient
 
     def _matrix(self, name: str) -> Floats:
         """Decoded once, for the pass forward and the one backward."""
@@ -161,6 +235,7 @@ class _Layer:
                 scores = chances * (at_chances - (at_chances * chances).sum(axis=1, keepdims=True)) * scale
                 at_q[sequence, :, head] += scores @ k[sequence, :, key]
                 at_k[sequence, :, key] += scores.T @ q[sequence, :, head]
+            self._note("attn_v", at_v)
             flat = at_v.reshape(*x.shape[:2], -1) @ self._matrix("attn_v")
             result: Floats = to_q(at_q) + to_k(at_k) + flat
             return result
@@ -196,6 +271,7 @@ class _Layer:
                 gradient = rotate(gradient, (cosine, -sine), kind)
             if norm is not None:
                 gradient = norm(gradient)
+            self._note(name, gradient)
             result: Floats = gradient.reshape(*x.shape[:2], -1) @ self._matrix(name)
             return result
 

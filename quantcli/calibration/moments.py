@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy
+from numpy.typing import NDArray
 
+from quantcli.methods.coupling import coupled
 from quantcli.runner.arrays import Doubles, Floats
 
 
@@ -58,10 +60,12 @@ class Moments:
         return result / max(self.tokens, 1)
 
 
-def excess(error: Floats, hessian: Doubles, pull: Doubles) -> float:
+def excess(error: Floats, hessian: Doubles, pull: Doubles, information: NDArray[numpy.floating] | None = None) -> float:
     """By how much Q = W + ``error`` misses what W gives in the model: E|(W a + r) - (Q b + r~)|^2 less a constant.
 
-    ``hessian``, ``pull``: of the tokens that are to judge. Q = W gives 0; a compensated Q may be below.
+    ``hessian``, ``pull``: of the tokens that are to judge. Q = W gives 0; a compensated Q may be below. With
+    ``information`` A [parts, rows of a part, ...] (coupling.py) it is the square that A makes of the outputs' errors.
     """
     wide = error.astype(numpy.float64)
-    return float(((wide @ hessian - 2 * pull) * wide).sum())
+    slope = wide @ hessian - 2 * pull
+    return float(((slope if information is None else coupled(information, slope)) * wide).sum())

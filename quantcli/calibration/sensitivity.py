@@ -21,6 +21,7 @@ from quantcli.calibration import float_stream, probes, tables, weight_errors
 from quantcli.calibration.encoding import Settings, StageEncoder
 from quantcli.calibration.float_stream import LayerMoments
 from quantcli.calibration.folder import Folder
+from quantcli.calibration.gradients import Gradients
 from quantcli.calibration.tokens import Calibration
 from quantcli.calibration.weight_errors import Costs
 from quantcli.ggml.tensor_types import BY_NAME, TensorType
@@ -73,6 +74,7 @@ class Probing:
     known: Folder | None = None
     folder: Folder | None = None
     progress: Progress | None = None
+    gradients: Gradients | None = None
 
     def find(self, types: Types) -> Found:
         costs = self._costs(types)
@@ -204,7 +206,8 @@ class Probing:
 
     def _measured_tables(self, wanted: Mapping[str, PackedMatrix], types: Types) -> dict[str, dict[str, float]]:
         judge = tables.Judge.of(self.network, probes.some_of(self.calibration.held_out, tables.JUDGING_TOKENS))
-        known = tables.hessians(self.network, self.calibration.fit) if self.compensates and wanted else {}
+        gradients = self.gradients or Gradients(self.network, self.calibration.fit)
+        known = tables.hessians(gradients) if self.compensates and wanted else {}
         encoder = StageEncoder({}, Settings(threads=self.threads))
         found: dict[str, dict[str, float]] = {}
         total = sum(len(types[name]) for name in wanted)

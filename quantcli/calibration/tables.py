@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 
-from quantcli.calibration import gradients, probes
+from quantcli.calibration import probes
 from quantcli.calibration.encoding import StageEncoder
 from quantcli.calibration.evidence import Found, Recorded
 from quantcli.calibration.folder import Folder
+from quantcli.calibration.gradients import Gradients
 from quantcli.calibration.probes import Scored
 from quantcli.calibration.tokens import Calibration
 from quantcli.ggml import kernels
@@ -33,7 +34,6 @@ from quantcli.runner.text import Chunks
 from quantcli.runner.weights import Packed, PackedMatrix
 
 TOKENS = 8192  # for Hx at least, and 8 per column
-GRADIENT_TOKENS = 24_576  # for Hx and S by a backward pass
 NOISE_TOKENS = 4096  # for its trace alone
 JUDGING_TOKENS = 2048  # held out
 NOISE = 0.02  # of the embeddings' standard deviation
@@ -48,22 +48,17 @@ def of(network: Network) -> dict[str, PackedMatrix]:
     return {matrix.name: matrix for matrix in (network.embeddings, network.head_matrix())}
 
 
-def hessians(network: Network, chunks: Chunks) -> dict[str, Doubles]:
+def hessians(gradients: Gradients) -> dict[str, Doubles]:
     """What an error of a row costs, float64 [columns, columns], by the names of `of`."""
+    network = gradients.network
     embeddings, head = network.embeddings.name, network.head_matrix().name
-    hx, s = _moments(network, chunks)
+    if gradients.found is not None:
+        hx, s = gradients.found.head, gradients.found.embeddings
+    else:
+        hx, s = output_moments(network, gradients.chunks), look_up_moments(network, gradients.chunks)
     if embeddings == head:
         return {head: hx + s}
     return {embeddings: s + RIDGE * numpy.trace(s) / len(s) * numpy.eye(len(s)), head: hx}
-
-
-def _moments(network: Network, chunks: Chunks) -> tuple[Doubles, Doubles]:
-    """Hx and S."""
-    if not gradients.can(network):
-        return output_moments(network, chunks), look_up_moments(network, chunks)
-    some = probes.some_of(chunks, GRADIENT_TOKENS)
-    first = 0 if chunks.bos is None else 1  # its row is looked after by itself
-    return gradients.information(network, some.inputs(0, len(some)), SEED, first=first)
 
 
 def output_moments(network: Network, chunks: Chunks) -> Doubles:
@@ -120,7 +115,11 @@ def _through(network: Network, x: Floats) -> Floats:
 
 
 def encode(
-    network: Network, calibration: Calibration, encoder: StageEncoder, store: Folder | None = None
+    network: Network,
+    calibration: Calibration,
+    encoder: StageEncoder,
+    gradients: Gradients,
+    store: Folder | None = None,
 ) -> dict[str, Packed]:
     """The tables that have a type with a compensating encoder. ``store`` keeps what they were encoded with.
 
@@ -132,7 +131,7 @@ def encode(
         if name in encoder.types and compensation.takes(encoder.types[name])
     }
     stored = {name: store.read(_kept(name)) if store is not None else None for name in wanted}
-    known = hessians(network, calibration.fit) if any(one is None for one in stored.values()) else {}
+    known = hessians(gradients) if any(one is None for one in stored.values()) else {}
     found = {}
     for name, matrix in wanted.items():
         record = stored[name]

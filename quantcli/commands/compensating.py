@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from quantcli.calibration import folder
 from quantcli.calibration.compensate import Compensation, calibration_network
 from quantcli.calibration.folder import CALIBRATION, PASSES, Facts, Folder
+from quantcli.calibration.gradients import Gradients
 from quantcli.calibration.quality import Used, Wish
 from quantcli.calibration.tokens import Calibration
 from quantcli.commands.calibrating import gathered
@@ -37,6 +39,11 @@ class Ready:
     kept: Kept
     wish: Wish
     threads: int
+
+    @cached_property
+    def gradients(self) -> Gradients:
+        """For all plans."""
+        return Gradients(self.network, self.calibration.fit)
 
 
 def ready(model: Model, wish: Wish, threads: int, reporter: Reporter) -> Ready:
@@ -155,6 +162,7 @@ def _compensated(
             known=prepared.kept.known,
             store=prepared.kept.store(wish, one),
             progress=told,
+            gradients=prepared.gradients,
         ).run()
     tensors = {tensor.name: tensor for tensor in made.model.tensors}
     tensors |= {name: holding(tensors[name], contents) for name, contents in made.result.contents.items()}

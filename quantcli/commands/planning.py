@@ -47,6 +47,7 @@ def prepare(prepared: Ready, freedom: Freedom, make: Make, reporter: Reporter) -
             known=kept.known,
             folder=kept.folder,
             progress=told,
+            gradients=prepared.gradients,
         ).find({name: freedom.types(name, columns) for name, columns in free.items()})
     importance = importance_of(found) if wish.method is None else None
     choosing = Choosing.of(lambda types: make(types, importance), freedom, found.losses)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy
 import pytest
+from safetensors.numpy import load_file
 
 from helpers import oracles
 from quantcli.calibration import float_stream
 from quantcli.calibration.capture import inputs_of, stages_of
-from quantcli.calibration.compensate import Compensation
-from quantcli.calibration.encoding import Settings
+from quantcli.calibration.compensate import Compensation, Progress
 from quantcli.calibration.folder import Folder
 from quantcli.calibration.moments import Moments, excess
 from quantcli.calibration.quality import UNKNOWN
@@ -59,6 +59,7 @@ def encoded(
     method: str = "sequential",
     transforms: tuple[str, ...] = (),
     threads: int = 1,
+    progress: Progress | None = None,
 ) -> Result:
     calibration = Calibration(text(network, 1), text(network, 2, 2), UNKNOWN, numpy.empty((0, 32), numpy.int32))
     made = Compensation(
@@ -69,6 +70,7 @@ def encoded(
         transforms=transforms,
         threads=threads,
         store=store,
+        progress=progress,
     )
     return made.run().result
 
@@ -147,17 +149,29 @@ def test_an_interrupted_record_is_continued(tmp_path: Path) -> None:
         whole = encoded(network, types)
         store = Folder(tmp_path / "stats", {"run": "one"})
 
-        def stop(done: int, total: int, what: str) -> None:
-            if "blk.1" in what:
+        def stop(what: str, done: int, total: int) -> None:
+            if what == "sequential" and done == 1:
                 raise KeyboardInterrupt
 
-        made = Sequential(network, types, Settings(), stop, store)
         with pytest.raises(KeyboardInterrupt):
-            made.run(text(network, 1), text(network, 2, 2))
+            encoded(network, types, store, progress=stop)
         kept = {path.name for path in store.path.glob("*.safetensors")}
         assert kept and "complete.safetensors" not in kept
         resumed = encoded(network, types, store)
         assert all(numpy.array_equal(resumed.contents[key].data, one.data) for key, one in whole.contents.items())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_are_coupled_where_gradients_say_so(method: str, tmp_path: Path) -> None:
+    """Matrices that are not keep the target of their own; experts, gates and up projections are never coupled."""
+    with open_model(oracles.folder("llama3")) as model:
+        store = Folder(tmp_path / "stats", {"run": "one"})
+        made = encoded(network_of(model), types_of(model), store, method=method)
+    stored = {key for path in store.path.glob("*.safetensors") for key in load_file(path)}
+    goals = {key.split("/")[1] for key in stored if key.startswith("goal/")}
+    assert len(goals) > 3 and goals <= set(made.contents)
+    assert not any("ffn_gate" in name or "ffn_up" in name for name in goals)
+    assert not goals & {key.split("/")[1] for key in stored if key.startswith("shift/")}
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
