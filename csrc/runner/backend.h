@@ -1,15 +1,21 @@
 /* backend.h - the tables of the runner's kernels, one (a backend) per instruction set, and the layouts that they agree
  * on.
  *
- * Batches: LANES weight rows side by side against groups of GROUP tokens. A tile holds LANES rows of all columns, or of
- * a run of them: codes   uint8 [columns / 4][LANES][4]      code - low of the type, so 0 .. span wide    int16 [columns
- * / 2][LANES][2]      the signed codes pairs   bf16  [columns / 2][LANES][2] floats  float [columns][LANES] scales,
- * minima  float [columns / sub][LANES]      weight = scale * code + minimum Activations of one group (G = GROUP, or 1
- * for the single-token path): int8 or int16 [columns / 32][G][32], bf16 [columns / 2][G][2] or float [columns][G] d
- * float [columns / partner block][G] sum32, sum16  int32 [columns / 32 or 16][G]: sums of the integers; fsum32, fsum16:
- * what minima are multiplied with. words32, words16  int16, the same sums, of bytes and one token alone; 16 can be read
- * wherever one is. starts  int32 [columns / (4 quads)][G]: where the sums of `quads` quads of codes begin (bytes alone,
- * and where low is not 0): low times the sum of their integers, in the form that the vector header's partial sums have.
+ * Batches: LANES weight rows side by side against groups of GROUP tokens. A tile holds LANES rows of all columns, or
+ * of a run of them:
+ *   codes   uint8 [columns / 4][LANES][4]      code - low of the type, so 0 .. span
+ *   wide    int16 [columns / 2][LANES][2]      the signed codes
+ *   pairs   bf16  [columns / 2][LANES][2]
+ *   floats  float [columns][LANES]
+ *   scales, minima  float [columns / sub][LANES]      weight = scale * code + minimum
+ * Activations of one group (G = GROUP, or 1 for the single-token path):
+ *   int8 or int16 [columns / 32][G][32], bf16 [columns / 2][G][2] or float [columns][G]
+ *   d     float [columns / partner block][G]
+ *   sum32, sum16  int32 [columns / 32 or 16][1]: sums of the integers, of one token alone
+ *   fsum32, fsum16  float [columns / 32 or 16][G]: what minima are multiplied with; of a group only those that are read
+ *   words32, words16  int16, the same sums, of bytes and one token alone; 16 can be read wherever one is.
+ *   starts  int32 [columns / (4 quads)][G]: where the sums of `quads` quads of codes begin (bytes alone, and where low
+ * is not 0): low times the sum of their integers, in the form that the vector header's partial sums have.
  */
 #ifndef QC_RUNNER_BACKEND_H
 #define QC_RUNNER_BACKEND_H
@@ -57,6 +63,7 @@ typedef struct {
     int64_t block;          /* activations that share a scale */
     int32_t wide;           /* integers of 16 bits, whatever their rounding; pairs of BF16 */
     int32_t low, quads;     /* of the codes that they meet; see `starts`; quads 0: none */
+    int32_t sums;           /* 16 and 32 added: which of fsum16, fsum32 there are */
     const void *values;
     const float *d, *fsum32, *fsum16;
     const int32_t *sum32, *sum16, *starts;

@@ -18,8 +18,8 @@ enum {
 
 typedef struct {
     rounding kind;
-    int32_t wide, low, quads; /* see activations */
-    int32_t order;            /* of one token's bytes: a piece_order */
+    int32_t wide, low, quads, sums; /* see activations */
+    int32_t order;                  /* of one token's bytes: a piece_order */
     const float *x;
     int64_t stride, tokens, columns, group, groups;
     size_t group_bytes;
@@ -39,15 +39,16 @@ static activations part(const prepared *p, int64_t group, size_t *bytes) {
                      .block = block,
                      .wide = p->wide,
                      .low = p->low,
-                     .quads = p->quads};
+                     .quads = p->quads,
+                     .sums = p->sums};
 #define PLACE(field, size) (a.field = (const void *)(at ? at + used : 0), used += aligned(size))
     PLACE(values, columns * g * (!integers(p->kind) ? 4 : p->wide ? 2 : 1) + 64);
     if (integers(p->kind)) {
         PLACE(d, columns / (size_t)block * g * 4);
-        PLACE(sum32, columns / 32 * g * 4);
-        PLACE(sum16, columns / 16 * g * 4);
-        PLACE(fsum32, columns / 32 * g * 4);
-        PLACE(fsum16, columns / 16 * g * 4);
+        if (g == 1) PLACE(sum32, columns / 32 * 4);
+        if (g == 1) PLACE(sum16, columns / 16 * 4);
+        if (p->sums & 32) PLACE(fsum32, columns / 32 * g * 4);
+        if (p->sums & 16) PLACE(fsum16, columns / 16 * g * 4);
         if (p->quads) PLACE(starts, columns / (4 * (size_t)p->quads) * g * 4);
         if (g == 1 && p->kind != ROUND_INT16) {
             PLACE(words32, columns / 32 * 2 + 32);
@@ -280,16 +281,18 @@ static int32_t find_set(const runner_backend *backend, prepared *sets, int32_t *
                    (integers(kind) && group == GROUP && type->span > backend->narrow_span);
     int32_t low = integers(kind) && group == GROUP && !wide ? type->low : 0;
     int32_t quads = low ? backend->start_quads(low, type->span, type->sub) : 0;
+    int32_t sums = !integers(kind) ? 0 : group == 1 ? 16 + 32 : type->minima ? type->sub : 0;
     int32_t order = integers(kind) && group == 1 && !wide ? dots_of(backend, p->type)->codes[p->type].order : 0;
     for (int32_t i = 0; i < *count; ++i)
         if (sets[i].kind == kind && sets[i].wide == wide && sets[i].low == low && sets[i].quads == quads &&
-            sets[i].order == order && sets[i].x == p->x && sets[i].stride == p->x_stride &&
+            sets[i].sums == sums && sets[i].order == order && sets[i].x == p->x && sets[i].stride == p->x_stride &&
             sets[i].tokens == p->tokens && sets[i].columns == p->columns)
             return i;
     sets[*count] = (prepared){.kind = kind,
                               .wide = wide,
                               .low = low,
                               .quads = quads,
+                              .sums = sums,
                               .order = order,
                               .x = p->x,
                               .stride = p->x_stride,
