@@ -28,6 +28,7 @@ Backward = Callable[[Floats], Floats]  # the loss's gradient at what was compute
 MOST_POSITIONS = 2048  # that run together
 TOKENS = 24_576
 SEED = 20_260_102
+MOST_OF_STREAM = 2 << 30  # bytes of moments at outputs that lead to the stream, all layers; where it were more, none
 
 
 @dataclass
@@ -37,8 +38,8 @@ class Information:
     ``head``: Hx = E[(1 - sum p^2) x x^T] of the normed outputs x; ``embeddings``: S = E[g0 g0^T] at the table's rows;
     both float64 [H, H]: what an error of a row costs in the output matrix and as an embedding. ``outputs``: by tensor
     name the sums of g g^T at the outputs of a layer's matrices, float32 [2, parts, w, w]: over every other sequence,
-    and over those between; a head's w rows are a part, of what leads to the residual stream all rows are one. Gates and
-    up projections are not among them: E[g g^T] is no more than its diagonal there.
+    and over those between; a head's w rows are a part, of what leads to the residual stream all rows are one, if that
+    is not too much memory. Gates and up projections are not among them: E[g g^T] is no more than its diagonal there.
     """
 
     head: Doubles
@@ -88,9 +89,14 @@ def _add(
 ) -> int:
     """The sums of one batch, whose first sequence is of ``half``, into ``found``; how many positions they are of."""
 
+    settings = network.settings
+    whole = 2 * 2 * 4 * settings.layers * settings.hidden**2 <= MOST_OF_STREAM
+
     def see(outputs: Mapping[str, Floats]) -> None:
         for name, gradient in outputs.items():  # [S, T, parts, rows of a part]
             parts, width = gradient.shape[2:]
+            if parts == 1 and width == settings.hidden and not whole:
+                continue
             total = found.outputs.setdefault(name, numpy.zeros((2, parts, width, width), numpy.float32))
             for number in range(2):
                 flat = gradient[(half + number) % 2 :: 2, first:].reshape(-1, parts, width).transpose(1, 0, 2)

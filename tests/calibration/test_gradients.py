@@ -128,6 +128,13 @@ def test_information_of_outputs_is_the_sum_of_squares_of_every_other_sequence() 
             assert numpy.allclose(found[name][half], expected, rtol=1e-4, atol=1e-5 * abs(expected).max()), name
 
 
+def test_a_wide_stream_has_no_moments_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradients, "MOST_OF_STREAM", 1000)
+    ids = numpy.random.default_rng(9).integers(0, 500, (2, 16)).astype(numpy.int32)
+    kinds = {name.split(".")[2] for name in gradients.information(network_of(TINY), ids, 1).outputs}
+    assert kinds == {"attn_q", "attn_k", "attn_v"}
+
+
 def seen_by(network: Network, layer: int, x: numpy.ndarray) -> Iterator[tuple[PackedMatrix, numpy.ndarray]]:
     """The matrices of a layer that gets ``x``, and what each reads, float64 [tokens, columns]."""
     for part in network.layer_parts(layer):
