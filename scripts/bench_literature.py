@@ -284,6 +284,8 @@ def entropy(bench: Bench) -> Iterator[str]:
         tensor_type = BY_NAME[kind]
         layout = kernels.layout(tensor_type.id)
         assert layout is not None
+        if any(values.shape[1] % tensor_type.block for values in bench.plain.values.values()):
+            continue
         total = weights = 0.0
         for name, packed in papers.searched(bench, kind, "best", weigh=True).items():
             shape = bench.plain.values[name].shape
