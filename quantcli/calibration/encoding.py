@@ -123,7 +123,7 @@ class StageEncoder:
         rows = None if information is None else Rows(information, compensated)
         goal, made = evidence.goal(weight.name, number, values, metric, self.settings.alpha, rows)
         if made is None:
-            made, _ = compensated(goal)
+            made = self._compensated(goal, tensor_type, metric)
         verdict = evidence.verdict(weight.name, number, values, decoded(plain), decoded(made), rows)
         return made if verdict.keep else plain, verdict
 

@@ -88,7 +88,6 @@ def _add(
     network: Network, ids: Tokens, random: numpy.random.Generator, found: Information, first: int, half: int
 ) -> int:
     """The sums of one batch, whose first sequence is of ``half``, into ``found``; how many positions they are of."""
-
     settings = network.settings
     whole = 2 * 2 * 4 * settings.layers * settings.hidden**2 <= MOST_OF_STREAM
 

@@ -59,11 +59,11 @@ class Metric:
         while True:
             damped = _damped(moments, share)
             order = _order(damped, group)
-            triangle = _triangle(damped[order][:, order])
-            if triangle is not None:
+            root = triangle(damped[order][:, order])
+            if root is not None:
                 break
             share = min(max(share * 10, 1e-3), 1.0)
-        factor, pivots = _factor(triangle) if group == 1 else _factor_of_groups(triangle, group)
+        factor, pivots = _factor(root) if group == 1 else _factor_of_groups(root, group)
         return cls(damped.astype(numpy.float32), order, factor, share, pivots)
 
     @cached_property
@@ -184,7 +184,7 @@ def _order(damped: Doubles, group: int) -> NDArray[numpy.int32]:
     return (groups[:, None] * group + numpy.arange(group)).reshape(-1).astype(numpy.int32)
 
 
-def _triangle(matrix: Doubles) -> Doubles | None:
+def triangle(matrix: Doubles) -> Doubles | None:
     """U, upper, with U U^T = matrix; None where the matrix is not positive definite."""
     try:
         lower: Doubles = numpy.linalg.cholesky(matrix[::-1, ::-1]).astype(numpy.float64, copy=False)

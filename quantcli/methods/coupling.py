@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy
 from numpy.typing import NDArray
 
+from quantcli.methods.compensation import triangle
+
 Floats = NDArray[numpy.float32]
 Doubles = NDArray[numpy.float64]
 Bytes = NDArray[numpy.uint8]
@@ -115,7 +117,8 @@ def coupled(information: NDArray[numpy.floating], errors: Doubles) -> Doubles:
 
 def _upper(matrix: Doubles, together: int) -> Floats:
     """N [w, w], zero in its diagonal blocks. The damped matrix is positive definite."""
-    root = numpy.linalg.cholesky(matrix[::-1, ::-1])[::-1, ::-1]  # upper, root root^T = matrix
+    root = triangle(matrix)
+    assert root is not None
     found = numpy.zeros(matrix.shape, numpy.float32)
     for start in range(together, len(matrix), together):
         block = slice(start, start + together)
