@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 
 from helpers.bars import print_rows
-from scale_rows import Measure, Place, compiled
+from scale_rows import Measure, Others, Place, compiled
 
 FOLDER = ROOT / "scripts" / "scale_rows"
 BUSY = 0.5  # processes that wait for a core before the measurement: speed is not worth much then
@@ -80,9 +80,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="quantcli-scale-", dir=given.scratch) as folder:
         place = Place(Path(folder).resolve(), quick=given.quick, threads=given.threads)
         for name in given.row or rows:
-            start = time.monotonic()
+            start, others = time.monotonic(), Others()
             found += rows[name](place)
-            print(f"  {name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+            took, taken = time.monotonic() - start, others.seconds
+            print(f"{name}: {took:.0f} s; other programs took {taken:.0f} s of processor time\n", flush=True)
     good = print_rows(found, head=True)
     if given.output:
         lines = [

@@ -1,7 +1,7 @@
 """The sha256 of the sources, made while these are read, so that what does not fit into memory comes from the disk once.
 
 The header of an output's first shard tells it. So this one file is written with zeros in their place, gets its header
-in the end, and is hashed after that.
+as soon as they are known, and is hashed from then on.
 """
 
 from __future__ import annotations
@@ -76,6 +76,11 @@ class Hashing:
         with self._moved:
             self._read = count
             self._moved.notify_all()
+
+    @property
+    def complete(self) -> bool:
+        """`finish` has nothing to wait for."""
+        return self._found.done()
 
     def finish(self, reporter: Reporter | None) -> dict[str, str]:
         """Path -> sha256 (hex), when the sources are read. Raises what `digests.sha256` does."""

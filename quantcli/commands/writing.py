@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -122,22 +122,38 @@ def _fill_hashing(job: Job, outputs: Outputs, advance: Advance | None, reporter:
         with _progress(job, advance, reporter, outputs) as told:
             return _fill(job, outputs, told)
     with hashing.Hashing(paths, job.threads, alone=job.request.part is not None) as hashes:
+        heads = _Heads(job, outputs)
         with _progress(job, advance, reporter, outputs) as told:
 
             def both(done_bytes: int, weights: int = 0) -> None:
                 hashes.read(done_bytes)
+                if hashes.complete and not heads.told:
+                    heads.tell(hashes.finish(reporter))
                 if told is not None:
                     told(done_bytes, weights)
 
             done = _fill(job, outputs, both)
-        provenance.note(job, hashes.finish(reporter))
-    for one, made in zip(job.plans, outputs, strict=True):
-        first = hashing.first_shard(one)
-        if first is not None:
-            shard = one.shards[first]
-            told_in = provenance.with_hashes(shard.metadata, one.model)
-            made[first].replace_head(replace(shard, metadata=told_in).header())
+        if not heads.told:
+            heads.tell(hashes.finish(reporter))
     return done
+
+
+class _Heads:
+    """The headers that tell the hashes of the sources. With them the outputs can be hashed."""
+
+    def __init__(self, job: Job, outputs: Outputs) -> None:
+        self.job, self.outputs, self.told = job, outputs, False
+
+    def tell(self, found: Mapping[str, str]) -> None:
+        """Path -> sha256, once: into the first shards, the beginnings of which are written."""
+        self.told = True
+        provenance.note(self.job, found)
+        for one, made in zip(self.job.plans, self.outputs, strict=True):
+            first = hashing.first_shard(one)
+            if first is not None:
+                shard = one.shards[first]
+                metadata = provenance.with_hashes(shard.metadata, one.model)
+                made[first].replace_head(replace(shard, metadata=metadata).header())
 
 
 def _groups(job: Job) -> list[list[int]]:

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from quantcli import system
 from quantcli.errors import OutputExists, OutputFailed, OutputIsInput, UsageError
 from quantcli.output import named
+from quantcli.output.follower import Follower
 from quantcli.output.interrupts import deferred_interrupts
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[numpy.generic]
 
 PREFIX, SUFFIX = ".quantcli-", ".part"
 LONGEST_STEM = 100  # characters of the target's name in the temporary one
-PIECE = 4 << 20  # bytes that are read at a time
 FLUSH_BYTES = 64 << 20  # the disk starts on this much while the rest is being made, instead of all at the end
 
 HINTS = {
@@ -79,8 +79,8 @@ class OutputFile:
     there = False
 
     def __init__(self, path: Path, size: int, *, force: bool = False, late: bool = False) -> None:
-        """``late``: its beginning is replaced in the end (`replace_head`), and only then it is hashed."""
-        self.path, self.size, self.force, self.late = Path(path), size, force, late
+        """``late``: its beginning is replaced once (`replace_head`), and nothing of it is hashed before."""
+        self.path, self.size, self.force = Path(path), size, force
         self.written = 0
         self.sha256 = ""
         self._digest = hashlib.sha256()
@@ -90,6 +90,7 @@ class OutputFile:
         check_place(self.path, force=force)
         with failures(self.path), deferred_interrupts():
             self._descriptor, self._temporary = self._open()
+            self._follower = Follower(self._descriptor, self._digest) if late else None
             _unfinished[self._temporary] = self
             try:
                 if not self.there:
@@ -112,8 +113,10 @@ class OutputFile:
             done = 0
             while done < len(view):
                 done += os.write(self._descriptor, view[done:])
-        if not self.late:
+        if self._follower is None:
             self._digest.update(view)
+        else:
+            self._follower.wrote(view)
         self.written += len(view)
         if self.written - self._flushed >= FLUSH_BYTES and not (self._flush and self._flush.is_alive()):
             self._flushed = self.written
@@ -121,25 +124,13 @@ class OutputFile:
             self._flush.start()
 
     def replace_head(self, data: bytes) -> None:
-        """Write over the beginning of a late file."""
-        assert self.late and len(data) <= self.written
+        """Write over the beginning of a late file, which is hashed from now on. Others may append meanwhile."""
+        assert self._follower is not None and len(data) <= self.written
         with failures(self.path):
             done = 0
             while done < len(data):
                 done += system.write_at(self._descriptor, data[done:], done)
-
-    def _hash_all(self) -> None:
-        """What was written is still in the system's cache, most of it."""
-        buffer = memoryview(bytearray(PIECE))
-        for start in range(0, self.size, PIECE):
-            piece = buffer[: min(PIECE, self.size - start)]
-            done = 0
-            while done < len(piece):
-                count = system.read_into(self._descriptor, piece[done:], start + done)
-                if not count:
-                    raise AssertionError(f"{self.path}: ends at {start + done} of {self.size} bytes")
-                done += count
-            self._digest.update(piece)
+        self._follower.start()
 
     def _start_disk(self, descriptor: int) -> None:
         """Bring what is there to the disk. The system reports a failure once only, so it is kept for `finish`."""
@@ -157,8 +148,8 @@ class OutputFile:
         if self._flush is not None:
             self._flush.join()
         with failures(self.path):
-            if self.late:
-                self._hash_all()
+            if self._follower is not None:
+                self._follower.finish()
             system.sync(self._descriptor)
             if self._flush_error is not None:
                 raise self._flush_error
@@ -198,6 +189,8 @@ class OutputFile:
     def discard(self) -> None:
         """Remove the temporary file, if it is still one."""
         if self._descriptor >= 0:
+            if self._follower is not None:
+                self._follower.stop()
             with suppress(FileNotFoundError):
                 os.unlink(self._temporary)
             self._close()

@@ -125,14 +125,18 @@ class SourceFile:
                 )
             done += count
 
-    def read(self, offset: int, count: int) -> bytearray:
-        """``count`` bytes from ``offset`` on, checked against the file's size before anything is allocated."""
+    def check_range(self, offset: int, count: int) -> None:
+        """Raises MalformedFile where the file has no ``count`` bytes from ``offset`` on: before any are allocated."""
         if offset + count > self.size:
             raise MalformedFile(
                 f"bytes {offset} to {offset + count} are beyond the end at {self.size}",
                 where=str(self.path),
                 hint="the file is truncated: get it again",
             )
+
+    def read(self, offset: int, count: int) -> bytearray:
+        """``count`` bytes from ``offset`` on. Raises MalformedFile."""
+        self.check_range(offset, count)
         data = bytearray(count)
         self.read_into(memoryview(data), offset)
         return data
@@ -185,7 +189,8 @@ class StoredTensor:
         if not 0 <= start <= stop <= self.nbytes:
             raise IndexError(f"{self.where}: bytes {start} to {stop} of {self.nbytes}")
         if out is None:
-            return memoryview(self.file.read(self.offset + start, stop - start))
+            self.file.check_range(self.offset + start, stop - start)
+            out = numpy.empty(stop - start, numpy.uint8).data  # not zeroed: it is filled
         self.file.read_into(out[: stop - start], self.offset + start)
         return out[: stop - start]
 

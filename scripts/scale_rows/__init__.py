@@ -87,4 +87,25 @@ def process(command: Sequence[str], folder: Path, more: Mapping[str, str] | None
     return Run(seconds, used.ru_utime + used.ru_stime, peak, child.returncode, *texts)
 
 
+class Others:
+    """Processor seconds that other programs take from now on; nan where the system is not Linux, which counts them."""
+
+    def __init__(self) -> None:
+        self._start = self._taken()
+
+    @staticmethod
+    def _taken() -> float:
+        """By all programs, but this process and its children that have ended."""
+        if not sys.platform.startswith("linux"):
+            return float("nan")
+        with open("/proc/stat", encoding="ascii") as file:
+            user, nice, system = map(int, file.readline().split()[1:4])
+        return (user + nice + system) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
+
+    @property
+    def seconds(self) -> float:
+        """Since then."""
+        return self._taken() - self._start
+
+
 Measure: TypeAlias = Callable[[Place], list[Row]]

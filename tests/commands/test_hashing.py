@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,9 @@ from quantcli import container
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert, hashing
 from quantcli.encode import pipeline
+from quantcli.encode.slabs import Slab
 from quantcli.errors import QuantcliError, SourceChanged
+from quantcli.output.writer import OutputFile
 from quantcli.sources import digests
 
 KEY = "quantcli.source.sha256.model.safetensors"
@@ -67,6 +69,31 @@ def test_hashing_begins_with_reading(root: Path, tmp_path: Path, monkeypatch: py
     )
     made(root, tmp_path / "out")
     assert sorted(order)[-1] == "read" and len(order) == 2 and "MainThread" not in order
+
+
+def test_outputs_are_hashed_while_they_are_written(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the moment on that the hashes of the source are known, not in the end."""
+    written: list[bool] = []
+    hashes: list[Future[dict[str, str]]] = []
+    begun, read, head = hashing.Hashing.__enter__, pipeline.Encoder.read, OutputFile.replace_head
+
+    def entered(self: hashing.Hashing) -> hashing.Hashing:
+        hashes.append(begun(self)._found)
+        return self
+
+    def read_later(self: pipeline.Encoder, slab: Slab) -> object:
+        wait(hashes, timeout=60)
+        return read(self, slab)
+
+    def noted(self: OutputFile, data: bytes) -> None:
+        written.append(self.written < self.size)
+        head(self, data)
+
+    monkeypatch.setattr(hashing.Hashing, "__enter__", entered)
+    monkeypatch.setattr(pipeline.Encoder, "read", read_later)
+    monkeypatch.setattr(OutputFile, "replace_head", noted)
+    outputs = made(root, tmp_path / "out")
+    assert written == [True] * len(outputs)
 
 
 def test_a_part_hashes_without_keeping_pace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

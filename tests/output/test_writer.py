@@ -8,13 +8,15 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from quantcli import system
 from quantcli.errors import OutputExists, OutputFailed, OutputIsInput, UsageError
-from quantcli.output import writer
+from quantcli.output import follower, writer
 
 
 def test_a_file_appears_only_when_published(tmp_path: Path) -> None:
@@ -44,6 +46,66 @@ def test_a_short_file_is_never_finished(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         output.finish()
     output.discard()
+
+
+@pytest.mark.parametrize("known", [1, 5, 40])  # pieces that are written before the beginning is known
+@pytest.mark.parametrize("slow", [False, True])  # the writer, or who follows it
+def test_a_late_file_is_hashed_while_it_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: int, slow: bool
+) -> None:
+    monkeypatch.setattr(follower, "PIECE", 5_000 if slow else 1 << 20)
+    pieces = [bytes([number]) * (4_096 + number) for number in range(40)]
+    output = writer.OutputFile(tmp_path / "x.gguf", sum(map(len, pieces)), late=True)
+    for number, piece in enumerate(pieces, 1):
+        output.append(piece)
+        if number == known:
+            output.replace_head(b"head")
+        if not slow:
+            time.sleep(0.001)
+    said = output.finish()
+    output.publish()
+    expected = b"head" + b"".join(pieces)[4:]
+    assert (tmp_path / "x.gguf").read_bytes() == expected and said == hashlib.sha256(expected).hexdigest()
+
+
+def test_who_has_caught_up_leaves_the_rest_to_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is written is read back only as far as it was there before the beginning was known."""
+    output = writer.OutputFile(tmp_path / "x.gguf", 12, late=True)
+    output.append(b"none")
+    output.replace_head(b"head")
+    while following():
+        time.sleep(0.001)
+    monkeypatch.setattr(system, "read_into", None)
+    output.append(b"12345678")
+    assert output.finish() == hashlib.sha256(b"head12345678").hexdigest()
+    output.discard()
+
+
+def test_a_late_file_that_is_cut_meanwhile_is_an_error(tmp_path: Path) -> None:
+    output = writer.OutputFile(tmp_path / "x.gguf", 8, late=True)
+    output.append(b"12345678")
+    os.truncate(next(tmp_path.iterdir()), 0)
+    output.replace_head(b"")
+    with pytest.raises(OutputFailed, match="another program has cut it"):
+        output.finish()
+    output.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_nobody_follows_a_discarded_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    original = system.read_into
+    monkeypatch.setattr(follower, "PIECE", 1)
+    monkeypatch.setattr(system, "read_into", lambda *given: reads.append(time.sleep(0.01) or 1) or original(*given))
+    output = writer.OutputFile(tmp_path / "x.gguf", 1 << 20, late=True)
+    output.append(bytes(1 << 20))
+    output.replace_head(b"head")
+    output.discard()
+    assert not following() and len(reads) < 1 << 20 and not list(tmp_path.iterdir())
+
+
+def following() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "quantcli-follow"]
 
 
 def test_without_force_a_file_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
