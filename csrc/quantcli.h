@@ -100,9 +100,10 @@ typedef struct {
 } qc_metric;
 
 /* What is done: GPTQ first (0: polish the given codes); one polish; rounds of a refit of the scales and some polishes.
- * guard: rows whose loss did not fall keep the given blocks. */
+ * guard: rows whose loss did not fall keep the given blocks. recode: a refit also looks for scales with codes of their
+ * own (not of codebook and ternary types). */
 typedef struct {
-    int32_t gptq, polish, rounds, sweeps, guard;
+    int32_t gptq, polish, rounds, sweeps, guard, recode;
 } qc_effort;
 
 QC_API int32_t qc_columns_together(int32_t type); /* that are coded together: 1 or 8; 0: cannot be compensated */

@@ -258,7 +258,7 @@ static void check_compensation(int32_t type, int32_t block, int32_t bytes, uint3
     int64_t rows = 1 + random_bits() % 70, columns = block * (1 + random_bits() % (block == 256 ? 2 : 9)), kept;
     int64_t size = rows * columns / block * bytes;
     qc_metric metric = random_metric(columns, qc_columns_together(type));
-    const qc_effort effort = {round % 4 > 0, round % 3 > 0, round % 2, 1 + round % 2, round % 5 > 0};
+    const qc_effort effort = {round % 4 > 0, round % 3 > 0, round % 2, 1 + round % 2, round % 5 > 0, round % 7 > 2};
     float *x = allocate(rows * columns * 4);
     uint8_t *in = allocate(size), *first = allocate(size), *out = allocate(size);
     float *losses = allocate(rows * 4), *least = allocate(rows * 4);

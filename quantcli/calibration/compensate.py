@@ -56,6 +56,24 @@ def calibration_network(model: Model, threads: int | None) -> Network:
     return Network(model, make_operations("float", threads), length=length, kv_type="F32")
 
 
+@dataclass(frozen=True)
+class _AtOutputs:
+    """Second moments of gradients at outputs, by tensor name: ``outputs`` and ``pairs`` of `gradients.Information`."""
+
+    own: dict[str, Floats]
+    pairs: dict[str, Floats]
+
+    def rescale(self, name: str, rows: Floats) -> None:
+        """The matrix's outputs are ``rows`` times what they were."""
+        inverse = (1 / rows).astype(numpy.float32).reshape(-1)
+        if name in self.own:
+            scale = inverse.reshape(self.own[name].shape[1:3])
+            self.own[name] = self.own[name] * scale[:, :, None] * scale[:, None]
+        if name in self.pairs:
+            scale = numpy.stack([numpy.ones_like(inverse), inverse], axis=1)
+            self.pairs[name] = self.pairs[name] * scale[:, :, None] * scale[:, None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Compensation:
     """One job for one assignment of types.
@@ -85,21 +103,23 @@ class Compensation:
             return self._two_streams()
         return self._one_stream()
 
-    def _settings(
-        self, contents: Mapping[str, Packed] | None = None, outputs: Mapping[str, Floats] | None = None
-    ) -> Settings:
-        alpha = COMPENSATING[self.method] if self.method else None
-        return Settings(alpha=alpha, threads=self.threads, tables=contents or {}, outputs=outputs or {})
+    def _settings(self, contents: Mapping[str, Packed] | None = None, outputs: _AtOutputs | None = None) -> Settings:
+        alpha, known = COMPENSATING[self.method] if self.method else None, outputs or _AtOutputs({}, {})
+        return Settings(alpha=alpha, threads=self.threads, tables=contents or {}, outputs=known.own, pairs=known.pairs)
 
     @cached_property
     def _gradients(self) -> Gradients:
         return self.gradients or Gradients(self.network, self.calibration.fit)
 
-    def _outputs(self) -> dict[str, Floats]:
+    def _outputs(self) -> _AtOutputs:
         """Of the model as it is, those of the matrices that get a type; none where the store knows all."""
         if self._is_kept() or self._gradients.found is None:
-            return {}
-        return {name: found for name, found in self._gradients.found.outputs.items() if name in self.types}
+            return _AtOutputs({}, {})
+        found = self._gradients.found
+        own, pairs = (
+            {name: one for name, one in some.items() if name in self.types} for some in (found.outputs, found.pairs)
+        )
+        return _AtOutputs(own, pairs)
 
     def _tables(self) -> dict[str, Packed]:
         """Embeddings and output matrix, which no layer reads; of an encoder, which predicts nothing, none."""
@@ -147,7 +167,7 @@ class Compensation:
         return merging.Merging(model, self.network.settings, self.types, self._exact)
 
     def _merged(
-        self, model: Model, layer: LayerMoments, outputs: dict[str, Floats] | None = None
+        self, model: Model, layer: LayerMoments, outputs: _AtOutputs | None = None
     ) -> tuple[Model, LayerMoments]:
         """With the transforms of one layer, kept in the store. ``outputs`` follow their rows' factors."""
         moved = layer
@@ -162,11 +182,11 @@ class Compensation:
                     self.store.write(name, _arrays(factors))
             model, moved = rescale.apply(model, factors), moved.rescaled(factors)
             for name, one in factors.items():
-                if outputs is not None and name in outputs and one.rows is not None:
-                    outputs[name] = _of_scaled(outputs[name], one.rows)
+                if outputs is not None and one.rows is not None:
+                    outputs.rescale(name, one.rows)
         return model, moved
 
-    def _transformed(self, outputs: dict[str, Floats]) -> Model:
+    def _transformed(self, outputs: _AtOutputs | None = None) -> Model:
         """The model with all transforms, found in a pass over some of the text. ``outputs`` follow."""
         model = self.network.model
         if not self.transforms:
@@ -191,7 +211,7 @@ class Compensation:
         """Transforms and GPTQ from the same moments."""
         model, result = self.network.model, Result()
         if self.method is None:
-            return Compensated(self._transformed({}), result)
+            return Compensated(self._transformed(), result)
         encoded, outputs = self._tables(), self._outputs()
         encoder = StageEncoder(self.types, self._settings(encoded, outputs))
         for layer in self._layers(self.calibration.fit, self.calibration.held_out, "gptq"):
@@ -213,12 +233,6 @@ def _pairs(stage: Stage, layer: LayerMoments) -> list[Pair]:
     """What was gathered of a stage's matrices: of the tokens to fit, and of those held out."""
     first = stage.weights[0]
     return [Pair(layer.fit.of(first, number), layer.held_out.of(first, number)) for number in range(first.matrices)]
-
-
-def _of_scaled(information: Floats, rows: Floats) -> Floats:
-    """Of gradients at outputs that are ``rows`` times what they were."""
-    inverse = (1 / rows).reshape(information.shape[1:3]).astype(numpy.float32)
-    return information * inverse[:, :, None] * inverse[:, None]
 
 
 def _refreshed(stage: Stage, weights: Weights) -> Stage:

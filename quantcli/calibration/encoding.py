@@ -14,7 +14,7 @@ from quantcli.calibration.folder import COMPLETE, Folder
 from quantcli.errors import BadStatistics
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
-from quantcli.methods import compensation
+from quantcli.methods import compensation, coupling
 from quantcli.methods.compensation import Metric
 from quantcli.methods.plain import search_for
 from quantcli.report.results import CompensatedTensor
@@ -30,16 +30,16 @@ class Settings:
     """``alpha``: how far a matrix makes up for what went wrong before it; None: one stream, nothing is known of it.
 
     ``tables``: embeddings and output matrix where they are encoded already (tables.py). ``outputs``: by tensor name
-    the second moments of gradients at a matrix's outputs, [2, parts, w, w] (gradients.py).
+    the second moments of gradients at a matrix's outputs, [2, parts, w, w], ``pairs`` those at its rows and at those of
+    the matrix before it in the stage, [2, rows, 2, 2] (gradients.py).
     """
 
     alpha: float | None = 0.5
     damping: float = 0.01
-    rounds: int = 4
-    sweeps: int = 2
     threads: int = 1
     tables: Mapping[str, Packed] = field(default_factory=dict)
     outputs: Mapping[str, Floats] = field(default_factory=dict)
+    pairs: Mapping[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,21 @@ class StageEncoder:
         """The stage's tensors that have a type, encoded, and what was done to each."""
         contents, outcomes = {}, []
         metrics: dict[tuple[int, int], Metric] = {}
-        for weight in stage.weights:
+        error: Floats | None = None  # of the matrix before
+        for place, weight in enumerate(stage.weights):
             tensor_type = self.types.get(weight.name)
             if tensor_type is None:
                 continue
             group = compensation.columns_together(tensor_type) or 1
             blocks, verdicts, dampings = [], [], []
-            for number in range(weight.matrices):
+            for matrix in range(weight.matrices):
+                number = place if evidence.apart else matrix
                 if (number, group) not in metrics:
                     metrics[number, group] = evidence.metric(number, group)
                 metric = metrics[number, group]
-                data, verdict = self._matrix(weight, tensor_type, number, metric, evidence)
+                data, verdict, error = self._matrix(
+                    weight.decode(matrix=matrix), weight.name, tensor_type, number, metric, evidence, error
+                )
                 blocks.append(data)
                 verdicts.append(verdict)
                 dampings.append(metric.damping)
@@ -105,12 +109,17 @@ class StageEncoder:
         return contents, outcomes
 
     def _matrix(
-        self, weight: PackedMatrix, tensor_type: TensorType, number: int, metric: Metric, evidence: Evidence
-    ) -> tuple[Bytes, Verdict]:
-        values = weight.decode(matrix=number)
-        plain = self.search(values, tensor_type, metric.importance)
-        if not compensation.takes(tensor_type):
-            return plain, Verdict(0.0, 0.0, False, 0)
+        self,
+        values: Floats,
+        name: str,
+        tensor_type: TensorType,
+        number: int,
+        metric: Metric,
+        evidence: Evidence,
+        before: Floats | None,
+    ) -> tuple[Bytes, Verdict, Floats]:
+        """Blocks, whether they are compensated, and how far they are from what they were encoded for; ``before`` is
+        that of the matrix before."""
 
         def decoded(blocks: Bytes) -> Floats:
             return kernels.decode(tensor_type.id, blocks, len(blocks), values.shape[1])
@@ -119,19 +128,28 @@ class StageEncoder:
             blocks = self._compensated(rows, tensor_type, metric)
             return blocks, decoded(blocks)
 
-        information = self.settings.outputs.get(weight.name)
+        plain = self.search(values, tensor_type, metric.importance)
+        if not compensation.takes(tensor_type):
+            return plain, Verdict(0.0, 0.0, False, 0), values - decoded(plain)
+        information = self.settings.outputs.get(name)
         rows = None if information is None else Rows(information, compensated)
-        goal, made = evidence.goal(weight.name, number, values, metric, self.settings.alpha, rows)
+        moved = self._asked(name, before)
+        goal, made = evidence.goal(name, number, values, metric, self.settings.alpha, rows, moved)
         if made is None:
             made = self._compensated(goal, tensor_type, metric)
-        verdict = evidence.verdict(weight.name, number, values, decoded(plain), decoded(made), rows)
-        return made if verdict.keep else plain, verdict
+        seen = decoded(plain), decoded(made)
+        verdict = evidence.verdict(name, number, values, *seen, rows)
+        return made if verdict.keep else plain, verdict, goal - seen[verdict.keep]
+
+    def _asked(self, name: str, before: Floats | None) -> Floats | None:
+        """What the errors of the matrix ``before`` ask of this one."""
+        information = self.settings.pairs.get(name)
+        factor = None if information is None or before is None else coupling.pulled(information)
+        return None if factor is None or before is None else factor[:, None] * before
 
     def _compensated(self, target: Floats, tensor_type: TensorType, metric: Metric) -> Bytes:
         return self._in_slabs(
-            lambda start, stop: compensation.encode(
-                tensor_type, target[start:stop], metric, rounds=self.settings.rounds, sweeps=self.settings.sweeps
-            ),
+            lambda start, stop: compensation.encode(tensor_type, target[start:stop], metric),
             len(target),
         )
 

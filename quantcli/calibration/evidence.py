@@ -21,6 +21,8 @@ from quantcli.runner.arrays import Bytes, Doubles, Floats
 
 Arrays = dict[str, NDArray[numpy.generic]]
 
+APART = "apart"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -33,18 +35,32 @@ class Verdict:
 
 
 class Evidence(Protocol):
-    """Of all matrices of a stage; ``number`` counts a tensor's matrices (experts), 0 where there is one."""
+    """Of all matrices of a stage; ``number`` counts the sums there are: 0 for one that all share, else a tensor's
+    experts, or the stage's tensors (``apart``)."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether every tensor of the stage has sums of its own."""
+        ...
 
     def metric(self, number: int, group: int) -> Metric:
         """For encoders that code ``group`` columns together."""
         ...
 
     def goal(
-        self, name: str, number: int, values: Floats, metric: Metric, alpha: float | None, rows: Rows | None
+        self,
+        name: str,
+        number: int,
+        values: Floats,
+        metric: Metric,
+        alpha: float | None,
+        rows: Rows | None,
+        moved: Floats | None = None,
     ) -> tuple[Floats, Bytes | None]:
         """What is encoded in place of a matrix ``values`` [m, n], float32, and its blocks where they were needed.
 
-        ``alpha``: how much of (W C + R) H~^-1 it makes up for. ``rows`` None: they don't mind each other.
+        ``alpha``: how much of (W C + R) H~^-1 it makes up for. ``rows`` None: they don't mind each other. ``moved``:
+        what another matrix's errors ask of this one.
         """
         ...
 
@@ -81,17 +97,20 @@ class Found:
     pairs: Sequence[Pair]
     hessians: Sequence[Doubles]
     damping: float
+    apart: bool = False
     record: Arrays = field(default_factory=dict)
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], *, routed: bool, damping: float) -> Found:
-        """``routed``: every matrix has inputs of its own, some of them few."""
-        hessians = _shrunk(pairs) if routed else [pairs[0].fit.mean_hessian()]
-        found = cls(pairs, hessians, damping)
+        """``routed``: every expert has inputs of its own, some of them few; else one pair, or one of every tensor."""
+        hessians = _shrunk(pairs) if routed else [pair.fit.mean_hessian() for pair in pairs]
+        found = cls(pairs, hessians, damping, apart=not routed and len(pairs) > 1)
+        if found.apart:
+            found.record[APART] = numpy.array([True])
         for number, pair in enumerate(pairs):
             for name, sums in (("cross", pair.fit.cross), ("residual", pair.fit.residual)):
                 if sums is not None and pair.fit.tokens:
-                    found.record[f"{name}/{number}"] = (sums / pair.fit.tokens).astype(numpy.float32)
+                    found.record[f"{name}/{number}"] = (sums / pair.fit.weight).astype(numpy.float32)
         return found
 
     def metric(self, number: int, group: int) -> Metric:
@@ -106,10 +125,21 @@ class Found:
         return metric
 
     def goal(
-        self, name: str, number: int, values: Floats, metric: Metric, alpha: float | None, rows: Rows | None
+        self,
+        name: str,
+        number: int,
+        values: Floats,
+        metric: Metric,
+        alpha: float | None,
+        rows: Rows | None,
+        moved: Floats | None = None,
     ) -> tuple[Floats, Bytes | None]:
         shift = self._shift(number, values, metric) if alpha else None
         target = values if shift is None else values + numpy.float32(alpha) * shift
+        if moved is not None:
+            target = target + moved
+            self.record[f"goal/{name}/{number}"] = target
+            return target, None
         coupling = None if rows is None else Coupling.chosen(rows.information)
         if rows is not None and coupling is not None:
             goals, blocks = coupling.goals(target, rows.encode)
@@ -147,6 +177,10 @@ class Recorded:
     arrays: Mapping[str, NDArray[numpy.generic]]
     where: str
 
+    @property
+    def apart(self) -> bool:
+        return APART in self.arrays
+
     def _array(self, name: str) -> NDArray[numpy.generic]:
         found = self.arrays.get(name)
         if found is None:
@@ -164,7 +198,14 @@ class Recorded:
         )
 
     def goal(
-        self, name: str, number: int, values: Floats, metric: Metric, alpha: float | None, rows: Rows | None
+        self,
+        name: str,
+        number: int,
+        values: Floats,
+        metric: Metric,
+        alpha: float | None,
+        rows: Rows | None,
+        moved: Floats | None = None,
     ) -> tuple[Floats, Bytes | None]:
         goals, shift = (self.arrays.get(f"{kind}/{name}/{number}") for kind in ("goal", "shift"))
         if goals is not None:

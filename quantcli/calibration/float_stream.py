@@ -6,7 +6,7 @@ What transforms look for, what GPTQ encodes with, and what `quantcli calibrate` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def _rescaled(gathering: Gathering, stages: Sequence[Stage], factors: Mapping[st
             largest = gathering.largest[stage.names[0], number]
             if own is not None and own.columns is not None:
                 scale = own.columns[number].astype(numpy.float64)
-                moments = Moments(moments.hessian / numpy.outer(scale, scale), tokens=moments.tokens)
+                moments = replace(moments, hessian=moments.hessian / numpy.outer(scale, scale))
                 largest = (largest / scale).astype(numpy.float32)
             for name in stage.names:
                 result.moments[name, number], result.largest[name, number] = moments, largest
@@ -140,7 +140,8 @@ def read(folder: Folder, network: Network, index: int, probe: Floats) -> LayerMo
                 if f"{prefix}/hessian" not in arrays:
                     continue
                 hessian = arrays[f"{prefix}/hessian"].astype(numpy.float64)
-                moments = Moments(hessian, tokens=int(arrays[f"{prefix}/tokens"][0]))
+                tokens = int(arrays[f"{prefix}/tokens"][0])
+                moments = Moments(hessian, tokens=tokens, weight=float(tokens))
                 for name in stage.names:
                     gathering.moments[name, number] = moments
                     gathering.largest[name, number] = arrays[f"{prefix}/largest"].astype(numpy.float32)

@@ -40,11 +40,14 @@ class Information:
     name the sums of g g^T at the outputs of a layer's matrices, float32 [2, parts, w, w]: over every other sequence,
     and over those between; a head's w rows are a part, of what leads to the residual stream all rows are one, if that
     is not too much memory. Gates and up projections are not among them: E[g g^T] is no more than its diagonal there.
+    But row i of a gate and row i of an up projection meet in one neuron: ``pairs``, by the name of the up projection
+    the sums of g g^T of the two, the gate's first, float32 [2, rows, 2, 2].
     """
 
     head: Doubles
     embeddings: Doubles
     outputs: dict[str, Floats] = field(default_factory=dict)
+    pairs: dict[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def _add(
     settings = network.settings
     whole = 2 * 2 * 4 * settings.layers * settings.hidden**2 <= MOST_OF_STREAM
 
-    def see(outputs: Mapping[str, Floats]) -> None:
+    def see(outputs: Mapping[str, Floats], gates: Mapping[str, tuple[Floats, Floats]]) -> None:
         for name, gradient in outputs.items():  # [S, T, parts, rows of a part]
             parts, width = gradient.shape[2:]
             if parts == 1 and width == settings.hidden and not whole:
@@ -100,6 +103,12 @@ def _add(
             for number in range(2):
                 flat = gradient[(half + number) % 2 :: 2, first:].reshape(-1, parts, width).transpose(1, 0, 2)
                 total[number] += flat.transpose(0, 2, 1) @ flat
+        for name, both in gates.items():  # [S, T, rows]
+            total = found.pairs.setdefault(name, numpy.zeros((2, both[0].shape[-1], 2, 2), numpy.float32))
+            for number in range(2):
+                some = [one[(half + number) % 2 :: 2, first:] for one in both]
+                for i, j in numpy.ndindex(2, 2):
+                    total[number, :, i, j] += numpy.einsum("stm,stm->m", some[i], some[j])
 
     gradient, seen = at_embeddings(network, ids, random, see)
     for total, values in ((found.head, seen), (found.embeddings, gradient)):
@@ -112,11 +121,12 @@ def at_embeddings(
     network: Network,
     ids: Tokens,
     random: numpy.random.Generator,
-    see: Callable[[Mapping[str, Floats]], None] | None = None,
+    see: Callable[[Mapping[str, Floats], Mapping[str, tuple[Floats, Floats]]], None] | None = None,
 ) -> tuple[Floats, Floats]:
     """g0 [S, T, H] of tokens ``ids`` [S, T], before the factor of the embeddings; and x sqrt(1 - sum p^2) [S, T, H].
 
-    ``see`` gets the gradients at the outputs of each layer's matrices, [S, T, parts, rows of a part] by tensor name.
+    ``see`` gets the gradients at the outputs of each layer's matrices, [S, T, parts, rows of a part] by tensor name,
+    and by the name of an up projection those of the gate and of it, [S, T, rows].
     Raises NonFiniteResult.
     """
     x, cache, entered = network.embed(ids), network.new_cache(*ids.shape), []
@@ -130,7 +140,7 @@ def at_embeddings(
         layer = _Layer(network, index)
         gradient = layer.backward(entered.pop(), gradient)
         if see is not None:
-            see(layer.outputs)
+            see(layer.outputs, layer.gates)
         network.release(index)
     return gradient, seen
 
@@ -173,6 +183,7 @@ class _Layer:
         self.share = numpy.float32(network.settings.residual_scale)
         self.decoded: dict[str, Floats] = {}
         self.outputs: dict[str, Floats] = {}  # gradients at them, [S, T, parts, rows of a part]
+        self.gates: dict[str, tuple[Floats, Floats]] = {}  # gate's and up projection's, [S, T, rows]
 
     def backward(self, x: Floats, gradient: Floats) -> Floats:
         """``x`` [S, T, H] what entered the layer, ``gradient`` at what left it -> that at ``x``."""
@@ -215,6 +226,7 @@ class _Layer:
         back = gradient @ self._matrix("ffn_down")
         to_gate: Floats = back * up * share * (1 + gate * (1 - share))
         to_up: Floats = back * gate * share
+        self.gates[f"blk.{self.index}.ffn_up.weight"] = to_gate, to_up
         result: Floats = to_gate @ self._matrix("ffn_gate") + to_up @ self._matrix("ffn_up")
         return result
 

@@ -21,12 +21,14 @@ class Moments:
     """Sums over ``tokens`` tokens: H of b b^T [n, n], C of (a - b) b^T [n, n], R of (r - r~) b^T [m, n].
 
     C and R are None where they are not wanted. A matrix with fewer rows than columns has W C as a part of R instead.
+    ``weight``: the sum of what the tokens count (token_weights.py), 1 each for most matrices.
     """
 
     hessian: Doubles
     cross: Doubles | None = None
     residual: Doubles | None = None
     tokens: int = 0
+    weight: float = 0.0
 
     @classmethod
     def zero(cls, columns: int, *, cross: bool, residual_rows: int | None = None) -> Moments:
@@ -37,18 +39,29 @@ class Moments:
             numpy.zeros((residual_rows, columns)) if residual_rows is not None else None,
         )
 
-    def add(self, b: Floats, a: Floats | None = None, residual: Floats | None = None) -> None:
-        """A batch: ``b``, ``a`` [tokens, n], ``residual`` = r - r~ [tokens, m]; what is not summed may be None."""
+    def add(
+        self, b: Floats, a: Floats | None = None, residual: Floats | None = None, weights: Floats | None = None
+    ) -> None:
+        """A batch: ``b``, ``a`` [tokens, n], ``residual`` = r - r~ [tokens, m]; what is not summed may be None.
+
+        ``weights`` [tokens], not negative: what each counts.
+        """
+        difference = None if self.cross is None or a is None else a - b
+        if weights is not None:
+            root = numpy.sqrt(weights)[:, None]
+            b = b * root
+            difference, residual = (None if one is None else one * root for one in (difference, residual))
         self.hessian += b.T @ b
-        if self.cross is not None and a is not None:
-            self.cross += (a - b).T @ b
+        if self.cross is not None and difference is not None:
+            self.cross += difference.T @ b
         if self.residual is not None and residual is not None:
             self.residual += residual.T @ b
         self.tokens += len(b)
+        self.weight += len(b) if weights is None else float(weights.sum(dtype=numpy.float64))
 
     def mean_hessian(self) -> Doubles:
         """H, the mean over tokens."""
-        return self.hessian / max(self.tokens, 1)
+        return self.hessian / (self.weight or 1.0)
 
     def pull(self, weights: Floats) -> Doubles:
         """W C + R, the mean over tokens, float64 [m, n]: how W's inputs and stream fall short of the model's."""
@@ -57,7 +70,7 @@ class Moments:
             result += weights.astype(numpy.float64) @ self.cross
         if self.residual is not None:
             result += self.residual
-        return result / max(self.tokens, 1)
+        return result / (self.weight or 1.0)
 
 
 def excess(error: Floats, hessian: Doubles, pull: Doubles, information: NDArray[numpy.floating] | None = None) -> float:

@@ -21,6 +21,7 @@ from functools import partial
 
 import numpy
 
+from quantcli.calibration import token_weights
 from quantcli.calibration.capture import PartOf, Stage, inputs_and_output, inputs_of, stages_of
 from quantcli.calibration.encoding import Settings, StageEncoder
 from quantcli.calibration.evidence import Pair
@@ -139,15 +140,17 @@ class Sequential:
         return self.network.new_cache(x.shape[0], x.shape[1])
 
     def _sums(self, stage: Stage, parts: tuple[PartOf, PartOf], batches: Sequence[_Batch], last: bool) -> list[Pair]:
-        """Per matrix of the stage's tensors (one, or one per expert) the sums of both sets of tokens."""
+        """The sums of both sets of tokens: one pair; one per expert; or one per tensor, where tokens count
+        differently in them."""
         first, settings = stage.weights[0], self.network.settings
         reaches = last and not settings.graph.post_norm and not settings.parallel  # its output is added as it is
         narrow = len(stage.weights) == 1 and first.rows < first.columns  # W C is smaller than C, and all that is needed
         rows = first.rows if (reaches or narrow) and not stage.routed else None
         cross = not stage.routed and not narrow
+        weigh = token_weights.of_stage(self.network, stage)
         pairs = [
             Pair(*(Moments.zero(first.columns, cross=cross, residual_rows=rows) for _ in range(2)))
-            for _ in range(first.matrices)
+            for _ in range(first.matrices if weigh is None else len(stage.weights))
         ]
         scale = numpy.float32(1 / settings.residual_scale)
         for batch in batches:
@@ -162,7 +165,10 @@ class Sequential:
             terms = [difference.reshape(-1, difference.shape[-1]) * scale] if reaches else []
             if narrow:
                 terms += self.network.operations.multiply(a - b, replace(first, bias=None))
-            into[0].add(b, None if narrow else a, sum(terms[1:], terms[0]) if terms else None)
+            residual = sum(terms[1:], terms[0]) if terms else None
+            weights = [None] if weigh is None else weigh(b, batch.other.reshape(-1, batch.other.shape[-1]))
+            for sums, counts in zip(into, weights, strict=True):
+                sums.add(b, None if narrow else a, residual, counts)
         return pairs
 
     def _own(self, stage: Stage, part: PartOf, batch: _Batch, last: bool) -> Floats:

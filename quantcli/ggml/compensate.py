@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy
 from numpy.typing import NDArray
@@ -56,6 +56,7 @@ class Effort:
     rounds: int = 3
     sweeps: int = 2
     guard: bool = True  # rows whose loss does not fall keep their blocks
+    recode: bool = False  # a refit looks for scales with codes of their own too
 
 
 def columns_together(type_id: int) -> int:
@@ -92,7 +93,7 @@ def compensate(
         rows,
         columns,
         ffi.new("qc_metric *", (*arrays, order, metric.together)),
-        ffi.new("qc_effort *", (effort.gptq, effort.polish, effort.rounds, effort.sweeps, effort.guard)),
+        ffi.new("qc_effort *", astuple(effort)),
         ffi.from_buffer("uint8_t[]", blocks, require_writable=True),
         kept,
         ffi.from_buffer("float[]", losses, require_writable=True),

@@ -26,6 +26,9 @@ Bytes: TypeAlias = NDArray[numpy.uint8]
 
 # Of diag(H), as importance in the search of the first scales. Where one start ends is chance; of six the best is kept.
 POWERS = (1.0, 0.5, 0.0)
+# What the best start gets then. A row keeps what it has where a step ends higher.
+_ANEW = Effort(gptq=True, polish=True, rounds=2, sweeps=2, recode=True)
+FURTHER = (Effort(gptq=False, polish=False, rounds=2, sweeps=2, recode=True), _ANEW, _ANEW)
 LEAST_DIAGONAL = 1e-8  # of the mean
 
 
@@ -90,29 +93,29 @@ def encode(
     target: Floats,
     metric: Metric,
     *,
-    rounds: int = 4,
-    sweeps: int = 2,
     isa: str | None = None,
 ) -> Bytes:
     """Blocks uint8 (m, bytes of a row) that lower tr((W - Q) H (W - Q)^T) for the rows W = ``target`` float32 (m, n).
 
     The plain search with three importances; from each, with GPTQ on its scales and with its own codes, a polish, a
-    refit of the scales and a polish. Of every row the blocks that lose least get ``rounds`` of a refit and ``sweeps``
-    polishes more. The bytes depend on nothing but rows and metric. Raises NonFiniteWeight and ScaleOverflow with
-    ``row`` and ``column``, NoKernel for a type that ``takes`` refuses, ValueError for a metric of other columns or
-    groups.
+    refit of the scales and a polish. Of every row the blocks that lose least go on: refits that look for scales with
+    other codes too, and from there GPTQ anew on the scales that were found. The bytes depend on nothing but rows and
+    metric. Raises NonFiniteWeight and ScaleOverflow with ``row`` and ``column``, NoKernel for a type that ``takes``
+    refuses, ValueError for a metric of other columns or groups.
     """
     found, least = None, numpy.full(len(target), numpy.inf, numpy.float32)
     for power in POWERS if tensor_type.importance != "ignored" else POWERS[:1]:
         start = plain(tensor_type, target, metric, power=power, isa=isa)
         for gptq in (True, False):
             blocks = start.copy()
-            _, losses = improve(tensor_type, target, blocks, metric, Effort(gptq, True, 1, 1), isa=isa)
+            effort = Effort(gptq, polish=True, rounds=1, sweeps=1)
+            _, losses = improve(tensor_type, target, blocks, metric, effort, isa=isa)
             better = losses < least
             found = blocks if found is None else numpy.where(better[:, None], blocks, found)
             least = numpy.where(better, losses, least)
     assert found is not None
-    improve(tensor_type, target, found, metric, Effort(False, False, rounds, sweeps), isa=isa)
+    for effort in FURTHER:
+        improve(tensor_type, target, found, metric, effort, isa=isa)
     return found
 
 

@@ -107,6 +107,31 @@ class Coupling:
         return goals, blocks
 
 
+def pulled(halves: NDArray[numpy.floating]) -> Floats | None:
+    """N float32 [m]: row i of a matrix that reads what another one reads makes up for N_i times the error of its row i.
+
+    ``halves`` [2, m, 2, 2]: A of the two rows, the other matrix's first, over two halves of a text. With the damping
+    with which each half serves the other best; None: it does not, or there is no second half.
+    """
+    one, other = halves.astype(numpy.float64)
+    if not one.any() or not other.any():
+        return None
+
+    def factor(information: Doubles, damping: float) -> Doubles:
+        floor = LEAST_DIAGONAL * information[:, 1, 1].mean()
+        found: Doubles = (1 - damping) * information[:, 0, 1] / numpy.maximum(information[:, 1, 1], floor or 1.0)
+        return found
+
+    def left(own: Doubles, judge: Doubles, damping: float) -> float:
+        n = factor(own, damping)
+        change = n * n * judge[:, 1, 1] - 2 * n * judge[:, 0, 1]
+        return 1 + float(change.sum()) / max(float(numpy.trace(judge, axis1=1, axis2=2).sum()), 1e-300)
+
+    both = {damping: left(one, other, damping) + left(other, one, damping) for damping in (0.0, *DAMPINGS)}
+    best = min(both, key=both.__getitem__)
+    return factor(one + other, best).astype(numpy.float32) if both[best] < 2 * MOST_LEFT else None
+
+
 def coupled(information: NDArray[numpy.floating], errors: Doubles) -> Doubles:
     """A times ``errors`` [B w, n], scaled to a mean diagonal of 1."""
     parts, width = information.shape[:2]

@@ -83,14 +83,20 @@ def test_information_has_the_trace_that_noise_shows() -> None:
     assert 2 * divergence / sigma**2 == pytest.approx(numpy.trace(s), rel=0.35)
 
 
-@pytest.mark.parametrize("kind", ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_down"])
+@pytest.mark.parametrize("kind", ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_down", "ffn_gate", "ffn_up"])
 def test_gradients_at_outputs_are_the_slopes_of_the_loss(kind: str) -> None:
     """The loss's slope along a change D of the weights is the sum of g (D x) over the tokens."""
     network, random = network_of(TINY), numpy.random.default_rng(7)
     ids = random.integers(0, 500, (1, 12)).astype(numpy.int32)
     layer = network.settings.layers - 1
     name, outputs = f"blk.{layer}.{kind}.weight", {}
-    gradients.at_embeddings(network, ids, Always(0.5), outputs.update)
+
+    def see(found: dict[str, numpy.ndarray], gates: dict[str, tuple[numpy.ndarray, numpy.ndarray]]) -> None:
+        outputs.update(found)
+        for up, (of_gate, of_up) in gates.items():
+            outputs[up.replace("ffn_up", "ffn_gate")], outputs[up] = of_gate, of_up
+
+    gradients.at_embeddings(network, ids, Always(0.5), see)
     x = network.embed(ids)
     for index in range(layer):
         x = network.layer(index, x, network.new_cache(1, 12))
@@ -99,8 +105,9 @@ def test_gradients_at_outputs_are_the_slopes_of_the_loss(kind: str) -> None:
     weight, inputs = next((one, found) for one, found in seen_by(network, layer, x) if one.name == name)
     values = weight.decode()
     at = outputs[name].astype(numpy.float64).reshape(12, -1)
-    parts = {"attn_q": network.settings.attention[layer].queries, "attn_output": 1, "ffn_down": 1}
-    assert outputs[name].shape[2] == parts.get(kind, network.settings.attention[layer].keys)
+    heads = network.settings.attention[layer]
+    parts = {"attn_q": heads.queries, "attn_k": heads.keys, "attn_v": heads.keys, "attn_output": 1, "ffn_down": 1}
+    assert outputs[name].shape[2] == parts.get(kind, len(values))
     for _ in range(4):
         direction = (random.normal(size=values.shape) * values.std()).astype(numpy.float32)
         step, found = numpy.float32(2e-2), []
@@ -119,12 +126,26 @@ def test_information_of_outputs_is_the_sum_of_squares_of_every_other_sequence() 
     ids = numpy.random.default_rng(8).integers(0, 500, (3, 16)).astype(numpy.int32)
     outputs: dict[str, numpy.ndarray] = {}
     found = gradients.information(network, ids, 1, first=2).outputs
-    gradients.at_embeddings(network, ids, numpy.random.default_rng((1, 0)), outputs.update)
+    gradients.at_embeddings(network, ids, numpy.random.default_rng((1, 0)), lambda found, _: outputs.update(found))
     assert outputs.keys() == found.keys()
     for name, gradient in outputs.items():
         for half in range(2):
             flat = gradient[half::2, 2:].reshape(-1, *gradient.shape[2:]).astype(numpy.float64)
             expected = numpy.einsum("tpi,tpj->pij", flat, flat)
+            assert numpy.allclose(found[name][half], expected, rtol=1e-4, atol=1e-5 * abs(expected).max()), name
+
+
+def test_pairs_are_sums_of_a_gates_and_an_up_projections_gradients() -> None:
+    network = network_of(TINY)
+    ids = numpy.random.default_rng(8).integers(0, 500, (3, 16)).astype(numpy.int32)
+    gates: dict[str, tuple[numpy.ndarray, numpy.ndarray]] = {}
+    found = gradients.information(network, ids, 1, first=2).pairs
+    gradients.at_embeddings(network, ids, numpy.random.default_rng((1, 0)), lambda _, seen: gates.update(seen))
+    assert gates.keys() == found.keys() and len(found) == network.settings.layers
+    for name, both in gates.items():
+        for half in range(2):
+            pair = numpy.stack(both, axis=-1)[half::2, 2:].reshape(-1, both[0].shape[-1], 2).astype(numpy.float64)
+            expected = numpy.einsum("tmi,tmj->mij", pair, pair)
             assert numpy.allclose(found[name][half], expected, rtol=1e-4, atol=1e-5 * abs(expected).max()), name
 
 

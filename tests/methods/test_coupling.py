@@ -9,7 +9,7 @@ from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.methods import compensation
 from quantcli.methods.compensation import Metric
-from quantcli.methods.coupling import Coupling, coupled
+from quantcli.methods.coupling import Coupling, coupled, pulled
 
 TYPES = ("Q4_0", "Q3_K", "IQ2_XS")
 
@@ -113,3 +113,25 @@ def test_rows_are_coupled_where_one_half_of_a_text_serves_the_other() -> None:
     assert Coupling.chosen(numpy.stack([same, 0 * same])) is None
     free = random.normal(size=(2, 2, 400, 24)).astype(numpy.float32)
     assert Coupling.chosen(free.transpose(0, 1, 3, 2) @ free) is None  # nothing but the noise of few gradients
+
+
+def test_a_row_makes_up_for_that_of_another_matrix() -> None:
+    """With errors that are free otherwise, E2 = e - N E1, a pair costs its first row's share and the second pivot."""
+    both = information(50, 2, 7)
+    factor = pulled(numpy.stack([both, both]))
+    assert factor is not None
+    assert numpy.allclose(factor, both[:, 0, 1] / both[:, 1, 1], rtol=1e-5)
+    first, free = numpy.random.default_rng(8).normal(size=(2, 50, 300))
+    second = free - factor[:, None] * first
+    cost = (both[:, 0, 0] * (first**2).sum(1) + both[:, 1, 1] * (second**2).sum(1)).sum()
+    cost += (2 * both[:, 0, 1] * (first * second).sum(1)).sum()
+    pivots = both[:, 0, 0] - both[:, 0, 1] ** 2 / both[:, 1, 1]
+    assert cost == pytest.approx((pivots * (first**2).sum(1) + both[:, 1, 1] * (free**2).sum(1)).sum(), rel=1e-4)
+
+
+def test_rows_of_two_matrices_are_coupled_where_one_half_of_a_text_serves_the_other() -> None:
+    same, unlike = information(50, 2, 9), information(50, 2, 10)
+    unlike[:, 0, 1] = unlike[:, 1, 0] = -same[:, 0, 1]
+    assert pulled(numpy.stack([same, 1.1 * same])) is not None
+    assert pulled(numpy.stack([same, unlike])) is None
+    assert pulled(numpy.stack([same, 0 * same])) is None
