@@ -48,30 +48,26 @@ int32_t qc_isa_best(void) {
     return best;
 }
 
-/* Rows of a type in which the narrower set was faster, measured by csrc/tests/bench_sets.c. The codebooks have eight
- * lanes by nature (and the wider set has no code for them); the encoders without a search are plain loops over short
- * blocks, which compilers cut into pieces of 512 bits (Zen 4: 1.12 to 1.28 times as long). */
-enum {
-    ROWS_GGML = 1 << QC_SEARCH_GGML,
-    ROWS_BEST = 1 << QC_SEARCH_BEST,
-    ROWS_ENCODE = ROWS_GGML | ROWS_BEST,
-    ROWS = 7
-};
+/* Rows of a type in which the narrower set was faster, measured by csrc/tests/bench_sets.c: ggml's searches of the
+ * codebooks have eight lanes by nature; the encoders without a search are plain loops over short blocks, which
+ * compilers cut into pieces of 512 bits (Zen 4: 1.12 to 1.28 times as long). */
+enum { ROWS_GGML = 1 << QC_SEARCH_GGML, ROWS_BEST = 1 << QC_SEARCH_BEST, ROWS_ENCODE = ROWS_GGML | ROWS_BEST };
 static const uint8_t narrower_rows[QC_TYPES] = {
-    [QC_IQ1_S] = ROWS,        [QC_IQ1_M] = ROWS,       [QC_IQ2_XXS] = ROWS,     [QC_IQ2_XS] = ROWS,
-    [QC_IQ2_S] = ROWS,        [QC_IQ3_XXS] = ROWS,     [QC_IQ3_S] = ROWS,       [QC_TQ1_0] = ROWS_ENCODE,
-    [QC_TQ2_0] = ROWS_ENCODE, [QC_Q1_0] = ROWS_ENCODE, [QC_Q2_0] = ROWS_ENCODE, [QC_MXFP4] = ROWS_GGML,
+    [QC_IQ1_S] = ROWS_GGML,   [QC_IQ1_M] = ROWS_GGML,   [QC_IQ2_XXS] = ROWS_GGML, [QC_IQ2_XS] = ROWS_GGML,
+    [QC_IQ2_S] = ROWS_GGML,   [QC_IQ3_XXS] = ROWS_GGML, [QC_IQ3_S] = ROWS_GGML,   [QC_TQ1_0] = ROWS_ENCODE,
+    [QC_TQ2_0] = ROWS_ENCODE, [QC_Q1_0] = ROWS_ENCODE,  [QC_Q2_0] = ROWS_ENCODE,  [QC_MXFP4] = ROWS_GGML,
     [QC_NVFP4] = ROWS_GGML,
 };
 
-static const qc_type *find_row(int32_t isa, int32_t type, int rows) {
+/* `encoder`: the bit of a search, or 0 for everything else. */
+static const qc_type *find_row(int32_t isa, int32_t type, int encoder) {
     if (!qc_isa_supported(isa) || type < 0 || type >= QC_TYPES) return 0;
-    qc_backend *backend = (narrower_rows[type] & rows) == rows ? sets[isa].narrower : sets[isa].backend;
+    qc_backend *backend = narrower_rows[type] & encoder ? sets[isa].narrower : sets[isa].backend;
     const qc_type *found = &(*backend)[type];
     return found->block ? found : 0;
 }
 /* Everything but encoders. */
-static const qc_type *find_type(int32_t isa, int32_t type) { return find_row(isa, type, ROWS); }
+static const qc_type *find_type(int32_t isa, int32_t type) { return find_row(isa, type, 0); }
 static const qc_type *find_encoder(int32_t isa, int32_t type, int32_t search) {
     return search >= 0 && search < QC_SEARCHES ? find_row(isa, type, 1 << search) : 0;
 }
@@ -144,7 +140,17 @@ static inline __attribute__((always_inline)) int64_t first_bad(const float *x, i
     return -1;
 }
 
-static int64_t first_not_finite(const float *x, int64_t count) { return first_bad(x, count, 0); }
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static int64_t first_not_finite_avx2(const float *x, int64_t count) {
+    return first_bad(x, count, 0);
+}
+#endif
+static int64_t first_not_finite(const float *x, int64_t count) {
+#if defined(__x86_64__)
+    if (has_avx2()) return first_not_finite_avx2(x, count); /* of the fastest encoders this is a twentieth else */
+#endif
+    return first_bad(x, count, 0);
+}
 static int64_t first_bad_importance(const float *q, int64_t count) { return first_bad(q, count, 1); }
 
 /* What every call with weights checks before it runs. */

@@ -2,7 +2,6 @@
 #if defined(__x86_64__)
 #include "vec/avx512.h"
 #define QC_BACKEND qc_backend_avx512
-#define QC_OTHERS_CODEBOOKS /* eight lanes by nature: AVX2's code is faster on machines with AVX-512 too */
 #include "kernels.inc"
 #else
 typedef int qc_no_avx512;

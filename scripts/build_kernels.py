@@ -58,7 +58,7 @@ AVX2 = ["-mavx2", "-mf16c"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2, "-mprefer-vector-width=512"]
 X86_FLAGS = {
     "isa_avx2.c": AVX2,
-    "isa_avx512.c": AVX512,
+    "isa_avx512.c": [*AVX512, "-mfma"],
     "backend_avx2.c": [*AVX2, "-mfma"],
     "backend_avx512.c": [*AVX512, "-mavx512vnni", "-mfma", "-mbmi2"],
     "one_token_wide.c": [*AVX512, "-mavx512vnni", "-mavx512vbmi", "-mfma", "-mbmi2"],

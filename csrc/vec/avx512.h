@@ -7,6 +7,7 @@
 
 #define VW 16
 #define QC_ISA_NAME "avx512"
+#define QC_MANY_REGISTERS /* 32: what a loop computes need not pass through memory */
 #define VINLINE static inline __attribute__((always_inline, unused))
 
 typedef __m512 vf;
