@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,10 +130,11 @@ def _into_folder(request: ConvertRequest, output: Path) -> bool:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a request reads before anything is planned: its models, and the importance matrix."""
+    """What a request reads before anything is planned: its models, and the importance matrix. And their plans."""
 
     models: Sequence[Model]
     importance: Importance | None
+    whole: parting.Whole = field(default_factory=parting.Whole)
 
     def close(self) -> None:
         """Close the sources."""
@@ -158,7 +159,7 @@ def prepare(request: ConvertRequest, reporter: Reporter = SILENT, *, hashed: boo
     """
     opened = open_sources(request)
     try:
-        return prepare_models(request, opened.models, opened.importance, reporter, hashed=hashed)
+        return prepare_opened(request, opened, reporter, hashed=hashed)
     except BaseException:
         opened.close()
         raise
@@ -191,27 +192,21 @@ def prepare_models(
     hashed: bool = True,
 ) -> Job:
     """The job that converts opened models, all with the options of ``request``. Raises QuantcliError."""
-    if request.pad or request.wish is not None:
-        models = [model.plain() for model in models]
-    if request.pad:
-        models = [pad.apply(model) if model.role == "text" else model for model in models]
-    wanted = [_wanted(request, model, importance) for model in models]
-    labels = [[label for _, label in own] for own in wanted]
-    conventional = request.names == "convention"
-    paths = targets.name_parts(
-        models, labels, request.output, into_folder=request.into_folder, conventional=conventional
-    )
+    return prepare_opened(request, Opened(models, importance), reporter, hashed=hashed)
+
+
+def prepare_opened(request: ConvertRequest, opened: Opened, reporter: Reporter = SILENT, *, hashed: bool = True) -> Job:
+    """`prepare` with what is open already, also for an earlier part of the same conversion. Raises QuantcliError."""
 
     def parts() -> list[Part]:
-        made = []
-        for model, own, targets_of in zip(models, wanted, paths, strict=True):
-            made.append(Part(model, [_plan(request, model, one, importance) for one, _ in own], targets_of))
-        return parting.take(request, made)
+        return parting.take(request, opened.whole.parts(opened.models, lambda: _planned(request, opened)))
 
     job = Job(request, parts(), min(request.threads or system.usable_cores(), MOST_THREADS))
-    notes = [note for model in models for note in model.notes] + [note for one in job.plans for note in one.notes]
+    notes = [note for part in job.parts for note in part.model.notes] + [
+        note for one in job.plans for note in one.notes
+    ]
     job.notes = list(dict.fromkeys(notes))
-    job.warnings = [text for model in models for text in model.warnings]
+    job.warnings = [text for part in job.parts for text in part.model.warnings]
     job.warnings += checks.importance_warnings(job.plans) + checks.method_warnings(job.plans, request.choice)
     job.warnings += checks.template_warnings(_with_templates(job), request.chat_template)
     if request.strict:
@@ -223,6 +218,25 @@ def prepare_models(
         if hashed and _know_hashes(job, reporter):
             job.parts = parts()  # headers tell what the weights' files hash to
     return job
+
+
+def _planned(request: ConvertRequest, opened: Opened) -> list[Part]:
+    """Every model with its plans and where they go."""
+    models, importance = opened.models, opened.importance
+    if request.pad or request.wish is not None:
+        models = [model.plain() for model in models]
+    if request.pad:
+        models = [pad.apply(model) if model.role == "text" else model for model in models]
+    wanted = [_wanted(request, model, importance) for model in models]
+    labels = [[label for _, label in own] for own in wanted]
+    conventional = request.names == "convention"
+    paths = targets.name_parts(
+        models, labels, request.output, into_folder=request.into_folder, conventional=conventional
+    )
+    return [
+        Part(model, [_plan(request, model, one, importance) for one, _ in own], targets_of)
+        for model, own, targets_of in zip(models, wanted, paths, strict=True)
+    ]
 
 
 def _with_templates(job: Job) -> list[Plan]:

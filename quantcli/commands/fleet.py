@@ -1,8 +1,8 @@
 """`convert --engine`: every shard is a part that some worker makes, as `convert --part` makes it on its own.
 
-Everything is checked here first, and nothing is hashed; a worker plans anew and comes to the same plan. What it has
-read for that (headers, vocabulary, importance matrix) it keeps for its other parts of the same run. The part of a lost
-worker is made again elsewhere: what the lost one has left unfinished is removed by who writes into its folder next.
+Everything is checked here first, and nothing is hashed; a worker plans anew and comes to the same plan. It keeps that,
+and what it has read for it (headers, vocabulary, importance matrix), for its other parts of the same run. The part of a
+lost worker is made again elsewhere: what it has left unfinished is removed by who writes into its folder next.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def make(request: ConvertRequest, version: str, run: str = "") -> ConvertResult:
         return convert.run(request, SILENT)
     opened = _taken(run) or convert.open_sources(request)
     try:
-        job = convert.prepare_models(request, opened.models, opened.importance)
+        job = convert.prepare_opened(request, opened)
         result = convert.carry_out(job)
     except BaseException:
         opened.close()

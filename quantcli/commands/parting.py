@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from quantcli.commands.job import ConvertRequest, Part
 from quantcli.errors import UsageError
+from quantcli.model import Model
 from quantcli.plan import division
 
 WHERE = "--part"
@@ -56,6 +57,22 @@ def _check_calibration(request: ConvertRequest) -> None:
             where=WHERE,
             hint=finish,
         )
+
+
+class Whole:
+    """The plans of whole models, which the parts of one run share that a process makes one after the other."""
+
+    def __init__(self) -> None:
+        self._parts: Sequence[Part] = ()
+        self._known: list[dict[str, str]] | None = None
+
+    def parts(self, models: Sequence[Model], make: Callable[[], Sequence[Part]]) -> Sequence[Part]:
+        """Those of ``make``; it is asked again where the hashes of the ``models``' files, which headers tell, are known
+        meanwhile."""
+        known = [dict(model.digests) for model in models]
+        if known != self._known:
+            self._parts, self._known = make(), known
+        return self._parts
 
 
 def take(request: ConvertRequest, parts: Sequence[Part]) -> list[Part]:

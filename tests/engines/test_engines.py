@@ -19,6 +19,7 @@ from quantcli.commands import compare, convert, fleet, hashing, imatrix, perplex
 from quantcli.commands.job import Job
 from quantcli.engines import dask, in_order, open_engine, tasks
 from quantcli.errors import EngineFailed, Interrupted, MissingPackage, OutputExists, QuantcliError, UsageError
+from quantcli.plan import plan
 from quantcli.report.terminal import Reporter
 from quantcli.runner import text
 from quantcli.runner.session import RunOptions, open_session
@@ -142,18 +143,24 @@ def test_a_cluster_converts_to_the_same_bytes(two: Cluster, root: Path, tmp_path
 
 
 def test_a_worker_opens_a_model_once_for_a_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And again for the next run, whose files may be others; nobody but the maker of the first shard hashes them."""
+    """And again for the next run, whose files may be others; nobody but the maker of the first shard hashes them. The
+    model is planned by the client, by the worker, and by the worker once more when the hashes are known."""
     from quantcli.sources import digests
 
+    converted(root, tmp_path / "whole", None)
     opened: list[object] = []
     hashed: list[object] = []
-    original, sha256 = convert.open_sources, digests.sha256
+    planned: list[object] = []
+    original, sha256, make = convert.open_sources, digests.sha256, plan.make
+    monkeypatch.setattr(plan, "make", lambda *given: planned.append(given) or make(*given))
     monkeypatch.setattr(convert, "open_sources", lambda request: opened.append(request) or original(request))
     monkeypatch.setattr(digests, "sha256", lambda paths, *rest: hashed.append(paths) or sha256(paths, *rest))
     for number in (1, 2):
         made = converted(root, tmp_path / f"out-{number}", "local")
         assert len(made["outputs"][0]["shards"]) > 3
         assert (len(opened), len(hashed)) == (2 * number, number)  # the client opens it, too
+        assert len(planned) == 3 * 2 * number  # two types
+        assert bytes_in(tmp_path / f"out-{number}") == bytes_in(tmp_path / "whole")
 
 
 def test_one_worker_hashes_the_source(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds, on a busy machine
+#: what docs/engines.md recommends: dask looks at its own threads a hundred times a second, at its loop fifty times
+QUIET = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False", "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s"}
 
 
 class Cluster:
@@ -48,6 +50,7 @@ class Cluster:
             *arguments,
         ]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        environment |= QUIET
         log = open(self.folder / f"{module}-{len(self.processes)}.log", "wb")  # noqa: SIM115 - the process has it
         process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
         log.close()
