@@ -131,6 +131,28 @@ def bar_lines(result: dict) -> list[str]:
             f"{bar['search']:5} {bar['isa']}: {bar['what']:15} {bar['reached']:6.1f}x, bar {bar['bar']:g}x: "
             f"{verdict}{incomplete}{': ' + short if short else ''}"
         )
+    return lines + mean_lines(result)
+
+
+def mean_lines(result: dict) -> list[str]:
+    """Geometric means over ggml of the types with a search, with importance, for every instruction set."""
+    weighted = [found for found in result["encode"] if found["importance"] and found["type"] in SEARCHED]
+    lines = []
+    for search in dict.fromkeys(key.split()[0] for found in weighted for key in found["ours"]):
+        for isa in result["isas"]:
+            means = []
+            for what in ("median", "min"):
+                logs = [
+                    math.log(found["ggml"][what] / found["ours"][f"{search} {isa}"][what])
+                    for found in weighted
+                    if found["ggml"] and f"{search} {isa}" in found["ours"]
+                ]
+                means += [math.exp(sum(logs) / len(logs))] if logs else []
+            if means:
+                lines.append(
+                    f"{search:5} {isa}: geometric mean of {len(logs)} types: {means[0]:.1f}x; "
+                    f"of their fastest calls {means[1]:.1f}x"
+                )
     return lines
 
 

@@ -69,6 +69,14 @@ def test_a_part_of_the_types_never_meets_a_bar(report):
     assert any("incomplete" in line for line in report.bar_lines(part | {"bars": report.bars(part)}))
 
 
+def test_means_of_every_instruction_set(report):
+    made = result(report, 3.0)
+    made["encode"][0]["ours"]["best avx2"]["median"] *= 2.0**18  # of 18 types: the mean halves
+    found = report.mean_lines(made)
+    assert found[0].endswith("18 types: 40.0x; of their fastest calls 36.7x")
+    assert found[1].startswith("best  avx2: ") and "10.0x; of their fastest calls 36.7x" in found[1]
+
+
 def test_page_and_plot(report):
     made = result(report, 3.0)
     page = report.markdown(made)
