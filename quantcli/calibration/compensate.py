@@ -20,7 +20,7 @@ from quantcli.calibration.float_stream import LayerMoments
 from quantcli.calibration.folder import COMPLETE, Folder
 from quantcli.calibration.gather import Gathering
 from quantcli.calibration.gradients import Gradients
-from quantcli.calibration.quality import COMPENSATING
+from quantcli.calibration.quality import COMPENSATING, gradient_tokens
 from quantcli.calibration.sequential import Result, Sequential
 from quantcli.calibration.tokens import Calibration
 from quantcli.ggml.tensor_types import TensorType
@@ -104,12 +104,22 @@ class Compensation:
         return self._one_stream()
 
     def _settings(self, contents: Mapping[str, Packed] | None = None, outputs: _AtOutputs | None = None) -> Settings:
-        alpha, known = COMPENSATING[self.method] if self.method else None, outputs or _AtOutputs({}, {})
-        return Settings(alpha=alpha, threads=self.threads, tables=contents or {}, outputs=known.own, pairs=known.pairs)
+        known = outputs or _AtOutputs({}, {})
+        if self.method is None:
+            return Settings(threads=self.threads, tables=contents or {})
+        method = COMPENSATING[self.method]
+        return Settings(
+            alpha=method.alpha,
+            work=method.work,
+            threads=self.threads,
+            tables=contents or {},
+            outputs=known.own,
+            pairs=known.pairs,
+        )
 
     @cached_property
     def _gradients(self) -> Gradients:
-        return self.gradients or Gradients(self.network, self.calibration.fit)
+        return self.gradients or Gradients(self.network, self.calibration.fit, gradient_tokens(self.method))
 
     def _outputs(self) -> _AtOutputs:
         """Of the model as it is, those of the matrices that get a type; none where the store knows all."""

@@ -15,7 +15,7 @@ from quantcli.errors import BadStatistics
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import compensation, coupling
-from quantcli.methods.compensation import Metric
+from quantcli.methods.compensation import THOROUGH, Metric, Work
 from quantcli.methods.plain import search_for
 from quantcli.report.results import CompensatedTensor
 from quantcli.runner.arrays import Bytes, Floats
@@ -36,6 +36,7 @@ class Settings:
 
     alpha: float | None = 0.5
     damping: float = 0.01
+    work: Work = THOROUGH
     threads: int = 1
     tables: Mapping[str, Packed] = field(default_factory=dict)
     outputs: Mapping[str, Floats] = field(default_factory=dict)
@@ -149,7 +150,7 @@ class StageEncoder:
 
     def _compensated(self, target: Floats, tensor_type: TensorType, metric: Metric) -> Bytes:
         return self._in_slabs(
-            lambda start, stop: compensation.encode(tensor_type, target[start:stop], metric),
+            lambda start, stop: compensation.encode(tensor_type, target[start:stop], metric, self.settings.work),
             len(target),
         )
 

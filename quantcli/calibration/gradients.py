@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy
 
 from quantcli.calibration import probes
+from quantcli.calibration.quality import GRADIENT_TOKENS
 from quantcli.runner import finite, llama_like
 from quantcli.runner.arrays import Doubles, Floats, Tokens
 from quantcli.runner.network import Network
@@ -26,7 +27,6 @@ from quantcli.runner.text import Chunks
 Backward = Callable[[Floats], Floats]  # the loss's gradient at what was computed -> that at what it was computed from
 
 MOST_POSITIONS = 2048  # that run together
-TOKENS = 24_576
 SEED = 20_260_102
 MOST_OF_STREAM = 2 << 30  # bytes of moments at outputs that lead to the stream, all layers; where it were more, none
 
@@ -56,13 +56,14 @@ class Gradients:
 
     network: Network
     chunks: Chunks
+    most: int = GRADIENT_TOKENS  # tokens of it
 
     @cached_property
     def found(self) -> Information | None:
         """None: the model is not plain enough."""
         if not can(self.network):
             return None
-        some = probes.some_of(self.chunks, TOKENS)
+        some = probes.some_of(self.chunks, self.most)
         first = 0 if self.chunks.bos is None else 1  # its row is looked after by itself
         return information(self.network, some.inputs(0, len(some)), SEED, first=first)
 

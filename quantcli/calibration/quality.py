@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantcli.errors import UsageError
+from quantcli.methods import compensation
+from quantcli.methods.compensation import Work
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Quality:
 _ROWS = [
     #       name    method        transforms  tokens   sampled  purpose
     Quality("fast", None,         (),         0,       0,       "the search alone"),
-    Quality("good", "gptq",       ("awq",),   32_768,  131_072, "AWQ and GPTQ, one pass"),
+    Quality("good", "gptq",       ("awq",),   32_768,  65_536,  "AWQ and GPTQ, one pass"),
     Quality("best", "sequential", ("awq",),   65_536,  196_608, "AWQ; every matrix for its encoded inputs"),
 ]
 # fmt: on
@@ -37,7 +39,28 @@ DEFAULT = "fast"
 QUALITIES = {row.name: row for row in _ROWS}
 PAD = "pad"  # changes shapes before anything is planned: no part of a pass
 TRANSFORMS = ("awq", "smoothquant", "equalize")  # see merging.py
-COMPENSATING = {"gptq": None, "sequential": 0.5}  # method -> alpha: how far a matrix makes up for those before it
+
+
+@dataclass(frozen=True)
+class Compensating:
+    """A method that compensates. ``alpha``: how far a matrix makes up for those before it, None where nothing is known
+    of them; ``work``: what the encoder tries; ``gradients``: tokens that gradients are taken of."""
+
+    alpha: float | None
+    work: Work
+    gradients: int
+
+
+GRADIENT_TOKENS = 24_576
+COMPENSATING = {
+    "gptq": Compensating(None, compensation.QUICK, gradients=8192),
+    "sequential": Compensating(0.5, compensation.THOROUGH, gradients=GRADIENT_TOKENS),
+}
+
+
+def gradient_tokens(method: str | None) -> int:
+    """Tokens that gradients are taken of, at most; ``method`` None: for a plan."""
+    return GRADIENT_TOKENS if method is None else COMPENSATING[method].gradients
 
 
 @dataclass(frozen=True)

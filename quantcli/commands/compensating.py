@@ -12,7 +12,7 @@ from quantcli.calibration import folder
 from quantcli.calibration.compensate import Compensation, calibration_network
 from quantcli.calibration.folder import CALIBRATION, PASSES, Facts, Folder
 from quantcli.calibration.gradients import Gradients
-from quantcli.calibration.quality import Used, Wish
+from quantcli.calibration.quality import Used, Wish, gradient_tokens
 from quantcli.calibration.tokens import Calibration
 from quantcli.commands.calibrating import gathered
 from quantcli.errors import BadStatistics, UnknownArchitecture, UnsupportedGraph
@@ -43,7 +43,7 @@ class Ready:
     @cached_property
     def gradients(self) -> Gradients:
         """For all plans."""
-        return Gradients(self.network, self.calibration.fit)
+        return Gradients(self.network, self.calibration.fit, gradient_tokens(self.wish.method))
 
 
 def ready(model: Model, wish: Wish, threads: int, reporter: Reporter) -> Ready:

@@ -24,11 +24,22 @@ Floats: TypeAlias = NDArray[numpy.float32]
 Doubles: TypeAlias = NDArray[numpy.float64]
 Bytes: TypeAlias = NDArray[numpy.uint8]
 
-# Of diag(H), as importance in the search of the first scales. Where one start ends is chance; of six the best is kept.
-POWERS = (1.0, 0.5, 0.0)
-# What the best start gets then. A row keeps what it has where a step ends higher.
+
+@dataclass(frozen=True)
+class Work:
+    """How much is tried. ``powers`` of diag(H), as importance in the search of the first scales: where one start ends
+    is chance, of several the best is kept. ``further``: what that gets then; a row keeps what it has where a step ends
+    higher."""
+
+    powers: tuple[float, ...]
+    further: tuple[Effort, ...]
+
+
+_ON = Effort(gptq=False, polish=False, rounds=2, sweeps=2, recode=True)
 _ANEW = Effort(gptq=True, polish=True, rounds=2, sweeps=2, recode=True)
-FURTHER = (Effort(gptq=False, polish=False, rounds=2, sweeps=2, recode=True), _ANEW, _ANEW)
+THOROUGH = Work((1.0, 0.5, 0.0), (_ON, _ANEW, _ANEW))
+QUICK = Work((1.0,), (_ON, _ANEW))
+
 LEAST_DIAGONAL = 1e-8  # of the mean
 
 
@@ -80,6 +91,13 @@ class Metric:
         return numpy.ascontiguousarray(self.hessian.diagonal())
 
     @cached_property
+    def importances(self) -> dict[float, Floats | None]:
+        """Powers of the diagonal, by roots alone: they are the same on every machine."""
+        half = numpy.sqrt(self.importance)
+        quarter = numpy.sqrt(half)
+        return {1.0: self.importance, 0.75: half * quarter, 0.5: half, 0.25: quarter, 0.0: None}
+
+    @cached_property
     def native(self) -> compensate.Metric:
         """The arrays as the kernels take them."""
         pivots = numpy.zeros((len(self.order), 1, 1), numpy.float32) if self.pivots is None else self.pivots
@@ -92,19 +110,20 @@ def encode(
     tensor_type: TensorType,
     target: Floats,
     metric: Metric,
+    work: Work = THOROUGH,
     *,
     isa: str | None = None,
 ) -> Bytes:
     """Blocks uint8 (m, bytes of a row) that lower tr((W - Q) H (W - Q)^T) for the rows W = ``target`` float32 (m, n).
 
-    The plain search with three importances; from each, with GPTQ on its scales and with its own codes, a polish, a
-    refit of the scales and a polish. Of every row the blocks that lose least go on: refits that look for scales with
-    other codes too, and from there GPTQ anew on the scales that were found. The bytes depend on nothing but rows and
-    metric. Raises NonFiniteWeight and ScaleOverflow with ``row`` and ``column``, NoKernel for a type that ``takes``
-    refuses, ValueError for a metric of other columns or groups.
+    The plain search with one importance or several; from each, with GPTQ on its scales and with its own codes, a
+    polish, a refit of the scales and a polish. Of every row the blocks that lose least go on: refits that look for
+    scales with other codes too, and from there GPTQ anew on the scales that were found. The bytes depend on nothing
+    but rows, metric and ``work``. Raises NonFiniteWeight and ScaleOverflow with ``row`` and ``column``, NoKernel for a
+    type that ``takes`` refuses, ValueError for a metric of other columns or groups.
     """
     found, least = None, numpy.full(len(target), numpy.inf, numpy.float32)
-    for power in POWERS if tensor_type.importance != "ignored" else POWERS[:1]:
+    for power in work.powers if tensor_type.importance != "ignored" else work.powers[:1]:
         start = plain(tensor_type, target, metric, power=power, isa=isa)
         for gptq in (True, False):
             blocks = start.copy()
@@ -114,7 +133,7 @@ def encode(
             found = blocks if found is None else numpy.where(better[:, None], blocks, found)
             least = numpy.where(better, losses, least)
     assert found is not None
-    for effort in FURTHER:
+    for effort in work.further:
         improve(tensor_type, target, found, metric, effort, isa=isa)
     return found
 
@@ -122,9 +141,10 @@ def encode(
 def plain(
     tensor_type: TensorType, target: Floats, metric: Metric, *, power: float = 1.0, isa: str | None = None
 ) -> Bytes:
-    """The blocks with which ``encode`` begins: the plain search with the importance diag(H)^``power``, 1, 1/2 or 0."""
-    importance = {1.0: metric.importance, 0.5: numpy.sqrt(metric.importance), 0.0: None}[power]
-    return kernels.encode(tensor_type.id, target, importance, search=search_for(tensor_type, None), isa=isa)
+    """The blocks with which ``encode`` begins: the plain search with the importance diag(H)^``power``: quarters from 0 to 1."""
+    return kernels.encode(
+        tensor_type.id, target, metric.importances[power], search=search_for(tensor_type, None), isa=isa
+    )
 
 
 def improve(
