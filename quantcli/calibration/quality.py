@@ -51,10 +51,10 @@ class Compensating:
     gradients: int
 
 
-GRADIENT_TOKENS = 24_576
+GRADIENT_TOKENS = 24_576  # for a plan
 COMPENSATING = {
     "gptq": Compensating(None, compensation.QUICK, gradients=8192),
-    "sequential": Compensating(0.5, compensation.THOROUGH, gradients=GRADIENT_TOKENS),
+    "sequential": Compensating(0.5, compensation.THOROUGH, gradients=49_152),
 }
 
 

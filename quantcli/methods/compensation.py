@@ -91,13 +91,6 @@ class Metric:
         return numpy.ascontiguousarray(self.hessian.diagonal())
 
     @cached_property
-    def importances(self) -> dict[float, Floats | None]:
-        """Powers of the diagonal, by roots alone: they are the same on every machine."""
-        half = numpy.sqrt(self.importance)
-        quarter = numpy.sqrt(half)
-        return {1.0: self.importance, 0.75: half * quarter, 0.5: half, 0.25: quarter, 0.0: None}
-
-    @cached_property
     def native(self) -> compensate.Metric:
         """The arrays as the kernels take them."""
         pivots = numpy.zeros((len(self.order), 1, 1), numpy.float32) if self.pivots is None else self.pivots
@@ -141,10 +134,9 @@ def encode(
 def plain(
     tensor_type: TensorType, target: Floats, metric: Metric, *, power: float = 1.0, isa: str | None = None
 ) -> Bytes:
-    """The blocks with which ``encode`` begins: the plain search with the importance diag(H)^``power``: quarters from 0 to 1."""
-    return kernels.encode(
-        tensor_type.id, target, metric.importances[power], search=search_for(tensor_type, None), isa=isa
-    )
+    """The blocks with which ``encode`` begins: the plain search with the importance diag(H)^``power``, 1, 1/2 or 0."""
+    importance = {1.0: metric.importance, 0.5: numpy.sqrt(metric.importance), 0.0: None}[power]
+    return kernels.encode(tensor_type.id, target, importance, search=search_for(tensor_type, None), isa=isa)
 
 
 def improve(
