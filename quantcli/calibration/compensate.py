@@ -24,6 +24,7 @@ from quantcli.calibration.quality import COMPENSATING, gradient_tokens
 from quantcli.calibration.sequential import Result, Sequential
 from quantcli.calibration.tokens import Calibration
 from quantcli.ggml.tensor_types import TensorType
+from quantcli.methods.compensation import QUICK, THOROUGH
 from quantcli.model import Model
 from quantcli.runner import settings
 from quantcli.runner.arrays import Floats
@@ -110,7 +111,7 @@ class Compensation:
         method = COMPENSATING[self.method]
         return Settings(
             alpha=method.alpha,
-            work=method.work,
+            work=THOROUGH if method.thorough else QUICK,
             threads=self.threads,
             tables=contents or {},
             outputs=known.own,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantcli.errors import UsageError
-from quantcli.methods import compensation
-from quantcli.methods.compensation import Work
 
 
 @dataclass(frozen=True)
@@ -44,17 +42,17 @@ TRANSFORMS = ("awq", "smoothquant", "equalize")  # see merging.py
 @dataclass(frozen=True)
 class Compensating:
     """A method that compensates. ``alpha``: how far a matrix makes up for those before it, None where nothing is known
-    of them; ``work``: what the encoder tries; ``gradients``: tokens that gradients are taken of."""
+    of them; ``thorough``: what the encoder tries; ``gradients``: tokens that gradients are taken of."""
 
     alpha: float | None
-    work: Work
+    thorough: bool
     gradients: int
 
 
 GRADIENT_TOKENS = 24_576  # for a plan
 COMPENSATING = {
-    "gptq": Compensating(None, compensation.QUICK, gradients=8192),
-    "sequential": Compensating(0.5, compensation.THOROUGH, gradients=49_152),
+    "gptq": Compensating(alpha=None, thorough=False, gradients=8192),
+    "sequential": Compensating(alpha=0.5, thorough=True, gradients=49_152),
 }
 
 

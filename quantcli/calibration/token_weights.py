@@ -29,9 +29,10 @@ def of_stage(network: Network, stage: Stage) -> Weighing | None:
     plain = not graph.limited and not settings.activation_parameters and graph.activation != "swiglu_oai"
     if stage.routed or roles != ["ffn_gate", "ffn_up"] or not plain:
         return None
-    pick = slice(None, None, max(1, stage.weights[0].rows // NEURONS))
+    rows = stage.weights[0].rows
+    pick = numpy.arange(0, rows, max(1, rows // NEURONS))
     (to_gate, gate_bias), (to_up, up_bias) = (
-        (weight.decode()[pick], 0 if weight.bias is None else weight.bias[0, pick]) for weight in stage.weights
+        (weight.take(pick), 0 if weight.bias is None else weight.bias[0, pick]) for weight in stage.weights
     )
 
     def activated(gate: Floats) -> Floats:

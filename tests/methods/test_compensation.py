@@ -291,7 +291,7 @@ def test_no_rows():
 def test_losses_are_told_and_of_several_starts_the_best_is_kept(tensor_type):
     metric, rows = metric_for(tensor_type, moments(256)), weights(24, 256)
     ends = []
-    for power in compensation.POWERS:
+    for power in compensation.THOROUGH.powers:
         blocks = compensation.plain(tensor_type, rows, metric, power=power)
         _, told = compensation.improve(tensor_type, rows, blocks, metric)
         losses = compensation.loss(tensor_type, rows, blocks, metric)
