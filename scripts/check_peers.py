@@ -39,7 +39,7 @@ PROMPTS = (
 GREEDY = 32
 BEST = (("-t", "Q3_K_M"), ("-t", "Q4_0"), ("-t", "IQ2_XS"), ("--like", "Q4_K_M"))
 BEST_OPTIONS = ("--quality", "best", "--sampled-tokens", "8192")  # little text: it is about the files, not how good
-CHUNKS = 4  # whose perplexity is compared
+CHUNKS = 16  # whose perplexity is compared: both round, so single tokens differ by more than the mean may
 ADAPTED = ("llama-spm", "phi3", "qwen2", "qwen3-moe")  # bases of adapters: permuted, fused, plain, experts
 #: tensors that mtmd needs and llama.cpp's own converter does not write, and the option that writes them
 LEFT_OUT = {"v.token_embd.img_break": "--image-break"}
