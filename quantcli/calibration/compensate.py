@@ -67,12 +67,11 @@ class _AtOutputs:
     def rescale(self, name: str, rows: Floats) -> None:
         """The matrix's outputs are ``rows`` times what they were."""
         inverse = (1 / rows).astype(numpy.float32).reshape(-1)
-        if name in self.own:
-            scale = inverse.reshape(self.own[name].shape[1:3])
-            self.own[name] = self.own[name] * scale[:, :, None] * scale[:, None]
-        if name in self.pairs:
-            scale = numpy.stack([numpy.ones_like(inverse), inverse], axis=1)
-            self.pairs[name] = self.pairs[name] * scale[:, :, None] * scale[:, None]
+        of_pairs = numpy.stack([numpy.ones_like(inverse), inverse], axis=1)  # the other matrix's stay
+        for moments, scale in ((self.own, inverse), (self.pairs, of_pairs)):
+            if name in moments:
+                each = scale.reshape(moments[name].shape[1:3])
+                moments[name] = moments[name] * each[:, :, None] * each[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy
 
 from quantcli.calibration.capture import Stage
-from quantcli.calibration.evidence import Evidence, Found, Pair, Recorded, Rows, Verdict
+from quantcli.calibration.evidence import Asked, Evidence, Found, Pair, Recorded, Rows, Verdict
 from quantcli.calibration.folder import COMPLETE, Folder
 from quantcli.errors import BadStatistics
 from quantcli.ggml import kernels
@@ -134,15 +134,15 @@ class StageEncoder:
             return plain, Verdict(0.0, 0.0, False, 0), values - decoded(plain)
         information = self.settings.outputs.get(name)
         rows = None if information is None else Rows(information, compensated)
-        moved = self._asked(name, before)
-        goal, made = evidence.goal(name, number, values, metric, self.settings.alpha, rows, moved)
+        moved = self._moved(name, before)
+        goal, made = evidence.goal(name, number, Asked(values, metric, self.settings.alpha, rows, moved))
         if made is None:
             made = self._compensated(goal, tensor_type, metric)
         seen = decoded(plain), decoded(made)
         verdict = evidence.verdict(name, number, values, *seen, rows)
         return made if verdict.keep else plain, verdict, goal - seen[verdict.keep]
 
-    def _asked(self, name: str, before: Floats | None) -> Floats | None:
+    def _moved(self, name: str, before: Floats | None) -> Floats | None:
         """What the errors of the matrix ``before`` ask of this one."""
         information = self.settings.pairs.get(name)
         factor = None if information is None or before is None else coupling.pulled(information)

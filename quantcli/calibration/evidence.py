@@ -47,21 +47,8 @@ class Evidence(Protocol):
         """For encoders that code ``group`` columns together."""
         ...
 
-    def goal(
-        self,
-        name: str,
-        number: int,
-        values: Floats,
-        metric: Metric,
-        alpha: float | None,
-        rows: Rows | None,
-        moved: Floats | None = None,
-    ) -> tuple[Floats, Bytes | None]:
-        """What is encoded in place of a matrix ``values`` [m, n], float32, and its blocks where they were needed.
-
-        ``alpha``: how much of (W C + R) H~^-1 it makes up for. ``rows`` None: they don't mind each other. ``moved``:
-        what another matrix's errors ask of this one.
-        """
+    def goal(self, name: str, number: int, asked: Asked) -> tuple[Floats, Bytes | None]:
+        """What is encoded in place of a matrix, float32 [m, n], and its blocks where they were needed."""
         ...
 
     def verdict(
@@ -80,6 +67,21 @@ class Rows:
 
     information: Floats
     encode: Encode
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A matrix ``values`` [m, n], float32, that is to be encoded.
+
+    ``alpha``: how much of (W C + R) H~^-1 it makes up for. ``rows`` None: they don't mind each other. ``moved``: what
+    another matrix's errors ask of this one.
+    """
+
+    values: Floats
+    metric: Metric
+    alpha: float | None
+    rows: Rows | None
+    moved: Floats | None
 
 
 @dataclass
@@ -124,25 +126,16 @@ class Found:
             self.record[f"{prefix}/pivots"] = metric.pivots
         return metric
 
-    def goal(
-        self,
-        name: str,
-        number: int,
-        values: Floats,
-        metric: Metric,
-        alpha: float | None,
-        rows: Rows | None,
-        moved: Floats | None = None,
-    ) -> tuple[Floats, Bytes | None]:
-        shift = self._shift(number, values, metric) if alpha else None
-        target = values if shift is None else values + numpy.float32(alpha) * shift
-        if moved is not None:
-            target = target + moved
+    def goal(self, name: str, number: int, asked: Asked) -> tuple[Floats, Bytes | None]:
+        shift = self._shift(number, asked.values, asked.metric) if asked.alpha else None
+        target = asked.values if shift is None else asked.values + numpy.float32(asked.alpha) * shift
+        if asked.moved is not None:
+            target = target + asked.moved
             self.record[f"goal/{name}/{number}"] = target
             return target, None
-        coupling = None if rows is None else Coupling.chosen(rows.information)
-        if rows is not None and coupling is not None:
-            goals, blocks = coupling.goals(target, rows.encode)
+        coupling = None if asked.rows is None else Coupling.chosen(asked.rows.information)
+        if asked.rows is not None and coupling is not None:
+            goals, blocks = coupling.goals(target, asked.rows.encode)
             self.record[f"goal/{name}/{number}"] = goals
             return goals, blocks
         if shift is not None:
@@ -197,22 +190,13 @@ class Recorded:
             self._array(f"{prefix}/pivots").astype(numpy.float32) if group > 1 else None,
         )
 
-    def goal(
-        self,
-        name: str,
-        number: int,
-        values: Floats,
-        metric: Metric,
-        alpha: float | None,
-        rows: Rows | None,
-        moved: Floats | None = None,
-    ) -> tuple[Floats, Bytes | None]:
+    def goal(self, name: str, number: int, asked: Asked) -> tuple[Floats, Bytes | None]:
         goals, shift = (self.arrays.get(f"{kind}/{name}/{number}") for kind in ("goal", "shift"))
         if goals is not None:
             return goals.astype(numpy.float32), None
-        if shift is not None and alpha:
-            return values + numpy.float32(alpha) * shift.astype(numpy.float32), None
-        return values, None
+        if shift is not None and asked.alpha:
+            return asked.values + numpy.float32(asked.alpha) * shift.astype(numpy.float32), None
+        return asked.values, None
 
     def verdict(
         self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats, rows: Rows | None
