@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from quantcli import places
-from quantcli.chat import sandbox
 from quantcli.errors import MissingPackage, NoKernel, UsageError, WarningsRefused
 from quantcli.ggml import kernels
 from quantcli.methods import plain
@@ -51,6 +50,10 @@ def template_warnings(plans: Sequence[Plan], given: str | None) -> list[str]:
 
     Raises UsageError.
     """
+    if not plans:
+        return []
+    from quantcli.chat import sandbox  # brings what starts processes: of many parts one does
+
     templates = {
         key: value.data
         for one in plans

@@ -21,7 +21,8 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Run:
-    """A process that has ended: wall and processor seconds, peak resident bytes, what it printed."""
+    """A process that has ended: wall and processor seconds (``system``: those of them that the system took), peak
+    resident bytes, what it printed."""
 
     seconds: float
     processor: float
@@ -29,6 +30,7 @@ class Run:
     status: int
     output: str
     said: str
+    system: float
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,17 @@ class Place:
             shape = ["--columns", "1024"] if gigabytes < 1 else []
             self.script("make_checkpoint.py", str(folder), *shape, *size)
         return folder, matrix
+
+    def warm(self, folder: Path) -> None:
+        """Read the weights in ``folder`` and bring what is unwritten to the disk, so that what is measured next finds
+        the system's cache as what is compared with it does: some systems take pages away that nobody has read for a
+        while, and the disk's speed would be compared."""
+        os.sync()
+        block = bytearray(8 * MIB)
+        for path in sorted(folder.glob("*.safetensors")):
+            with open(path, "rb", buffering=0) as file:
+                while file.readinto(block):
+                    pass
 
     def script(self, name: str, *arguments: str) -> Run:
         """Run scripts/``name``. Raises SystemExit where it fails."""
@@ -84,7 +97,7 @@ def process(command: Sequence[str], folder: Path, more: Mapping[str, str] | None
     for path in paths:
         path.unlink()
     peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Run(seconds, used.ru_utime + used.ru_stime, peak, child.returncode, *texts)
+    return Run(seconds, used.ru_utime + used.ru_stime, peak, child.returncode, *texts, used.ru_stime)
 
 
 class Others:

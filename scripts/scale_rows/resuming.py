@@ -8,9 +8,11 @@ import random
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from scale_rows import MIB, ROOT, Measure, Place, Row
@@ -143,23 +145,33 @@ def _repeated(log: Path) -> tuple[int, int]:
 
 
 def parts(place: Place) -> list[Row]:
-    """An array of sixteen parts one after the other, between two whole runs (a processor's speed may change within
-    minutes); then what assemble takes and finds."""
+    """An array of sixteen parts one after the other, with whole runs before, amid and behind them (a processor's speed
+    changes within minutes; the median counts); then what assemble takes and finds."""
     gigabytes = 2.0 if place.quick else 8.0
     folder, matrix = place.checkpoint(gigabytes)
     given = ["convert", str(folder), *options(("Q4_K_M", "IQ2_XS"), matrix, place.threads), "--quiet"]
     given += ["--split-max-size", f"{round(gigabytes * 8)}M"]
-    wholes = [place.quantcli(*given, "-o", "one/")]
-    runs = []
+    wholes, runs = [], []
+
+    def whole() -> None:
+        place.warm(folder)
+        wholes.append(place.quantcli(*given, "-o", "one/", "--force"))
+        place.warm(folder)
+
+    whole()
     for number in range(1, PARTS + 1):
+        if number == PARTS // 2 + 1:
+            whole()
         sums = place.scratch / "array" / f"part-{number}.sha256"
         (place.scratch / "array").mkdir(exist_ok=True)
         more = ["--part", f"{number}/{PARTS}", "--checksums", str(sums)]
         runs.append(place.quantcli(*given, *more, "-o", "array/"))
-    wholes.append(place.quantcli(*given, "-o", "one/", "--force"))
+    whole()
     same = digests(place.scratch / "one") == digests(place.scratch / "array")
     total, longest = sum(run.processor for run in runs), max(run.seconds for run in runs)
-    wall, alone = sum(run.seconds for run in runs), sum(run.processor for run in wholes) / len(wholes)
+    slowest = 1 + [run.seconds for run in runs].index(longest)
+    wall, alone = sum(run.seconds for run in runs), statistics.median(run.processor for run in wholes)
+    alone_wall = statistics.median(run.seconds for run in wholes)
     joined = place.quantcli("assemble", "array", "--checksums", "array/SHA256SUMS", "--quiet")
     for name in ("one", "array"):
         shutil.rmtree(place.scratch / name)
@@ -169,19 +181,24 @@ def parts(place: Place) -> list[Row]:
         (
             f"{what}: sum of the parts, processor time",
             f"<= {LIMIT:g}x of one run",
-            f"{total / alone:.3f}x ({total:.1f} s, one run before and one behind them "
-            f"{' and '.join(f'{run.processor:.1f}' for run in wholes)} s; "
-            f"wall {wall:.0f} s, {' and '.join(f'{run.seconds:.0f}' for run in wholes)} s)",
+            f"{total / alone:.3f}x ({total:.1f} s, {sum(run.system for run in runs):.1f} of them the system's; one run "
+            f"before, amid, behind them {_listed(run.processor for run in wholes)} s, the system's "
+            f"{_listed(run.system for run in wholes)} s; wall {wall / alone_wall:.3f}x: {wall:.1f} s, "
+            f"{_listed(run.seconds for run in wholes)} s)",
             total <= LIMIT * alone,
         ),
         (
             f"{what}: the longest part",
             "<= 1.25x of a sixteenth",
-            f"{longest / (wall / PARTS):.2f}x ({longest:.1f} s)",
+            f"{longest / (wall / PARTS):.2f}x ({longest:.1f} s, part {slowest})",
             longest <= 1.25 * wall / PARTS,
         ),
         (f"{what}: assemble", "all well", f"{joined.seconds:.1f} s", True),
     ]
+
+
+def _listed(figures: Iterable[float]) -> str:
+    return ", ".join(f"{one:.1f}" for one in figures)
 
 
 def faults(place: Place) -> list[Row]:

@@ -267,6 +267,24 @@ def test_a_conversion_does_without_the_runner(root: Path, tmp_path: Path) -> Non
     assert not [name for name in done.stderr.split() if name.startswith(slow)]
 
 
+@pytest.mark.parametrize(("part", "looks"), [("1/2", True), ("2/2", False)])
+def test_a_part_that_writes_no_template_loads_nothing_to_look_at_it(
+    root: Path, tmp_path: Path, part: str, looks: bool
+) -> None:
+    """Which of the parts has the first shard the division says; the other one does without chat templates."""
+    out = f"{tmp_path}/"
+    words = ["quantcli", "convert", "examples/tiny", "-t", "Q8_0", "-o", out, "--split-max-size", "1M", "--part", part]
+    probe = (
+        f"import sys\nfrom quantcli.cli.app import run\nsys.argv = {[*words, '--quiet']}\n"
+        "try: run()\nexcept SystemExit: pass\nsys.exit(' '.join(sorted(set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], cwd=root, capture_output=True, text=True)
+    names = done.stderr.split()
+    first = any("-00001-of-" in path.name for path in tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) and "quantcli.commands.writing" in names
+    assert first is looks is ("quantcli.chat.sandbox" in names)
+
+
 def test_completion_script(root: Path) -> None:
     program = Path(sys.executable).with_name("quantcli")
     if not program.exists():

@@ -80,6 +80,15 @@ class Cluster:
         with Client(self.url.replace("dask://", "tcp://"), timeout=PATIENCE, set_as_default=False) as client:
             client.run(importlib.import_module, module)
 
+    def processor(self) -> tuple[float, float]:
+        """Seconds of the user and of the system that the workers have taken; zeros where the system is not Linux."""
+        if not sys.platform.startswith("linux"):
+            return 0.0, 0.0
+        texts = [Path(f"/proc/{worker.pid}/stat").read_text(encoding="ascii") for worker in self.workers]
+        fields = [text.rpartition(")")[2].split() for text in texts]  # a name may hold spaces
+        ticks = os.sysconf("SC_CLK_TCK")
+        return sum(int(one[11]) for one in fields) / ticks, sum(int(one[12]) for one in fields) / ticks
+
     def kill(self, worker: subprocess.Popen) -> None:
         """As the kernel does it, or a power supply."""
         worker.send_signal(signal.SIGKILL)
