@@ -71,25 +71,30 @@ def converting(place: Place) -> list[Row]:
             before = made.processor()
             together = _quickest(place, folder, [*given, "--engine", made.url], "two")
             workers = [now - then for now, then in zip(made.processor(), before, strict=True)]
-            runs = 2 if place.quick else 1
         same = digests(place.scratch / "one") == digests(place.scratch / "two")
         for name in ("one", "two"):
             shutil.rmtree(place.scratch / name)
         what = f"{gigabytes:g} GB -> {' + '.join(types)} in shards, 2 Dask workers of one thread: against one process"
+        runs = _runs(place)
         faster, most = alone.seconds / together.seconds, WORKERS * alone.seconds / alone.processor
         measured = (
             f"{faster:.2f} x ({together.seconds:.1f} s) of {most:.2f} x, {'equal' if same else 'OTHER'} bytes; alone "
             f"{alone.seconds:.1f} s, processor {alone.processor:.1f} s, {alone.system:.1f} of them the system's; "
-            f"workers {sum(workers) / runs:.1f}, {workers[1] / runs:.1f}; client {together.processor:.1f}"
+            f"workers {sum(workers) / runs:.1f} s, {workers[1] / runs:.1f}; client {together.processor:.1f} s"
         )
         found.append((what, f">= {FASTER} x, same bytes", measured, faster >= FASTER and same))
     return found
 
 
+def _runs(place: Place) -> int:
+    """Two of a small model, one of a large one."""
+    return 2 if place.quick else 1
+
+
 def _quickest(place: Place, folder: Path, given: list[str], out: str) -> Run:
-    """Of two runs of a small model, of one of a large one; the weights in ``folder`` are in the system's cache."""
+    """Of `_runs`; the weights in ``folder`` are in the system's cache."""
     runs = []
-    for _ in range(2 if place.quick else 1):
+    for _ in range(_runs(place)):
         place.warm(folder)
         runs.append(place.quantcli(*given, "-o", f"{out}/"))
     return min(runs, key=lambda run: run.seconds)
