@@ -152,7 +152,7 @@ enum { QUERY_BLOCK = 32, QUERY_ROWS = 4 };
 
 extern const runner_backend qc_runner_scalar;
 #if defined(__x86_64__)
-extern const runner_backend qc_runner_avx2, qc_runner_avx512, qc_runner_avx512_bf16, qc_runner_avx512_vbmi;
+extern const runner_backend qc_runner_avx2, qc_runner_avx512, qc_runner_avx512_vbmi, qc_runner_avx512_bf16;
 extern const runner_backend qc_one_token_wide;                                      /* its `dots` alone */
 void qc_bf16_pairs(const tile *, const activations *, int64_t tokens, result *out); /* AVX512_BF16 */
 float qc_bf16_dot(const uint8_t *row, const activations *);

@@ -7,8 +7,8 @@ static int always(void) { return 1; }
 #include "../processor.h"
 static int has_fma(void) { return qc_processor_has(CPU_AVX2); }
 static int has_vnni(void) { return qc_processor_has(CPU_VNNI); }
-static int has_bf16(void) { return qc_processor_has(CPU_BF16); }
-static int has_vbmi(void) { return qc_processor_has(CPU_BF16) && qc_processor_has(CPU_VBMI); }
+static int has_vbmi(void) { return qc_processor_has(CPU_VBMI); }
+static int has_bf16(void) { return has_vbmi() && qc_processor_has(CPU_BF16); }
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 static int has_dotprod(void) { return qc_runner_dotprod.name && ((getauxval(AT_HWCAP) >> 20) & 1); }
@@ -25,7 +25,7 @@ static const struct {
     {"scalar", always, &qc_runner_scalar},
 #if defined(__x86_64__)
     {"avx2", has_fma, &qc_runner_avx2},           {"avx512", has_vnni, &qc_runner_avx512},
-    {"avx512", has_bf16, &qc_runner_avx512_bf16}, {"avx512", has_vbmi, &qc_runner_avx512_vbmi},
+    {"avx512", has_vbmi, &qc_runner_avx512_vbmi}, {"avx512", has_bf16, &qc_runner_avx512_bf16},
 #elif defined(__aarch64__)
     {"neon", always, &qc_runner_neon},
     {"neon", has_dotprod, &qc_runner_dotprod},
