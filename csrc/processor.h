@@ -3,11 +3,10 @@
 #pragma once
 #include <cpuid.h>
 
-enum { CPU_ASKED = 1, CPU_AVX2 = 2, CPU_AVX512 = 4, CPU_VNNI = 8, CPU_BF16 = 16, CPU_VBMI = 32 };
+enum { CPU_ASKED = 1, CPU_AVX2 = 2, CPU_AVX512 = 4, CPU_VNNI = 8, CPU_BF16 = 16, CPU_VBMI = 32, CPU_INTEL = 64 };
 
 /* CPU_AVX2 means FMA and F16C, too; CPU_AVX512 means F, BW, DQ and VL; CPU_VNNI means all before
- * it, CPU_BF16 and CPU_VBMI mean CPU_VNNI. CPU_BF16 is not said of Intel's: there a `vdpbf16ps` takes longer than the
- * two FMAs that it stands for (docs/speed.md). */
+ * it, CPU_BF16 and CPU_VBMI mean CPU_VNNI. CPU_INTEL, its maker, is told where there is CPU_VNNI. */
 static inline int qc_ask_processor(void) {
     enum { FMA = 1 << 12, XSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29, NEEDED = FMA | XSAVE | AVX | F16C };
     enum { AVX2 = 1 << 5, BMI2 = 1 << 8, VBMI = 1 << 1, VNNI = 1 << 11, BF16 = 1 << 5 };
@@ -20,8 +19,9 @@ static inline int qc_ask_processor(void) {
     if ((saved & YMM) != YMM || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & AVX2)) return CPU_ASKED;
     if ((saved & ZMM) != ZMM || (b & wide) != wide) return CPU_ASKED | CPU_AVX2;
     if (!(b & BMI2) || !(c & VNNI)) return CPU_ASKED | CPU_AVX2 | CPU_AVX512;
-    if (c & VBMI) more = CPU_VBMI;
-    if (maker != INTEL && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & BF16)) more |= CPU_BF16;
+    if (maker == INTEL) more |= CPU_INTEL;
+    if (c & VBMI) more |= CPU_VBMI;
+    if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & BF16)) more |= CPU_BF16;
     return CPU_ASKED | CPU_AVX2 | CPU_AVX512 | CPU_VNNI | (int)more;
 }
 

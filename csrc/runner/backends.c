@@ -8,7 +8,8 @@ static int always(void) { return 1; }
 static int has_fma(void) { return qc_processor_has(CPU_AVX2); }
 static int has_vnni(void) { return qc_processor_has(CPU_VNNI); }
 static int has_vbmi(void) { return qc_processor_has(CPU_VBMI); }
-static int has_bf16(void) { return has_vbmi() && qc_processor_has(CPU_BF16); }
+/* On Intel's a `vdpbf16ps` takes longer than the two multiply-adds that it stands for (docs/speed.md). */
+static int has_bf16(void) { return has_vbmi() && qc_processor_has(CPU_BF16) && !qc_processor_has(CPU_INTEL); }
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 static int has_dotprod(void) { return qc_runner_dotprod.name && ((getauxval(AT_HWCAP) >> 20) & 1); }

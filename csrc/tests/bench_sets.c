@@ -31,8 +31,8 @@ enum { TYPES = sizeof types / sizeof types[0] };
 typedef enum { ENCODE_GGML, ENCODE_BEST, DECODE, PRODUCT_ONE, PRODUCT_MANY, KINDS } kind;
 static const char *const kinds[KINDS] = {"encode ggml", "encode best", "decode", "product 1", "product 64"};
 
-static _Alignas(64) float x[PRODUCT_ROWS * COLUMNS],
-    importance[COLUMNS], out[TOKENS * PRODUCT_ROWS], values[ROWS * COLUMNS];
+static _Alignas(64) float x[PRODUCT_ROWS * COLUMNS], importance[COLUMNS];
+static _Alignas(64) float out[TOKENS * PRODUCT_ROWS], values[ROWS * COLUMNS];
 static _Alignas(64) uint8_t packed[PRODUCT_ROWS * COLUMNS * 8];
 static qc_pool *pool;
 static int32_t sets[SETS_MOST], set_count;

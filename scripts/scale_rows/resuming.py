@@ -156,12 +156,11 @@ def parts(place: Place) -> list[Row]:
     def whole() -> None:
         place.warm(folder)
         wholes.append(place.quantcli(*given, "-o", "one/", "--force"))
-        place.warm(folder)
 
-    whole()
     for number in range(1, PARTS + 1):
-        if number == PARTS // 2 + 1:
+        if number in (1, PARTS // 2 + 1):
             whole()
+            place.warm(folder)
         sums = place.scratch / "array" / f"part-{number}.sha256"
         (place.scratch / "array").mkdir(exist_ok=True)
         more = ["--part", f"{number}/{PARTS}", "--checksums", str(sums)]
