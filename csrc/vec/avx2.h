@@ -39,8 +39,10 @@ VINLINE vf vsel(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
 VINLINE vf vgather(const float *p, vi i) { return _mm256_i32gather_ps(p, QC_I(i), 4); }
 
 #define QC_HAS_LOOKUP
+VINLINE vf vlookup4(const float *p, vi i) { return _mm256_permutevar_ps(vload(p), QC_I(i)); }
 VINLINE vf vlookup8(const float *p, vi i) { return _mm256_permutevar8x32_ps(vload(p), QC_I(i)); }
 VINLINE vi vi_keep(vm m, vi a) { return (vi)_mm256_and_si256((__m256i)_mm256_castps_si256(m), QC_I(a)); }
+VINLINE vi vi_increment(vi a, vm m) { return a - vi_bits(m); }
 
 VINLINE vi vi_shl(vi a, int n) { return (vi)_mm256_sll_epi32(QC_I(a), _mm_cvtsi32_si128(n)); }
 VINLINE vi vi_shr(vi a, int n) { return (vi)_mm256_srl_epi32(QC_I(a), _mm_cvtsi32_si128(n)); }

@@ -39,10 +39,14 @@ VINLINE vf vsel(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
 VINLINE vf vgather(const float *p, vi i) { return _mm512_i32gather_ps(QC_I(i), p, 4); }
 
 #define QC_HAS_LOOKUP
+#define QC_HAS_LOOKUP32
 VINLINE vf vlookup8(const float *p, vi i) {
     return _mm512_permutexvar_ps(QC_I(i), _mm512_castps256_ps512(_mm256_loadu_ps(p)));
 }
+VINLINE vf vlookup4(const float *p, vi i) { return vlookup8(p, i); }
+VINLINE vf vlookup32(const float *p, vi i) { return _mm512_permutex2var_ps(vload(p), QC_I(i), vload(p + 16)); }
 VINLINE vi vi_keep(vm m, vi a) { return (vi)_mm512_maskz_mov_epi32(m, QC_I(a)); }
+VINLINE vi vi_increment(vi a, vm m) { return (vi)_mm512_mask_sub_epi32(QC_I(a), m, QC_I(a), _mm512_set1_epi32(-1)); }
 
 VINLINE vi vi_shl(vi a, int n) { return (vi)_mm512_sll_epi32(QC_I(a), _mm_cvtsi32_si128(n)); }
 VINLINE vi vi_shr(vi a, int n) { return (vi)_mm512_srl_epi32(QC_I(a), _mm_cvtsi32_si128(n)); }

@@ -7,8 +7,10 @@
 #endif
 
 #ifndef QC_HAS_LOOKUP
+VINLINE vf vlookup4(const float *p, vi i) { return vgather(p, i); }
 VINLINE vf vlookup8(const float *p, vi i) { return vgather(p, i); }
 VINLINE vi vi_keep(vm m, vi a) { return vi_sel(m, a, vi_set(0)); }
+VINLINE vi vi_increment(vi a, vm m) { return a + vi_keep(m, vi_set(1)); }
 #endif
 
 /* dst[i * VW + lane] = src[lane * stride + i] for i < n; lanes at and beyond `lanes` repeat the last one. */

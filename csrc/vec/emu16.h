@@ -98,5 +98,8 @@ VINLINE void vtranspose(vf r[VW]) {
         }
 }
 
+#define QC_HAS_LOOKUP32
+VINLINE vf vlookup32(const float *p, vi i) { return vgather(p, i & vi_set(31)); }
+
 #include "common.h"
 #endif

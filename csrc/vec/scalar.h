@@ -21,8 +21,11 @@
  *   vsel(m, a, b)             m ? a : b
  *   vgather(p, i)             p[i] per lane, p float table
  *   vlookup8(p, i)            the same for a table of 8, 0 <= i < 8 (a shuffle where there is one)
+ *   vlookup4(p, i)            0 <= i < 4; the table has 8, p[i + 4] = p[i]
+ *   vlookup32(p, i)           p[i & 31]; where QC_HAS_LOOKUP32 is defined
  * Integers
  *   vi_keep(m, a)             m ? a : 0
+ *   vi_increment(a, m)        m ? a + 1 : a
  *   vi_load vi_store vi_set vi_sel vi_gather(p, i) (p int32 table), vi_min vi_max (signed)
  *   vi_shl(a, n) vi_shr(a, n) (zeros come in) vi_sar(a, n) (sign comes in); n a scalar count, same for all lanes
  *   vi_shrv(a, n)             zeros come in, a count per lane (0..31)
