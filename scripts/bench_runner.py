@@ -2,12 +2,13 @@
 """Speed of the runner: products per type against this core's peak, whole models against llama.cpp in the same run.
 
     python scripts/bench_runner.py [--types Q4_K,Q8_0] [--models FILE.gguf ... | --build FOLDER] [--threads 2]
-                                   [--kinds FOLDER] [--markdown FILE]
+                                   [--kinds FOLDER] [--peer FOLDER] [--markdown FILE]
 
 Products: 2048 x 2048 weights times 512 tokens (GFLOP/s) and 16384 x 2048 weights times one token (GB/s of weights),
 one thread, best of several by that thread's CPU time, so that a busy machine disturbs little. Models: a prompt of 448
 tokens and 64 generated ones, q8 activations (what llama.cpp does), taking turns with llama.cpp's library where
 llama-cpp-python can be imported (`pip install '.[peers]'`); best of each, by wall time, with --threads 1 by CPU time.
+--peer takes another build of it, that `pip install --target FOLDER` made; QUANTCLI_SIMD=avx2 beside one for AVX2.
 --build makes the files in FOLDER where they are not there yet (15 GB): ../shared/models/mid where that exists, and a
 checkpoint of 1.1B shape with random weights, in nine types each. --kinds makes models of other kinds than Llama in
 FOLDER (scripts/kinds: a gated delta rule, Mamba 2, latent attention, experts; 100 to 150 million random weights each)
@@ -277,11 +278,14 @@ def main() -> int:
     parser.add_argument(
         "--kinds", type=Path, metavar="FOLDER", help="make models of other kinds than Llama there and measure them"
     )
+    parser.add_argument("--peer", type=Path, metavar="FOLDER", help="the build of llama-cpp-python that lies there")
     parser.add_argument("--threads", type=int, default=2, help="threads of the second table")
     parser.add_argument("--rounds", type=int, default=3, help="turns per model")
     parser.add_argument("--seconds", type=float, default=0.3, help="time per product")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")
     options = parser.parse_args()
+    if options.peer:
+        sys.path.insert(0, str(options.peer))
     lines: list[str] = []
 
     def show(line: str) -> None:

@@ -38,15 +38,16 @@ typedef enum {
 } rounding;
 
 /* In which order 256 columns of one token's bytes lie for a `dot`: pieces of 16 columns, four of them what a step of 64
- * codes meets. So that codes are multiplied as they come out of their bytes. */
+ * codes meets, or every fourth column. So that codes are multiplied as they come out of their bytes. */
 typedef enum {
     ORDER_PLAIN,
     ORDER_HALVES, /* first halves of four blocks of 32, then the second ones */
     ORDER_NEXT,   /* units of 32 columns: 0 and 2, 1 and 3, ... */
     ORDER_FAR,    /* 0 and 4, 1 and 5, ... */
-    ORDERS
+    ORDERS_OF_PIECES,
+    ORDER_FOURTHS = ORDERS_OF_PIECES /* columns 0, 4, 8, ..., then 1, 5, ... */
 } piece_order;
-static const uint8_t qc_pieces[ORDERS][16] = {
+static const uint8_t qc_pieces[ORDERS_OF_PIECES][16] = {
     [ORDER_PLAIN] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
     [ORDER_HALVES] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15},
     [ORDER_NEXT] = {0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15},
@@ -79,7 +80,8 @@ typedef struct {
     int16_t sub;          /* weights that share a scale: 16 or 32; 0: a float type */
     int16_t low, span;    /* smallest code; largest minus smallest */
     int8_t minima;        /* whether sub-blocks have minima */
-    uint8_t partner;      /* rounding of the activations in mode q8 */
+    int8_t folded;   /* codes are stored codes times their integer scales: all scales of 256 columns are the same */
+    uint8_t partner; /* rounding of the activations in mode q8 */
     unpacker unpack;
     dotter dot;    /* NULL: unpack, then multiply */
     uint8_t order; /* of the bytes that `dot` takes (whole 256 columns; what is left over lies as it was) */
@@ -89,7 +91,7 @@ typedef struct {
     int64_t first, columns; /* of the matrix's columns; `first` is a multiple of 256 */
     const void *values;     /* codes, wide, pairs or floats */
     const float *scales, *minima;
-    int32_t sub, low, span;
+    int32_t sub, low, span, folded;
     int64_t
         next; /* bytes from each of them to that of the tile behind, for backends that multiply two; 0: itself again */
 } tile;

@@ -66,12 +66,16 @@ typedef struct {
     int32_t count, failed;
 } rounding_job;
 
-/* Pieces of whole 256 columns into their order. */
-static void order_pieces(const activations *a, const uint8_t *order) {
+/* Bytes of whole 256 columns into their order. */
+static void order_bytes(const activations *a, int32_t order) {
     int8_t *q = (int8_t *)a->values, plain[256];
     for (int64_t column = 0; column + 256 <= a->columns; column += 256, q += 256) {
         memcpy(plain, q, sizeof plain);
-        for (int piece = 0; piece < 16; ++piece) memcpy(q + 16 * piece, plain + 16 * order[piece], 16);
+        if (order == ORDER_FOURTHS)
+            for (int e = 0; e < 4; ++e)
+                for (int j = 0; j < 64; ++j) q[64 * e + j] = plain[4 * j + e];
+        else
+            for (int piece = 0; piece < 16; ++piece) memcpy(q + 16 * piece, plain + 16 * qc_pieces[order][piece], 16);
     }
 }
 
@@ -89,7 +93,7 @@ static void round_unit(void *argument, int64_t unit, qc_pool *pool, int32_t thre
     int64_t left = p->tokens - unit * p->group;
     job->backend->round_group(&a, p->x + unit * p->group * p->stride, p->stride, left < p->group ? left : p->group,
                               scratch);
-    if (p->order != ORDER_PLAIN) order_pieces(&a, qc_pieces[p->order]);
+    if (p->order != ORDER_PLAIN) order_bytes(&a, p->order);
 }
 
 /* ---- products */

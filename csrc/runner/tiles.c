@@ -117,5 +117,6 @@ tile qc_tile_at(const runner_backend *backend, int32_t of_type, tile_size size, 
                   .minima = type->minima ? minima : 0,
                   .sub = type->sub,
                   .low = type->low,
-                  .span = type->span};
+                  .span = type->span,
+                  .folded = type->folded};
 }

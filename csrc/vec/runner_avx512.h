@@ -20,6 +20,7 @@ VINLINE float vsum(vf v) { return _mm512_reduce_add_ps(v); }
  * all lanes) once a cycle, as often as it multiplies. All sums stay in registers. */
 enum { FLOAT_TOKENS = 16, FLOAT_TILES = 2, INTEGER_TOKENS = 4, ACROSS = 2, VALUE_VECTORS = 4 };
 enum { NARROW_SPAN = 255 };
+#define QC_FOLDS 1 /* a sum of 256 products of bytes stays in its lane */
 typedef __m512i vquads;
 typedef vi vpartial; /* the sum itself */
 

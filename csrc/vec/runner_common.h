@@ -44,6 +44,12 @@ VINLINE void starts_of(int low, const int8_t *q, int quads, int32_t *starts) {
     }
 }
 #endif
+/* Whether types are folded: products meet no scales between the integer sums of a block. For codes of 8 bits at full
+ * speed, and partial sums of 32 bits. */
+#ifndef QC_FOLDS
+#define QC_FOLDS 0
+#endif
+enum { FOLDS = QC_FOLDS };
 #ifndef FETCH_AHEAD
 #define FETCH_AHEAD(p, bytes) ((void)0)
 #define FETCH_NEAR FETCH_AHEAD
