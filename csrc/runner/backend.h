@@ -69,11 +69,19 @@ typedef struct {
     const float *d, *fsum32, *fsum16;
     const int32_t *sum32, *sum16, *starts;
     const int16_t *words32, *words16;
-} activations; /* of one group */
+    int64_t next; /* bytes from each of these to that of the next group */
+} activations;    /* of one group */
 
-/* A row of whole blocks times int8 activations of a group of 1. Types with blocks of 32: the first columns / 256 * 256.
- */
-typedef float (*dotter)(const uint8_t *row, const activations *);
+/* A part of token t, of groups of 1, of which `at` is the first one's. */
+#define OF_TOKEN(at, next, t) ((__typeof__(at))(const void *)((const char *)(at) + (t) * (next)))
+
+/* A row of whole blocks times int8 activations of 1, 2 or 4 tokens, each a group of 1, to out[tokens][stride]. Types
+ * with blocks of 32: the first columns / 256 * 256. */
+enum { TOGETHER = 4 };
+typedef void (*dotter)(const uint8_t *row, const activations *, int tokens, float *out, int64_t stride);
+/* Bodies for more tokens than one are functions of their own: in one with that for a single token they cost it 11 to 25
+ * cycles a row (Zen 4), for the registers that they save. */
+#define APART static __attribute__((noinline)) void
 
 typedef struct {
     int16_t block, bytes; /* of the packed type */
@@ -85,6 +93,7 @@ typedef struct {
     unpacker unpack;
     dotter dot;    /* NULL: unpack, then multiply */
     uint8_t order; /* of the bytes that `dot` takes (whole 256 columns; what is left over lies as it was) */
+    uint8_t few;   /* tokens that a backend's `dots` multiply sooner than its tiles do */
 } code_type;
 
 typedef struct {
@@ -120,10 +129,10 @@ struct runner_backend {
     float (*bf16_dot)(const uint8_t *row, const activations *);
     /* LANES rows of dwords side by side: in [LANES][words] to out [words][LANES] */
     void (*interleave)(const uint32_t *const in[LANES], int64_t words, uint32_t *out);
-    /* one token: the dot product of `count` packed rows with the activations of a group of 1; `packed`: the type's row
-     * of `types`; scratch: a float per column */
+    /* a few tokens: the dot products of `count` packed rows with the activations, each a group of 1, to out
+     * [tokens][stride]; `packed`: the type's row of `types`; scratch: a float per column */
     void (*dots)(int32_t type, const qc_type *packed, const uint8_t *rows, int64_t row_bytes, int64_t count,
-                 const activations *, uint8_t *scratch, float *out);
+                 const activations *, int64_t tokens, uint8_t *scratch, float *out, int64_t stride);
     /* scratch: ROUND_SCRATCH(columns) bytes */
     void (*round_group)(const activations *, const float *x, int64_t stride, int64_t tokens, void *scratch);
     void (*rounded)(rounding kind, const float *x, int64_t columns, float *out, void *scratch);

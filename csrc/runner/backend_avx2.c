@@ -2,6 +2,7 @@
 #if defined(__x86_64__)
 #include "../vec/runner_avx2.h"
 #include "dots_pairs.inc"
+#define QC_FEW 6
 #include "backend.inc"
 const runner_backend qc_runner_avx2 = {.name = QC_RUNNER_NAME, .types = qc_backend_avx2, QC_RUNNER_KERNELS};
 #else

@@ -8,7 +8,8 @@
 
 enum {
     PRODUCTS = 64,
-    FEW = 4,
+    FEW = 4, /* tokens; and groups that one thread rounds */
+    FEW_WIDE = 8,
     PANEL = 64,
     TILE_BYTES = 640 * 1024,
     ROWS_PER_UNIT = 16
@@ -40,7 +41,8 @@ static activations part(const prepared *p, int64_t group, size_t *bytes) {
                      .wide = p->wide,
                      .low = p->low,
                      .quads = p->quads,
-                     .sums = p->sums};
+                     .sums = p->sums,
+                     .next = (int64_t)p->group_bytes};
 #define PLACE(field, size) (a.field = (const void *)(at ? at + used : 0), used += aligned(size))
     PLACE(values, columns * g * (!integers(p->kind) ? 4 : p->wide ? 2 : 1) + 64);
     if (integers(p->kind)) {
@@ -103,6 +105,14 @@ static const runner_backend *dots_of(const runner_backend *backend, int32_t type
     const runner_backend *dots = backend->one_token ? backend->one_token : backend;
     while (dots->one_token && !dots->codes[type].dot) dots = dots->one_token;
     return dots;
+}
+
+/* So many tokens are multiplied as rows lie, by `dots`, more of them after unpacking. Where `dots` unpack themselves,
+ * for every token, sooner; later where codes do not fit bytes, which makes tiles slow. */
+static int64_t few_of(const runner_backend *backend, rounding kind, int32_t type) {
+    const code_type *codes = &backend->codes[type], *row = &dots_of(backend, type)->codes[type];
+    if (codes->sub && (!row->dot || !integers(kind) || kind == ROUND_INT16)) return FEW;
+    return codes->sub && codes->span > backend->narrow_span ? FEW_WIDE : row->few;
 }
 
 typedef struct {
@@ -245,13 +255,15 @@ static int dots_unit(const runner_backend *backend, const planned *p, int64_t un
     const int pairs = kind_of_tile(p->x) == TILE_PAIRS;
     const runner_backend *dots = dots_of(backend, product->type);
     const uint8_t *packed = product->weights + first * p->row_bytes;
-    for (int64_t t = 0; t < product->tokens; ++t) {
-        size_t bytes;
-        activations a = part(p->x, t, &bytes);
-        float *out = product->out + t * product->out_stride + first;
+    float *out = product->out + first;
+    size_t bytes;
+    activations a = part(p->x, 0, &bytes);
+    if (!pairs)
+        dots->dots(product->type, &dots->types[product->type], packed, p->row_bytes, rows, &a, product->tokens, scratch,
+                   out, product->out_stride);
+    for (int64_t t = 0; t < product->tokens; ++t, out += product->out_stride) {
+        if (pairs) a = part(p->x, t, &bytes);
         for (int64_t r = 0; pairs && r < rows; ++r) out[r] = backend->bf16_dot(packed + r * p->row_bytes, &a);
-        if (!pairs)
-            dots->dots(product->type, &dots->types[product->type], packed, p->row_bytes, rows, &a, scratch, out);
         add_bias(product, first, rows, out);
     }
     return 1;
@@ -279,8 +291,8 @@ static rounding rounding_of(const runner_backend *backend, int32_t mode, int32_t
  * with another least one. */
 static int32_t find_set(const runner_backend *backend, prepared *sets, int32_t *count, rounding kind,
                         const qc_product *p) {
-    int64_t group = p->tokens <= FEW ? 1 : GROUP;
     const code_type *type = &backend->codes[p->type];
+    int64_t group = p->tokens <= few_of(backend, kind, p->type) ? 1 : GROUP;
     int32_t wide = kind == ROUND_INT16 || (kind == ROUND_BF16 && backend->bf16_pairs) ||
                    (integers(kind) && group == GROUP && type->span > backend->narrow_span);
     int32_t low = integers(kind) && group == GROUP && !wide ? type->low : 0;
@@ -289,8 +301,8 @@ static int32_t find_set(const runner_backend *backend, prepared *sets, int32_t *
     int32_t order = integers(kind) && group == 1 && !wide ? dots_of(backend, p->type)->codes[p->type].order : 0;
     for (int32_t i = 0; i < *count; ++i)
         if (sets[i].kind == kind && sets[i].wide == wide && sets[i].low == low && sets[i].quads == quads &&
-            sets[i].sums == sums && sets[i].order == order && sets[i].x == p->x && sets[i].stride == p->x_stride &&
-            sets[i].tokens == p->tokens && sets[i].columns == p->columns)
+            sets[i].sums == sums && sets[i].order == order && sets[i].group == group && sets[i].x == p->x &&
+            sets[i].stride == p->x_stride && sets[i].tokens == p->tokens && sets[i].columns == p->columns)
             return i;
     sets[*count] = (prepared){.kind = kind,
                               .wide = wide,

@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 #include "../vec/runner_avx512.h"
 #include "dots_wide.inc"
+#define QC_FEW 8
 #include "types.inc"
 #include "one_token.inc"
 /* Types without a body here: AVX2's. */

@@ -56,9 +56,12 @@ typedef struct {
 } code_chunk;
 _Static_assert(sizeof(code_chunk) <= TILE_SCRATCH, "the scratch holds a chunk");
 
+/* Rows lie far apart, so what comes next of each is asked for: processors hardly guess it. */
 static void unpack_chunk(const source *s, int64_t column, int64_t n, int wide, code_chunk *chunk) {
+    const int64_t bytes = n / s->type->block * s->type->bytes;
     for (int64_t r = 0; r < s->count; ++r) {
         uint8_t *u = chunk->codes[r];
+        for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(blocks_at(s, r, column + n) + byte);
         s->type->unpack(blocks_at(s, r, column), n / s->type->block, u, chunk->scales[r], chunk->minima[r]);
         if (wide)
             for (int64_t i = 0; i < n; ++i) chunk->words[r][i] = (int16_t)(u[i] + s->type->low);
