@@ -57,7 +57,7 @@ SLOW = ("isa_", "compensate_", "packed_", "backend_")
 AVX2 = ["-mavx2", "-mf16c"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2, "-mprefer-vector-width=512"]
 X86_FLAGS = {
-    "isa_avx2.c": AVX2,
+    "isa_avx2.c": [*AVX2, "-mfma"],
     "isa_avx512.c": [*AVX512, "-mfma"],
     "backend_avx2.c": [*AVX2, "-mfma"],
     "backend_avx512.c": [*AVX512, "-mavx512vnni", "-mfma", "-mbmi2"],

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../grids.h"
 
@@ -63,10 +64,12 @@ static void nearest_points(const int32_t *low, const int32_t *high, const uint8_
 }
 
 static qc_codebook *build(const grid_source *source) {
-    qc_codebook *book = calloc(1, sizeof *book);
+    /* rows of 32 bytes, none of which lies in two cache lines */
+    qc_codebook *book = aligned_alloc(64, sizeof *book);
     half_table *t = malloc(sizeof *t);
     uint8_t (*halves)[2] = malloc((size_t)source->count * 2);
     if (book && t && halves) {
+        memset(book, 0, sizeof *book);
         fill_halves(t, source);
         int shift = source->bits * t->elements;
         for (int j = 0; j < source->count; ++j) {
@@ -78,7 +81,12 @@ static qc_codebook *build(const grid_source *source) {
             int32_t keys[QC_NEIGHBOURS];
             nearest_points(t->distance[point % t->halves], t->distance[point / t->halves], (const uint8_t (*)[2])halves,
                            source->count, keys);
-            for (int k = 0; k < QC_NEIGHBOURS; ++k) book->neighbours[point][k] = source->points[keys[k] & 2047];
+            for (int k = 0; k < QC_NEIGHBOURS; ++k) {
+                const uint16_t packed = source->points[keys[k] & 2047];
+                book->neighbours[point][k] = packed;
+                book->planes[point][0][k] = (uint8_t)packed;
+                book->planes[point][1][k] = (uint8_t)(packed >> 8);
+            }
         }
     } else {
         free(book);

@@ -9,8 +9,10 @@ enum { QC_NEIGHBOURS = 16 };
 /* An integer point is the vector of ranks (0..2 in 8 dimensions, 0..7 in 4). Its number has one digit per element, the
  * first the lowest, in base 3 (6561 points) or 8 (4096). A packed point has 2 or 3 bits per element. */
 typedef struct {
-    uint16_t neighbours[6561][QC_NEIGHBOURS]; /* packed grid points nearest to a point, by distance, then grid index */
-    uint16_t index[6561];                     /* grid index of a point that is on the grid */
+    /* Packed grid points nearest to a point, by distance, then grid index; the same in low bytes and high bytes. */
+    _Alignas(64) uint16_t neighbours[6561][QC_NEIGHBOURS];
+    uint8_t planes[6561][2][QC_NEIGHBOURS];
+    uint16_t index[6561]; /* grid index of a point that is on the grid */
 } qc_codebook;
 
 /* NULL when memory ran out. Thread-safe; the table lives as long as the process. */
