@@ -58,13 +58,14 @@ def open_models(
     projector: bool = False,
     image_break: bool = False,
     merge: Merge | None = None,
+    put_off: bool = False,
 ) -> Models:
     """Open the checkpoint folder or GGUF file ``path``: headers, configuration and vocabulary, not the weights.
 
     The three options say what a checkpoint does not, and so make no sense for a GGUF (UsageError). ``projector``: that
     of the checkpoint, too (``image_break``: see `families.projectors.load`); ``merge``: an adapter that its tensors are
-    changed by. Raises MissingFile, UnsupportedFile, MalformedFile and whatever families and vocabularies raise. Close
-    the models when done.
+    changed by; ``put_off``: a vocabulary that no tensor depends on waits for `Model.read_vocabulary`. Raises
+    MissingFile, UnsupportedFile, MalformedFile and whatever families and vocabularies raise. Close what was opened.
     """
     path = ways.find(path)
     if places.is_folder(path):
@@ -75,6 +76,7 @@ def open_models(
                 pre_tokenizer=pre_tokenizer,
                 chat_template=chat_template,
                 alone=not projector,
+                put_off=put_off,
             )
             beside = families.load_projector(checkpoint, image_break) if projector else None
         models = Models(text, beside)

@@ -6,7 +6,7 @@ becomes one as it is. Everything behind this point (plan, encode, writer, runner
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal, Protocol
@@ -81,6 +81,19 @@ class ModelTensor:
 
 
 @dataclass(slots=True)
+class Vocabulary:
+    """Where the ``tokenizer.*`` entries of a checkpoint come from.
+
+    ``origin``: a hash of all that decides them: files, configuration, the user's own words. ``unread``, where they were
+    put off, gives them and notes for the user; they belong behind the first ``place`` entries of the metadata.
+    """
+
+    origin: str
+    unread: Callable[[], tuple[dict[str, Value], list[str]]] | None = None
+    place: int = 0
+
+
+@dataclass(slots=True)
 class Model:
     """A whole model: metadata in writing order, tensors, and what has to be told about it.
 
@@ -89,7 +102,7 @@ class Model:
     trailing dimensions of 1 kept, the file type of ``default_float``); for other models they are llama-quantize's.
     ``role``: "text" for a language model, "projector" for what stands before one, "adapter" for what changes one.
     ``notes`` are remarks for the user (left-out vision tensors, ids beyond the vocabulary ...), ``warnings``
-    what a user hardly wants: a file that llama.cpp does not load.
+    what a user hardly wants: a file that llama.cpp does not load. ``vocabulary``: of a checkpoint's language model.
     """
 
     name: str
@@ -107,6 +120,24 @@ class Model:
     role: Literal["text", "projector", "adapter"] = "text"
     handles: Sequence[Closable] = ()  # what has to be closed when nothing is read any more
     digests: dict[str, str] = field(default_factory=dict)  # sha256 of ``weight_files``, once they are known
+    vocabulary: Vocabulary | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the metadata have their ``tokenizer.*`` entries, or never will."""
+        return self.vocabulary is None or self.vocabulary.unread is None
+
+    def read_vocabulary(self) -> None:
+        """Put ``tokenizer.*`` entries that were put off into their place. Raises what ``vocab.load`` raises."""
+        if self.vocabulary is None or self.vocabulary.unread is None:
+            return
+        found, notes = self.vocabulary.unread()
+        known = list(self.metadata.items())
+        before, behind = dict(known[: self.vocabulary.place]), dict(known[self.vocabulary.place :])
+        self.metadata.clear()
+        self.metadata.update(before | found | behind)
+        self.notes += [text for text in notes if text not in self.notes]
+        self.vocabulary.unread = None
 
     def plain(self) -> Model:
         """The model with the values of all weights in place of blocks that need a factor beside them."""

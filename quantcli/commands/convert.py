@@ -146,7 +146,8 @@ def open_sources(request: ConvertRequest) -> Opened:
     """Headers and small files are read. Raises QuantcliError."""
     importance = None
     if request.imatrix is not None:
-        importance = imatrix.read(request.imatrix).filtered(request.include_weights, request.exclude_weights)
+        given = imatrix.read(request.imatrix, checked=request.part is None)  # a part looks at what it uses
+        importance = given.filtered(request.include_weights, request.exclude_weights)
     system.allow_open_files()
     return Opened(_open(request), importance)
 
@@ -180,6 +181,7 @@ def _open(request: ConvertRequest) -> list[Model]:
         projector=request.mmproj is not None,
         image_break=request.image_break,
         merge=merge,
+        put_off=parting.may_put_off(request),
     ).every
 
 
@@ -198,8 +200,16 @@ def prepare_models(
 def prepare_opened(request: ConvertRequest, opened: Opened, reporter: Reporter = SILENT, *, hashed: bool = True) -> Job:
     """`prepare` with what is open already, also for an earlier part of the same conversion. Raises QuantcliError."""
 
-    def parts() -> list[Part]:
+    def taken() -> list[Part]:
         return parting.take(request, opened.whole.parts(opened.models, lambda: _planned(request, opened)))
+
+    def parts() -> list[Part]:
+        found = taken()
+        if all(model.complete for model in opened.models) or not _with_first(found):
+            return found
+        for model in opened.models:
+            model.read_vocabulary()
+        return taken()
 
     job = Job(request, parts(), min(request.threads or system.usable_cores(), MOST_THREADS))
     notes = [note for part in job.parts for note in part.model.notes] + [
@@ -239,17 +249,21 @@ def _planned(request: ConvertRequest, opened: Opened) -> list[Part]:
     ]
 
 
+def _with_first(parts: Sequence[Part]) -> list[Plan]:
+    """The plans that write the first shard, which tells the metadata."""
+    return [one for part in parts for one in part.plans if hashing.first_shard(one) is not None]
+
+
 def _with_templates(job: Job) -> list[Plan]:
     """The plans whose chat templates are looked at, by a process of their own: those that write them, so that of many
     parts one does; all of them where the user gives one, for it may be refused."""
-    every = job.request.chat_template is not None
-    return [one for one in job.plans if every or hashing.first_shard(one) is not None]
+    return job.plans if job.request.chat_template is not None else _with_first(job.parts)
 
 
 def _know_hashes(job: Job, reporter: Reporter) -> bool:
     """Find out what the weights' files hash to where that is known, and where a run is resumed, whose headers must be
     complete; others are hashed while they are read. Whether there was anything to find out."""
-    told = [one.model for one in job.plans if hashing.first_shard(one) is not None]
+    told = [one.model for one in _with_first(job.parts)]
     if not told:
         return False
     recalled = resuming.recall(job)

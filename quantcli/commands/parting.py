@@ -64,15 +64,23 @@ class Whole:
 
     def __init__(self) -> None:
         self._parts: Sequence[Part] = ()
-        self._known: list[dict[str, str]] | None = None
+        self._known: list[tuple[dict[str, str], bool]] | None = None
 
     def parts(self, models: Sequence[Model], make: Callable[[], Sequence[Part]]) -> Sequence[Part]:
-        """Those of ``make``; it is asked again where the hashes of the ``models``' files, which headers tell, are known
-        meanwhile."""
-        known = [dict(model.digests) for model in models]
+        """Those of ``make``; it is asked again where the hashes of the ``models``' files or their vocabularies, which
+        headers tell, are known meanwhile."""
+        known = [(dict(model.digests), model.complete) for model in models]
         if known != self._known:
             self._parts, self._known = make(), known
         return self._parts
+
+
+def may_put_off(request: ConvertRequest) -> bool:
+    """Whether the vocabulary can wait until it is known who writes it: a part alone, that neither runs the model nor is
+    told something about the vocabulary that has to be looked at."""
+    runs = request.collect or request.wish is not None or request.sizing is not None
+    told = any(one.key.startswith("tokenizer.") for one in request.metadata)
+    return request.part is not None and not (runs or told or request.chat_template is not None)
 
 
 def take(request: ConvertRequest, parts: Sequence[Part]) -> list[Part]:

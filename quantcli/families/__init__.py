@@ -29,12 +29,18 @@ def load_checkpoint(
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
     alone: bool = True,
+    put_off: bool = False,
 ) -> Model:
     """The language model of a checkpoint folder, see ``load.load_checkpoint``."""
     from quantcli.families import load
 
     return load.load_checkpoint(
-        checkpoint, architecture=architecture, pre_tokenizer=pre_tokenizer, chat_template=chat_template, alone=alone
+        checkpoint,
+        architecture=architecture,
+        pre_tokenizer=pre_tokenizer,
+        chat_template=chat_template,
+        alone=alone,
+        put_off=put_off,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quantcli import container, vocab
@@ -15,8 +16,9 @@ from quantcli.families.facts import Facts, settle
 from quantcli.families.projectors import catalogue as projectors
 from quantcli.families.transforms import Node
 from quantcli.ggml import tensor_types
-from quantcli.model import Model, ModelTensor
+from quantcli.model import Model, ModelTensor, Vocabulary
 from quantcli.sources.tensor import SourceTensor
+from quantcli.vocab import origin
 
 if TYPE_CHECKING:
     from quantcli.container import Value
@@ -33,17 +35,21 @@ def load_checkpoint(
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
     alone: bool = True,
+    put_off: bool = False,
 ) -> Model:
     """The model in ``checkpoint`` as a GGUF file would hold it; headers and small files only are read.
 
-    ``alone``: what lies beside it (towers, a projector) is not converted, and a note says how it can be.
+    ``alone``: what lies beside it (towers, a projector) is not converted, and a note says how it can be. ``put_off``:
+    the vocabulary waits for `Model.read_vocabulary`, unless the tensors depend on it.
     Raises UnknownArchitecture, BadConfig, UnknownTensors, MissingTensors, ShapeMismatch, UnsupportedFile, and what
     ``vocab.load`` raises.
     """
     family, facts, remarks = read_config(checkpoint, architecture)
     sources = checkpoint.logical_tensors
     binding = bind.bind(family, facts, sources, str(checkpoint.folder))
-    tokens, notes = vocabulary(checkpoint, family, facts, pre_tokenizer, chat_template)
+    read = partial(vocabulary, checkpoint, family, facts, pre_tokenizer, chat_template)
+    put_off = put_off and not (family.rows or family.cut_embeddings)
+    tokens, notes = ({}, []) if put_off else read()
     remarks += beside(checkpoint, binding.left_out) if alone else []
     remarks += [*binding.notes, *missing_head(facts, binding), *choose_rows(family, facts, tokens, checkpoint)]
     if family.cut_embeddings and "tokenizer.ggml.tokens" in tokens:
@@ -51,11 +57,13 @@ def load_checkpoint(
     tensors, default_float = make_tensors(checkpoint, family, facts, binding.tensors, sources)
     remarks += [text for fact, text in family.remarks if facts[fact]]
     remarks += unread.check(family, facts, where=str(checkpoint.folder / "config.json"))
-    told = (metadata.general(family, checkpoint, tensors), metadata.architecture(family, facts), tokens)
+    told = metadata.general(family, checkpoint, tensors) | metadata.architecture(family, facts)
+    digests = checkpoint.digests()
+    own = origin.digest(checkpoint, digests, (architecture, pre_tokenizer, chat_template))
     return Model(
         name=checkpoint.name,
         architecture=family.gguf_arch,
-        metadata={key: value for part in (*told, metadata.provenance(checkpoint)) for key, value in part.items()},
+        metadata=told | tokens | metadata.provenance(digests),
         tensors=tensors,
         default_float=default_float,
         kind="checkpoint",
@@ -63,7 +71,8 @@ def load_checkpoint(
         files=checkpoint.files,
         weight_files=[path for path in checkpoint.files if path.endswith(".safetensors")],
         shards=len(checkpoint.tensor_files),
-        notes=[*remarks, *notes, *checkpoint.notes],
+        notes=list(dict.fromkeys([*remarks, *notes, *checkpoint.notes])),
+        vocabulary=Vocabulary(own, read if put_off else None, len(told)),
     )
 
 
@@ -130,7 +139,8 @@ def vocabulary(
     pre_tokenizer: str | None = None,
     chat_template: str | None = None,
 ) -> tuple[dict[str, Value], list[str]]:
-    """The ``tokenizer.*`` entries from the tokenizer's files, and notes. Raises what ``vocab.load`` raises."""
+    """The ``tokenizer.*`` entries from the tokenizer's files, and notes, those about broken files among them. Raises
+    what ``vocab.load`` raises."""
     tokens, notes = vocab.load(
         checkpoint,
         vocab_size=facts.get("tokens", facts["vocab"]),
@@ -138,7 +148,7 @@ def vocabulary(
         pre_tokenizer=pre_tokenizer,
         chat_template=chat_template,
     )
-    return tokens | templates(family, tokens), notes
+    return tokens | templates(family, tokens), [*notes, *checkpoint.notes]
 
 
 def templates(family: Family, tokens: Mapping[str, Value]) -> dict[str, Value]:

@@ -81,9 +81,8 @@ def general(
     return found | card(checkpoint.card)
 
 
-def provenance(checkpoint: Checkpoint, names: Sequence[str] | None = None) -> dict[str, Value]:
-    """sha256 of the small files that the metadata was made from (``names``: of these); never a path."""
-    digests = checkpoint.digests(names)
+def provenance(digests: Mapping[str, str]) -> dict[str, Value]:
+    """sha256 of the small files that the metadata was made from, by their names; never a path."""
     return {f"quantcli.source.sha256.{name}": container.string(digest) for name, digest in digests.items()}
 
 

@@ -35,6 +35,7 @@ _SPARED = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
 _INSISTING = ("IQ2_XXS", "IQ2_XS", "IQ1_S")
 # What a checkpoint is called whose blocks of these types are copied into a file of floats.
 _PACKED_FILE_TYPES = {"NVFP4": "NVFP4", "MXFP4": "MXFP4_MOE"}
+_VOCABULARY = "tokenizer."  # begins the keys of entries that a checkpoint's vocabulary becomes
 _LONGEST_NAME = 127  # bytes of quantize.imatrix.file in llama.cpp
 
 
@@ -116,7 +117,7 @@ class Plan:
         if given is None:
             return names
         shapes = {entry.tensor.name: entry.tensor.shape for entry in self.entries} if names else {}
-        return [name for name in names if given.for_tensor(name, shapes[name]) is None]
+        return [name for name in names if not given.has(name, shapes[name])]
 
     def check(self, *, writing: bool = True, allow_no_imatrix: bool = False, allow_requantize: bool = False) -> None:
         """Raise what forbids this plan: IndivisibleRow, QuantizedSource; when ``writing`` also ImportanceNeeded."""
@@ -182,7 +183,8 @@ def make(model: Model, options: Options, assignment: Mapping[str, TensorType] | 
     metadata |= tensor_extra(dict.fromkeys(wide, False)) if wide else {}
     entries = list(place(chosen, options.split_max_size, options.keep_split))
     keep_ones = options.file_type.is_float and model.follows_converter
-    shards = build(metadata, entries, model.shards if options.keep_split else 1, keep_ones=keep_ones)
+    least, marked = model.shards if options.keep_split else 1, _marked(model, options, metadata)
+    shards = build(metadata, entries, least, keep_ones=keep_ones, marked=marked)
     notes = _notes(chooser) + _decoded_notes(model, entries, options.file_type)
     return Plan(model, options, entries, shards, metadata, needs, problems, notes, assignment)
 
@@ -259,6 +261,16 @@ def _metadata(model: Model, options: Options) -> dict[str, Value]:
         result.update(_imatrix_metadata(options.importance))
     result.update(options.provenance)
     return apply_settings(result, options.metadata)
+
+
+def _marked(model: Model, options: Options, metadata: dict[str, Value]) -> dict[str, Value]:
+    """What tells plans apart: the metadata, but in place of a checkpoint's vocabulary where it comes from, and what the
+    user says against it; so that of many parts those alone read it that write it."""
+    if model.vocabulary is None:
+        return metadata
+    told = {key: value for key, value in metadata.items() if not key.startswith(_VOCABULARY)}
+    own = [f"{one.key}={one.type}:{one.text}" for one in options.metadata if one.key.startswith(_VOCABULARY)]
+    return told | {_VOCABULARY: container.strings([model.vocabulary.origin, *own])}
 
 
 def _file_type(model: Model, recipe: FileType) -> int:

@@ -81,9 +81,14 @@ def place(
 
 
 def build(
-    metadata: dict[str, Value], entries: Sequence[PlannedTensor], at_least: int = 1, keep_ones: bool = False
+    metadata: dict[str, Value],
+    entries: Sequence[PlannedTensor],
+    at_least: int = 1,
+    keep_ones: bool = False,
+    marked: Mapping[str, Value] | None = None,
 ) -> list[Shard]:
-    """The files of an output. Shard 0 carries the metadata; with several, each carries its number.
+    """The files of an output. Shard 0 carries the metadata; with several, each carries its number, and a mark of the
+    whole plan, for which ``marked`` may stand in place of the metadata.
 
     ``keep_ones``: shapes are written with trailing dimensions of 1, as llama.cpp's converter does and ggml does not.
     """
@@ -98,7 +103,7 @@ def build(
     for entry in entries:
         groups[entry.shard].append(entry)
     shards = []
-    mark = _set_mark(metadata, entries, count) if count > 1 else ""
+    mark = _set_mark(metadata if marked is None else marked, entries, count) if count > 1 else ""
     for index, group in enumerate(groups):
         own = dict(metadata) if index == 0 else {}
         if count > 1:

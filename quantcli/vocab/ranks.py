@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from quantcli.errors import BadTokenizer
 from quantcli.sources.jsonfile import object_in
-from quantcli.vocab import sentencepiece, structure
+from quantcli.vocab import origin, sentencepiece, structure
 from quantcli.vocab.bytelevel import byte_to_character
 from quantcli.vocab.token_table import MAX_TOKENS, Table, TokenType
 from quantcli.vocab.tokenizer_files import Folder, TokenizerFiles, expect, json_object
@@ -76,7 +76,7 @@ class Loaded:
 
 def find(checkpoint: Folder) -> str | None:
     """The file of ranks of a checkpoint: a known name, or the only ``*.tiktoken``; tekken.json where there is none."""
-    others = sorted(path.name for path in checkpoint.folder.glob("*.tiktoken"))
+    others = sorted(path.name for path in checkpoint.folder.glob(origin.RANKS))
     for name in (*RELEASED, *others):
         data = checkpoint.bytes(name)
         if data is not None and sentencepiece.is_text_ranks(data):

@@ -6,6 +6,7 @@ import codecs
 
 from quantcli.errors import BadTokenizer
 from quantcli.sources.jsonfile import text_in
+from quantcli.vocab import origin
 from quantcli.vocab.token_table import check_unicode
 from quantcli.vocab.tokenizer_files import Folder, TokenizerFiles, json_object
 
@@ -44,8 +45,8 @@ def _from_files(checkpoint: Folder) -> dict[str, str]:
     default = _file(checkpoint, _JINJA)
     if default is None:
         return {}
-    prefix, suffix = "additional_chat_templates/", ".jinja"
-    names = sorted(path.name for path in checkpoint.folder.glob(f"{prefix}*{suffix}"))
+    prefix, suffix = origin.TEMPLATES.split("*")
+    names = sorted(path.name for path in checkpoint.folder.glob(origin.TEMPLATES))
     found = {name.removesuffix(suffix): _file(checkpoint, prefix + name) for name in names}
     return _checked({"default": default, **{_key_name(n): text for n, text in found.items() if text is not None}})
 

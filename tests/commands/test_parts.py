@@ -8,15 +8,25 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 
-from quantcli import container
+from quantcli import container, loader, vocab
 from quantcli.chat import sandbox
 from quantcli.cli.parse import convert_request
 from quantcli.commands import assemble, convert
-from quantcli.commands.job import ConvertRequest
-from quantcli.errors import BadStatistics, MissingFile, OutputExists, UsageError, VerificationFailed
+from quantcli.commands.job import ConvertRequest, Job
+from quantcli.errors import (
+    BadImportance,
+    BadStatistics,
+    MalformedFile,
+    MissingFile,
+    OutputExists,
+    UsageError,
+    VerificationFailed,
+)
 from quantcli.plan import costs, division
+from quantcli.statistics import imatrix
 
 TINY = Path(__file__).resolve().parents[2] / "examples" / "tiny"
 TYPES, SPLIT, WORKERS = ("Q4_K_M", "Q8_0"), "500K", 3
@@ -100,6 +110,142 @@ def test_one_worker_alone_looks_at_the_chat_template(monkeypatch: pytest.MonkeyP
         for number in range(1, WORKERS + 1):
             convert.prepare(request(tmp_path / "out", part=f"{number}/{WORKERS}", **given)).close()
         assert len(looked) == times and all(looked)
+
+
+def tokens(job: Job) -> bool:
+    """Whether the first shard is the job's, and tells the vocabulary."""
+    told = [shard.metadata for one in job.plans for shard in one.shards if "general.architecture" in shard.metadata]
+    assert all("tokenizer.ggml.tokens" in metadata for metadata in told)
+    return bool(told)
+
+
+def test_one_worker_alone_reads_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that writes the first shard; all of them where the user says something that is held against it."""
+    read: list[str] = []
+    original = vocab.load
+    monkeypatch.setattr(vocab, "load", lambda *given, **more: read.append("") or original(*given, **more))
+    for given, least in (({}, 0), ({"metadata": ["tokenizer.ggml.add_bos_token=true"]}, 1)):
+        first = []
+        for number in range(1, WORKERS + 1):
+            read.clear()
+            job = convert.prepare(request(Path("."), part=f"{number}/{WORKERS}", dry_run=True, **given))
+            job.close()
+            first.append(tokens(job))
+            assert len(read) == max(least, first[-1])
+        assert first.count(True) == 1
+
+
+def test_a_process_that_makes_several_parts_reads_the_vocabulary_when_it_is_needed(whole: Path, tmp_path: Path) -> None:
+    wanted = request(tmp_path / "out", part=f"1/{WORKERS}")
+    opened = convert.open_sources(wanted)
+    assert not opened.models[0].complete
+    notes = []
+    for number in range(WORKERS, 0, -1):
+        job = convert.prepare_opened(request(tmp_path / "out", part=f"{number}/{WORKERS}"), opened)
+        notes.append((tokens(job), opened.models[0].complete))
+        convert.execute(job)
+    opened.close()
+    assert shards(tmp_path / "out") == shards(whole)
+    assert [complete for first, complete in notes] == [any(f for f, _ in notes[: n + 1]) for n in range(WORKERS)]
+
+
+def test_a_vocabulary_that_comes_late_stands_where_it_would_have_stood() -> None:
+    with loader.open_models(TINY, put_off=True) as late, loader.open_models(TINY) as early:
+        assert "tokenizer.ggml.tokens" not in late.text.metadata
+        late.text.read_vocabulary()
+        assert list(late.text.metadata.items()) == list(early.text.metadata.items())
+        assert late.text.notes == early.text.notes and late.text.complete
+
+
+def test_a_broken_tokenizer_is_told_by_one_worker_and_the_set_is_refused(tmp_path: Path) -> None:
+    source, out = Path(shutil.copytree(TINY, tmp_path / "source")), tmp_path / "out"
+    (source / "tokenizer.model").write_bytes(b"\x0a\xff")
+    given, failed = {"source": source, "types": ["Q8_0"], "split_max_size": SPLIT}, []
+    for number in range(1, WORKERS + 1):
+        try:
+            convert.run(convert_request(output=f"{out}/", part=f"{number}/{WORKERS}", **given))
+        except MalformedFile as error:
+            failed.append(number)
+            assert "tokenizer.model" in (error.where or "")
+    assert len(failed) == 1
+    assert any("shards 1" in problem for problem in assemble.run(out, listed=out / LIST)["problems"])
+    with pytest.raises(MalformedFile):
+        convert.run(convert_request(output=f"{tmp_path / 'whole'}/", **given))
+
+
+def test_an_importance_matrix_is_looked_at_by_who_uses_it(tmp_path: Path) -> None:
+    """One entry that is not finite: a whole run refuses the matrix, and so does the worker that needs the entry."""
+    names = [f"blk.{layer}.attn_q.weight" for layer in range(4)]
+    sums = {name: numpy.ones((1, 256), numpy.float32) for name in names}
+    sums[names[2]][0, 3] = numpy.nan
+    path = tmp_path / "matrix.gguf"
+    counts = {name: numpy.ones(1, numpy.float32) for name in names}
+    path.write_bytes(imatrix.to_gguf_bytes(imatrix.Importance(path.name, sums, counts, checked=False)))
+    told = {"imatrix": path, "dry_run": True}
+    with pytest.raises(BadImportance, match="value 3 is nan"):
+        convert.prepare(request(tmp_path / "out", **told))
+    failed, users = [], []
+    for number in range(1, WORKERS + 1):
+        part = {"part": f"{number}/{WORKERS}"}
+        job = convert.prepare(request(tmp_path / "out", dry_run=True, **part))
+        job.close()
+        own = [(entry.tensor.name, entry.type.importance) for one in job.plans for entry in one.entries]
+        users += [number] * any(name == names[2] and use != "ignored" for name, use in own)
+        try:
+            convert.prepare(request(tmp_path / "out", **told, **part)).close()
+        except BadImportance as error:
+            assert names[2] in (error.where or "")
+            failed.append(number)
+    assert failed == users and 0 < len(failed) < WORKERS
+
+
+def mark(source: Path, **more) -> object:
+    """Of the plan in all shards."""
+    given = {"split_max_size": SPLIT, "dry_run": True, "part": "2/2", **more}
+    job = convert.prepare(convert_request(source=source, types=["Q8_0"], **given))
+    job.close()
+    return job.plans[0].shards[0].metadata[container.SET_KEY].data
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("tokenizer.model", b"\x12\x00"),
+        ("tokenizer_config.json", b"\n"),
+        ("added_tokens.json", b"{}"),
+        ("chat_template.jinja", b"{{ messages }}"),
+        ("additional_chat_templates/rag.jinja", b"{{ messages }}"),
+        ("own.tiktoken", b"YQ== 0\n"),
+        ("config.json", b"\n"),
+    ],
+)
+def test_shards_of_other_files_have_another_mark(tmp_path: Path, name: str, data: bytes) -> None:
+    source = Path(shutil.copytree(TINY, tmp_path / "source"))
+    before = mark(source)
+    assert mark(source, part=None) == before  # whoever reads the vocabulary
+    (source / name).parent.mkdir(exist_ok=True)
+    with open(source / name, "ab") as file:
+        file.write(data)
+    assert mark(source) != before
+
+
+def test_shards_of_other_options_have_another_mark(tmp_path: Path) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ messages }}")
+    words = {"pre_tokenizer": "llama-bpe", "architecture": "llama", "chat_template": template}
+    given = [{}, *({name: word} for name, word in words.items()), {"metadata": ["tokenizer.ggml.add_bos_token=false"]}]
+    assert len({mark(TINY, **one) for one in given}) == len(given)
+
+
+def test_the_mark_has_settings_of_the_vocabulary_where_the_options_are_not_told(tmp_path: Path) -> None:
+    """As another verb makes files."""
+    marks = set()
+    for text in ("true", "false"):
+        asked = request(tmp_path / "out", "Q8_0", dry_run=True, metadata=[f"tokenizer.ggml.add_bos_token={text}"])
+        job = convert.prepare(dataclasses.replace(asked, made_by={"quantcli.release.name": container.string("x")}))
+        job.close()
+        marks.add(job.plans[0].shards[0].metadata[container.SET_KEY].data)
+    assert len(marks) == 2
 
 
 def test_parts_take_about_the_same_time_not_the_same_bytes() -> None:

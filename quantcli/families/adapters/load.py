@@ -172,7 +172,7 @@ def _metadata(adapter: Adapter, family: Family, tensors: Sequence[ModelTensor]) 
         **metadata.general(family, adapter, tensors, "adapter"),
         "adapter.type": container.string("lora"),
         "adapter.lora.alpha": container.f32(settings.alpha),
-        **metadata.provenance(adapter, (CONFIG,)),
+        **metadata.provenance(adapter.digests((CONFIG,))),
     }
     if settings.invocation:
         tokens = container.array(container.ValueType.UINT32, settings.invocation)

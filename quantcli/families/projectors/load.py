@@ -49,7 +49,7 @@ def load_projector(checkpoint: Checkpoint, image_break: bool = False) -> Model:
     entries = {
         **metadata.general(projector, checkpoint, tensors, "mmproj"),
         **metadata.architecture(projector, facts, text=False),
-        **metadata.provenance(checkpoint, ("config.json", *(name for name, _ in _PROCESSORS))),
+        **metadata.provenance(checkpoint.digests(("config.json", *(name for name, _ in _PROCESSORS)))),
     }
     return Model(
         name=checkpoint.name,

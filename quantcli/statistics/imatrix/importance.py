@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
@@ -25,6 +25,28 @@ SPARED = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
 _EMBEDDING = "token_embd.weight"
 
 
+class Means(Mapping[str, Floats]):
+    """Name -> `values`, made and checked when they are asked for, once."""
+
+    def __init__(self, sums: Mapping[str, Sums], counts: Mapping[str, Sums], where: str) -> None:
+        self._sums, self._counts, self._where = sums, counts, where
+        self._made: dict[str, Floats] = {}
+
+    def __getitem__(self, name: str) -> Floats:
+        if name not in self._made:
+            self._made[name] = values(name, self._sums[name], self._counts[name], self._where)
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sums
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sums)
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+
 @dataclass(frozen=True)
 class Importance:
     """Sums of squared activations per weight, with what is known about their collection.
@@ -33,6 +55,7 @@ class Importance:
     by each matrix (expert). ``entries``: name -> float32 [matrices, columns], sums / counts, ones for a matrix that saw
     nothing: what an encoder multiplies squared errors with. A legacy file or a dense three-dimensional weight gives
     one matrix of all columns in a row; `for_tensor` cuts it. ``sha256`` is that of the file, empty without one.
+    ``checked``: every entry is looked at now (BadImportance); else each one when it is asked for.
     """
 
     name: str
@@ -43,13 +66,17 @@ class Importance:
     chunk_size: int = CHUNK
     sha256: str = ""
     warnings: list[str] = field(default_factory=list)
-    entries: dict[str, Floats] = field(default_factory=dict)
+    checked: bool = True
+    entries: Mapping[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.entries:  # a selection of another one's
             return
-        for name, sums in self.sums.items():
-            self.entries[name] = values(name, sums, self.counts[name], self.name)
+        object.__setattr__(self, "entries", Means(self.sums, self.counts, self.name))
+        if self.checked:
+            dict(self.entries)
+        if not self.counts or numpy.concatenate([*self.counts.values()]).all():
+            return
         empty = {name: n for name, counts in self.counts.items() if (n := int((counts == 0).sum()))}
         if empty:
             self._warn(
@@ -67,16 +94,22 @@ class Importance:
         None without an entry. An entry of another size is a BadImportance, except the token embeddings': that one is
         ignored, with a warning, as llama-quantize does.
         """
-        entry = self.entries.get(name)
-        if entry is None:
+        if not self.has(name, shape):
             return None
+        return self.entries[name].reshape(shape[2] if len(shape) > 2 else 1, shape[0])
+
+    def has(self, name: str, shape: Sequence[int]) -> bool:
+        """Whether there is an entry for a tensor of this shape, see `for_tensor`; its values are not looked at."""
+        sums = self.sums.get(name)
+        if sums is None:
+            return False
         columns, matrices = shape[0], shape[2] if len(shape) > 2 else 1
-        if len(shape) <= 3 and entry.size == columns * matrices and entry.shape[0] in (1, matrices):
-            return entry.reshape(matrices, columns)
-        found = " x ".join(map(str, entry.shape if entry.shape[0] > 1 else entry.shape[1:]))
+        if len(shape) <= 3 and sums.size == columns * matrices and sums.shape[0] in (1, matrices):
+            return True
+        found = " x ".join(map(str, sums.shape if sums.shape[0] > 1 else sums.shape[1:]))
         if name == _EMBEDDING:
             self._warn(f"{self.name}: the entry of {name} has {found} values instead of {columns} and is not used")
-            return None
+            return False
         expected = f"{matrices} x {columns}" if matrices > 1 else str(columns)
         raise BadImportance(
             f"the entry has {found} values, the tensor {' x '.join(map(str, shape))} needs {expected}",
@@ -102,14 +135,8 @@ class Importance:
         ]
         if not kept:
             warnings.append(f"{self.name}: no entry is left; quantizing without importance")
-            return replace(self, sums={}, counts={}, entries={}, warnings=warnings)
-        return replace(
-            self,
-            sums={n: self.sums[n] for n in kept},
-            counts={n: self.counts[n] for n in kept},
-            entries={n: self.entries[n] for n in kept},
-            warnings=warnings,
-        )
+        sums, counts = {n: self.sums[n] for n in kept}, {n: self.counts[n] for n in kept}
+        return replace(self, sums=sums, counts=counts, entries=Means(sums, counts, self.name), warnings=warnings)
 
 
 def values(name: str, sums: Sums, counts: Sums, where: str) -> Floats:

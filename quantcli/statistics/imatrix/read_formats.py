@@ -33,23 +33,22 @@ DAMAGED = "the file is truncated or damaged: get it again"
 Arrays: TypeAlias = dict[str, Sums]
 
 
-def read(path: str | os.PathLike[str]) -> Importance:
-    """Read the matrix at ``path``: GGUF if it begins so, else legacy.
+def read(path: str | os.PathLike[str], *, checked: bool = True) -> Importance:
+    """Read the matrix at ``path``: GGUF if it begins so, else legacy. ``checked``: see `Importance`.
 
     Raises MissingFile, UnsupportedFile (not a regular file), MalformedFile (neither format, or a broken GGUF header),
     BadImportance naming the entry or the byte.
     """
     path = Path(path)
     with _opened(path) as file:
-        magic = file.read(4)
+        if file.read(4) == MAGIC:
+            return _read_gguf(path, file, checked)
         sha256 = _sha256(file)
-        if magic == MAGIC:
-            return _read_gguf(path, file, sha256)
         found = foreign.recognise(foreign.beginning(path), path)
         if found is not None:
             says = f"{found[0]}: neither a GGUF file nor an importance matrix"
             raise MalformedFile(says, where=str(path), hint=found[1])
-        return _Legacy(path, file).read(sha256)
+        return _Legacy(path, file).read(sha256, checked)
 
 
 def _opened(path: Path) -> BufferedReader:
@@ -72,20 +71,23 @@ def _sha256(file: BufferedReader) -> str:
 # ---- GGUF
 
 
-def _read_gguf(path: Path, file: BufferedReader, sha256: str) -> Importance:
+def _read_gguf(path: Path, file: BufferedReader, checked: bool) -> Importance:
     header = container.read_header(path)
     datasets, chunks, chunk_size = _collection(path, header)
     warnings: list[str] = []
     names = _names(path, header, warnings)
+    file.seek(0)
+    raw = file.read()
     sums: Arrays = {}
     counts: Arrays = {}
     for name in names:
-        raw = _tensor(path, file, header, header.by_name[name + SUMS])
-        tokens = _tensor(path, file, header, header.by_name[name + COUNTS]).reshape(-1)
-        sums[name], counts[name] = _cut(f"{path.name}: {name}", raw, tokens)
+        own = _tensor(path, raw, header, header.by_name[name + SUMS])
+        tokens = _tensor(path, raw, header, header.by_name[name + COUNTS]).reshape(-1)
+        sums[name], counts[name] = _cut(f"{path.name}: {name}", own, tokens)
     if not names:
         warnings.append(f"{path.name}: the importance matrix is empty")
-    return Importance(path.name, sums, counts, datasets, chunks, chunk_size, sha256, warnings)
+    sha256 = hashlib.sha256(raw).hexdigest()
+    return Importance(path.name, sums, counts, datasets, chunks, chunk_size, sha256, warnings, checked)
 
 
 def _collection(path: Path, header: Header) -> tuple[list[str], int, int]:
@@ -137,12 +139,12 @@ def _names(path: Path, header: Header, warnings: list[str]) -> list[str]:
     return list(names)
 
 
-def _tensor(path: Path, file: BufferedReader, header: Header, info: TensorInfo) -> Floats:
-    """The floats of a tensor as [product of the other dimensions, columns]."""
-    array = _floats(file, header.data_start + info.offset, info.elements)
-    if array is None:
+def _tensor(path: Path, raw: bytes, header: Header, info: TensorInfo) -> Floats:
+    """The floats of a tensor as [product of the other dimensions, columns]: a view of the file's bytes."""
+    start = header.data_start + info.offset
+    if start + info.bytes > len(raw):
         raise BadImportance("the file was cut while being read", where=f"{path.name}: {info.name}")
-    return array.reshape(-1, info.shape[0])
+    return numpy.frombuffer(raw, numpy.dtype("<f4"), info.elements, start).reshape(-1, info.shape[0])
 
 
 def _cut(where: str, sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
@@ -181,7 +183,7 @@ class _Legacy:
     def fail(self, message: str, at: int) -> BadImportance:
         return BadImportance(message, where=f"{self.path}: byte {at}", hint=DAMAGED)
 
-    def read(self, sha256: str) -> Importance:
+    def read(self, sha256: str, checked: bool) -> Importance:
         entries = self.number("the number of entries") if self.size >= 4 else -1
         if not 0 < entries <= (self.size - 4) // SMALLEST_ENTRY or not self.plausible():
             raise MalformedFile(
@@ -201,7 +203,7 @@ class _Legacy:
         warnings = []
         if self.position < self.size:
             warnings.append(f"{self.path.name}: {self.size - self.position} bytes behind its end are ignored")
-        return Importance(self.path.name, sums, counts, datasets, chunks, CHUNK, sha256, warnings)
+        return Importance(self.path.name, sums, counts, datasets, chunks, CHUNK, sha256, warnings, checked)
 
     def plausible(self) -> bool:
         """Whether the first entry begins like one: what doesn't is another kind of file rather than a damaged one."""
