@@ -17,7 +17,6 @@ from quantcli.container import foreign
 from quantcli.errors import PickleCheckpoint, UnsupportedFile, UsageError
 from quantcli.model import Model
 from quantcli.sources import digests, ways
-from quantcli.sources.adapter import CONFIG, Adapter
 from quantcli.sources.checkpoint import Checkpoint, hub_commit
 from quantcli.sources.gguf import open_gguf
 
@@ -127,6 +126,7 @@ def open_adapter(path: Path, base: Path, architecture: str | None = None) -> Mod
     Raises what `families.adapters.load.load_adapter` raises. `Model.close` closes it.
     """
     from quantcli.families.adapters.load import load_adapter
+    from quantcli.sources.adapter import Adapter
 
     path, base = ways.find(path), ways.find(base)
     for folder, hint in (
@@ -157,6 +157,7 @@ def _opened(path: str | os.PathLike[str], merge: Merge | None) -> Iterator[Check
     with _closed_on_error(checkpoint):
         if merge is not None:
             from quantcli.families.adapters.merge import merged
+            from quantcli.sources.adapter import Adapter
 
             adapter = Adapter(ways.find(merge.adapter))
             checkpoint.beside.append(adapter)
@@ -169,6 +170,10 @@ def _describe(model: Model, checkpoint: Checkpoint, merge: Merge | None) -> None
     """What the model is read from, and what it says of a merge."""
     model.handles = [checkpoint, *checkpoint.beside]
     _record_commit(model, checkpoint.folder)
+    if not checkpoint.beside:
+        return
+    from quantcli.sources.adapter import CONFIG
+
     for adapter in checkpoint.beside:
         model.files = [*model.files, *adapter.files]
         model.notes += adapter.notes

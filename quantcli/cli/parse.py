@@ -11,24 +11,26 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 from quantcli.calibration.quality import COMPENSATING, PAD, TRANSFORMS, Wish, planning
 from quantcli.calibration.quality import wish as wish_of
 from quantcli.cli import beside
 from quantcli.commands import options_record, parting, resuming
 from quantcli.commands.job import ConvertRequest
-from quantcli.commands.sizing import Sizing
 from quantcli.errors import MissingFile, UsageError
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import snap as snapping
 from quantcli.methods.seam import Settings
 from quantcli.methods.table import Choice
-from quantcli.plan import budget, division, overrides, recipes
-from quantcli.plan.budget import Freedom, Target
+from quantcli.plan import division, overrides, recipes
 from quantcli.plan.overrides import Override
 from quantcli.plan.recipes import FileType
+
+if TYPE_CHECKING:
+    from quantcli.commands.sizing import Sizing
+    from quantcli.plan.budget import Freedom, Target
 
 TEMPLATE_LIMIT = 4 << 20  # bytes of a chat template file
 NAMES = ("default", "convention")
@@ -269,12 +271,16 @@ def parse_sizing(
     if parse_quality(quality, method, transforms, (), None, None, None) is not None:
         wish = parse_quality(quality, method, transforms, texts, sampled_tokens, statistics, keep_statistics)
     assert wish is not None
+    from quantcli.commands.sizing import Sizing  # most conversions are given types
+
     ((option, value),) = size.sizes.items()
     return Sizing(parse_target(size), parse_freedom(size), wish, f"{option} {value}")
 
 
 def parse_target(size: SizeTexts) -> Target:
     """Raises UsageError, UnknownType."""
+    from quantcli.plan.budget import Target
+
     if size.target_size is not None:
         return Target(bytes=overrides.parse_amount(size.target_size, "--target-size"))
     if size.like is not None:
@@ -287,6 +293,8 @@ def parse_target(size: SizeTexts) -> Target:
 
 def parse_freedom(size: SizeTexts) -> Freedom:
     """What a plan may choose. Raises UnknownType, BadOverride."""
+    from quantcli.plan import budget
+
     whole = overrides.parse_tensor_type("F16", "")
     kept, together = (
         tuple(overrides.Override(text, whole, overrides.compile_pattern(text)) for text in texts)

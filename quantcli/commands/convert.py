@@ -18,17 +18,15 @@ from quantcli.calibration.quality import UNKNOWN, Used
 from quantcli.commands import checks, existing, hashing, parting, provenance, resuming, targets
 from quantcli.commands.describing import describe as describe
 from quantcli.commands.job import ConvertRequest, Job, Part
-from quantcli.commands.sizing import Sizing
 from quantcli.commands.writing import execute as execute
 from quantcli.errors import OutputExists
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.model import Model
-from quantcli.plan import budget, plan, recipes
+from quantcli.plan import plan, recipes
 from quantcli.plan.options import Options
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
 from quantcli.report import tables
-from quantcli.report.results import ConvertResult
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
@@ -36,6 +34,8 @@ from quantcli.transforms import pad
 
 if TYPE_CHECKING:
     from quantcli.commands.planning import Planning
+    from quantcli.commands.sizing import Sizing
+    from quantcli.report.results import ConvertResult
 
 MOST_THREADS = 256  # each holds slabs in memory; beyond this it is a typing error
 COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, beside the output
@@ -355,6 +355,8 @@ def choose_types(job: Job, reporter: Reporter) -> Planning | None:
     if sizing.target.max_kld is not None:
         _bound(job, found, sizing.target.max_kld, reporter)
         return found
+    from quantcli.plan import budget
+
     part.plans[0] = found.choosing.plan(budget.target_bytes(sizing.target, part.model, part.plans[0].options))
     return found
 
@@ -362,6 +364,7 @@ def choose_types(job: Job, reporter: Reporter) -> Planning | None:
 def _bound(job: Job, found: Planning, most: float, reporter: Reporter) -> None:
     """The smallest plan within a measured divergence, and the recipe that is nearest to its size."""
     from quantcli.commands import bounding
+    from quantcli.plan import budget
 
     part, request = job.parts[0], job.request
     assert part.ready is not None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantcli.commands import checks
 from quantcli.commands.job import Job
 from quantcli.plan import plan
 from quantcli.plan.plan import Plan
-from quantcli.report.results import ConvertResult, OutputResult, SourceResult
 from quantcli.sources import ways
+
+if TYPE_CHECKING:
+    from quantcli.report.results import ConvertResult, OutputResult, SourceResult
 
 
 def describe(job: Job) -> ConvertResult:

@@ -13,7 +13,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantcli import __version__
 from quantcli.commands import convert, parting
@@ -25,8 +25,10 @@ from quantcli.output import checksums
 from quantcli.plan import division
 from quantcli.plan.division import Division
 from quantcli.report import tables
-from quantcli.report.results import ConvertResult, ShardResult
 from quantcli.report.terminal import SILENT, Reporter
+
+if TYPE_CHECKING:
+    from quantcli.report.results import ConvertResult, ShardResult
 
 WHERE = "--engine"
 

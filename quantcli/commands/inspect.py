@@ -34,8 +34,8 @@ from quantcli.report.results import (
     MetadataResult,
     OriginResult,
     TensorResult,
-    summary,
 )
+from quantcli.report.summary import summary
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.runner import description
 from quantcli.sources import ways

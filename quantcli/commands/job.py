@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from quantcli import places
 from quantcli.calibration.quality import Wish
-from quantcli.commands.sizing import Sizing
 from quantcli.container import Value
 from quantcli.ggml import tensor_types
 from quantcli.ggml.tensor_types import TensorType
@@ -22,10 +21,11 @@ from quantcli.plan.division import Division
 from quantcli.plan.overrides import Override, Setting
 from quantcli.plan.plan import Plan
 from quantcli.plan.recipes import FileType
-from quantcli.report.results import CarriedTensor, CompensatedTensor
 
-if TYPE_CHECKING:  # it brings the runner, which most conversions do without
+if TYPE_CHECKING:  # they bring what most conversions do without, the runner above all
     from quantcli.commands.compensating import Made, Ready
+    from quantcli.commands.sizing import Sizing
+    from quantcli.report.results import CarriedTensor, CompensatedTensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from quantcli.commands import hashing, provenance, resuming
 from quantcli.commands.describing import describe
@@ -21,8 +22,10 @@ from quantcli.output.resumable import ResumableFile
 from quantcli.output.writer import OutputFile
 from quantcli.plan import costs
 from quantcli.plan.plan import Plan
-from quantcli.report.results import CarriedTensor, ConvertResult
 from quantcli.report.terminal import Advance, Reporter
+
+if TYPE_CHECKING:
+    from quantcli.report.results import CarriedTensor, ConvertResult
 
 Outputs = list[list[OutputFile]]  # per plan its files
 

@@ -13,7 +13,6 @@ from quantcli.errors import BadTokenizer, QuantcliError
 from quantcli.families import bind, catalogue, metadata, numbers, packed, pooling, unread, variants
 from quantcli.families.declaration import Family
 from quantcli.families.facts import Facts, settle
-from quantcli.families.projectors import catalogue as projectors
 from quantcli.families.transforms import Node
 from quantcli.ggml import tensor_types
 from quantcli.model import Model, ModelTensor, Vocabulary
@@ -119,6 +118,8 @@ def beside(checkpoint: Checkpoint, left_out: int) -> list[str]:
     """What is left out of a wrapper, and the option that writes it."""
     if not left_out:
         return []
+    from quantcli.families.projectors import catalogue as projectors
+
     way = "--mmproj F16 writes them to a file beside it" if projectors.find(checkpoint.config) else ""
     told = f"left out {left_out} tensors of vision or audio: only the language model is converted"
     return [f"{told}; {way}" if way else f"{told} (no projector is declared for this class)"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy
 from numpy.typing import NDArray
@@ -26,8 +27,10 @@ from quantcli.plan.options import Options
 from quantcli.plan.overrides import apply_settings
 from quantcli.plan.recipes import FileType
 from quantcli.plan.shards import PlannedTensor, Shard, build, place
-from quantcli.report.results import PlanResult
 from quantcli.statistics.imatrix import Importance
+
+if TYPE_CHECKING:
+    from quantcli.report.results import PlanResult
 
 # Tensors that llama-quantize lets pass without importance: a matrix is seldom collected for them.
 _SPARED = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from quantcli.report.measurements import (
-    CalibrateResult,
-    ComparedModel,
-    CompareResult,
-    EmbedResult,
-    GenerateResult,
-    ImatrixResult,
-    PerplexityResult,
-)
-from quantcli.report.results import (
-    CheckpointResult,
-    CheckResult,
-    ConvertResult,
-    EstimateResult,
-    FormatsResult,
-    GgufResult,
-    MatrixResult,
-    MetadataResult,
-    OutputResult,
-    TensorResult,
-    VerifyResult,
-    summary,
-)
+from typing import TYPE_CHECKING
+
+from quantcli.report.summary import summary
 from quantcli.report.terminal import Reporter, duration, size
+
+if TYPE_CHECKING:
+    from quantcli.report.measurements import (
+        CalibrateResult,
+        ComparedModel,
+        CompareResult,
+        EmbedResult,
+        GenerateResult,
+        ImatrixResult,
+        PerplexityResult,
+    )
+    from quantcli.report.results import (
+        CheckpointResult,
+        CheckResult,
+        ConvertResult,
+        EstimateResult,
+        FormatsResult,
+        GgufResult,
+        MatrixResult,
+        MetadataResult,
+        OutputResult,
+        TensorResult,
+        VerifyResult,
+    )
 
 SHOWN_TEXT = 100  # characters of a metadata string
 SHOWN_ENTRIES = 20  # of an importance matrix

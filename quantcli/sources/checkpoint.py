@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from quantcli import places
 from quantcli.errors import BadConfig, MalformedFile, MissingFile, QuantcliError, UnsupportedFile
@@ -18,8 +18,11 @@ from quantcli.sources.config import text_part
 from quantcli.sources.files import StoredTensor, inside, read_small
 from quantcli.sources.gguf import is_hash
 from quantcli.sources.jsonfile import LARGE_JSON, SMALL_JSON, object_in, parse, parse_object, text_in
-from quantcli.sources.packed import unpack
+from quantcli.sources.packed.signs import is_packed
 from quantcli.sources.tensor import SourceTensor
+
+if TYPE_CHECKING:
+    from quantcli.sources.packed import unpack
 
 # The small files that a model is made from, and how large each may be.
 _SMALL_FILES: dict[str, int] = {
@@ -189,6 +192,10 @@ class Checkpoint:
 
         Raises UnsupportedFile for a way that no format reads, BadConfig.
         """
+        if self.quantization is None and not any(map(is_packed, self.tensors.values())):
+            return None
+        from quantcli.sources.packed import unpack  # with all formats
+
         try:
             found = unpack.find(self.quantization, self.tensors)
         except (UnsupportedFile, BadConfig) as error:

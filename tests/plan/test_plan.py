@@ -17,7 +17,7 @@ from quantcli.errors import BadConfig, ImportanceNeeded, IndivisibleRow, Quantiz
 from quantcli.ggml.tensor_types import by_name
 from quantcli.plan import overrides, plan
 from quantcli.plan.choose import fit
-from quantcli.report import results
+from quantcli.report.summary import summary
 
 
 def importance(names: list[str], **more) -> SimpleNamespace:
@@ -320,7 +320,7 @@ def test_json() -> None:
 
 def test_summary() -> None:
     made = plan.make(golden_model("smollm2-135m"), options("Q4_K_M"))
-    total = results.summary(plan.to_json(made)["tensors"])
+    total = summary(plan.to_json(made)["tensors"])
     assert sum(row["tensors"] for row in total["types"]) == len(made.entries) == 272
     assert sum(row["bytes"] for row in total["types"]) == total["tensor_bytes"] == made.tensor_bytes
     assert total["types"][0]["bytes"] == max(row["bytes"] for row in total["types"])

@@ -10,15 +10,9 @@ from quantcli.sources.files import StoredTensor, shown
 from quantcli.sources.jsonfile import text_in
 from quantcli.sources.packed import awq, bitnet, bitsandbytes, fp8, gptq, integers, mxfp4, nvfp4, pack_quantized
 from quantcli.sources.packed.group import Format, Group, Settings
+from quantcli.sources.packed.signs import is_packed
 from quantcli.sources.tensor import LogicalTensor, SourceTensor
 
-# Dtypes of plain weights, and of what is beside them (positions, masks).
-_PLAIN = ("F64", "F32", "F16", "BF16", "I64", "BOOL")
-_BUFFERS = (".bias", ".masked_bias", "position_ids", "num_batches_tracked")
-_SCALES = (
-    ".weight_scale", ".weight_scale_inv", ".weight_scale_2", "_scales", ".scales", ".qzeros", ".weight_zero_point",
-    ".absmax", ".SCB", "_proj_scale", "_proj_scale_inv", ".qscale_weight",
-)  # fmt: skip
 # Scales of activations and of the cache: llama.cpp computes both without.
 _DROPPED = (
     ".input_scale", ".activation_scale", "_activation_scale", "_input_scale", ".qscale_act", ".input_zero_point",
@@ -163,7 +157,7 @@ def find(settings: object, tensors: Mapping[str, StoredTensor]) -> Packing | Non
     if settings is not None and not isinstance(settings, Mapping):
         raise BadConfig("quantization_config is no object", where="config.json", hint=_DAMAGED)
     stated = method(settings)
-    sign = next((tensor for tensor in tensors.values() if _is_packed(tensor)), None)
+    sign = next((tensor for tensor in tensors.values() if is_packed(tensor)), None)
     formats = [
         packing
         for packing in FORMATS
@@ -188,10 +182,3 @@ def find(settings: object, tensors: Mapping[str, StoredTensor]) -> Packing | Non
 def method(settings: object) -> str | None:
     """The way of packing that a quantization_config names."""
     return text_in(settings, "quant_method") or None
-
-
-def _is_packed(tensor: StoredTensor) -> bool:
-    """Whether a tensor shows that weights are packed: codes by its dtype, scales by its name."""
-    if tensor.name.endswith(_SCALES):
-        return True
-    return tensor.dtype not in _PLAIN and not tensor.name.endswith(_BUFFERS)

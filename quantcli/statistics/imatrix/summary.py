@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from math import log2, sqrt
+from typing import TYPE_CHECKING
 
 import numpy
 from numpy.typing import NDArray
 
-from quantcli.report.results import EntryResult
 from quantcli.statistics.imatrix.importance import Importance
+
+if TYPE_CHECKING:
+    from quantcli.report.results import EntryResult
 
 ACTIVE = 1e-5  # a mean square above this counts as active
 _LAYER = re.compile(r"blk\.(\d+)\.(.*)", re.DOTALL)
