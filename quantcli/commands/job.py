@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,14 +106,13 @@ class Part:
 
     @property
     def source_bytes(self) -> int:
-        """Bytes of the tensors that are read, as they are stored: all of the model's, those of a part for each plan."""
+        """Bytes of the tensors that are read, as they are stored: all of the model's, or what a part needs of them."""
         if not any(one.whole for one in self.plans):
             return _stored_bytes(self.model.tensors)
-        reads = [tuple(entry.tensor for entry in one.entries) for one in self.plans]
-        return sum(map(_stored_bytes, {tuple(map(id, read)): read for read in reads}.values()))
+        return _stored_bytes({id(entry.tensor): entry.tensor for one in self.plans for entry in one.entries}.values())
 
 
-def _stored_bytes(tensors: Sequence[ModelTensor]) -> int:
+def _stored_bytes(tensors: Iterable[ModelTensor]) -> int:
     return sum(tensor_types.tensor_bytes(one.stored, one.shape) for one in tensors)
 
 

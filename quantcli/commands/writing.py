@@ -20,8 +20,8 @@ from quantcli.output import journal, transaction, writer
 from quantcli.output.journal import Journal
 from quantcli.output.resumable import ResumableFile
 from quantcli.output.writer import OutputFile
-from quantcli.plan import costs
-from quantcli.plan.plan import Plan
+from quantcli.plan import costs, together
+from quantcli.plan.shards import PlannedTensor
 from quantcli.report.terminal import Advance, Reporter
 
 if TYPE_CHECKING:
@@ -159,32 +159,24 @@ class _Heads:
                 made[first].replace_head(replace(shard, metadata=metadata).header())
 
 
-def _groups(job: Job) -> list[list[int]]:
-    """Plans that write the same tensors, by their numbers: they share their reads."""
-    together: dict[tuple[int, ...], list[int]] = {}
-    for number, one in enumerate(job.plans):
-        together.setdefault(tuple(id(entry.tensor) for entry in one.entries), []).append(number)
-    return list(together.values())
-
-
 def _work(job: Job) -> Iterator[tuple[int, int]]:
     """(bytes, cost) of what is read, in its order."""
-    plans = job.plans
-    for numbers in _groups(job):
-        for entries in zip(*(plans[number].entries for number in numbers), strict=True):
-            tensor = entries[0].tensor
+    for numbers in together.groups(job.plans):
+        found = together.order([job.plans[number] for number in numbers])
+        assert found is not None
+        for tensor, *made in zip(found.tensors, *found.entries, strict=True):
             yield (
                 tensor_types.tensor_bytes(tensor.stored, tensor.shape),
-                sum(costs.cost(tensor, entry.type) for entry in entries),
+                sum(costs.cost(tensor, entry.type) for entry in made if entry is not None),
             )
 
 
 def _fill(job: Job, outputs: Sequence[Sequence[OutputFile]], advance: Advance | None) -> tuple[int, float]:
     """(weights encoded, seconds of reading): one group of outputs per model."""
-    together = _groups(job)
+    shared = together.groups(job.plans)
     groups = [
         pipeline.Group([job.plans[number] for number in numbers], [outputs[number] for number in numbers])
-        for numbers in together
+        for numbers in shared
     ]
     choice, snap = job.request.choice, Snapping(job.request.snap)
     done = pipeline.run(
@@ -196,16 +188,18 @@ def _fill(job: Job, outputs: Sequence[Sequence[OutputFile]], advance: Advance | 
         snap=snap,
         cancel=job.close if job.far else None,
     )
-    for group, numbers in enumerate(together):
-        for number in numbers:
-            job.carried[job.files[number][0]] = _carried(snap, group, job.plans[number])
+    for group, numbers in enumerate(shared):
+        for number, entries in zip(numbers, groups[group].order.entries, strict=True):
+            job.carried[job.files[number][0]] = _carried(snap, group, entries)
     return done
 
 
-def _carried(snap: Snapping, group: int, one: Plan) -> list[CarriedTensor]:
+def _carried(snap: Snapping, group: int, entries: Sequence[PlannedTensor | None]) -> list[CarriedTensor]:
     """What of a plan's tensors was carried over."""
     found: list[CarriedTensor] = []
-    for index, entry in enumerate(one.entries):
+    for index, entry in enumerate(entries):
+        if entry is None:
+            continue
         count = snap.carried.get((group, index, entry.type.id))
         if count is not None and count.carried:
             name, kind = entry.tensor.name, entry.type.name

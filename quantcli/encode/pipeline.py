@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import TypeAlias, TypeVar
 
@@ -30,9 +31,10 @@ from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods.seam import Blocks, Matrix, RowEncoder, Rows, Settings, Statistics
 from quantcli.methods.snap import Snapping
 from quantcli.methods.table import Choice
-from quantcli.model import ModelTensor
 from quantcli.output.writer import OutputFile
+from quantcli.plan import together
 from quantcli.plan.plan import Plan
+from quantcli.plan.together import Order
 
 AHEAD = 2  # slabs in flight beyond one per thread
 
@@ -49,14 +51,12 @@ class Group:
     plans: Sequence[Plan]
     outputs: Sequence[Sequence[OutputFile]]
 
-    def __post_init__(self) -> None:
-        for plan in self.plans[1:]:
-            assert [entry.tensor for entry in plan.entries] == self.tensors, "plans of one group share their order"
-
-    @property
-    def tensors(self) -> list[ModelTensor]:
-        """The tensors in writing order."""
-        return [entry.tensor for entry in self.plans[0].entries]
+    @cached_property
+    def order(self) -> Order:
+        """What is written, in its order."""
+        found = together.order(self.plans)
+        assert found is not None, "plans of one group share their order"
+        return found
 
 
 class Encoder:
@@ -69,6 +69,7 @@ class Encoder:
         self, groups: Sequence[Group], sinks: Sequence[Sequence[Sink]], choice: Choice, snap: Snapping
     ) -> None:
         self.plans, self.sinks = [group.plans for group in groups], sinks
+        self.entries = [group.order.entries for group in groups]
         self.choice, self.snap = choice, snap
         self.reading: list[float] = []  # seconds of each slab, on any thread
         self.ahead: Ahead[Source] | None = None  # reads the slabs on threads of its own
@@ -107,8 +108,10 @@ class Encoder:
         return results
 
     def _types(self, slab: Slab) -> list[tuple[TensorType, bool, bool]]:
-        """For every plan the type, whether it takes the slab's bytes as they are, and whether its file has it."""
-        tensor, types = slab.tensor, [plan.entries[slab.index].type for plan in self.plans[slab.group]]
+        """For every plan the type, whether it takes the slab's bytes as they are, and whether its file has it (or never
+        will)."""
+        tensor, made = slab.tensor, (entries[slab.index] for entries in self.entries[slab.group])
+        types = [tensor.stored if entry is None else entry.type for entry in made]
         there = [sink.has(slab) for sink in self.sinks[slab.group]]
         return [(one, tensor.raw and one is tensor.stored, has) for one, has in zip(types, there, strict=True)]
 
@@ -249,12 +252,15 @@ def run(
     """
     with ExitStack() as stack:
         sinks = [
-            [stack.enter_context(Sink(plan, files)) for plan, files in zip(group.plans, group.outputs, strict=True)]
+            [
+                stack.enter_context(Sink(plan, files, entries))
+                for plan, files, entries in zip(group.plans, group.outputs, group.order.entries, strict=True)
+            ]
             for group in groups
         ]
         encoder = Encoder(groups, sinks, Choice(method, Settings(search)), snap or Snapping())
         writing = Writing(sinks, encoder.recycle, progress)
-        every = chain.from_iterable(slabs(group.tensors, number) for number, group in enumerate(groups))
+        every = chain.from_iterable(slabs(group.order.tensors, number) for number, group in enumerate(groups))
         work = _unwritten(every, sinks, writing)
         if cancel is None:
             in_order(work, encoder.encode, writing.take, threads)

@@ -15,7 +15,7 @@ from quantcli.container import padded
 from quantcli.encode.slabs import Slab
 from quantcli.output.writer import OutputFile
 from quantcli.plan.plan import Plan
-from quantcli.plan.shards import ALIGNMENT
+from quantcli.plan.shards import ALIGNMENT, PlannedTensor
 
 UNWRITTEN = 2  # slabs that wait for their writers
 
@@ -70,10 +70,13 @@ def weights_of(slab: Slab) -> int:
 
 
 class Sink:
-    """Writes one plan's slabs into its shard files (headers, data, padding) on a thread of its own, in order."""
+    """Writes one plan's slabs into its shard files (headers, data, padding) on a thread of its own, in order.
 
-    def __init__(self, plan: Plan, files: Sequence[OutputFile]) -> None:
-        self.plan, self.files = plan, files
+    ``entries``: what the plan makes of each tensor that comes, None for those that are others' alone.
+    """
+
+    def __init__(self, plan: Plan, files: Sequence[OutputFile], entries: Sequence[PlannedTensor | None]) -> None:
+        self.plan, self.files, self.entries = plan, files, entries
         self.there = [file.written for file in files]  # bytes that an earlier run has left
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="quantcli-write")
 
@@ -91,8 +94,10 @@ class Sink:
         self._thread.shutdown(cancel_futures=True)
 
     def has(self, slab: Slab) -> bool:
-        """Whether an earlier run has written it."""
-        entry = self.plan.entries[slab.index]
+        """Whether an earlier run has written it, or the plan does not."""
+        entry = self.entries[slab.index]
+        if entry is None:
+            return True
         there = self.there[entry.shard]
         if not there:
             return False
@@ -105,9 +110,9 @@ class Sink:
         return self._thread.submit(self._write, slab, data)
 
     def _write(self, slab: Slab, data: Buffer | None) -> None:
-        if data is None:
+        entry = self.entries[slab.index]
+        if data is None or entry is None:
             return
-        entry = self.plan.entries[slab.index]
         file = self.files[entry.shard]
         if slab.matrix == 0 and slab.start == 0:
             assert file.written == self.plan.shards[entry.shard].header_bytes + entry.offset

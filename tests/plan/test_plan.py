@@ -25,7 +25,7 @@ def importance(names: list[str], **more) -> SimpleNamespace:
     entries = dict.fromkeys(names, 1)
     return SimpleNamespace(**{
         "name": "im.gguf", "datasets": ["wiki.txt"], "chunks": 60, "sha256": "ab" * 32, "entries": entries,
-        "for_tensor": lambda name, shape: entries.get(name), **more})  # fmt: skip
+        "has": lambda name, shape: name in entries, **more})  # fmt: skip
 
 
 # ---- the oracle ------------------------------------------------------------------------------------------------
