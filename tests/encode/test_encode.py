@@ -144,7 +144,7 @@ def test_several_models_go_through_one_run(tmp_path: Path, monkeypatch: pytest.M
             file.publish()
             assert (tmp_path / f"{number}-{i}").read_bytes() == alone[number][i]
     assert encoded == sum(sum(one.weights for one in group.plans) for group in groups)
-    stored = [tensor for group in groups for tensor in group.tensors]
+    stored = [tensor for group in groups for tensor in group.order.tensors]
     assert seen == sorted(seen)
     assert seen[-1] == (sum(tensor_types.tensor_bytes(t.stored, t.shape) for t in stored), encoded)
 
