@@ -48,4 +48,5 @@ def quantizable(name: str, shape: tuple[int, ...], architecture: str) -> bool:
     """Whether llama-quantize gives this tensor (shape in GGUF order) a target type; otherwise it keeps its own."""
     if not (name.endswith("weight") and is_matrix(shape)) or name in _KEPT_NAMES or _KEPT_PARTS.search(name):
         return False
-    return not any(part in name for part in architectures.find(architecture).kept)
+    kept = architectures.find(architecture).kept
+    return not (kept and any(part in name for part in kept))

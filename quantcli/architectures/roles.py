@@ -26,7 +26,8 @@ COUNTED = ("v", "up", "gate", "down")  # roles with a running number
 
 def role_of(name: str, architecture: str = "") -> str:
     """The role of tensor ``name``, one of ROLE_NAMES; "pinned" is one of the architecture's own."""
-    if any(part in name for part in architectures.find(architecture).pinned):
+    pinned = architectures.find(architecture).pinned
+    if pinned and any(part in name for part in pinned):
         return "pinned"
     for how, text, role in ROLES:
         if name == text if how == "is" else text in name:

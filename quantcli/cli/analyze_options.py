@@ -1,7 +1,5 @@
 """`quantcli analyze MODEL`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 

@@ -2,6 +2,8 @@
 
 `quantcli --help` must start as fast as a bare Typer application, so the command files import the verbs (and with them
 numpy) only when a command runs; and a run builds the options of its own command alone, a list of commands none at all.
+The annotations of a command's options are no texts (there is no `from __future__ import annotations`): Typer would
+evaluate each of them five times.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """`quantcli bench`"""
 
-from __future__ import annotations
-
 from typing import Annotated, Optional
 
 from typer import Option

@@ -1,7 +1,5 @@
 """`quantcli calibrate MODEL -o DIR`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 

@@ -1,7 +1,5 @@
 """`quantcli convert SRC -t TYPE...`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 

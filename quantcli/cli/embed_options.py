@@ -1,7 +1,5 @@
 """`quantcli embed MODEL -f LINES`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 

@@ -1,7 +1,5 @@
 """`quantcli formats`"""
 
-from __future__ import annotations
-
 from quantcli.cli.common import AsJson, Debug
 from quantcli.cli.frame import frame
 

@@ -1,7 +1,5 @@
 """`quantcli generate MODEL -p PROMPT`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 

@@ -1,7 +1,5 @@
 """`quantcli graft A.gguf B.gguf --tensors REGEX -o C.gguf`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

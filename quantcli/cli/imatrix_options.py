@@ -1,7 +1,5 @@
 """`quantcli imatrix MODEL -o FILE`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 

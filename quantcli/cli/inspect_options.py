@@ -1,7 +1,5 @@
 """`quantcli inspect FILE_OR_DIR`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`quantcli perplexity MODEL -f TEXT`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`quantcli plan MODEL --like T -o FILE`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 

@@ -1,7 +1,5 @@
 """`quantcli release release.toml`"""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from pathlib import Path

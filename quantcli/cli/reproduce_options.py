@@ -1,7 +1,5 @@
 """`quantcli reproduce FILE.gguf --source DIR`"""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 

@@ -1,7 +1,5 @@
 """`quantcli schema COMMAND`"""
 
-from __future__ import annotations
-
 from typing import Annotated, Optional
 
 import typer

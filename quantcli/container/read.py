@@ -7,6 +7,7 @@ Rules: the GGUF specification and what ggml's own loader rejects.
 from __future__ import annotations
 
 import os
+import struct
 from contextlib import closing
 from math import prod
 from pathlib import Path
@@ -269,10 +270,9 @@ def _read_tensors(cursor: Cursor, count: int, alignment: int) -> list[TensorInfo
         if name in names:
             cursor.fail(f"two tensors are called {name!r}", at=at)
         names.add(name)
-        shape = _read_shape(cursor, name)
-        kind, size = _read_tensor_type(cursor, name, shape)
-        at = cursor.position
-        offset = cursor.number(ValueType.UINT64, f"the offset of tensor {name!r}")
+        shape, number, offset = _read_row(cursor, name)
+        at = cursor.position - 8  # of the offset
+        kind, size = _tensor_type(cursor, name, shape, number, at - 4)
         if offset != expected:
             cursor.fail(
                 f"tensor {name!r} starts at {offset} of the data; it has to follow the previous one at "
@@ -290,20 +290,21 @@ def _read_tensors(cursor: Cursor, count: int, alignment: int) -> list[TensorInfo
     return tensors
 
 
-def _read_shape(cursor: Cursor, name: str) -> tuple[int, ...]:
-    at = cursor.position
-    count = cursor.number(ValueType.UINT32, f"the dimensions of tensor {name!r}")
+def _read_row(cursor: Cursor, name: str) -> tuple[tuple[int, ...], int, int]:
+    """Shape, number of the type and offset of a tensor."""
+    what, at = f"the row of tensor {name!r}", cursor.position
+    count = cursor.number(ValueType.UINT32, what)
     if count > cursor.limits.dimensions:
         cursor.fail(f"tensor {name!r} has {count} dimensions, GGUF allows {cursor.limits.dimensions}", at=at)
-    shape = tuple(cursor.number(ValueType.INT64, f"the shape of tensor {name!r}") for _ in range(count))
-    if any(size < 1 for size in shape) or prod(shape) > cursor.limits.elements:
-        cursor.fail(f"tensor {name!r} has the impossible shape {list(shape)}", at=at)
-    return without_trailing_ones(shape)
+    layout = f"<{count}qiQ"
+    *sizes, number, offset = struct.unpack_from(layout, cursor.buffer, cursor.require(struct.calcsize(layout), what))
+    if any(size < 1 for size in sizes) or prod(sizes) > cursor.limits.elements:
+        cursor.fail(f"tensor {name!r} has the impossible shape {sizes}", at=at)
+    return without_trailing_ones(tuple(sizes)), number, offset
 
 
-def _read_tensor_type(cursor: Cursor, name: str, shape: tuple[int, ...]) -> tuple[TensorType, int]:
-    at = cursor.position
-    number = cursor.number(ValueType.INT32, f"the type of tensor {name!r}")
+def _tensor_type(cursor: Cursor, name: str, shape: tuple[int, ...], number: int, at: int) -> tuple[TensorType, int]:
+    """The type of a tensor, and its bytes; ``at``: where its number stands."""
     kind = BY_ID.get(number)
     if kind is None:
         what = f"{REMOVED_TYPES[number]}, which ggml has removed" if number in REMOVED_TYPES else "unknown"

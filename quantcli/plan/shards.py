@@ -127,10 +127,8 @@ def _set_mark(metadata: Mapping[str, Value], entries: Sequence[PlannedTensor], c
     told = {key: value for key, value in metadata.items() if key not in hashes}
     header = container.encode_header(told, [], alignment=ALIGNMENT)
     digest = hashlib.sha256(header)
-    for entry in entries:
-        tensor = entry.tensor
-        digest.update(f"{tensor.name} {tensor.shape} {entry.type.id} {entry.shard} {entry.offset}\n".encode())
-    digest.update(str(count).encode())
+    rows = [f"{e.tensor.name} {e.tensor.shape} {e.type.id} {e.shard} {e.offset}\n" for e in entries]
+    digest.update(f"{''.join(rows)}{count}".encode())
     return digest.hexdigest()
 
 
