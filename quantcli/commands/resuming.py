@@ -99,10 +99,12 @@ def plan_digest(one: Plan) -> str:
 
 
 def _digest(matrix: Importance) -> str:
+    """Of what was read: a part looks at the values of its own entries alone."""
     digest = hashlib.sha256()
-    for name in sorted(matrix.entries):
+    for name in sorted(matrix.sums):
         digest.update(name.encode())
-        digest.update(numpy.ascontiguousarray(matrix.entries[name]).data)
+        for read in (matrix.sums[name], matrix.counts[name]):
+            digest.update(numpy.ascontiguousarray(read).data)
     return digest.hexdigest()
 
 
