@@ -2,13 +2,14 @@
 """Speed of the runner: products per type against this core's peak, whole models against llama.cpp in the same run.
 
     python scripts/bench_runner.py [--types Q4_K,Q8_0] [--models FILE.gguf ... | --build FOLDER] [--threads 2]
-                                   [--kinds FOLDER] [--peer FOLDER] [--markdown FILE]
+                                   [--kinds FOLDER] [--peer FOLDER] [--batches 1,2,4,8,16] [--markdown FILE]
 
 Products: 2048 x 2048 weights times 512 tokens (GFLOP/s) and 16384 x 2048 weights times one token (GB/s of weights),
 one thread, best of several by that thread's CPU time, so that a busy machine disturbs little. Models: a prompt of 448
 tokens and 64 generated ones, q8 activations (what llama.cpp does), taking turns with llama.cpp's library where
 llama-cpp-python can be imported (`pip install '.[peers]'`); best of each, by wall time, with --threads 1 by CPU time.
 --peer takes another build of it, that `pip install --target FOLDER` made; QUANTCLI_SIMD=avx2 beside one for AVX2.
+--batches: the time that 16384 x 2048 weights take with so many tokens over that with one, by wall time.
 --build makes the files in FOLDER where they are not there yet (15 GB): ../shared/models/mid where that exists, and a
 checkpoint of 1.1B shape with random weights, in nine types each. --kinds makes models of other kinds than Llama in
 FOLDER (scripts/kinds: a gated delta rule, Mamba 2, latent attention, experts; 100 to 150 million random weights each)
@@ -78,12 +79,17 @@ def peaks(products: Products) -> dict[str, float]:
     return result
 
 
-def measure_type(kind: tensor_types.TensorType, contenders: dict[str, Products], seconds: float) -> dict[str, float]:
-    """GFLOP/s per mode for a batch, GB/s per mode for one token."""
+def sample(kind: tensor_types.TensorType) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """ROWS_OF_ONE rows of packed weights, repeated after 256, and float32 [TOKENS, COLUMNS] activations."""
     generator = numpy.random.default_rng(kind.id)
     part = generator.normal(0, 0.05, (256, COLUMNS)).astype(numpy.float32)
     raw = numpy.tile(kernels.encode(kind.id, part, numpy.ones(COLUMNS, numpy.float32)), (ROWS_OF_ONE // 256, 1))
-    x = generator.standard_normal((TOKENS, COLUMNS)).astype(numpy.float32)
+    return raw, generator.standard_normal((TOKENS, COLUMNS)).astype(numpy.float32)
+
+
+def measure_type(kind: tensor_types.TensorType, contenders: dict[str, Products], seconds: float) -> dict[str, float]:
+    """GFLOP/s per mode for a batch, GB/s per mode for one token."""
+    raw, x = sample(kind)
     out, one = numpy.empty((TOKENS, ROWS), numpy.float32), numpy.empty((1, ROWS_OF_ONE), numpy.float32)
     result = {}
     for mode, products in contenders.items():
@@ -114,6 +120,28 @@ def product_table(names: list[str], isa: str | None, seconds: float) -> list[str
             f"| {name} | {got['q8']:.0f} | {got['q8'] / top:.0%} | {got['int16']:.0f} | {got['float']:.0f} | "
             f"{got['float'] / roof['float']:.0%} | {got['q8 one']:.1f} | {got['float one']:.1f} |"
         )
+    return lines
+
+
+def batch_table(names: list[str], sizes: list[int], threads: int, isa: str | None, seconds: float) -> list[str]:
+    """Rows of the table of batches: one token's GB/s of weights, the time of each batch over one token's."""
+    products = Products("q8", threads, isa)
+    lines = [
+        f"Batches, {threads} threads ({isa or kernels.isa()}), q8: time over one token's.",
+        "",
+        "| type | one token, GB/s | " + " | ".join(f"{size} tokens" for size in sizes) + " |",
+        "|---|---|" + "---|" * len(sizes),
+    ]
+    for name in names:
+        kind = tensor_types.by_name(name)
+        raw, x = sample(kind)
+        spent = []
+        for size in [1, *sizes]:
+            out = numpy.empty((size, ROWS_OF_ONE), numpy.float32)
+            run = partial(products.product, kind.id, raw, ROWS_OF_ONE, x[:size], out)
+            spent.append(best(run, seconds, time.perf_counter))
+        ratios = " | ".join(f"{batch / spent[0]:.2f}" for batch in spent[1:])
+        lines.append(f"| {name} | {raw.nbytes / spent[0] / 1e9:.1f} | {ratios} |")
     return lines
 
 
@@ -279,7 +307,8 @@ def main() -> int:
         "--kinds", type=Path, metavar="FOLDER", help="make models of other kinds than Llama there and measure them"
     )
     parser.add_argument("--peer", type=Path, metavar="FOLDER", help="the build of llama-cpp-python that lies there")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the second table")
+    parser.add_argument("--batches", metavar="SIZES", help="a table of batches instead of the first")
+    parser.add_argument("--threads", type=int, default=2, help="threads of batches and of the second table")
     parser.add_argument("--rounds", type=int, default=3, help="turns per model")
     parser.add_argument("--seconds", type=float, default=0.3, help="time per product")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")
@@ -295,7 +324,12 @@ def main() -> int:
     about = report.machine()
     show(f"{about['date']}, {about['cpu']}; `python scripts/bench_runner.py {' '.join(sys.argv[1:])}`")
     show("")
-    if options.types:
+    if options.batches:
+        sizes = [int(size) for size in options.batches.split(",")]
+        for line in batch_table(options.types.split(","), sizes, options.threads, options.isa, options.seconds):
+            show(line)
+        show("")
+    elif options.types:
         for line in product_table(options.types.split(","), options.isa, options.seconds):
             show(line)
         show("")
