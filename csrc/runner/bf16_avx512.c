@@ -48,23 +48,29 @@ void qc_bf16_pairs(const tile *w, const activations *a, int64_t tokens, result *
     }
 }
 
+/* With 256 bits: rows of 2048 columns from memory are 1.04 to 1.15 times as fast on Zen 4 as with 512, of 5632 columns
+ * as fast, in the cache 0.95. */
 float qc_bf16_dot(const uint8_t *row, const activations *a) {
     const uint8_t *x = a->values;
-    __m512 sums[4];
-    for (int i = 0; i < 4; ++i) sums[i] = _mm512_setzero_ps();
+    __m256 sums[8];
+    for (int i = 0; i < 8; ++i) sums[i] = _mm256_setzero_ps();
     int64_t k = 0, bytes = a->columns * 2;
     for (; k + 256 <= bytes; k += 256)
-        for (int i = 0; i < 4; ++i) {
-            _mm_prefetch((const char *)row + k + 64 * i + 4096, _MM_HINT_T0); /* as fetch_ahead of runner_x86.h */
-            sums[i] = _mm512_dpbf16_ps(sums[i], (__m512bh)_mm512_loadu_si512(row + k + 64 * i),
-                                       (__m512bh)_mm512_loadu_si512(x + k + 64 * i));
+        for (int i = 0; i < 8; ++i) {
+            if (i % 2 == 0)
+                _mm_prefetch((const char *)row + k + 32 * i + 4096, _MM_HINT_T0); /* as fetch_ahead of runner_x86.h */
+            sums[i] = _mm256_dpbf16_ps(sums[i],
+                                       (__m256bh)_mm256_loadu_si256((const __m256i *)(const void *)(row + k + 32 * i)),
+                                       (__m256bh)_mm256_loadu_si256((const __m256i *)(const void *)(x + k + 32 * i)));
         }
-    for (; k < bytes; k += 64) {
-        __mmask32 some = bytes - k < 64 ? (__mmask32)((1u << ((bytes - k) / 2)) - 1) : (__mmask32)~0u;
-        sums[0] = _mm512_dpbf16_ps(sums[0], (__m512bh)_mm512_maskz_loadu_epi16(some, row + k),
-                                   (__m512bh)_mm512_maskz_loadu_epi16(some, x + k));
+    for (; k < bytes; k += 32) {
+        __mmask16 some = bytes - k < 32 ? (__mmask16)((1u << ((bytes - k) / 2)) - 1) : (__mmask16)~0u;
+        sums[0] = _mm256_dpbf16_ps(sums[0], (__m256bh)_mm256_maskz_loadu_epi16(some, row + k),
+                                   (__m256bh)_mm256_maskz_loadu_epi16(some, x + k));
     }
-    return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
+    for (int n = 4; n; n /= 2)
+        for (int i = 0; i < n; ++i) sums[i] = _mm256_add_ps(sums[i], sums[i + n]);
+    return _mm512_reduce_add_ps(_mm512_zextps256_ps512(sums[0]));
 }
 #else
 typedef int qc_no_bf16_avx512;
