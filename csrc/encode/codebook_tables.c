@@ -1,4 +1,5 @@
 /* codebook_tables.c - neighbours of every integer point on the grid of each codebook type; see codebook_tables.h. */
+#define _POSIX_C_SOURCE 200112L
 #include "codebook_tables.h"
 
 #include <pthread.h>
@@ -64,8 +65,8 @@ static void nearest_points(const int32_t *low, const int32_t *high, const uint8_
 }
 
 static qc_codebook *build(const grid_source *source) {
-    /* rows of 32 bytes, none of which lies in two cache lines */
-    qc_codebook *book = aligned_alloc(64, sizeof *book);
+    void *memory = NULL; /* rows of 32 bytes, none of which lies in two cache lines */
+    qc_codebook *book = posix_memalign(&memory, 64, sizeof *book) ? NULL : memory;
     half_table *t = malloc(sizeof *t);
     uint8_t (*halves)[2] = malloc((size_t)source->count * 2);
     if (book && t && halves) {
