@@ -1,8 +1,8 @@
 """What it costs to encode: ns of one core per weight, by type. All machines divide work by this one table.
 
-Measured by scripts/measure_costs.py (AMD EPYC, AVX2, 2026-11-29; processor time). Machines differ, also in the ratios,
-but parts of a conversion must be the same everywhere; `estimating` measures the machine at hand for what it says of
-time.
+Measured by scripts/measure_costs.py (AMD EPYC, 2026-11-30; processor time): means of AVX2 and AVX-512, which differ by
+up to 1.7x (IQ4_XS; IQ2_XS 1.6x). Machines differ, also in the ratios, but parts of a conversion must be the same
+everywhere; `estimating` measures the machine at hand for what it says of time.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from quantcli.model import Model, ModelTensor
 
 # fmt: off
 NANOSECONDS = {
-    "F32": 0.25, "F16": 0.24, "BF16": 0.28,
-    "Q4_0": 2.55, "Q4_1": 8.46, "Q5_0": 2.23, "Q5_1": 5.49, "Q8_0": 0.51,
-    "Q2_K": 7.95, "Q3_K": 3.74, "Q4_K": 7.83, "Q5_K": 7.49, "Q6_K": 2.73,
-    "IQ1_S": 8.26, "IQ1_M": 7.80, "IQ2_XXS": 16.16, "IQ2_XS": 26.30, "IQ2_S": 11.14,
-    "IQ3_XXS": 22.85, "IQ3_S": 17.05, "IQ4_NL": 8.31, "IQ4_XS": 8.33,
-    "TQ1_0": 0.44, "TQ2_0": 0.38, "MXFP4": 0.67, "NVFP4": 0.66, "Q1_0": 0.37, "Q2_0": 0.31,
+    "F32": 0.17, "F16": 0.16, "BF16": 0.18,
+    "Q4_0": 2.01, "Q4_1": 5.79, "Q5_0": 1.77, "Q5_1": 3.85, "Q8_0": 0.33,
+    "Q2_K": 5.68, "Q3_K": 2.81, "Q4_K": 5.53, "Q5_K": 5.35, "Q6_K": 2.06,
+    "IQ1_S": 5.75, "IQ1_M": 5.33, "IQ2_XXS": 9.22, "IQ2_XS": 13.81, "IQ2_S": 6.31,
+    "IQ3_XXS": 12.52, "IQ3_S": 9.09, "IQ4_NL": 4.21, "IQ4_XS": 4.21,
+    "TQ1_0": 0.36, "TQ2_0": 0.32, "MXFP4": 1.56, "NVFP4": 2.65, "Q1_0": 0.27, "Q2_0": 0.32,
 }
 # fmt: on
 USUAL = 10.0  # of a type that is not in the table
