@@ -62,11 +62,15 @@ X86_FLAGS = {
     "backend_avx2.c": [*AVX2, "-mfma"],
     "backend_avx512.c": [*AVX512, "-mavx512vnni", "-mfma", "-mbmi2"],
     "one_token_wide.c": [*AVX512, "-mavx512vnni", "-mavx512vbmi", "-mfma", "-mbmi2"],
+    "amx.c": [*AVX512, "-mavx512vnni", "-mfma", "-mbmi2"],
+    "amx_emulated.c": [*AVX512, "-mavx512vnni", "-mfma", "-mbmi2"],
     "packed_avx2.c": AVX2,
     "compensate_avx2.c": [*AVX2, "-mfma"],
     "compensate_avx512.c": [*AVX512, "-mfma"],
     "bf16_avx512.c": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx2", "-mfma"],
 }
+# Given besides where the compiler knows them (gcc 11, clang 11 and later); the file does without.
+MORE_FLAGS = {"amx.c": ["-mamx-tile", "-mamx-int8", "-mamx-bf16"]}
 ARM64_FLAGS = {"backend_dotprod.c": ["-march=armv8.2-a+dotprod"]}
 ZIG_ARM64_FLAGS = {"backend_dotprod.c": ["-mcpu=generic+v8_2a+dotprod"]}  # it has its own names of such things
 HEADERS = ("quantcli.h", "runner.h", "checkpoints.h")
@@ -107,6 +111,12 @@ def target(command: list[str]) -> str:
     return next((command[place + 1] for place, word in enumerate(command[:-1]) if word == "-target"), "")
 
 
+def knows(command: list[str], flags: list[str]) -> bool:
+    """Whether the compiler takes these flags (for the machine that it makes code for)."""
+    empty = subprocess.run([*command, *flags, "-E", "-x", "c", "-"], input="", capture_output=True, text=True)
+    return empty.returncode == 0
+
+
 def machine_flags(command: list[str], slice_flags: list[str]) -> dict[str, list[str]]:
     """Flags of single files for the machine that the compiler makes code for (not this one)."""
     asked = (
@@ -116,7 +126,9 @@ def machine_flags(command: list[str], slice_flags: list[str]) -> dict[str, list[
     )
     arm64 = ZIG_ARM64_FLAGS if any("zig" in Path(word).name for word in command) else ARM64_FLAGS
     tables = {("x86_64", "amd64"): X86_FLAGS, ("aarch64", "arm64"): arm64}
-    return next((table for names, table in tables.items() if asked.startswith(names)), {})
+    table = next((table for names, table in tables.items() if asked.startswith(names)), {})
+    more = {name: flags for name, flags in MORE_FLAGS.items() if name in table and knows(command, flags)}
+    return {name: [*flags, *more.get(name, [])] for name, flags in table.items()}
 
 
 def library_sources() -> list[Path]:

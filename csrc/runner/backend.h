@@ -3,13 +3,16 @@
  *
  * Batches: LANES weight rows side by side against groups of GROUP tokens. A tile holds LANES rows of all columns, or
  * of a run of them:
- *   codes   uint8 [columns / 4][LANES][4]      code - low of the type, so 0 .. span
+ *   codes   uint8 [columns / 4][LANES][4]      code - low of the type, so 0 .. span; or int8, the codes
+ *   split   two of int8 [columns / 4][LANES][4], high and low: see splitter
  *   wide    int16 [columns / 2][LANES][2]      the signed codes
  *   pairs   bf16  [columns / 2][LANES][2]
  *   floats  float [columns][LANES]
- *   scales, minima  float [columns / sub][LANES]      weight = scale * code + minimum
+ *   scales, minima  float [columns / sub][LANES]      weight = scale * code + minimum; of split, scales [columns /
+ * 256][LANES]
  * Activations of one group (G = GROUP, or 1 for the single-token path):
- *   int8 or int16 [columns / 32][G][32], bf16 [columns / 2][G][2] or float [columns][G]
+ *   int8 [columns / B][G][B], int16 [columns / 32][G][32], bf16 [columns / P][G][P] (B and P: the backend's
+ * byte_columns, 32 or 64, and pair_columns, 2 or 32; zeros behind the last pair) or float [columns][G]
  *   d     float [columns / partner block][G]
  *   sum32, sum16  int32 [columns / 32 or 16][1]: sums of the integers, of one token alone
  *   fsum32, fsum16  float [columns / 32 or 16][G]: what minima are multiplied with; of a group only those that are read
@@ -62,6 +65,7 @@ typedef struct {
     rounding kind;
     int64_t columns, group; /* group: tokens side by side, GROUP or 1 */
     int64_t block;          /* activations that share a scale */
+    int32_t together;       /* columns of a token that lie side by side */
     int32_t wide;           /* integers of 16 bits, whatever their rounding; pairs of BF16 */
     int32_t low, quads;     /* of the codes that they meet; see `starts`; quads 0: none */
     int32_t sums;           /* 16 and 32 added: which of fsum16, fsum32 there are */
@@ -71,6 +75,10 @@ typedef struct {
     const int16_t *words32, *words16;
     int64_t next; /* bytes from each of these to that of the next group */
 } activations;    /* of one group */
+
+/* Unpack `blocks` blocks of 256 of one row: a code times the integer scale of its sub-block = 128 high + low, signed
+ * bytes both; a scale per block; minima as above. */
+typedef void (*splitter)(const uint8_t *in, int64_t blocks, uint8_t *high, uint8_t *low, float *scales, float *minima);
 
 /* A part of token t, of groups of 1, of which `at` is the first one's. */
 #define OF_TOKEN(at, next, t) ((__typeof__(at))(const void *)((const char *)(at) + (t) * (next)))
@@ -105,6 +113,9 @@ typedef struct {
         next; /* bytes from each of them to that of the tile behind, for backends that multiply two; 0: itself again */
 } tile;
 
+/* What the weights of a tile become: bytes, two bytes, signed words, pairs of BF16, floats. */
+typedef enum { TILE_NARROW, TILE_SPLIT, TILE_WIDE, TILE_PAIRS, TILE_FLOATS } tile_kind;
+
 typedef float result[GROUP][LANES]; /* [token][row] */
 #define ROUND_SCRATCH(columns) ((size_t)(columns) * 5 + 256)
 
@@ -116,12 +127,20 @@ struct runner_backend {
     int32_t narrow_span;             /* largest span that `narrow` takes; others are multiplied as `wide` */
     /* that `narrow` and `wide`, `floats` and `bf16_pairs` multiply at a time: 1 or 2 */
     int32_t integer_tiles, float_tiles;
+    int32_t byte_columns, pair_columns; /* of a token in a group, that lie side by side: see above */
+    int32_t signed_codes;               /* `narrow` takes code + low, -128 to 127, and needs no starts */
+    const splitter *splitters;          /* by type: those that `split` multiplies instead of `narrow`; NULL: none */
     int32_t (*start_quads)(int low, int span, int sub); /* quads of codes that share a start in `narrow` */
     const code_type *codes;                             /* by type */
     const qc_type *types;
+    /* what a thread does before and behind products with tiles of a kind whose sub-blocks have so many columns; NULL:
+     * nothing */
+    void (*enter)(tile_kind kind, int32_t sub);
+    void (*leave)(void);
     /* the tile's columns, the first `tokens` tokens of a group (later rows of the result may hold anything); added to
      * `out` (one per tile) where the tile's columns are not the first */
     void (*narrow)(const tile *, const activations *, int64_t tokens, result *out);
+    void (*split)(const tile *, const activations *, int64_t tokens, result *out);
     void (*wide)(const tile *, const activations *, int64_t tokens, result *out);
     void (*floats)(const tile *, const activations *, int64_t tokens, result *out);
     /* NULL: BF16 is multiplied as floats. The second: a row of a BF16 matrix times one token. */
@@ -167,6 +186,19 @@ extern const runner_backend qc_runner_avx2, qc_runner_avx512, qc_runner_avx512_v
 extern const runner_backend qc_one_token_wide;                                      /* its `dots` alone */
 void qc_bf16_pairs(const tile *, const activations *, int64_t tokens, result *out); /* AVX512_BF16 */
 float qc_bf16_dot(const uint8_t *row, const activations *);
+extern const runner_backend qc_runner_amx, qc_runner_amx_emulated;
+int qc_amx_works(void); /* whether this processor and system execute AMX's instructions */
+void qc_amx_products(const tile *, const activations *, int64_t tokens, result *out);
+void qc_amx_products_emulated(const tile *, const activations *, int64_t tokens, result *out);
+void qc_amx_split(const tile *, const activations *, int64_t tokens, result *out);
+void qc_amx_split_emulated(const tile *, const activations *, int64_t tokens, result *out);
+void qc_amx_enter(tile_kind kind, int32_t sub);
+void qc_amx_enter_emulated(tile_kind kind, int32_t sub);
+void qc_amx_leave(void);
+void qc_amx_leave_emulated(void);
+void qc_amx_pairs(const tile *, const activations *, int64_t tokens, result *out);
+void qc_amx_pairs_emulated(const tile *, const activations *, int64_t tokens, result *out);
+int64_t qc_amx_peak(int32_t kind, int64_t rounds);
 #elif defined(__aarch64__)
 extern const runner_backend qc_runner_neon, qc_runner_dotprod;
 #endif

@@ -7,20 +7,22 @@
 #include <string.h>
 
 enum {
-    PRODUCTS = 64,
-    FEW = 4, /* tokens; and groups that one thread rounds */
+    PRODUCTS = 64, /* of one dispatch */
+    FEW = 4,       /* tokens; and groups that one thread rounds */
     FEW_WIDE = 8,
-    PANEL = 64,
-    TILE_BYTES = 640 * 1024,
     ROWS_PER_UNIT = 16
-}; /* PRODUCTS: of one dispatch */
+};
+/* Rows of a panel, and what it may take: all tokens meet it in the second cache, or, of two bytes a weight, in the
+ * first (two tiles of 256 columns): from the second one a matrix register is loaded in twice the time of its product.
+ */
+enum { PANEL = 64, PANEL_BYTES = 640 * 1024, SPLIT_PANEL_BYTES = 20 * 1024 };
 
 /* ---- activations: one set per distinct (x, rounding) of a call */
 
 typedef struct {
     rounding kind;
-    int32_t wide, low, quads, sums; /* see activations */
-    int32_t order;                  /* of one token's bytes: a piece_order */
+    int32_t wide, together, low, quads, sums; /* see activations */
+    int32_t order;                            /* of one token's bytes: a piece_order */
     const float *x;
     int64_t stride, tokens, columns, group, groups;
     size_t group_bytes;
@@ -39,12 +41,14 @@ static activations part(const prepared *p, int64_t group, size_t *bytes) {
                      .group = p->group,
                      .block = block,
                      .wide = p->wide,
+                     .together = p->together,
                      .low = p->low,
                      .quads = p->quads,
                      .sums = p->sums,
                      .next = (int64_t)p->group_bytes};
 #define PLACE(field, size) (a.field = (const void *)(at ? at + used : 0), used += aligned(size))
-    PLACE(values, columns * g * (!integers(p->kind) ? 4 : p->wide ? 2 : 1) + 64);
+    const size_t padded = (columns + (size_t)p->together - 1) / (size_t)p->together * (size_t)p->together;
+    PLACE(values, padded * g * (!integers(p->kind) ? 4 : p->wide ? 2 : 1) + 64);
     if (integers(p->kind)) {
         PLACE(d, columns / (size_t)block * g * 4);
         if (g == 1) PLACE(sum32, columns / 32 * 4);
@@ -132,8 +136,9 @@ static void add_bias(const qc_product *p, int64_t row, int64_t rows, float *out)
         for (int64_t r = 0; r < rows; ++r) out[r] += p->bias[row + r];
 }
 
-static tile_kind kind_of_tile(const prepared *x) {
-    if (integers(x->kind)) return x->wide ? TILE_WIDE : TILE_NARROW;
+static tile_kind kind_of_tile(const runner_backend *backend, const prepared *x, int32_t type) {
+    if (integers(x->kind) && x->wide) return TILE_WIDE;
+    if (integers(x->kind)) return backend->splitters && backend->splitters[type] ? TILE_SPLIT : TILE_NARROW;
     return x->wide ? TILE_PAIRS : TILE_FLOATS;
 }
 
@@ -141,6 +146,7 @@ static void multiply(const runner_backend *backend, tile_kind kind, const tile *
                      result *out) {
     switch (kind) {
     case TILE_NARROW: backend->narrow(w, a, tokens, out); break;
+    case TILE_SPLIT: backend->split(w, a, tokens, out); break;
     case TILE_WIDE: backend->wide(w, a, tokens, out); break;
     case TILE_PAIRS: backend->bf16_pairs(w, a, tokens, out); break;
     default: backend->floats(w, a, tokens, out);
@@ -149,19 +155,24 @@ static void multiply(const runner_backend *backend, tile_kind kind, const tile *
 
 /* Tiles that meet a group at a time. */
 static int64_t tiles_together(const runner_backend *backend, tile_kind kind) {
-    return kind == TILE_NARROW || kind == TILE_WIDE ? backend->integer_tiles : backend->float_tiles;
+    return kind == TILE_FLOATS || kind == TILE_PAIRS ? backend->float_tiles : backend->integer_tiles;
 }
 
-/* A panel: these columns of rows first .. first + rows - 1 in `tiles`. */
+/* A panel: these columns of rows first .. first + rows - 1 in `tiles`. `results`: what columns before have given, for
+ * every group from first_group on a result per tile; NULL where all columns are there. In the product's own memory they
+ * would lie far apart. */
 typedef struct {
     const runner_backend *backend;
     const planned *plan;
     tile_kind kind;
     column_run run;
     tile_size size;
-    int64_t first, rows;
+    int64_t first, rows, first_group;
     uint8_t *scratch, *tiles;
+    result *results;
 } panel;
+
+static int64_t tiles_of_panel(const planned *plan) { return plan->panel / LANES; }
 
 static void fill_panel(const panel *p) {
     const qc_product *product = p->plan->product;
@@ -181,23 +192,19 @@ static float *results_of(const place_of_results *p, int64_t t) {
     return p->product->out + (p->token + t) * p->product->out_stride + p->row;
 }
 
-/* What columns before have given, or that it will be written: lines far apart, of which none is in the cache. */
-static void load_results(const place_of_results *p, int more, result values) {
-    for (int64_t t = 0; t < p->tokens; ++t)
-        if (more)
-            memcpy(values[t], results_of(p, t), (size_t)p->rows * 4);
-        else
-            __builtin_prefetch(results_of(p, t), 1);
+/* They will be written: lines far apart, of which none is in the cache. */
+static void fetch_results(const place_of_results *p) {
+    for (int64_t t = 0; t < p->tokens; ++t) __builtin_prefetch(results_of(p, t), 1);
 }
 
-static void store_results(const place_of_results *p, int last, result values) {
+static void store_results(const place_of_results *p, result values) {
     for (int64_t t = 0; t < p->tokens; ++t) {
         float *out = results_of(p, t);
         if (p->rows == LANES)
             memcpy(out, values[t], sizeof values[t]); /* a constant: no call */
         else
             memcpy(out, values[t], (size_t)p->rows * 4);
-        if (last) add_bias(p->product, p->row, p->rows, out);
+        add_bias(p->product, p->row, p->rows, out);
     }
 }
 
@@ -213,36 +220,44 @@ static void multiply_panel(const panel *p, int64_t g) {
         tile w = qc_tile_at(p->backend, product->type, p->size, p->run, p->tiles + (size_t)(r / LANES) * p->size.total);
         if (together > 1 && p->rows - r > LANES) w.next = (int64_t)p->size.total;
         place_of_results places[2];
-        result values[2];
+        result own[2];
+        result *values = p->results ? p->results + (g - p->first_group) * tiles_of_panel(p->plan) + r / LANES : own;
         int count = 0;
         for (int64_t row = r; count < together && row < p->rows; ++count, row += LANES) {
             places[count] = (place_of_results){product, p->first + row, p->rows - row < LANES ? p->rows - row : LANES,
                                                g * GROUP, tokens};
-            load_results(&places[count], p->run.first > 0, values[count]);
+            if (last) fetch_results(&places[count]);
         }
         multiply(p->backend, p->kind, &w, &a, tokens, values);
-        for (int i = 0; i < count; ++i) store_results(&places[i], last, values[i]);
+        for (int i = 0; last && i < count; ++i) store_results(&places[i], values[i]);
     }
 }
 
 /* A panel of rows against a range of groups of tokens, a run of columns after the other. */
 static int panel_unit(const runner_backend *backend, const planned *plan, int64_t unit, qc_pool *pool, int32_t thread) {
     const qc_product *product = plan->product;
-    panel p = {.backend = backend, .plan = plan, .kind = kind_of_tile(plan->x)};
+    panel p = {.backend = backend, .plan = plan, .kind = kind_of_tile(backend, plan->x, product->type)};
     p.first = unit / plan->chunks * plan->panel;
     p.rows = product->rows - p.first < plan->panel ? product->rows - p.first : plan->panel;
-    const size_t tile_bytes = qc_size_of_tile(backend, product->type, p.kind, plan->columns).total;
-    p.scratch = qc_pool_scratch(pool, thread, (size_t)(plan->panel / LANES) * tile_bytes + TILE_SCRATCH);
+    p.first_group = unit % plan->chunks * plan->chunk_groups;
+    const int64_t left_groups = plan->x->groups - p.first_group;
+    const int64_t groups = left_groups < plan->chunk_groups ? left_groups : plan->chunk_groups;
+    const size_t tiles = (size_t)tiles_of_panel(plan);
+    const size_t tile_bytes = tiles * qc_size_of_tile(backend, product->type, p.kind, plan->columns).total;
+    const size_t results = plan->columns < product->columns ? (size_t)groups * tiles * sizeof(result) : 0;
+    p.scratch = qc_pool_scratch(pool, thread, TILE_SCRATCH + tile_bytes + results);
     if (!p.scratch) return 0;
     p.tiles = p.scratch + TILE_SCRATCH;
-    const int64_t group = unit % plan->chunks * plan->chunk_groups;
+    if (results) p.results = (result *)(void *)(p.tiles + tile_bytes);
+    if (backend->enter) backend->enter(p.kind, backend->codes[product->type].sub);
     for (int64_t column = 0; column < product->columns; column += plan->columns) {
         const int64_t left = product->columns - column;
         p.run = (column_run){column, left < plan->columns ? left : plan->columns};
         p.size = qc_size_of_tile(backend, product->type, p.kind, p.run.columns);
         fill_panel(&p);
-        for (int64_t g = group; g < plan->x->groups && g < group + plan->chunk_groups; ++g) multiply_panel(&p, g);
+        for (int64_t g = 0; g < groups; ++g) multiply_panel(&p, p.first_group + g);
     }
+    if (backend->leave) backend->leave();
     return 1;
 }
 
@@ -252,7 +267,7 @@ static int dots_unit(const runner_backend *backend, const planned *p, int64_t un
     int64_t first = unit * p->panel, rows = product->rows - first < p->panel ? product->rows - first : p->panel;
     uint8_t *scratch = qc_pool_scratch(pool, thread, (size_t)product->columns * 4 + 64);
     if (!scratch) return 0;
-    const int pairs = kind_of_tile(p->x) == TILE_PAIRS;
+    const int pairs = kind_of_tile(backend, p->x, product->type) == TILE_PAIRS;
     const runner_backend *dots = dots_of(backend, product->type);
     const uint8_t *packed = product->weights + first * p->row_bytes;
     float *out = product->out + first;
@@ -286,6 +301,12 @@ static rounding rounding_of(const runner_backend *backend, int32_t mode, int32_t
     return mode == QC_ACTIVATIONS_INT16 ? ROUND_INT16 : (rounding)codes->partner;
 }
 
+/* Columns of a token that lie side by side; see backend.h. */
+static int32_t columns_together(const runner_backend *backend, rounding kind, int32_t wide) {
+    if (integers(kind)) return wide ? 32 : backend->byte_columns;
+    return wide ? backend->pair_columns : 1;
+}
+
 /* The index of the set of activations of a product, made if there is none yet. Row-wise sums of the minima differ
  * between Q8_0 and Q8_1, so these are different sets although their integers are the same; so are those that meet codes
  * with another least one. */
@@ -295,7 +316,7 @@ static int32_t find_set(const runner_backend *backend, prepared *sets, int32_t *
     int64_t group = p->tokens <= few_of(backend, kind, p->type) ? 1 : GROUP;
     int32_t wide = kind == ROUND_INT16 || (kind == ROUND_BF16 && backend->bf16_pairs) ||
                    (integers(kind) && group == GROUP && type->span > backend->narrow_span);
-    int32_t low = integers(kind) && group == GROUP && !wide ? type->low : 0;
+    int32_t low = integers(kind) && group == GROUP && !wide && !backend->signed_codes ? type->low : 0;
     int32_t quads = low ? backend->start_quads(low, type->span, type->sub) : 0;
     int32_t sums = !integers(kind) ? 0 : group == 1 ? 16 + 32 : type->minima ? type->sub : 0;
     int32_t order = integers(kind) && group == 1 && !wide ? dots_of(backend, p->type)->codes[p->type].order : 0;
@@ -306,6 +327,7 @@ static int32_t find_set(const runner_backend *backend, prepared *sets, int32_t *
             return i;
     sets[*count] = (prepared){.kind = kind,
                               .wide = wide,
+                              .together = columns_together(backend, kind, wide),
                               .low = low,
                               .quads = quads,
                               .sums = sums,
@@ -320,8 +342,8 @@ static int32_t find_set(const runner_backend *backend, prepared *sets, int32_t *
 }
 
 /* Equal runs of columns, so short that what a panel has of each fits. */
-static int64_t columns_at_a_time(size_t panel_bytes, int64_t columns) {
-    const int64_t runs = (int64_t)((panel_bytes + TILE_BYTES - 1) / TILE_BYTES);
+static int64_t columns_at_a_time(size_t panel_bytes, size_t most, int64_t columns) {
+    const int64_t runs = (int64_t)((panel_bytes + most - 1) / most);
     return ((columns + runs - 1) / runs + 255) / 256 * 256;
 }
 
@@ -333,12 +355,13 @@ static planned plan(const runner_backend *backend, const qc_product *product, co
         p.units = (product->rows + p.panel - 1) / p.panel;
         return p;
     }
-    const tile_kind kind = kind_of_tile(x);
+    const tile_kind kind = kind_of_tile(backend, x, product->type);
     const size_t bytes = qc_size_of_tile(backend, product->type, kind, product->columns).total;
+    const size_t most = kind == TILE_SPLIT ? SPLIT_PANEL_BYTES : PANEL_BYTES;
     const int64_t step = LANES * tiles_together(backend, kind);
     p.panel = PANEL;
-    while (p.panel > step && bytes * (size_t)(p.panel / LANES) > TILE_BYTES) p.panel -= step;
-    p.columns = columns_at_a_time(bytes * (size_t)(p.panel / LANES), product->columns);
+    while (p.panel > step && bytes * (size_t)(p.panel / LANES) > most) p.panel -= step;
+    p.columns = columns_at_a_time(bytes * (size_t)(p.panel / LANES), most, product->columns);
     int64_t panels = (product->rows + p.panel - 1) / p.panel;
     while (panels * p.chunks < 2 * threads && p.chunk_groups > 4) {
         p.chunk_groups = (p.chunk_groups + 1) / 2;

@@ -65,6 +65,31 @@ static void unpack_chunk(const source *s, int64_t column, int64_t n, int wide, c
         s->type->unpack(blocks_at(s, r, column), n / s->type->block, u, chunk->scales[r], chunk->minima[r]);
         if (wide)
             for (int64_t i = 0; i < n; ++i) chunk->words[r][i] = (int16_t)(u[i] + s->type->low);
+        else if (s->backend->signed_codes)
+            for (int64_t i = 0; i < n; ++i) u[i] = (uint8_t)(u[i] + s->type->low);
+    }
+}
+
+/* Bytes of the chunk's rows: high in `codes`, low in `words`. */
+static void fill_split(const source *s, splitter split, uint8_t *high, float *scales, float *minima,
+                       code_chunk *chunk) {
+    const uint32_t *high_of[LANES], *low_of[LANES], *minima_of[LANES];
+    uint8_t *low = high + s->columns * LANES;
+    for (int64_t r = 0; r < LANES; ++r) {
+        const int64_t from = r < s->count ? r : 0;
+        high_of[r] = (const uint32_t *)chunk->codes[from], low_of[r] = (const uint32_t *)chunk->words[from];
+        minima_of[r] = (const uint32_t *)chunk->minima[from];
+    }
+    const int64_t sub = s->type->sub;
+    for (int64_t column = 0; column < s->columns; column += CODE_CHUNK, scales += LANES) {
+        for (int64_t r = 0; r < s->count; ++r)
+            split(blocks_at(s, r, column), 1, chunk->codes[r], (uint8_t *)chunk->words[r], scales + r,
+                  chunk->minima[r]);
+        for (int64_t r = s->count; r < LANES; ++r) scales[r] = scales[0];
+        s->backend->interleave(high_of, CODE_CHUNK / 4, (uint32_t *)high + column / 4 * LANES);
+        s->backend->interleave(low_of, CODE_CHUNK / 4, (uint32_t *)low + column / 4 * LANES);
+        if (s->type->minima)
+            s->backend->interleave(minima_of, CODE_CHUNK / sub, (uint32_t *)minima + column / sub * LANES);
     }
 }
 
@@ -89,7 +114,8 @@ tile_size qc_size_of_tile(const runner_backend *backend, int32_t of_type, tile_k
     const code_type *type = &backend->codes[of_type];
     const size_t even = (size_t)(columns + columns % 2);
     tile_size size = {aligned(even * LANES * (kind == TILE_NARROW ? 1 : kind == TILE_FLOATS ? 4 : 2)), 0, 0, 0};
-    if (type->sub) size.scales = size.minima = aligned((size_t)(columns / type->sub) * LANES * 4);
+    if (type->sub) size.scales = aligned((size_t)(columns / type->sub) * LANES * 4);
+    if (type->minima) size.minima = size.scales;
     size.total = size.values + size.scales + size.minima;
     return size;
 }
@@ -105,6 +131,7 @@ void qc_fill_tile(const runner_backend *backend, const qc_product *product, tile
     switch (kind) {
     case TILE_FLOATS: fill_floats(&s, &backend->types[product->type], values, room); break;
     case TILE_PAIRS: fill_pairs(&s, values, room); break;
+    case TILE_SPLIT: fill_split(&s, backend->splitters[product->type], values, scales, minima, room); break;
     default: fill_codes(&s, kind == TILE_WIDE, values, scales, minima, room);
     }
 }

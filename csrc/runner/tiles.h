@@ -3,9 +3,6 @@
 #define QC_RUNNER_TILES_H
 #include "backend.h"
 
-/* What the weights become: bytes, signed words, pairs of BF16, floats. */
-typedef enum { TILE_NARROW, TILE_WIDE, TILE_PAIRS, TILE_FLOATS } tile_kind;
-
 /* Bytes of the parts of a tile. */
 typedef struct {
     size_t values, scales, minima, total;

@@ -40,7 +40,8 @@ static inline int32_t start_quads(int low, int span, int sub) {
     const int steps = dot_steps(low, span);
     return steps < sub / 4 ? steps : sub / 4;
 }
-VINLINE void starts_of(int low, const int8_t *q, int quads, int32_t *starts) {
+VINLINE void starts_of(int low, const int8_t *q, const int32_t *sum16, int quads, int32_t *starts) {
+    (void)sum16;
     __m256i v = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load_256(q)); /* dword k: quad k */
     v = _mm256_mullo_epi16(v, _mm256_set1_epi16((short)low));
     if (quads >= 2) v = _mm256_add_epi16(v, _mm256_shuffle_epi32(v, 0xb1));

@@ -36,12 +36,12 @@ VINLINE vf vload_bf16(const uint16_t *p) {
 /* Partial sums of 32 bits: one start for a sub-block. */
 #ifndef QC_HAS_STARTS
 static inline int32_t start_quads(int low, int span, int sub) { return (void)low, (void)span, sub / 4; }
-VINLINE void starts_of(int low, const int8_t *q, int quads, int32_t *starts) {
-    for (int k = 0; k < 8 / quads; ++k) {
-        int32_t sum = 0;
-        for (int i = 4 * quads * k; i < 4 * quads * (k + 1); ++i) sum += q[i];
-        starts[k] = low * sum;
-    }
+VINLINE void starts_of(int low, const int8_t *q, const int32_t *sum16, int quads, int32_t *starts) {
+    (void)q;
+    if (quads == 4)
+        starts[0] = low * sum16[0], starts[1] = low * sum16[1];
+    else
+        starts[0] = low * (sum16[0] + sum16[1]);
 }
 #endif
 /* Whether types are folded: products meet no scales between the integer sums of a block. For codes of 8 bits at full
