@@ -15,6 +15,9 @@ static int yes(void) { return 1; }
 #if defined(__x86_64__)
 static int has_avx2(void) { return qc_processor_has(CPU_AVX2); }
 static int has_avx512(void) { return qc_processor_has(CPU_AVX512); }
+static int made_by_intel(void) { return qc_processor_has(CPU_INTEL); }
+#else
+static int made_by_intel(void) { return 0; }
 #endif
 
 static const struct {
@@ -75,11 +78,14 @@ static const uint8_t narrower_rows[QC_TYPES] = {
     [QC_Q2_K] = ROWS_DECODE,
     [QC_Q5_K] = ROWS_DECODE,
 };
+/* On Intel's besides: with 512 bits IQ1 takes 1.02 to 1.18 times as long on Sapphire Rapids, 0.9 on Zen 4. */
+static const uint8_t narrower_rows_of_intel[QC_TYPES] = {[QC_IQ1_S] = ROWS_BEST, [QC_IQ1_M] = ROWS_BEST};
 
 /* `row`: the bit of a search or of decoding, or 0 for everything else. */
 static const qc_type *find_row(int32_t isa, int32_t type, int row) {
     if (!qc_isa_supported(isa) || type < 0 || type >= QC_TYPES) return 0;
-    qc_backend *backend = narrower_rows[type] & row ? sets[isa].narrower : sets[isa].backend;
+    const int rows = narrower_rows[type] | (made_by_intel() ? narrower_rows_of_intel[type] : 0);
+    qc_backend *backend = rows & row ? sets[isa].narrower : sets[isa].backend;
     const qc_type *found = &(*backend)[type];
     return found->block ? found : 0;
 }

@@ -144,8 +144,8 @@ def test_a_cluster_converts_to_the_same_bytes(two: Cluster, root: Path, tmp_path
 
 def test_a_worker_opens_a_model_once_for_a_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And again for the next run, whose files may be others; nobody but the maker of the first shard hashes them. The
-    model is planned by the client, by the worker, and by the worker again with the vocabulary and with the hashes, which
-    the first shard tells."""
+    model is planned by the client, by the worker, and by the worker again with the vocabulary and the hashes that the
+    first shard tells."""
     from quantcli.sources import digests
 
     converted(root, tmp_path / "whole", None)
