@@ -62,6 +62,7 @@ enum {
     ROWS_DECODE = 1 << QC_SEARCHES
 };
 static const uint8_t narrower_rows[QC_TYPES] = {
+    [QC_F16] = ROWS_DECODE,
     [QC_IQ1_S] = ROWS_GGML,
     [QC_IQ1_M] = ROWS_GGML,
     [QC_IQ2_XXS] = ROWS_GGML,
