@@ -5,22 +5,13 @@
 #if !defined(__AMX_INT8__) /* a compiler that does not know them: never chosen */
 #define QC_AMX_EMULATED
 #endif
+#define AMX_FUNCTION(name) qc_amx_##name
 #include "products_amx.inc"
 #include "../processor.h"
 
-void qc_amx_enter(tile_kind kind, int32_t sub) { enter_products(kind, sub); }
-void qc_amx_leave(void) { amx_release(); }
-void qc_amx_products(const tile *w, const activations *a, int64_t tokens, result *out) {
-    products_amx(w, a, tokens, out);
-}
-void qc_amx_split(const tile *w, const activations *a, int64_t tokens, result *out) {
-    products_amx_split(w, a, tokens, out);
-}
-void qc_amx_pairs(const tile *w, const activations *a, int64_t tokens, result *out) { pairs_amx(w, a, tokens, out); }
-
 int64_t qc_amx_peak(int32_t kind, int64_t rounds) {
     if (kind != QC_ACTIVATIONS_Q8) return qc_runner_avx512_vbmi.peak(kind, rounds);
-    enter_products(TILE_SPLIT, 0);
+    qc_amx_enter(TILE_SPLIT, 0);
     for (int64_t n = 0; n < rounds; ++n) { /* six sums: a product waits for the one before */
         AMX_DOT_BYTES(0, 6, 7);
         AMX_DOT_BYTES(1, 6, 7);
@@ -58,7 +49,7 @@ static int product_is_right(void) {
     int8_t ones[AMX_ROWS][AMX_ROW_BYTES];
     int32_t sums[AMX_ROWS][LANES] = {{0}};
     memset(ones, 1, sizeof ones);
-    enter_products(TILE_SPLIT, 0);
+    qc_amx_enter(TILE_SPLIT, 0);
     AMX_ZERO(0);
     AMX_LOAD(1, ones, AMX_ROW_BYTES);
     AMX_LOAD(2, ones, AMX_ROW_BYTES);
