@@ -1,4 +1,4 @@
-/* codebook_tables.h - lookup structures of the codebook encoders, built at first use (5 to 20 ms each). */
+/* codebook_tables.h - lookup structures of the codebook encoders, built at first use (2 to 12 ms each). */
 #ifndef QC_CODEBOOK_TABLES_H
 #define QC_CODEBOOK_TABLES_H
 #include <stdint.h>

@@ -7,7 +7,7 @@
 
 #include "../grids.h"
 
-enum { SHELL_REACH = 4 * 49 + 1 }; /* distances are below: half the difference of levels, 4 elements of 0..7 */
+enum { SHELL_HALVES = 81, SHELL_MOST = 2048, SHELL_BEYOND = 255 }; /* distances are at most 4 * 49 */
 
 typedef struct {
     const uint16_t *points;
@@ -22,80 +22,90 @@ static const shell_grid grids[QC_GRIDS] = {
     [QC_GRID_IQ3_XXS] = GRID(iq3_xxs, 4, 3, 2), [QC_GRID_IQ3_S] = GRID(iq3_s, 4, 3, 3),
 };
 
-/* The packed form of a numbered point. */
-static unsigned shell_packed(const shell_grid *grid, int number) {
+/* Squared distances (half the difference of levels) of every half of a point from that half of each grid point: a
+ * point's distances are the sum of two rows. */
+typedef struct {
+    uint8_t low[SHELL_HALVES][SHELL_MOST], high[SHELL_HALVES][SHELL_MOST];
+} shell_halves;
+
+/* The packed form of a numbered half, or of a numbered point. */
+static unsigned shell_packed(const shell_grid *grid, int number, int elements) {
     const int base = grid->bits == 2 ? 3 : 8;
     unsigned packed = 0;
-    for (int i = 0; i < grid->elements; ++i, number /= base) packed |= (unsigned)(number % base) << grid->bits * i;
+    for (int i = 0; i < elements; ++i, number /= base) packed |= (unsigned)(number % base) << grid->bits * i;
     return packed;
 }
 
-/* Squared distances of halves of packed points: half the elements are half the bits. */
-typedef struct {
-    uint8_t distance[256][256];
-} shell_halves;
-
-static void shell_fill(const shell_grid *grid, shell_halves *halves) {
-    const int bits = grid->bits, half = grid->elements / 2, size = 1 << bits * half, mask = (1 << bits) - 1;
-    for (int a = 0; a < size; ++a)
-        for (int b = 0; b < size; ++b) {
-            int sum = 0;
-            for (int i = 0; i < half; ++i) {
-                int step = (a >> bits * i & mask) - (b >> bits * i & mask);
-                sum += step * step;
-            }
-            halves->distance[a][b] = (uint8_t)sum;
-        }
+static int shell_distance(const shell_grid *grid, unsigned a, unsigned b) {
+    const int mask = (1 << grid->bits) - 1;
+    int sum = 0;
+    for (int i = 0; i < grid->elements / 2; ++i, a >>= grid->bits, b >>= grid->bits) {
+        const int step = (int)(a & (unsigned)mask) - (int)(b & (unsigned)mask);
+        sum += step * step;
+    }
+    return sum;
 }
 
-/* Neighbours of one point to `out` (NULL: only count them): how many. */
-static int shell_collect(const shell_grid *grid, const shell_halves *halves, unsigned packed, uint16_t *out) {
-    const int shift = grid->bits * grid->elements / 2, mask = (1 << shift) - 1;
-    int populated[SHELL_REACH] = {0}, start[SHELL_REACH], total = 0, shells = 0;
-    uint8_t distance[2048];
-    for (int j = 0; j < grid->count; ++j) {
-        unsigned point = grid->points[j];
-        distance[j] = (uint8_t)(halves->distance[packed & (unsigned)mask][point & (unsigned)mask] +
-                                halves->distance[packed >> shift][point >> shift]);
-        ++populated[distance[j]];
+static void shell_fill(const shell_grid *grid, int count, shell_halves *halves) {
+    const int shift = grid->bits * grid->elements / 2;
+    for (int half = 0; half < count; ++half) {
+        const unsigned packed = shell_packed(grid, half, grid->elements / 2);
+        for (int j = 0; j < grid->count; ++j) {
+            halves->low[half][j] = (uint8_t)shell_distance(grid, packed, grid->points[j]);
+            halves->high[half][j] = (uint8_t)shell_distance(grid, packed, (unsigned)grid->points[j] >> shift);
+        }
     }
-    for (int d = 0; d < SHELL_REACH; ++d) {
-        const int within = shells < grid->shells;
-        start[d] = within ? total : -1;
-        total += within ? populated[d] : 0;
-        shells += populated[d] > 0;
+}
+
+/* The neighbours of a point whose halves have these rows, `out` has room for all grid points: how many. */
+static int shell_collect(const shell_grid *grid, const uint8_t *low, const uint8_t *high, uint16_t *out) {
+    uint8_t distance[SHELL_MOST], floor = 0;
+    const uint8_t *end = distance + grid->count;
+    int total = 0;
+    for (int j = 0; j < grid->count; ++j) distance[j] = (uint8_t)(low[j] + high[j]);
+    for (int shell = 0; shell < grid->shells; ++shell) {
+        uint8_t step = SHELL_BEYOND; /* from `floor` to the next distance; what is nearer wraps around to more */
+        for (int j = 0; j < grid->count; ++j) {
+            const uint8_t own = (uint8_t)(distance[j] - floor);
+            step = own < step ? own : step;
+        }
+        const uint8_t least = (uint8_t)(floor + step);
+        for (const uint8_t *at = distance; (at = memchr(at, least, (size_t)(end - at))); ++at)
+            out[total++] = grid->points[at - distance];
+        floor = (uint8_t)(least + 1);
     }
-    for (int j = 0; out && j < grid->count; ++j)
-        if (start[distance[j]] >= 0) out[start[distance[j]]++] = grid->points[j];
     return total;
 }
 
 static qc_shells *shell_build(const shell_grid *grid) {
-    const int numbers = grid->bits == 2 ? 6561 : 4096;
+    const int count = grid->bits == 2 ? SHELL_HALVES : 64, numbers = count * count;
     shell_halves *halves = malloc(sizeof *halves);
     uint8_t *on_grid = calloc(1 << 16, 1);
-    qc_shells *made = calloc(1, sizeof *made);
-    size_t points = 0;
-    if (!halves || !on_grid || !made) goto failed;
-    shell_fill(grid, halves);
+    qc_shells *made = NULL;
+    size_t points = 0, room = 0;
+    if (!halves || !on_grid) goto failed;
+    shell_fill(grid, count, halves);
     for (int j = 0; j < grid->count; ++j) on_grid[grid->points[j]] = 1;
     for (int n = 0; n < numbers; ++n) {
-        unsigned packed = shell_packed(grid, n);
-        int count = on_grid[packed] ? 0 : shell_collect(grid, halves, packed, NULL);
-        made->shells[n] = (qc_shell){(uint32_t)points, (uint16_t)count, (uint16_t)packed};
-        points += ((size_t)count + 7) / 8 * 8;
-    }
-    qc_shells *whole = realloc(made, sizeof *made + points * sizeof(uint16_t));
-    if (!whole) goto failed;
-    made = whole;
-    memset(made->points, 0, points * sizeof(uint16_t));
-    for (int n = 0; n < numbers; ++n) {
-        const qc_shell *shell = &made->shells[n];
-        if (shell->count) shell_collect(grid, halves, shell->point, made->points + shell->at);
+        if (points + SHELL_MOST > room) {
+            room = 2 * room + 32 * SHELL_MOST;
+            qc_shells *larger = realloc(made, sizeof *made + room * sizeof(uint16_t));
+            if (!larger) goto failed;
+            made = larger;
+        }
+        const unsigned packed = shell_packed(grid, n, grid->elements);
+        uint16_t *out = made->points + points;
+        const int found =
+            on_grid[packed] ? 0 : shell_collect(grid, halves->low[n % count], halves->high[n / count], out);
+        made->shells[n] = (qc_shell){(uint32_t)points, (uint16_t)found, (uint16_t)packed};
+        const int taken = (found + 7) / 8 * 8;
+        memset(out + found, 0, (size_t)(taken - found) * sizeof *out);
+        points += (size_t)taken;
     }
     free(halves);
     free(on_grid);
-    return made;
+    qc_shells *fitting = realloc(made, sizeof *made + points * sizeof(uint16_t));
+    return fitting ? fitting : made;
 failed:
     free(halves);
     free(on_grid);

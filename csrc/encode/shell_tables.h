@@ -1,4 +1,4 @@
-/* shell_tables.h - the grid points that ggml's codebook searches look at, built at first use (5 to 40 ms each).
+/* shell_tables.h - the grid points that ggml's codebook searches look at, built at first use (1 to 7 ms each).
  *
  * A shell is all grid points at one distance from an integer point, measured on ggml's levels 1, 3, 5 ... A point off
  * the grid has the points of its two or so (by type) innermost shells as neighbours, by distance, then grid index. */
