@@ -108,7 +108,11 @@ class Cursor:
             count = self.file.read_some(memoryview(piece), len(self.buffer))
             if not count:
                 self.fail(f"the file ends within {what}: it was cut while being read")
-            self.buffer += piece[:count]
+            del piece[count:]
+            if self.buffer:
+                self.buffer += piece
+            else:  # not copied: most headers come in one piece
+                self.buffer = piece
 
     def scalar(self, kind: ValueType, what: str) -> int | float | bool:
         """One number or flag of type ``kind``."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy
+from numpy.typing import NDArray
 
 from quantcli import container
 from quantcli.container import Header, Strings, TensorInfo, foreign
@@ -31,6 +32,7 @@ PIECE = 1 << 20
 DAMAGED = "the file is truncated or damaged: get it again"
 
 Arrays: TypeAlias = dict[str, Sums]
+Bytes: TypeAlias = NDArray[numpy.uint8]
 
 
 def read(path: str | os.PathLike[str], *, checked: bool = True) -> Importance:
@@ -42,7 +44,7 @@ def read(path: str | os.PathLike[str], *, checked: bool = True) -> Importance:
     path = Path(path)
     with _opened(path) as file:
         if file.read(4) == MAGIC:
-            return _read_gguf(path, file, checked)
+            return _read_gguf(path, _whole(file), checked)
         sha256 = _sha256(file)
         found = foreign.recognise(foreign.beginning(path), path)
         if found is not None:
@@ -60,6 +62,13 @@ def _opened(path: Path) -> BufferedReader:
         raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
 
 
+def _whole(file: BufferedReader) -> Bytes:
+    """The file's bytes, in memory that numpy takes in large pages; fewer where it is cut meanwhile."""
+    raw = numpy.empty(os.fstat(file.fileno()).st_size, numpy.uint8)
+    file.seek(0)
+    return raw[: file.readinto(raw)]
+
+
 def _sha256(file: BufferedReader) -> str:
     file.seek(0)
     digest = hashlib.sha256()
@@ -71,13 +80,11 @@ def _sha256(file: BufferedReader) -> str:
 # ---- GGUF
 
 
-def _read_gguf(path: Path, file: BufferedReader, checked: bool) -> Importance:
+def _read_gguf(path: Path, raw: Bytes, checked: bool) -> Importance:
     header = container.read_header(path)
     datasets, chunks, chunk_size = _collection(path, header)
     warnings: list[str] = []
     names = _names(path, header, warnings)
-    file.seek(0)
-    raw = file.read()
     sums: Arrays = {}
     counts: Arrays = {}
     for name in names:
@@ -139,7 +146,7 @@ def _names(path: Path, header: Header, warnings: list[str]) -> list[str]:
     return list(names)
 
 
-def _tensor(path: Path, raw: bytes, header: Header, info: TensorInfo) -> Floats:
+def _tensor(path: Path, raw: Bytes, header: Header, info: TensorInfo) -> Floats:
     """The floats of a tensor as [product of the other dimensions, columns]: a view of the file's bytes."""
     start = header.data_start + info.offset
     if start + info.bytes > len(raw):
