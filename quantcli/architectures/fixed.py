@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from quantcli import architectures
 
@@ -44,6 +45,7 @@ def is_matrix(shape: tuple[int, ...]) -> bool:
     return any(extent != 1 for extent in shape[1:])
 
 
+@cache
 def quantizable(name: str, shape: tuple[int, ...], architecture: str) -> bool:
     """Whether llama-quantize gives this tensor (shape in GGUF order) a target type; otherwise it keeps its own."""
     if not (name.endswith("weight") and is_matrix(shape)) or name in _KEPT_NAMES or _KEPT_PARTS.search(name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from quantcli import architectures
 
 # First match decides; "is" compares the whole name, "has" looks anywhere in it (so ffn_down_exps and ffn_down_shexp
@@ -24,6 +26,7 @@ ROLE_NAMES = (*dict.fromkeys(role for _, _, role in ROLES), "other", "pinned")
 COUNTED = ("v", "up", "gate", "down")  # roles with a running number
 
 
+@cache
 def role_of(name: str, architecture: str = "") -> str:
     """The role of tensor ``name``, one of ROLE_NAMES; "pinned" is one of the architecture's own."""
     pinned = architectures.find(architecture).pinned

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import NamedTuple
 
 from quantcli import architectures
@@ -64,6 +65,7 @@ def facts_of(names: Iterable[str], metadata: Mapping[str, Value], architecture: 
     )  # fmt: skip
 
 
+@cache
 def layer_of(name: str) -> int:
     """The layer number of ``blk.N. ...``, -1 for other names."""
     match = _LAYER.match(name)

@@ -66,7 +66,7 @@ def _whole(file: BufferedReader) -> Bytes:
     """The file's bytes, in memory that numpy takes in large pages; fewer where it is cut meanwhile."""
     raw = numpy.empty(os.fstat(file.fileno()).st_size, numpy.uint8)
     file.seek(0)
-    return raw[: file.readinto(raw)]
+    return raw[: file.readinto(raw.data)]
 
 
 def _sha256(file: BufferedReader) -> str:
@@ -93,7 +93,7 @@ def _read_gguf(path: Path, raw: Bytes, checked: bool) -> Importance:
         sums[name], counts[name] = _cut(f"{path.name}: {name}", own, tokens)
     if not names:
         warnings.append(f"{path.name}: the importance matrix is empty")
-    sha256 = hashlib.sha256(raw).hexdigest()
+    sha256 = hashlib.sha256(raw.data).hexdigest()
     return Importance(path.name, sums, counts, datasets, chunks, chunk_size, sha256, warnings, checked)
 
 
