@@ -21,6 +21,7 @@ KILLS, QUICK_KILLS, SEED = 30, 8, 20
 TYPES = ("Q4_K_M", "IQ2_XS", "Q8_0")
 MEMORY = 300 * MIB
 PARTS, LIMIT = 16, 1.05
+BETWEEN = 4  # parts between two whole runs
 FAULTS, WORDS = 12, ("passed", "failed")
 #: counts the slabs that are encoded; -c, so that the program itself stays as it is
 COUNTING = """
@@ -145,7 +146,7 @@ def _repeated(log: Path) -> tuple[int, int]:
 
 
 def parts(place: Place) -> list[Row]:
-    """An array of sixteen parts one after the other, with whole runs before, amid and behind them (a processor's speed
+    """An array of sixteen parts one after the other, with whole runs between every four of them (a processor's speed
     changes within minutes; the median counts); then what assemble takes and finds."""
     gigabytes = 2.0 if place.quick else 8.0
     folder, matrix = place.checkpoint(gigabytes)
@@ -158,7 +159,7 @@ def parts(place: Place) -> list[Row]:
         wholes.append(place.quantcli(*given, "-o", "one/", "--force"))
 
     for number in range(1, PARTS + 1):
-        if number in (1, PARTS // 2 + 1):
+        if number % BETWEEN == 1:
             whole()
             place.warm(folder)
         sums = place.scratch / "array" / f"part-{number}.sha256"
@@ -181,7 +182,7 @@ def parts(place: Place) -> list[Row]:
             f"{what}: sum of the parts, processor time",
             f"<= {LIMIT:g}x of one run",
             f"{total / alone:.3f}x ({total:.1f} s, {sum(run.system for run in runs):.1f} of them the system's; one run "
-            f"before, amid, behind them {_listed(run.processor for run in wholes)} s, the system's "
+            f"before, between, behind them {_listed(run.processor for run in wholes)} s, the system's "
             f"{_listed(run.system for run in wholes)} s; wall {wall / alone_wall:.3f}x: {wall:.1f} s, "
             f"{_listed(run.seconds for run in wholes)} s)",
             total <= LIMIT * alone,
