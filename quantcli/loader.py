@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from quantcli import container, families, places
 from quantcli.container import foreign
@@ -24,7 +25,7 @@ _CHECKPOINT_SUFFIXES = (".safetensors", ".json", ".model", ".jinja")
 _PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Models:
     """What lies at one path: ``text`` is the language model, ``projector`` what stands before it, where asked for."""
 
@@ -142,8 +143,7 @@ def open_adapter(path: Path, base: Path, architecture: str | None = None) -> Mod
     return model
 
 
-@dataclass(frozen=True, slots=True)
-class Merge:
+class Merge(NamedTuple):
     """An adapter's folder, and what its changes are multiplied by."""
 
     adapter: Path

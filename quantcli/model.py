@@ -46,7 +46,7 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ModelTensor:
     """One tensor as the GGUF file will hold it.
 
@@ -80,7 +80,7 @@ class ModelTensor:
         return prod(self.shape[1:])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Vocabulary:
     """Where the ``tokenizer.*`` entries of a checkpoint come from.
 
@@ -93,7 +93,7 @@ class Vocabulary:
     place: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Model:
     """A whole model: metadata in writing order, tensors, and what has to be told about it.
 

@@ -77,8 +77,10 @@ class Elsewhere(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Mount:
+    """Files that lie elsewhere, by their path below the folder, and how the folder is called in messages."""
+
     shown: str
     files: Mapping[str, Elsewhere]
 

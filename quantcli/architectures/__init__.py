@@ -9,14 +9,14 @@ tensors are what, ``fixed.py`` which tensors keep their type, ``topology.py`` wh
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import os
 from functools import cache
 
 from quantcli.architectures.architecture import Architecture, Graph
 
 __all__ = ["Architecture", "Graph", "every", "find"]
 
-_PREFIX = "gguf_"
+_PREFIX, _SUFFIX = "gguf_", ".py"
 
 
 @cache
@@ -35,8 +35,8 @@ def every() -> dict[str, Architecture]:
 
 @cache
 def _stems() -> tuple[str, ...]:
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX))
+    names = sorted(name for name in os.listdir(os.path.dirname(__file__)) if name.endswith(_SUFFIX))
+    return tuple(name[len(_PREFIX) : -len(_SUFFIX)] for name in names if name.startswith(_PREFIX))
 
 
 def _declared(stem: str) -> tuple[Architecture, ...]:

@@ -17,7 +17,7 @@ Recurrent = Literal["mamba", "mamba2", "plamo2", "short_convolution", "delta", "
 RecurrentLayers = Literal["all", "beside", "without_key_values", "listed"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Graph:
     """What the forward pass needs to know and GGUF metadata does not say. Defaults are those of Llama.
 
@@ -124,7 +124,7 @@ class Graph:
     streams: bool = False  # Gemma 3n: beside that, several streams side by side
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Architecture:
     """One GGUF architecture.
 

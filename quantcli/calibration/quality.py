@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from quantcli.errors import UsageError
 
 
-@dataclass(frozen=True)
-class Quality:
+class Quality(NamedTuple):
     """A row of the table.
 
     ``tokens``: of real text at most, ``sampled``: those that the model writes.
@@ -39,8 +39,7 @@ PAD = "pad"  # changes shapes before anything is planned: no part of a pass
 TRANSFORMS = ("awq", "smoothquant", "equalize")  # see merging.py
 
 
-@dataclass(frozen=True)
-class Compensating:
+class Compensating(NamedTuple):
     """A method that compensates. ``alpha``: how far a matrix makes up for those before it, None where nothing is known
     of them; ``thorough``: what the encoder tries; ``gradients``: tokens that gradients are taken of."""
 
@@ -61,7 +60,7 @@ def gradient_tokens(method: str | None) -> int:
     return GRADIENT_TOKENS if method is None else COMPENSATING[method].gradients
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Wish:
     """What a conversion shall do beside the search. ``method`` None: only the transforms.
 
@@ -84,8 +83,7 @@ class Wish:
         return self.method is not None or bool(self.transforms)
 
 
-@dataclass(frozen=True)
-class Used:
+class Used(NamedTuple):
     """What was calibrated with: real and sampled tokens, and the sha256 of the real ones' ids."""
 
     real: int

@@ -128,7 +128,7 @@ def _into_folder(request: ConvertRequest, output: Path) -> bool:
 # ---- before the work
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Opened:
     """What a request reads before anything is planned: its models, and the importance matrix. And their plans."""
 

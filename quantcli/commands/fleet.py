@@ -7,7 +7,7 @@ lost worker is made again elsewhere: what it has left unfinished is removed by w
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 from contextlib import closing
@@ -119,7 +119,7 @@ def _made(job: Job, engine: str, reporter: Reporter) -> dict[Path, ShardResult]:
     paths = [path for files in job.files for path in files]
     size = sum(shard.file_bytes for one in job.plans for shard in one.shards)
     found: dict[Path, ShardResult] = {}
-    run = secrets.token_hex(8)
+    run = os.urandom(8).hex()
     parts = [(one, __version__, run) for one in _requests(job.request, division.most_parts(job.plans))]
     name = job.parts[0].model.name
     with closing(open_engine(engine)) as opened, reporter.progress(f"convert {name}", size) as advance:

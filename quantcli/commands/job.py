@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # they bring what most conversions do without, the runner abo
     from quantcli.report.results import CarriedTensor, CompensatedTensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ConvertRequest:
     """What the user asks for. ``imatrix`` is a file; ``collect`` makes one first, from the bundled text."""
 
@@ -89,7 +89,7 @@ class ConvertRequest:
         return self.choice.settings.search or plain.DEFAULT_SEARCH
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Part:
     """One model of a job: per type its plan, and the path of its output (shards get numbers)."""
 
@@ -124,7 +124,7 @@ def _files(path: Path, one: Plan) -> list[Path]:
     return [names[number] for number in one.numbers]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Job:
     """A request that is known to be possible. The first part is the model that a result is about."""
 

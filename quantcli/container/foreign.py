@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from quantcli import places
 from quantcli.errors import GitLfsPointer
@@ -23,8 +23,7 @@ _FILE_ITSELF = "get the file itself: on the hub its address has /resolve/ in pla
 _ORIGINAL = "take the checkpoint in safetensors format (config.json and *.safetensors), or a GGUF file"
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """What begins so. ``hint`` may name {file} and {folder}, both quoted for a shell."""
 
     what: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 from quantcli.container.values import Value
 
@@ -12,8 +13,7 @@ DEFAULT_ALIGNMENT = 32
 ALIGNMENT_KEY = "general.alignment"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Upper bounds while reading and writing; the file's own size bounds everything as well."""
 
     header_bytes: int = 128 << 20  # metadata and tensor table; a vocabulary of 300,000 with merges takes 15 MB

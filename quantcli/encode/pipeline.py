@@ -44,7 +44,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Group:
     """What is written of one model: plans that share their order of tensors, and per plan its files, one per shard."""
 

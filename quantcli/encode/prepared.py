@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from quantcli.methods.seam import RowEncoder
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Entry:
+    """The encoder of one matrix for one type, once it is made."""
+
     rows: int  # still to be encoded
     encoder: RowEncoder | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 
 from quantcli import container
 from quantcli.container import Value
-from quantcli.families.naming import name_parts, title
+from quantcli.families.naming import HUB, name_parts, title
 from quantcli.sources.card import texts
 
-HUB = "https://huggingface.co/"
 # key -> fields that it is taken from: the first that holds something
 _TEXTS: Mapping[str, tuple[str, ...]] = {
     "general.author": ("author", "model_author", "model_creator"),

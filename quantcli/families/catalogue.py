@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from quantcli.errors import BadConfig, UnknownArchitecture
 from quantcli.families import index
@@ -86,8 +86,7 @@ def unknown(name: str) -> UnknownArchitecture:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """The family of a checkpoint, the settings of its language model, and whether its class has no output head."""
 
     family: Family

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 from quantcli.vocab import VocabHints
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quantcli.families.transforms import Transform
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Entry:
     """GGUF metadata ``key`` of value type ``type`` <- ``fact``, omitted when None.
 
@@ -32,7 +32,7 @@ class Entry:
     fact: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TensorRule:
     """One kind of tensor: checkpoint name -> GGUF name through ``transform``, once per layer (and stacked per expert).
 
@@ -65,16 +65,14 @@ class TensorRule:
     parts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Extra:
+class Extra(NamedTuple):
     """A GGUF tensor that is computed from config.json: ``values(facts)`` gives its numbers, or None for no tensor."""
 
     target: str
     values: Callable[[Facts], Sequence[float] | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(NamedTuple):
     """A relative that config.json does not tell: only names do (the folder's, or a heading of README.md).
 
     ``marks`` are beginnings of such names, in lower case; ``family`` is what the checkpoint is then read as.
@@ -84,7 +82,7 @@ class Variant:
     marks: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Family:
     """One model family. ``base.derive(...)`` makes a relative that differs in a few fields."""
 

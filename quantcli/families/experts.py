@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import numpy
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ _STACKS: Mapping[str, tuple[str, ...]] = {
 _MATRICES = {"gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "down_proj": "down", "w2": "down"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Expert:
     """One expert's matrix in a stack, by the name of the unstacked checkpoint; see `SourceTensor`."""
 
@@ -77,8 +78,7 @@ class Expert:
         return self.view
 
 
-@dataclass(frozen=True, slots=True)
-class _Stack:
+class _Stack(NamedTuple):
     """A stack's matrices, one below the other: the declared name of each with {layer} filled in, and its rows."""
 
     names: tuple[str, ...]

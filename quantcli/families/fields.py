@@ -7,7 +7,7 @@ from dataclasses import dataclass
 REQUIRED = object()  # a field without which the model cannot be described
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Field:
     """One value read from config.json: the first of ``names`` that is present and not null, else ``default``.
 

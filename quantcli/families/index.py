@@ -7,10 +7,10 @@ types, families, GGUF architectures); only files that hold the name are imported
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from pathlib import Path
 
 from quantcli.families.declaration import Family
 
@@ -20,8 +20,12 @@ _QUOTED = re.compile(r"\"([A-Za-z][\w.-]*)\"")
 @cache
 def sources() -> Mapping[str, str]:
     """The text of every module of this package, in order of their names."""
-    paths = sorted(Path(__file__).parent.glob("*.py"))
-    return {path.stem: path.read_text(encoding="utf-8") for path in paths if path.stem != "__init__"}
+    folder, found = os.path.dirname(__file__), {}
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".py") and name != "__init__.py":
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                found[name.removesuffix(".py")] = file.read()
+    return found
 
 
 def holding(text: object) -> list[Family]:

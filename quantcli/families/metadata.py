@@ -7,10 +7,9 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from quantcli import container
-from quantcli.families.card import HUB, card
 from quantcli.families.declaration import Entry, Family
 from quantcli.families.facts import Fact, Facts
-from quantcli.families.naming import name_parts, title
+from quantcli.families.naming import HUB, name_parts, title
 
 if TYPE_CHECKING:
     from quantcli.container import Value
@@ -78,7 +77,12 @@ def general(
     if checkpoint.owner:
         names["general.source.repo_url"] = f"{HUB}{checkpoint.owner}/{checkpoint.name}"
     found |= {key: container.string(text) for key, text in names.items() if text}
-    return found | card(checkpoint.card)
+    fields = checkpoint.card
+    if fields:
+        from quantcli.families.card import card  # most folders have none
+
+        found |= card(fields)
+    return found
 
 
 def provenance(digests: Mapping[str, str]) -> dict[str, Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+HUB = "https://huggingface.co/"  # what the address of a repository begins with
 _SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[kmbt]", re.IGNORECASE)
 _VERSION = re.compile(r"v\d+(?:\.\d+)*", re.IGNORECASE)
 

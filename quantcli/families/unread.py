@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from quantcli import architectures
 from quantcli.architectures import Graph
@@ -80,8 +80,7 @@ ACTIVATIONS = {
 SAME = {"gelu_tanh": "gelu", "swiglu_oai": "silu"}  # of the graph's
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A key that says something about the computation. ``matters(value, facts, graph)``: whether this value does."""
 
     key: str

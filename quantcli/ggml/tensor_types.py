@@ -14,7 +14,7 @@ from math import prod
 from quantcli.errors import IndivisibleRow, UnknownType
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TensorType:
     """One ggml tensor type. ``block`` weights take ``bytes`` bytes."""
 

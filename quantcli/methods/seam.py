@@ -8,7 +8,7 @@ that must see the whole matrix first reads it there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ Blocks: TypeAlias = NDArray[numpy.uint8]  # [rows, bytes of a row], C order
 Need: TypeAlias = Literal["nothing", "importance", "hessian", "gradients"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Matrix:
     """One matrix of a tensor: all of it, or one expert. ``shape`` is the tensor's, in GGUF order (columns first)."""
 
@@ -54,7 +54,7 @@ def matrix_rows(tensor: ModelTensor) -> int:
     return tensor.shape[1] if len(tensor.shape) > 2 else tensor.rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Statistics:
     """What is known of the inputs of a model's matrices."""
 
@@ -96,8 +96,7 @@ class Prepare(Protocol):
     ) -> RowEncoder: ...
 
 
-@dataclass(frozen=True)
-class Method:
+class Method(NamedTuple):
     """A row of the table. ``fallback`` takes the matrices whose type or statistics this method does not."""
 
     name: str

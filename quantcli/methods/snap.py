@@ -38,7 +38,7 @@ class Carried:
     exact: int = 0
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Snapping:
     """How a conversion snaps, and by key what it carried over. Thread-safe."""
 

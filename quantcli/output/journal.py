@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from quantcli import system
 from quantcli.errors import ResumeRefused
@@ -44,8 +45,7 @@ def place(targets: Sequence[Path]) -> Path:
     return temporary(targets[0]).with_suffix(SUFFIX)
 
 
-@dataclass(frozen=True)
-class Contents:
+class Contents(NamedTuple):
     """A journal as it was found. ``end``: bytes of it that make sense."""
 
     path: Path
@@ -122,7 +122,7 @@ def _note(line: bytes, marks: Sequence[_Marks], sizes: Sequence[int]) -> bool:
         return False
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Marks:
     """The marks of one file: those far apart, and the last ones. A file of 600 GB has two million."""
 

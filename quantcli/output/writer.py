@@ -11,7 +11,6 @@ import atexit
 import errno
 import hashlib
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Iterable, Iterator
@@ -199,7 +198,7 @@ class OutputFile:
 def _create(path: Path) -> tuple[int, Path]:
     """A new locked temporary file for ``path``."""
     while True:
-        name = f"{PREFIX}{path.name[:LONGEST_STEM]}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+        name = f"{PREFIX}{path.name[:LONGEST_STEM]}-{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}"
         temporary = path.parent / name
         descriptor = system.open_to_write(temporary, new=True)
         try:
@@ -322,7 +321,7 @@ def _check_folder(folder: Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputFailed("no permission to write here", where=str(folder), hint=HINTS[errno.EACCES])
     try:
-        system.try_folder(folder, f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}")
+        system.try_folder(folder, f"{PREFIX}{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}")
     except OSError as error:
         raise OutputFailed(
             f"no file can be made here: {error.strerror or error}", where=str(folder), hint=HINTS[errno.EACCES]

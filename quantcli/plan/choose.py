@@ -97,7 +97,7 @@ def fit(wanted: TensorType, columns: int) -> TensorType:
     return candidate if columns % candidate.block == 0 else BY_NAME["F16"]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Chooser:
     """Chooses types for the tensors of one model, in the order in which they are given.
 

@@ -13,7 +13,7 @@ from quantcli.plan.recipes import FileType
 from quantcli.statistics.imatrix import Importance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Options:
     """What one output shall be. Raises UsageError where two options contradict each other.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 
 from quantcli import container
@@ -121,21 +120,19 @@ _CLASSES = {
     "alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "blank": " \\t", "digit": "0-9", "lower": "a-z", "space": "\\s",
     "upper": "A-Z", "xdigit": "0-9a-fA-F", "punct": "!-/:-@\\[-`{-~", "w": "\\w", "d": "\\d", "s": "\\s",
 }  # fmt: skip
-_TOKEN = re.compile(
-    r"""(?P<escape>\\(?:c[a-zA-Z]|.))   | (?P<set>\[\^?(?:\[:[a-z]+:\]|\\.|[^\]\\])*\])
-      | (?P<group>\((?:\?(?P<kind>.)?)?) | (?P<repeat>(?:[*+?]|\{[^}]*\}?)(?P<more>[*+?{]*))
-      | (?P<plain>.)""",
-    re.VERBOSE | re.DOTALL,
-)  # fmt: skip
+_TOKEN = r"""(?P<escape>\\(?:c[a-zA-Z]|.))   | (?P<set>\[\^?(?:\[:[a-z]+:\]|\\.|[^\]\\])*\])
+           | (?P<group>\((?:\?(?P<kind>.)?)?) | (?P<repeat>(?:[*+?]|\{[^}]*\}?)(?P<more>[*+?{]*))
+           | (?P<plain>.)"""
 _COUNT = re.compile(r"\{\d+(,\d*)?\}\Z", re.ASCII)
 
 
 def translate(pattern: str) -> str:
     """``pattern`` in the spelling of Python's ``re``. Raises ValueError for what ECMAScript refuses."""
+    tokens = re.compile(_TOKEN, re.VERBOSE | re.DOTALL)
     parts = []
     at = 0
     while at < len(pattern):
-        token = _TOKEN.match(pattern, at)
+        token = tokens.match(pattern, at)
         assert token is not None  # "plain" takes whatever is left
         parts.append(_translate_token(token))
         at = token.end()
@@ -209,6 +206,8 @@ _AMOUNT_UNITS = {**_UNITS, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 
 def parse_amount(text: str, option: str) -> int:
     """Bytes with a fraction and a unit: 4.0G and 700M in powers of 1000, 3.5Gi in powers of 1024. Raises UsageError."""
+    from decimal import Decimal  # few conversions are given a size
+
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([kmg]?i?)b?", text.strip(), re.ASCII | re.IGNORECASE)
     if (
         not match
@@ -247,7 +246,7 @@ _LISTS = ("general.tags", "general.languages", "general.datasets", "tokenizer.ch
 _RESERVED = ("general.alignment", "split.no", "split.count", "split.tensors.count", "general.architecture")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Setting:
     """One --metadata: ``type`` is None where the user named none."""
 

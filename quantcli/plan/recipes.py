@@ -13,6 +13,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from quantcli import architectures
 from quantcli.architectures.roles import ROLE_NAMES
@@ -26,8 +27,7 @@ ANY = "*"  # in a rule: every role
 # ---- conditions: when a rule holds -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
+class ModelFacts(NamedTuple):
     """What the rules ask about the whole model. ``gqa`` is heads per key-value head of layer 0 (0 without any)."""
 
     architecture: str
@@ -41,7 +41,7 @@ class ModelFacts:
     own_layers: int = 0  # those behind them predict further tokens; 0: nobody says
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Place:
     """Where one tensor stands: number ``index`` of ``count`` of its role (layers, for the feed-forward roles)."""
 
@@ -82,7 +82,7 @@ CONDITIONS: dict[str, Callable[[Place], bool]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Rule:
     """``roles`` (separated by blanks) get ``type`` when all of ``when`` hold (comma = and, ``not`` negates)."""
 
@@ -102,7 +102,7 @@ class Rule:
 # ---- file types ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FileType:
     """One llama.cpp file type. ``number`` is ``general.file_type``; ``default`` the type where no rule holds.
 

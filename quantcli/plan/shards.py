@@ -33,7 +33,7 @@ class PlannedTensor(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Shard:
     """One file of an output: its metadata, tensors in file order, and sizes in bytes."""
 

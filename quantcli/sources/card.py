@@ -54,7 +54,7 @@ def _parse(content: str) -> Yaml:
     return builder.result
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Open:
     """A list or an object that is not complete yet; ``key`` is the object's key that waits for its value."""
 
@@ -63,7 +63,7 @@ class _Open:
     waits: bool = False
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Builder:
     """Values from events, without recursion."""
 

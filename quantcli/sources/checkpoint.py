@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from quantcli import places
 from quantcli.errors import BadConfig, MalformedFile, MissingFile, QuantcliError, UnsupportedFile
-from quantcli.sources import card, folders, safetensors
+from quantcli.sources import safetensors
 from quantcli.sources.config import text_part
 from quantcli.sources.files import StoredTensor, inside, read_small
 from quantcli.sources.gguf import is_hash
@@ -22,6 +22,7 @@ from quantcli.sources.packed.signs import is_packed
 from quantcli.sources.tensor import SourceTensor
 
 if TYPE_CHECKING:
+    from quantcli.sources.card import Yaml
     from quantcli.sources.packed import unpack
 
 # The small files that a model is made from, and how large each may be.
@@ -116,6 +117,8 @@ class Checkpoint:
 
     def _missing(self, name: str) -> QuantcliError:
         """The error for a small file that has to be there."""
+        from quantcli.sources import folders  # for messages alone
+
         found = folders.instead_of_checkpoint(self.folder) if name == "config.json" else None
         return found or MissingFile(
             f"there is no {name} in this folder",
@@ -132,11 +135,15 @@ class Checkpoint:
         return parse_object(raw, str(self.folder / "config.json"))
 
     @cached_property
-    def card(self) -> dict[str, card.Yaml]:
+    def card(self) -> dict[str, Yaml]:
         """The front matter of README.md (license, base_model, tags ...); {} where there is none or it is broken.
 
         What is wrong with it is added to ``notes``: a card is no reason not to convert.
         """
+        if not self.readme:
+            return {}
+        from quantcli.sources import card  # most folders have none
+
         try:
             return card.front_matter(self.readme)
         except QuantcliError as error:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Factors:
+class Factors(NamedTuple):
     """The factor of all weights of a matrix, and that of its inputs; ``wide``: inputs are not to be cut to 4 bits."""
 
     weights: float = 1.0

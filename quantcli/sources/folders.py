@@ -5,8 +5,8 @@ from __future__ import annotations
 import fnmatch
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from quantcli import places
 from quantcli.container import foreign
@@ -24,8 +24,7 @@ _SAVE = (
 _AGAIN = "let the download finish, or begin it anew: hf download OWNER/NAME --local-dir {folder}"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """Files with such names show what the folder is. ``message`` may name {name}, the first of them (as in Python),
     ``hint`` {file} and {folder}, quoted for a shell."""
 

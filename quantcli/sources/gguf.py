@@ -24,9 +24,7 @@ _OF_ITS_OWN_MAKING = tuple(
 )
 _LONGEST_NAME = 120  # characters; file systems allow 255 bytes, and a type and a shard number follow
 # What file names end in: `-Q4_K_M`, `.f16`, `-UD-IQ2_XXS`, `-MXFP4_MOE`.
-_TYPE_SUFFIX = re.compile(
-    r"[-._](?:UD-)?(?:B?F16|F32|F64|I?Q\d[0-9A-Z]*(?:_[0-9A-Z]+)*|TQ\d_\d|MXFP4(?:_MOE)?|NVFP4)\Z", re.IGNORECASE
-)
+_TYPE_SUFFIX = r"[-._](?:UD-)?(?:B?F16|F32|F64|I?Q\d[0-9A-Z]*(?:_[0-9A-Z]+)*|TQ\d_\d|MXFP4(?:_MOE)?|NVFP4)\Z"
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE)
 
 
@@ -175,7 +173,8 @@ def _name(header: Header) -> str:
     """general.name or general.basename as a file name, else the file's own name without type and shard number."""
     parts = container.split_name(header.path.name)
     stem = parts[0] if parts else header.path.name.removesuffix(".gguf")
-    while (match := _TYPE_SUFFIX.search(stem, 1)) is not None:
+    suffix = re.compile(_TYPE_SUFFIX, re.IGNORECASE)
+    while (match := suffix.search(stem, 1)) is not None:
         stem = stem[: match.start()]
     for text in (_text(header.metadata, _NAME), _text(header.metadata, _BASENAME), stem):
         name = file_name(text or "")

@@ -17,7 +17,6 @@ from quantcli import places
 from quantcli.container import foreign
 from quantcli.errors import MalformedFile, MissingFile, QuantcliError
 from quantcli.ggml.tensor_types import BY_NAME
-from quantcli.sources import folders
 from quantcli.sources.files import SourceFile, StoredTensor, inside, read_small, rows_and_columns, shown
 from quantcli.sources.jsonfile import SMALL_JSON, parse_object
 
@@ -57,7 +56,7 @@ _DTYPES: dict[str, tuple[int, str | None]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class SafetensorsFile:
     """One open file: its tensors by name (in file order) and the free-form ``metadata`` of its header."""
 
@@ -192,6 +191,8 @@ def _names(folder: Path, *suffixes: str) -> list[str]:
 
 def _explain_absence(folder: Path, names: list[str]) -> None:
     """Nothing has a usual name: accept a single file of any name, or say what is there instead."""
+    from quantcli.sources import folders  # for messages alone
+
     found = folders.instead_of_weights(folder)
     if found is not None:
         raise found

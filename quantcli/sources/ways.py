@@ -6,15 +6,14 @@ import difflib
 import importlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from quantcli.errors import MissingFile
 from quantcli.sources.hub import address as hub
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """``recognise`` gives what a path means, or None; ``find``, in a module that is brought for it, the path here."""
 
     recognise: Callable[[str | os.PathLike[str]], object | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from quantcli.errors import UnsupportedFile, UsageError
@@ -27,8 +27,7 @@ _OTHERS = {"datasets": "a data set", "spaces": "a space", "buckets": "a bucket",
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A repository, the revision that was asked for (None: its main branch), and a folder or file in it."""
 
     repository: str
