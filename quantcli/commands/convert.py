@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from quantcli import loader, system
 from quantcli.calibration.quality import UNKNOWN, Used
-from quantcli.commands import checks, existing, hashing, parting, provenance, resuming, targets
+from quantcli.commands import checks, hashing, parting, provenance, resuming, targets
 from quantcli.commands.describing import describe as describe
 from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.commands.writing import execute as execute
@@ -30,7 +30,6 @@ from quantcli.report import tables
 from quantcli.report.terminal import SILENT, Reporter
 from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
-from quantcli.transforms import pad
 
 if TYPE_CHECKING:
     from quantcli.commands.planning import Planning
@@ -44,6 +43,8 @@ COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, b
 def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
     """`calibrated`, `prepare`, `describe` for a dry run or `execute`; and show the result. Raises QuantcliError."""
     if request.skip_existing:
+        from quantcli.commands import existing
+
         looked = prepare(existing.first_look(request))
         left, kept = existing.leave_out(request, looked)
         looked.close()
@@ -236,6 +237,8 @@ def _planned(request: ConvertRequest, opened: Opened) -> list[Part]:
     if request.pad or request.wish is not None:
         models = [model.plain() for model in models]
     if request.pad:
+        from quantcli.transforms import pad  # few widths are no multiple of 256
+
         models = [pad.apply(model) if model.role == "text" else model for model in models]
     wanted = [_wanted(request, model, importance) for model in models]
     labels = [[label for _, label in own] for own in wanted]

@@ -19,7 +19,6 @@ from quantcli import __version__
 from quantcli.commands import convert, parting
 from quantcli.commands.describing import describe
 from quantcli.commands.job import ConvertRequest, Job
-from quantcli.engines import open_engine
 from quantcli.errors import EngineFailed, Interrupted, UsageError
 from quantcli.output import checksums
 from quantcli.plan import division
@@ -116,6 +115,8 @@ def _keep(run: str, opened: convert.Opened) -> None:
 
 def _made(job: Job, engine: str, reporter: Reporter) -> dict[Path, ShardResult]:
     """Every shard that the workers have written, by its path."""
+    from quantcli.engines import open_engine  # those who make a part need none
+
     paths = [path for files in job.files for path in files]
     size = sum(shard.file_bytes for one in job.plans for shard in one.shards)
     found: dict[Path, ShardResult] = {}

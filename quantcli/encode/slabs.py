@@ -12,7 +12,7 @@ SLAB_WEIGHTS = 1 << 19  # 2 MiB of float32: stays in the caches of a core's shar
 SLAB_ROWS = 16  # slabs are multiples, as far as a matrix goes: kernels take this many rows side by side
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Slab:
     """Rows ``start`` to ``stop`` of a tensor, all of one matrix (expert) ``matrix``; ``last``: the tensor's last."""
 

@@ -127,34 +127,36 @@ class Family:
         return replace(relative, facts={**self.facts, **relative.facts}, vocab=vocab)
 
 
-class Changes(TypedDict, total=False):
-    """What ``Family.derive`` may replace."""
+if TYPE_CHECKING:
 
-    gguf_arch: str
-    hf_architectures: tuple[str, ...]
-    model_types: tuple[str, ...]
-    facts: Mapping[str, object]
-    metadata: tuple[Entry, ...]
-    tensors: tuple[TensorRule, ...]
-    vocab: VocabHints
-    vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
-    extras: tuple[Extra, ...]
-    ignored: tuple[str, ...]
-    remarks: tuple[tuple[str, str], ...]
-    harmless: tuple[str, ...]
-    fixed: Mapping[str, tuple[object, ...]]
-    further: tuple[str, ...]
-    not_float32: tuple[str, ...]
-    ignored_if: tuple[tuple[str, str], ...]
-    skip_layers_beyond: bool
-    may_lack: str
-    prefixes: tuple[str, ...]
-    cut_embeddings: bool
-    numbers: Mapping[str, str]
-    zeros: tuple[str, ...]
-    variants: tuple[Variant, ...]
-    relative: Callable[[Mapping[str, object]], str | None] | None
-    templates: Mapping[str, str]
-    rows: Mapping[str, tuple[str, ...]]
-    copies: Mapping[str, str]
-    spellings: Mapping[str, str]
+    class Changes(TypedDict, total=False):
+        """What ``Family.derive`` may replace."""
+
+        gguf_arch: str
+        hf_architectures: tuple[str, ...]
+        model_types: tuple[str, ...]
+        facts: Mapping[str, object]
+        metadata: tuple[Entry, ...]
+        tensors: tuple[TensorRule, ...]
+        vocab: VocabHints
+        vocab_for: Callable[[Facts, VocabHints], VocabHints] | None
+        extras: tuple[Extra, ...]
+        ignored: tuple[str, ...]
+        remarks: tuple[tuple[str, str], ...]
+        harmless: tuple[str, ...]
+        fixed: Mapping[str, tuple[object, ...]]
+        further: tuple[str, ...]
+        not_float32: tuple[str, ...]
+        ignored_if: tuple[tuple[str, str], ...]
+        skip_layers_beyond: bool
+        may_lack: str
+        prefixes: tuple[str, ...]
+        cut_embeddings: bool
+        numbers: Mapping[str, str]
+        zeros: tuple[str, ...]
+        variants: tuple[Variant, ...]
+        relative: Callable[[Mapping[str, object]], str | None] | None
+        templates: Mapping[str, str]
+        rows: Mapping[str, tuple[str, ...]]
+        copies: Mapping[str, str]
+        spellings: Mapping[str, str]

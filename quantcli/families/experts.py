@@ -36,7 +36,7 @@ _STACKS: Mapping[str, tuple[str, ...]] = {
 _MATRICES = {"gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "down_proj": "down", "w2": "down"}
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Expert:
     """One expert's matrix in a stack, by the name of the unstacked checkpoint; see `SourceTensor`."""
 

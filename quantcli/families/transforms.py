@@ -28,7 +28,7 @@ _SLAB = 1 << 22  # numbers that are looked at together
 MERGE_HINT = "merge the adapter into its base instead: quantcli convert BASE -t TYPE --merge-lora ADAPTER"
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Node:
     """A tensor on its way: ``shape`` in torch order; ``reader`` shows it as [product of leading dims, last dim]."""
 

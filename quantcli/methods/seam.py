@@ -22,7 +22,7 @@ Blocks: TypeAlias = NDArray[numpy.uint8]  # [rows, bytes of a row], C order
 Need: TypeAlias = Literal["nothing", "importance", "hessian", "gradients"]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Matrix:
     """One matrix of a tensor: all of it, or one expert. ``shape`` is the tensor's, in GGUF order (columns first)."""
 
@@ -70,8 +70,7 @@ class Statistics:
         return need == "nothing" or (need == "importance" and self.importance(matrix) is not None)
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What a user says beside the method's name."""
 
     search: str | None = None  # the scale search of the kernels; None: the best there is

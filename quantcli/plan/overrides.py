@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from quantcli import container
 from quantcli.container import Value, ValueType
@@ -246,8 +247,7 @@ _LISTS = ("general.tags", "general.languages", "general.datasets", "tokenizer.ch
 _RESERVED = ("general.alignment", "split.no", "split.count", "split.tensors.count", "general.architecture")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Setting:
+class Setting(NamedTuple):
     """One --metadata: ``type`` is None where the user named none."""
 
     key: str

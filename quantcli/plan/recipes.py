@@ -41,7 +41,7 @@ class ModelFacts(NamedTuple):
     own_layers: int = 0  # those behind them predict further tokens; 0: nobody says
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Place:
     """Where one tensor stands: number ``index`` of ``count`` of its role (layers, for the feed-forward roles)."""
 

@@ -153,7 +153,7 @@ class SourceFile:
         self.close()
 
 
-@dataclass(slots=True, frozen=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class StoredTensor:
     """A tensor as it lies in a file: ``nbytes`` bytes from ``offset`` on, seen as ``rows`` x ``columns`` elements.
 

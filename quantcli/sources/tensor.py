@@ -62,7 +62,7 @@ class SourceTensor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LogicalTensor:
     """A tensor that is made from several packed ones: ``view`` puts them together, ``codes`` is the first of them.
 
