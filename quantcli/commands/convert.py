@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from quantcli import loader, system
 from quantcli.calibration.quality import UNKNOWN, Used
-from quantcli.commands import checks, hashing, parting, provenance, resuming, targets
+from quantcli.commands import checks, existing, hashing, parting, provenance, resuming, targets
 from quantcli.commands.describing import describe as describe
 from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.commands.writing import execute as execute
@@ -43,27 +43,32 @@ COLLECTED = "imatrix.gguf"  # name of the matrix that --imatrix auto collects, b
 def run(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertResult:
     """`calibrated`, `prepare`, `describe` for a dry run or `execute`; and show the result. Raises QuantcliError."""
     if request.skip_existing:
-        from quantcli.commands import existing
-
-        looked = prepare(existing.first_look(request))
-        left, kept = existing.leave_out(request, looked)
-        looked.close()
-        for path in kept:
-            reporter.note(f"note: {path} is there: kept")
-        if left is None:
-            return {**describe(looked), "outputs": []}
-        request = left
-    wanted = calibrated(request, reporter)
-    if wanted.imatrix != request.imatrix:
-        reporter.note(f"note: the importance matrix is kept as {wanted.imatrix}")
-    job = prepare(wanted, reporter)
-    try:
-        result = carry_out(job, reporter)
-    finally:
-        job.close()
+        request, nothing = without_existing(request, reporter)
+        if nothing is not None:
+            return nothing
+    with targets.no_empty_folder(request.output):
+        wanted = calibrated(request, reporter)
+        if wanted.imatrix != request.imatrix:
+            reporter.note(f"note: the importance matrix is kept as {wanted.imatrix}")
+        job = prepare(wanted, reporter)
+        try:
+            result = carry_out(job, reporter)
+        finally:
+            job.close()
     one = len(result["outputs"]) == 1
     tables.show_conversion(reporter, result, tensors=request.dry_run and (one or request.every_tensor))
     return result
+
+
+def without_existing(request: ConvertRequest, reporter: Reporter) -> tuple[ConvertRequest, ConvertResult | None]:
+    """What ``skip_existing`` leaves of the request; the result where that is nothing. Raises QuantcliError."""
+    looked = prepare(existing.first_look(request))
+    looked.close()
+    for first, *more in (found := existing.find(looked)):
+        reporter.note(f"note: {first} {f'and {len(more)} more are' if more else 'is'} there: kept")
+    kept = frozenset(path for files in found for path in files)
+    left = any(part.plans for part in existing.leave_out(looked.parts, kept))
+    return replace(request, skip_existing=False, kept=kept), None if left else {**describe(looked), "outputs": []}
 
 
 def carry_out(job: Job, reporter: Reporter = SILENT) -> ConvertResult:
@@ -202,7 +207,8 @@ def prepare_opened(request: ConvertRequest, opened: Opened, reporter: Reporter =
     """`prepare` with what is open already, also for an earlier part of the same conversion. Raises QuantcliError."""
 
     def taken() -> list[Part]:
-        return parting.take(request, opened.whole.parts(opened.models, lambda: _planned(request, opened)))
+        divided = parting.take(request, opened.whole.parts(opened.models, lambda: _planned(request, opened)))
+        return existing.leave_out(divided, request.kept)
 
     def parts() -> list[Part]:
         found = taken()
@@ -246,10 +252,14 @@ def _planned(request: ConvertRequest, opened: Opened) -> list[Part]:
     paths = targets.name_parts(
         models, labels, request.output, into_folder=request.into_folder, conventional=conventional
     )
-    return [
-        Part(model, [_plan(request, model, one, importance) for one, _ in own], targets_of)
+    parts = [
+        Part(model, [_plan(request, model, one, importance, checked=False) for one, _ in own], targets_of)
         for model, own, targets_of in zip(models, wanted, paths, strict=True)
     ]
+    for one, files in ((one, files) for part in parts for one, files in zip(part.plans, part.files, strict=True)):
+        if not request.kept.issuperset(files):
+            _check(request, one)
+    return parts
 
 
 def _with_first(parts: Sequence[Part]) -> list[Plan]:
@@ -289,15 +299,22 @@ def _plan(
     importance: Importance | None,
     used: Used = UNKNOWN,
     assignment: Mapping[str, TensorType] | None = None,
+    *,
+    checked: bool = True,
 ) -> Plan:
     made = plan.make(model, _options(request, model, file_type, importance, used), assignment)
+    if checked:
+        _check(request, made)
+    return made
+
+
+def _check(request: ConvertRequest, made: Plan) -> None:
     finds_importance = request.wish is not None or request.sizing is not None  # where it runs the model
     made.check(
         writing=not request.dry_run,
         allow_no_imatrix=request.allow_no_imatrix or finds_importance,
         allow_requantize=request.allow_requantize,
     )
-    return made
 
 
 def _options(

@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantcli import __version__
-from quantcli.commands import convert, parting
+from quantcli import __version__, engines
+from quantcli.commands import convert, parting, targets
 from quantcli.commands.describing import describe
-from quantcli.commands.job import ConvertRequest, Job
+from quantcli.commands.job import ConvertRequest, Job, Part
 from quantcli.errors import EngineFailed, Interrupted, UsageError
 from quantcli.output import checksums
 from quantcli.plan import division
@@ -29,7 +30,7 @@ from quantcli.report.terminal import SILENT, Reporter
 if TYPE_CHECKING:
     from quantcli.report.results import ConvertResult, ShardResult
 
-WHERE = "--engine"
+WHERE = engines.WHERE
 
 
 def run(request: ConvertRequest, engine: str | None, reporter: Reporter = SILENT) -> ConvertResult:
@@ -39,27 +40,34 @@ def run(request: ConvertRequest, engine: str | None, reporter: Reporter = SILENT
     check(request)
     if request.dry_run:
         return convert.run(request, reporter)
-    job = convert.prepare(request, hashed=False)
-    try:
-        if job.far:
-            raise UsageError(
-                "workers read files under their own paths, not from the hub",
-                where=WHERE,
-                hint="download the checkpoint first, or run --part 1/N to N/N on the machines",
-            )
-        for text in job.notes:
-            reporter.note(f"note: {text}")
-        for text in job.warnings:
-            reporter.warning(text)
-        start = time.monotonic()
-        shards = _made(job, engine, reporter)
-        result = _result(job, shards, time.monotonic() - start)
-    finally:
-        job.close()
-    if request.checksums is not None:
-        checksums.add(request.checksums, {path: shard["sha256"] for path, shard in shards.items()})
+    if request.skip_existing:  # shard by shard, as a part does it
+        left, nothing = convert.without_existing(replace(request, part=Division(1, 1)), reporter)
+        if nothing is not None:
+            return nothing
+        request = replace(left, part=None)
+    with targets.no_empty_folder(request.output):
+        opened = convert.open_sources(request)
+        try:
+            result = _converted(request, opened, engine, reporter)
+        finally:
+            opened.close()
     tables.show_conversion(reporter, result, tensors=False)
     return result
+
+
+def _converted(request: ConvertRequest, opened: convert.Opened, engine: str, reporter: Reporter) -> ConvertResult:
+    job = convert.prepare_opened(request, opened, hashed=False)
+    if job.far:
+        raise engines.near_only("download the checkpoint first, or run --part 1/N to N/N on the machines")
+    for text in job.notes:
+        reporter.note(f"note: {text}")
+    for text in job.warnings:
+        reporter.warning(text)
+    start = time.monotonic()
+    shards = _made(job, opened.whole.made, engine, reporter)
+    if request.checksums is not None:
+        checksums.add(request.checksums, {path: shard["sha256"] for path, shard in shards.items()})
+    return _result(job, shards, time.monotonic() - start)
 
 
 def check(request: ConvertRequest) -> None:
@@ -82,8 +90,6 @@ def make(request: ConvertRequest, version: str, run: str = "") -> ConvertResult:
     if version != __version__:
         hint = f"install quantcli {version} on every worker"
         raise EngineFailed(f"a worker has quantcli {__version__}, this is {version}", where=WHERE, hint=hint)
-    if request.skip_existing:
-        return convert.run(request, SILENT)
     opened = _taken(run) or convert.open_sources(request)
     try:
         job = convert.prepare_opened(request, opened)
@@ -113,17 +119,15 @@ def _keep(run: str, opened: convert.Opened) -> None:
         _kept.append((run, opened))
 
 
-def _made(job: Job, engine: str, reporter: Reporter) -> dict[Path, ShardResult]:
-    """Every shard that the workers have written, by its path."""
-    from quantcli.engines import open_engine  # those who make a part need none
-
+def _made(job: Job, whole: Sequence[Part], engine: str, reporter: Reporter) -> dict[Path, ShardResult]:
+    """Every shard that the workers have written, by its path. ``whole``: what is divided among them."""
     paths = [path for files in job.files for path in files]
     size = sum(shard.file_bytes for one in job.plans for shard in one.shards)
     found: dict[Path, ShardResult] = {}
     run = os.urandom(8).hex()
-    parts = [(one, __version__, run) for one in _requests(job.request, division.most_parts(job.plans))]
+    parts = [(one, __version__, run) for one in _requests(job.request, whole)]
     name = job.parts[0].model.name
-    with closing(open_engine(engine)) as opened, reporter.progress(f"convert {name}", size) as advance:
+    with closing(engines.open_engine(engine)) as opened, reporter.progress(f"convert {name}", size) as advance:
         results = opened.results(make, parts, reporter.note)
         try:
             for _, result in results:
@@ -133,18 +137,27 @@ def _made(job: Job, engine: str, reporter: Reporter) -> dict[Path, ShardResult]:
         except KeyboardInterrupt as error:
             raise Interrupted(
                 f"interrupted; {len(found)} of {len(paths)} files are complete",
-                hint="the same command with --force makes all of them anew",
+                hint="the same command with --skip-existing makes the others",
             ) from error
         finally:
             results.close()  # type: ignore[attr-defined]  # engines give generators
     return {path: found[path.absolute()] for path in paths}
 
 
-def _requests(request: ConvertRequest, count: int) -> list[ConvertRequest]:
-    """The part of each worker, with paths that mean the same in its own folder. Outputs were checked already: what is
-    there now is another try of the same part."""
-    whole = _absolute(replace(request, force=True, checksums=None, strict=False))
-    return [replace(whole, part=Division(number, count)) for number in range(1, count + 1)]
+def _requests(request: ConvertRequest, whole: Sequence[Part]) -> list[ConvertRequest]:
+    """The part of each worker that has something to make, with paths that mean the same in its own folder. Outputs were
+    checked already: what is there now is kept, or another try of the same part."""
+    plans, files = [one for part in whole for one in part.plans], [paths for part in whole for paths in part.files]
+    count = division.most_parts(plans)
+    asked = _absolute(replace(request, force=True, checksums=None, strict=False, kept=frozenset()))
+    found = []
+    for number, own in enumerate(division.divide(plans, count), 1):
+        paths = {files[one][shard] for one, shard in own}
+        kept = paths & request.kept
+        if paths != kept:
+            absolute = frozenset(path.absolute() for path in kept)
+            found.append(replace(asked, part=Division(number, count), kept=absolute))
+    return found
 
 
 def _absolute(request: ConvertRequest) -> ConvertRequest:

@@ -54,6 +54,7 @@ class ConvertRequest:
     threads: int | None = None
     dry_run: bool = False
     skip_existing: bool = False
+    kept: frozenset[Path] = frozenset()  # files that are there and stay
     every_tensor: bool = False  # of a dry run of several types, in the table
     force: bool = False
     part: Division | None = None  # only this part of the shards
@@ -107,7 +108,7 @@ class Part:
     @property
     def source_bytes(self) -> int:
         """Bytes of the tensors that are read, as they are stored: all of the model's, or what a part needs of them."""
-        if not any(one.whole for one in self.plans):
+        if self.plans and not any(one.whole for one in self.plans):
             return _stored_bytes(self.model.tensors)
         return _stored_bytes({id(entry.tensor): entry.tensor for one in self.plans for entry in one.entries}.values())
 

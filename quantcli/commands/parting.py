@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 
 from quantcli.commands.job import ConvertRequest, Part
 from quantcli.errors import UsageError
 from quantcli.model import Model
 from quantcli.plan import division
+from quantcli.sources import ways
 
 WHERE = "--part"
 
@@ -16,19 +18,20 @@ def check(request: ConvertRequest) -> None:
     """Raises UsageError for what every worker would do anew, or could not do alike."""
     if request.part is None:
         return
+    source = shlex.quote(ways.spelled(request.source))
     if request.split_max_size is None and not request.keep_split:
         raise UsageError("a part is made of whole shards", where=WHERE, hint="add --split-max-size 5G, or --keep-split")
     if request.collect:
         raise UsageError(
             "every part would collect an importance matrix of its own",
             where=WHERE,
-            hint=f"collect it once: quantcli imatrix {request.source} -o imatrix.gguf; then --imatrix imatrix.gguf",
+            hint=f"collect it once: quantcli imatrix {source} -o imatrix.gguf; then --imatrix imatrix.gguf",
         )
     if request.sizing is not None:
         raise UsageError(
             "every part would have to find the types for a size anew",
             where=WHERE,
-            hint=f"find them once: quantcli plan {request.source} {request.sizing.text} -o types.txt; "
+            hint=f"find them once: quantcli plan {source} {request.sizing.text} -o types.txt; "
             "then -t TYPE --tensor-type-file types.txt",
         )
     if request.html is not None:
@@ -63,7 +66,7 @@ class Whole:
     """The plans of whole models, which the parts of one run share that a process makes one after the other."""
 
     def __init__(self) -> None:
-        self._parts: Sequence[Part] = ()
+        self.made: Sequence[Part] = ()  # what `parts` gave last
         self._known: list[tuple[dict[str, str], bool]] | None = None
 
     def parts(self, models: Sequence[Model], make: Callable[[], Sequence[Part]]) -> Sequence[Part]:
@@ -71,8 +74,8 @@ class Whole:
         headers tell, are known meanwhile."""
         known = [(dict(model.digests), model.complete) for model in models]
         if known != self._known:
-            self._parts, self._known = make(), known
-        return self._parts
+            self.made, self._known = make(), known
+        return self.made
 
 
 def may_put_off(request: ConvertRequest) -> bool:

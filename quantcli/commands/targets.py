@@ -102,9 +102,19 @@ def made_folder(path: Path | None) -> Iterator[None]:
         raise OutputFailed(
             error.strerror or "cannot be created", where=str(path), hint="choose another folder with -o"
         ) from error
+    with no_empty_folder(path, there=False):
+        yield
+
+
+@contextmanager
+def no_empty_folder(path: Path | None, *, there: bool | None = None) -> Iterator[None]:
+    """Take a folder away again that was not there before (``there``; None: look now), where what was to fill it fails
+    and has left nothing."""
+    there = (path is None or path.exists()) if there is None else there
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # not empty: it is another part's
-            path.rmdir()
+        if path is not None and not there:
+            with suppress(OSError):  # not empty: it is another part's
+                path.rmdir()
         raise

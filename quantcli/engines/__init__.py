@@ -12,7 +12,7 @@ from quantcli.errors import UsageError
 
 Result = TypeVar("Result")
 Arguments: TypeAlias = tuple[Any, ...]  # that pickle takes
-LOCAL = "local"
+LOCAL, WHERE = "local", "--engine"
 
 #: what stands before "://" -> the module with its class `Engine`
 SCHEMES = {LOCAL: "quantcli.engines.local", "dask": "quantcli.engines.dask"}
@@ -44,10 +44,15 @@ def open_engine(text: str) -> Engine:
     if scheme not in SCHEMES:
         known = ", ".join(SCHEMES)
         raise UsageError(
-            f"there is no engine {text!r}", where="--engine", hint=f"known: {known}; for example dask://scheduler:8786"
+            f"there is no engine {text!r}", where=WHERE, hint=f"known: {known}; for example dask://scheduler:8786"
         )
     engine: Engine = importlib.import_module(SCHEMES[scheme]).Engine(text, place)
     return engine
+
+
+def near_only(hint: str) -> UsageError:
+    """The error for a model of the hub: what its files are called here says nothing to a worker."""
+    return UsageError("workers read files under their own paths, not from the hub", where=WHERE, hint=hint)
 
 
 def in_order(found: Iterator[tuple[int, Result]]) -> Iterator[Result]:

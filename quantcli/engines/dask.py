@@ -20,6 +20,7 @@ from quantcli.errors import EngineFailed, MissingPackage, QuantcliError, UsageEr
 
 GONE = (asyncio.CancelledError, concurrent.futures.CancelledError)  # what parts end with when the scheduler is lost
 CONNECT_SECONDS = 10
+LAST_PORT = 65_535
 LOOK_SECONDS = 5.0  # between looks at the workers while nothing comes
 ALONE_SECONDS = 60.0  # without any worker, then the work is given up
 
@@ -30,7 +31,7 @@ class Engine:
     def __init__(self, name: str, place: str) -> None:
         """``place``: host:port. Raises UsageError, MissingPackage, EngineFailed."""
         host, _, port = place.rpartition(":")
-        if not host or not (port.isascii() and port.isdigit()):
+        if not host or not (port.isascii() and port.isdigit() and len(port) < 6 and 1 <= int(port) <= LAST_PORT):
             raise UsageError(
                 f"{place!r} is no address of a scheduler", where="--engine", hint="host:port, as in dask://host:8786"
             )

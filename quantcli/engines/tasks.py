@@ -12,9 +12,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from quantcli import __version__
+from quantcli import __version__, places
 from quantcli.calibration import collect
 from quantcli.calibration.collect import Sums
+from quantcli.engines import near_only
 from quantcli.errors import EngineFailed
 from quantcli.evaluate import divergence, likelihood
 from quantcli.evaluate.divergence import Values
@@ -41,7 +42,9 @@ class ModelAt:
 
     @classmethod
     def of(cls, session: Session, *, predicts: bool = True) -> ModelAt:
-        """What a worker needs to open the same."""
+        """What a worker needs to open the same. Raises UsageError for a model of the hub."""
+        if any(places.elsewhere(name) for name in session.model.weight_files):
+            raise near_only("download the checkpoint first, or leave out --engine")
         model, options = session.model, replace(session.options, length=session.network.length)
         return cls(os.fspath(session.path), options, predicts, fingerprint(model), __version__, kernels.isa())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,32 @@ def test_two_files_of_one_job(tmp_path: Path) -> None:
     single = tmp_path / "single.gguf"
     convert.run(convert_request(source=source, types=("BF16",), output=single, mmproj_only=True))
     assert single.read_bytes() == (output / names[2]).read_bytes()
+
+
+@pytest.mark.parametrize("part", [None, "1/3", "2/3", "3/3"])
+def test_a_projector_that_is_missing_is_made(tmp_path: Path, part: str | None) -> None:
+    """And a text beside a projector that is there; in parts, each its own."""
+    source, given = wrapper(tmp_path / "wrapped"), {"split_max_size": "60K"} if part else {}
+
+    def made(folder: str, **more: object) -> dict[str, bytes]:
+        given_too = {**given, **more}
+        convert.run(
+            convert_request(
+                source=source, types=("F16", "Q8_0"), output=f"{tmp_path / folder}/", mmproj="BF16", **given_too
+            )
+        )
+        return {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+
+    whole = made("whole")
+    own = set(made("own", part=part, skip_existing=True)) if part else set(whole)
+    assert own and own <= set(whole)
+    for name in sorted(whole):
+        out = tmp_path / f"without-{name}"
+        shutil.copytree(tmp_path / "whole", out)
+        (out / name).unlink()
+        assert made(out.name, part=part, skip_existing=True) == {
+            other: data for other, data in whole.items() if other != name or name in own
+        }
 
 
 def test_an_adapter_of_the_tower_is_merged(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from helpers.loopback_hub import _SECRET, Fault, LoopbackHub
 from helpers.program import quantcli
 from quantcli import loader
 from quantcli.cli.frame import _in_their_words
-from quantcli.errors import MissingFile, MissingPackage, NoAccess, OutputFailed, QuantcliError, Unreachable
+from quantcli.cli.parse import convert_request
+from quantcli.commands import convert
+from quantcli.errors import MissingFile, MissingPackage, NoAccess, OutputFailed, QuantcliError, Unreachable, UsageError
 from quantcli.sources.hub import client, tree
 
 __all__ = ["checkpoint_folder", "hub_with_checkpoint"]  # pytest finds fixtures by these names
@@ -85,6 +87,33 @@ def test_offline(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     tree.forget()
     assert converted(ADDRESS, tmp_path / "b") == expected
     assert len(hub.log) == asked
+
+
+@pytest.mark.parametrize("verb", ["convert", "imatrix", "perplexity", "compare"])
+def test_workers_cannot_read_from_the_hub(hub: LoopbackHub, root: Path, tmp_path: Path, verb: str) -> None:
+    """Every verb that has --engine says so, and leaves nothing."""
+    from quantcli.commands import compare, fleet, imatrix, perplexity
+
+    prose, tiny, common = tmp_path / "home" / "prose.txt", tmp_path / "home" / "tiny.gguf", {"engine": "local"}
+    prose.parent.mkdir(exist_ok=True)
+    prose.write_text("one two three four five six seven eight nine ten. " * 40)
+    common |= {"length": 64, "chunks": 2}
+    if verb == "compare":
+        convert.run(convert_request(source=root / "examples" / "tiny", types=["F16"], output=tiny))
+    run = {
+        "convert": lambda: fleet.run(convert_request(source=ADDRESS, types=["Q8_0"], split_max_size="1M"), "local"),
+        "imatrix": lambda: imatrix.run(
+            imatrix.ImatrixRequest(model=ADDRESS, text=prose, output=tmp_path / "out.gguf", **common)
+        ),
+        "perplexity": lambda: perplexity.run(perplexity.PerplexityRequest(model=ADDRESS, text=prose, **common)),
+        "compare": lambda: compare.run(
+            compare.CompareRequest(reference=ADDRESS, models=[tiny], texts=[prose], **common)
+        ),
+    }[verb]
+    with pytest.raises(UsageError, match="not from the hub") as found:
+        run()
+    assert found.value.where == "--engine" and "download the checkpoint first" in str(found.value.hint)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
