@@ -8,6 +8,7 @@ belong. Only then a list of checksums is written.
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from pathlib import Path
 from quantcli import container
 from quantcli.commands import verify
 from quantcli.container import Header
-from quantcli.errors import MissingFile, QuantcliError, UsageError, VerificationFailed
+from quantcli.errors import MalformedFile, MissingFile, QuantcliError, UsageError, VerificationFailed
 from quantcli.output import checksums, journal, writer
 from quantcli.output.checksums import Checksums
 from quantcli.report import assembled
@@ -26,11 +27,31 @@ from quantcli.report.terminal import SILENT, Reporter
 
 LISTS = ("SHA256SUMS", ".sha256", ".sha256sum")  # what lists of checksums are called, or end in
 SHOWN = 10  # missing shards that are named
+SHOWN_REMEDIES = 4  # in the error's hint
+# What helps, by the kind of a problem.
+AGAIN = (
+    "make what is missing or wrong again with the same command and --part (and --force, where it is there): it needs "
+    "nothing of the others"
+)
+AWAY = "move what does not belong here into another folder"
+FINISH = "let the parts that are at work end, or run them again"
+MEND = "mend the list, or remove it: --checksums writes a new one"
 ARCHITECTURE, TYPE, VERSION = "general.architecture", "general.type", "quantcli.version"
 COUNT, NUMBER, TENSORS = "split.count", "split.no", "split.tensors.count"
 # Metadata that the outputs of one model do not share.
 OWN = ("general.file_type", "general.quantization_version", "general.alignment")
 OWN_GROUPS = ("quantcli.", "quantize.", "split.")
+
+
+class Problem(str):
+    """What is wrong, for people, and what helps."""
+
+    remedies: tuple[str, ...]
+
+    def __new__(cls, text: str, *remedies: str) -> Problem:
+        made = super().__new__(cls, text)
+        made.remedies = remedies
+        return made
 
 
 @dataclass
@@ -58,7 +79,7 @@ def run(folder: Path, reporter: Reporter = SILENT, *, listed: Path | None = None
     paths = [header.path for one in outputs for _, header in sorted(one.headers.items())]
     with reporter.progress("assemble", sum(map(os.path.getsize, paths))) as advance:
         files = verify.check(paths, None, advance, alone=True)["files"]
-    problems += [problem for one in files if (problem := one["problem"])]
+    problems += [Problem(problem, AGAIN) for one in files if (problem := one["problem"])]
     problems += _against_lists(folder, listed, files)
     result: AssembleResult = {
         "schema": 1,
@@ -79,29 +100,31 @@ def run(folder: Path, reporter: Reporter = SILENT, *, listed: Path | None = None
 def require(result: AssembleResult) -> None:
     """Raises VerificationFailed where something is wrong."""
     if not result["ok"]:
+        problems = result["problems"]
+        remedies = dict.fromkeys(text for one in problems if isinstance(one, Problem) for text in one.remedies)
         raise VerificationFailed(
-            f"{len(result['problems'])} problem{'s' * (len(result['problems']) != 1)}",
+            f"{len(problems)} problem{'s' * (len(problems) != 1)}",
             where=result["folder"],
-            hint="make what is missing or wrong again with the same command and --part; it needs nothing of the others",
+            hint="; ".join(list(remedies)[:SHOWN_REMEDIES]),
         )
 
 
 # ---- what lies in the folder
 
 
-def _look(folder: Path) -> tuple[list[str], list[Output]]:
+def _look(folder: Path) -> tuple[list[Problem], list[Output]]:
     """(problems, models) of a folder, from names and headers."""
     names = sorted(os.listdir(folder))
     problems = list(_unfinished(folder, names))
     headers: list[Header] = []
-    for name in names:
-        if name.endswith(".gguf") and not name.startswith("."):
-            try:
-                headers.append(container.read_header(folder / name))
-            except QuantcliError as error:
-                problems.append(str(error))
+    models = [folder / name for name in names if name.lower().endswith(".gguf") and not name.startswith(".")]
+    for path in models:
+        try:
+            headers.append(container.read_header(path))
+        except QuantcliError as error:
+            problems.append(Problem(str(error), AGAIN, *(() if container.split_name(path.name) else (AWAY,))))
     headers = [one for one in headers if _text(one, TYPE) != "imatrix"]
-    broken = {folder / name for name in names if name.endswith(".gguf")} - {one.path for one in headers}
+    broken = set(models) - {one.path for one in headers}
     outputs = []
     for one in _grouped(headers, problems):
         there = {container.split_name(path.name) for path in broken}
@@ -112,17 +135,22 @@ def _look(folder: Path) -> tuple[list[str], list[Output]]:
     return problems, outputs
 
 
-def _unfinished(folder: Path, names: Sequence[str]) -> Iterator[str]:
+def _unfinished(folder: Path, names: Sequence[str]) -> Iterator[Problem]:
     """What a part that is at work, or was killed, has in the folder."""
     for name in names:
         if name.startswith(writer.PREFIX) and name.endswith((writer.SUFFIX, journal.KEPT, journal.SUFFIX)):
-            yield f"{folder / name}: a part is not finished: run it again (--resume goes on), or remove this file"
+            text = f"{folder / name}: a part is not finished: run it again (--resume goes on), or remove this file"
+            yield Problem(text, FINISH)
 
 
-def _grouped(headers: Sequence[Header], problems: list[str]) -> list[Output]:
+def _grouped(headers: Sequence[Header], problems: list[Problem]) -> list[Output]:
     """The models that the files say they are of: by the beginning of their names."""
     found: dict[str, Output] = {}
     counts: dict[str, Counter[int]] = {}
+
+    def away(header: Header, text: str) -> None:
+        problems.append(Problem(f"{header.path}: {text}", AWAY))
+
     for header in headers:
         name = container.split_name(header.path.name)
         if name is not None:
@@ -131,29 +159,34 @@ def _grouped(headers: Sequence[Header], problems: list[str]) -> list[Output]:
         name = container.split_name(header.path.name)
         if name is None:
             if _number(header, COUNT, 1) > 1:
-                problems.append(f"{header.path}: is a shard, and its name does not say which")
+                away(header, "is a shard, and its name does not say which")
             else:
                 found[header.path.name] = Output(header.path.name, 1, {0: header})
             continue
         prefix, index, count = name
         usual = counts[prefix].most_common(1)[0][0]
         if count != usual:
-            problems.append(f"{header.path}: is named as one of {count} shards, most others as one of {usual}")
+            away(header, f"is named as one of {count} shards, most others as one of {usual}")
         elif 0 <= index < count:
             found.setdefault(prefix, Output(prefix, count)).headers[index] = header
         else:
-            problems.append(f"{header.path}: there is no shard {index + 1} of {count}")
+            away(header, f"there is no shard {index + 1} of {count}")
     return list(found.values())
 
 
-def _of_set(one: Output, broken: set[int]) -> Iterator[str]:
+def _of_set(one: Output, broken: set[int]) -> Iterator[Problem]:
     """What is wrong with the shards of one model. ``broken``: numbers of those that cannot be read."""
+    yield from (Problem(text, AGAIN) for text in _contradictions(one, broken))
+
+
+def _contradictions(one: Output, broken: set[int]) -> Iterator[str]:
     if one.count == 1:
         return
     missing = [number + 1 for number in range(one.count) if number not in one.headers and number not in broken]
     if missing:
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        yield f"{one.name}: shards {', '.join(map(str, missing[:SHOWN]))}{more} of {one.count} are missing"
+        shards, are = ("shard", "is") if len(missing) == 1 else ("shards", "are")
+        yield f"{one.name}: {shards} {', '.join(map(str, missing[:SHOWN]))}{more} of {one.count} {are} missing"
     marks = Counter(_text(header, container.SET_KEY) for header in one.headers.values())
     usual = marks.most_common(1)[0][0]
     owners: dict[str, Header] = {}
@@ -173,7 +206,7 @@ def _of_set(one: Output, broken: set[int]) -> Iterator[str]:
         yield f"{one.name}: the shards hold {len(owners)} tensors, their plan has {total}"
 
 
-def _strangers(outputs: Sequence[Output]) -> Iterator[str]:
+def _strangers(outputs: Sequence[Output]) -> Iterator[Problem]:
     """Files of other programs, and of another model than the rest."""
     made = []
     for one in outputs:
@@ -181,13 +214,14 @@ def _strangers(outputs: Sequence[Output]) -> Iterator[str]:
         if first is None:
             continue
         if _text(first, VERSION) is None:
-            yield f"{first.path}: was not made by quantcli: it does not belong here"
+            yield Problem(f"{first.path}: was not made by quantcli: it does not belong here", AWAY)
         elif _text(first, TYPE) in (None, "model"):
             made.append((one, _model(first)))
-    models = Counter(model for _, model in made)
+    usual = max(Counter(model for _, model in made).items(), key=lambda item: item[1], default=((), 0))[0]
+    usually = next((one.name for one, model in made if model == usual), "")
     for one, model in made:
-        if model != models.most_common(1)[0][0] and one.first is not None:
-            yield f"{one.first.path}: is of another model than {made[0][0].name}: it does not belong here"
+        if model != usual and one.first is not None:
+            yield Problem(f"{one.first.path}: is of another model than {usually}: it does not belong here", AWAY)
 
 
 def _model(header: Header) -> tuple[tuple[str, str], ...]:
@@ -225,23 +259,38 @@ def _summary(one: Output) -> SetResult:
 # ---- lists of checksums
 
 
-def _against_lists(folder: Path, listed: Path | None, files: Sequence[CheckedFile]) -> Iterator[str]:
+def _against_lists(folder: Path, listed: Path | None, files: Sequence[CheckedFile]) -> Iterator[Problem]:
     """Every sum of every list that is about a file of the folder."""
     lists = [folder / name for name in sorted(os.listdir(folder)) if name.startswith(LISTS[0]) or name.endswith(LISTS)]
     if listed is not None and listed.exists() and all(os.path.realpath(listed) != os.path.realpath(p) for p in lists):
         lists.append(listed)
-    real = os.path.realpath(folder)
     for path in lists:
         try:
-            known = Checksums(path)
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise MalformedFile("is no list of checksums: not a regular file", where=str(path))
+            yield from _against(Checksums(path), folder, files)
         except QuantcliError as error:
-            yield str(error)
-            continue
-        for one in files:
+            yield Problem(str(error), MEND)
+
+
+def _against(known: Checksums, folder: Path, files: Sequence[CheckedFile]) -> Iterator[Problem]:
+    """What one list says. Where no sum of it is right it is another conversion's."""
+    wrong, right = [], 0
+    for one in files:
+        try:
             wanted = known.find(Path(one["path"]))
-            if one["sha256"] is not None and wanted not in (None, one["sha256"]):
-                yield f"{one['path']}: sha256 is {one['sha256']}, {path.name} says {wanted}"
-        for name in known.sums:
-            place = os.path.realpath(path.parent / name)
-            if os.path.dirname(place) == real and not os.path.exists(place):
-                yield f"{path}: lists {name}, which is not here"
+        except QuantcliError as error:
+            yield Problem(str(error), MEND)
+            continue
+        if one["sha256"] is not None and wanted is not None:
+            right += wanted == one["sha256"]
+            if wanted != one["sha256"]:
+                wrong.append(f"{one['path']}: sha256 is {one['sha256']}, {known.path.name} says {wanted}")
+    gone = f"rm {shlex.quote(str(known.path))} where that list is of an earlier conversion"
+    remedy = AGAIN if right or not wrong else gone
+    real = os.path.realpath(folder)
+    for name in known.sums:
+        place = os.path.realpath(known.folder / name)
+        if os.path.dirname(place) == real and not os.path.exists(place):
+            wrong.append(f"{known.path}: lists {name}, which is not here")
+    yield from (Problem(text, remedy) for text in wrong)

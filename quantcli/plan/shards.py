@@ -136,5 +136,5 @@ def file_names(path: Path, count: int) -> list[Path]:
     """The files of an output at ``path``: itself, or ``<stem>-00001-of-0000N.gguf`` for several shards."""
     if count == 1:
         return [path]
-    stem = path.name.removesuffix(".gguf")
+    stem = path.stem if path.suffix.lower() == ".gguf" else path.name
     return [path.with_name(shard_name(stem, index, count)) for index in range(count)]

@@ -7,6 +7,7 @@ begins. So a run that was stopped anywhere is run again by the same command, and
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -292,7 +293,7 @@ def _verify(release: Release) -> None:
     for path, checked in zip(todo, result["files"], strict=True):
         if not checked["ok"]:
             raise VerificationFailed(
-                checked["problem"] or "is not sound", where=str(path), hint=f"remove it: rm {path}"
+                checked["problem"] or "is not sound", where=str(path), hint=f"remove it: rm {shlex.quote(str(path))}"
             )
         release.manifest.put("verify", str(checked["sha256"]), path.name)
         release.said("verify", path.name, "done")

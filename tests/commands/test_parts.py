@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -168,7 +170,7 @@ def test_a_broken_tokenizer_is_told_by_one_worker_and_the_set_is_refused(tmp_pat
             failed.append(number)
             assert "tokenizer.model" in (error.where or "")
     assert len(failed) == 1
-    assert any("shards 1" in problem for problem in assemble.run(out, listed=out / LIST)["problems"])
+    assert any("shard 1 of" in problem for problem in assemble.run(out, listed=out / LIST)["problems"])
     with pytest.raises(MalformedFile):
         convert.run(convert_request(output=f"{tmp_path / 'whole'}/", **given))
 
@@ -455,36 +457,78 @@ def broken_list(folder: Path) -> None:
     (folder / "part-1.sha256").write_text("no sums\n")
 
 
+def broken_name(folder: Path) -> None:
+    (folder / "part-1.sha256").write_bytes(b"%064d  a\0b.gguf\n" % 0)
+
+
+def contradicted(folder: Path) -> None:
+    with open(folder / "part-1.sha256", "a") as file:
+        file.write(f"{'0' * 64}  {one(folder, 2).name}\n{shards(folder)[one(folder, 2).name]}  {one(folder, 2).name}\n")
+
+
+def earlier_list(folder: Path) -> None:
+    (folder / "SHA256SUMS.old").write_text("".join(f"{'0' * 64}  {name}\n" for name in shards(folder)))
+
+
+def pipe_as_list(folder: Path) -> None:
+    os.mkfifo(folder / "part-1.pipe.sha256")
+
+
+def copied(folder: Path) -> None:
+    shutil.copy(one(folder, 2), folder / f"{one(folder, 2).stem} (1).gguf")
+
+
+def capitals(folder: Path) -> None:
+    (folder / "NOTES.GGUF").write_text("not a model")
+
+
+def odd_one_first(folder: Path) -> None:
+    another_model(folder)
+    (folder / "another-Q4_0.gguf").rename(folder / "aaa.gguf")
+
+
+AGAIN, AWAY, FINISH, MEND, GONE = "same command and --part", "another folder", "at work end", "mend the list", "rm "
+
+
 @pytest.mark.parametrize(
-    ("plant", "words"),
+    ("plant", "words", "hints"),
     [
-        (missing_first, "shards 1 of"),
-        (missing_middle, "shards 3 of"),
-        (another_plan, "is of another plan"),
-        (another_size, "most others as one of"),
-        (truncated, "00002-of-"),
-        (lengthened, "behind the last tensor"),
-        (flipped, "sha256 is"),
-        (flipped_header, "00002-of-"),
-        (duplicated, "says that it is shard 2"),
-        (wrong_count, "is named as one of"),
-        (unfinished, "a part is not finished"),
-        (resumable, "a part is not finished"),
-        (foreign_file, "was not made by quantcli"),
-        (no_model, "notes.gguf"),
-        (another_model, "is of another model"),
-        (listed_elsewhere, "which is not here"),
-        (broken_list, "not a line of sha256sum"),
+        (missing_first, "shard 1 of [0-9]+ is missing", [AGAIN]),
+        (missing_middle, "shard 3 of [0-9]+ is missing", [AGAIN]),
+        (another_plan, "is of another plan", [AGAIN]),
+        (another_size, "most others as one of", [AWAY]),
+        (truncated, "00002-of-", [AGAIN]),
+        (lengthened, "behind the last tensor", [AGAIN]),
+        (flipped, "sha256 is", [AGAIN]),
+        (flipped_header, "00002-of-", [AGAIN]),
+        (duplicated, "says that it is shard 2", [AGAIN]),
+        (wrong_count, "is named as one of", [AWAY, AGAIN]),
+        (unfinished, "a part is not finished", [FINISH]),
+        (resumable, "a part is not finished", [FINISH, AGAIN]),
+        (foreign_file, "was not made by quantcli", [AWAY]),
+        (no_model, "notes.gguf", [AGAIN, AWAY]),
+        (capitals, "NOTES.GGUF", [AGAIN, AWAY]),
+        (copied, "its name does not say which", [AWAY]),
+        (another_model, "is of another model than tiny-", [AWAY]),
+        (odd_one_first, "aaa.gguf: is of another model than tiny-", [AWAY]),
+        (listed_elsewhere, "which is not here", [AGAIN]),
+        (broken_list, "not a line of sha256sum", [MEND]),
+        (broken_name, "not a line of sha256sum", [MEND]),
+        (contradicted, "contradict each other about tiny-Q4_K_M-00002", [MEND]),
+        (pipe_as_list, "not a regular file", [MEND]),
+        (earlier_list, "SHA256SUMS.old says 0000", [GONE]),
     ],
 )
-def test_every_planted_fault_is_found(parts: Path, plant: Callable[[Path], None], words: str) -> None:
+def test_every_planted_fault_is_found(parts: Path, plant: Callable[[Path], None], words: str, hints: list[str]) -> None:
     plant(parts)
     result = assemble.run(parts, listed=parts / LIST)
-    assert not result["ok"] and any(words in problem for problem in result["problems"]), result["problems"]
+    found = [re.search(words, problem) for problem in result["problems"]]
+    assert not result["ok"] and any(found), result["problems"]
     assert not (parts / LIST).exists() and result["checksums"] is None
     with pytest.raises(VerificationFailed) as caught:
         assemble.require(result)
-    assert caught.value.hint
+    told = [text for text in (AGAIN, AWAY, FINISH, MEND, GONE) if text in str(caught.value.hint)]
+    assert sorted(told) == sorted(hints)
 
 
 def test_folders_without_parts(tmp_path: Path) -> None:
