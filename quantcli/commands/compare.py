@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from quantcli.commands.elsewhere import found_by
 from quantcli.commands.layer_major import Layerwise, Passes
 from quantcli.engines import Arguments, tasks
 from quantcli.engines.tasks import ModelAt
-from quantcli.errors import BadReference, UsageError
+from quantcli.errors import UsageError
 from quantcli.evaluate import divergence
 from quantcli.evaluate.base_file import BaseFile, is_base_file
 from quantcli.evaluate.divergence import Values
@@ -155,13 +156,19 @@ def _recorded(request: CompareRequest, sessions: Sequence[Session], stack: ExitS
     source = (
         BaseFile(request.reference, bos, request.chunks)
         if is_base_file(request.reference)
-        else Record(request.reference, request.chunks)
+        else Record(request.reference, request.chunks, _again(request.reference))
     )
     stack.callback(source.close)
     for session in sessions:
         divergence.check_vocabulary(source, session)
         session.network.require(source.chunks.length)
     return source
+
+
+def _again(path: Path) -> str:
+    """How to make a record again that stands for the reference."""
+    name = shlex.quote(str(path))
+    return f"record it again: rm {name}; quantcli compare REFERENCE MODEL... -f TEXT --reference-cache {name}"
 
 
 def _model_sources(
@@ -242,19 +249,12 @@ def record_path(record: Path | None, index: int, texts: Sequence[Path]) -> Path 
 def _check_record(record: Record, session: Session, chunks: Chunks) -> None:
     """Whether the record is of this model on this text. Raises BadReference."""
     described = record.describe()
-    hint = "remove it to record again, or choose another name"
     divergence.check_vocabulary(record, session)
     if (described["name"], described["activations"]) != (session.name, session.activations):
-        raise BadReference(
-            f"was recorded from {described['name']} with {described['activations']} activations",
-            where=str(record.path),
-            hint=hint,
-        )
+        raise record.file.bad(f"was recorded from {described['name']} with {described['activations']} activations")
     same = record.chunks.tokens.shape == chunks.tokens.shape and (record.chunks.tokens == chunks.tokens).all()
     if not same or record.chunks.bos != chunks.bos:
-        raise BadReference(
-            "was recorded from another text, other chunks or fewer of them", where=str(record.path), hint=hint
-        )
+        raise record.file.bad("was recorded from another text, other chunks or fewer of them")
 
 
 # ---- the work

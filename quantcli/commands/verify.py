@@ -1,14 +1,15 @@
 """`quantcli verify`: is this GGUF file whole and sound?
 
 Structure and offsets (by the header's parser), nothing behind the last tensor, shards that belong together, every
-block's scale finite, and the sha256, optionally against a SHA256SUMS file; remarks on heads for further tokens that
-are missing or dead. Reads each file once, front to back.
+block's scale finite, and the sha256, optionally against a SHA256SUMS file; the checksums that files of `compare` hold
+of themselves; remarks on heads for further tokens that are missing or dead. Reads each file once, front to back.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TypeAlias
 
 from quantcli import container
 from quantcli.commands import heads
+from quantcli.container import sums
 from quantcli.errors import MalformedFile, MissingFile, QuantcliError, VerificationFailed
 from quantcli.ggml import kernels, tensor_types
 from quantcli.ggml.tensor_types import TensorType
@@ -23,11 +25,30 @@ from quantcli.output.checksums import Checksums
 from quantcli.report import tables
 from quantcli.report.results import CheckedFile, VerifyResult
 from quantcli.report.terminal import SILENT, Reporter
+from quantcli.sources.files import SourceFile
 
 SLAB_BYTES = 8 << 20
 
 Progress: TypeAlias = Callable[[int], None]  # bytes of all files that are checked
-Digest: TypeAlias = "hashlib._Hash"
+
+
+class Digest:
+    """The sha256 of all that is read, and the crc32 since `taken` where the file holds checksums of itself."""
+
+    def __init__(self, *, summed: bool) -> None:
+        self._hash, self._crc, self._summed = hashlib.sha256(), 0, summed
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._hash.update(data)
+        if self._summed:
+            self._crc = zlib.crc32(data, self._crc)
+
+    def taken(self) -> int:
+        found, self._crc = self._crc, 0
+        return found
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
 
 
 def run(files: Sequence[Path], reporter: Reporter = SILENT, *, checksums: Path | None = None) -> VerifyResult:
@@ -142,13 +163,19 @@ def _names(header: container.Header) -> set[str]:
 
 def _check_data(path: Path, header: container.Header, report: Progress, remarks: list[str]) -> str:
     """Hash the whole file and check every block of every tensor on the way; returns the sha256 in hex."""
-    digest = hashlib.sha256()
+    stored = _stored(path, header)
+    digest = Digest(summed=stored is not None)
+    before: container.TensorInfo | None = None
     drafting = tuple(f"blk.{block}." for block in heads.blocks(header))
     with open(path, "rb", buffering=0) as file:
         position = _hash_until(file, digest, header.data_start)
         buffer = bytearray(SLAB_BYTES)
         for tensor in header.tensors:
             position += _hash_until(file, digest, header.data_start + tensor.offset - position)
+            found = digest.taken()  # of the tensor before and its padding
+            if stored is not None and before is not None:
+                stored.compare(before, found)
+            before = tensor
             watched = drafting and tensor.name.startswith(drafting) and len(tensor.shape) > 1
             constant = heads.Constant(tensor_types.BY_ID[tensor.type_id]) if watched else None
             position += _check_tensor(file, digest, tensor, buffer, str(path), constant)
@@ -158,6 +185,14 @@ def _check_data(path: Path, header: container.Header, report: Progress, remarks:
         while chunk := file.read(SLAB_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _stored(path: Path, header: container.Header) -> sums.Stored | None:
+    """The checksums that the file holds of itself; None where its kind has none. Raises MalformedFile."""
+    if not sums.are_due(header):
+        return None
+    with SourceFile(path) as file:
+        return sums.Stored(header, file.read)
 
 
 def _hash_until(file: FileIO, digest: Digest, count: int) -> int:

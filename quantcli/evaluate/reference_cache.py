@@ -1,7 +1,7 @@
 """A compact record of a reference: per position the likeliest tokens' log-probabilities and the mass of the rest.
 
 The divergence over "each of the top k, and the rest as one" is a lower bound of the true one. How much it misses is
-measured: a few positions of every chunk are recorded in full. A GGUF container of type "quantcli.reference"; per
+measured: a few positions of every chunk are recorded in full. A file of kept.py of type "quantcli.reference"; per
 chunk the tensors tokens, ids and log_probs [k, positions], sums [2, positions] (logarithm of the rest's mass,
 log-probability of the target), full [vocabulary, full positions].
 """
@@ -13,18 +13,14 @@ from pathlib import Path
 
 import numpy
 
-from quantcli import container
 from quantcli.container import boolean, string, u32
-from quantcli.errors import BadReference, QuantcliError
+from quantcli.evaluate.kept import KeptFile, KeptWriter, kind_of
 from quantcli.evaluate.reference import Distribution, Flags, Full
 from quantcli.evaluate.scoring import Block
-from quantcli.ggml.tensor_types import BY_NAME
-from quantcli.output import writer
 from quantcli.report.measurements import RecordedReference, RunnerModel
 from quantcli.runner.arrays import Doubles, Floats, Ids
 from quantcli.runner.operations import Operations
 from quantcli.runner.text import Chunks
-from quantcli.sources.files import SourceFile
 
 KIND = "quantcli.reference"
 TOP = 512  # tokens of each position
@@ -78,10 +74,11 @@ class Recorder:
         scored, count = chunks.scored, len(chunks)
         self.places = full_positions(chunks, self.top, vocabulary)
         shapes = [(chunks.length,), (self.top, scored), (self.top, scored), (2, scored), (vocabulary, len(self.places))]
-        types = [BY_NAME[name].id for name in ("I32", "I32", "F32", "F32", "F32")]
-        tensors = [(shape, type_id) for _ in range(count) for shape, type_id in zip(shapes, types, strict=True)]
-        names = [f"chunk.{i}.{part}" for i in range(count) for part in PARTS]
-        offsets, size = container.place_tensors(tensors)
+        tensors = [
+            (f"chunk.{chunk}.{part}", shape, _type_of(part))
+            for chunk in range(count)
+            for part, shape in zip(PARTS, shapes, strict=True)
+        ]
         metadata = {
             "general.type": string(KIND),
             "general.name": string(described["name"]),
@@ -94,10 +91,7 @@ class Recorder:
             "reference.bos": u32(chunks.bos or 0),
             "reference.activations": string(described["activations"]),
         }
-        placed = [(name, *one, offset) for name, one, offset in zip(names, tensors, offsets, strict=True)]
-        header = container.encode_header(metadata, placed)
-        self.output = writer.OutputFile(path, len(header) + size, force=True)
-        self.output.append(header)
+        self.output = KeptWriter(path, metadata, tensors)
         self._parts: list[Top] = []
         self._full: list[Floats] = []
 
@@ -117,65 +111,66 @@ class Recorder:
                 numpy.stack(self._full),
             )
             for array in arrays:
-                data = numpy.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-                self.output.append(data + bytes(container.padded(len(data)) - len(data)))
+                self.output.add(array)
             self._parts, self._full = [], []
 
     def finish(self) -> None:
         self.output.finish()
-        self.output.publish()
 
     def discard(self) -> None:
         self.output.discard()
 
 
+def _type_of(part: str) -> str:
+    return "I32" if part in ("tokens", "ids") else "F32"
+
+
 def is_record(path: str | os.PathLike[str]) -> bool:
     """Whether the file is such a record."""
-    try:
-        kind = container.read_header(path).metadata.get("general.type")
-    except (QuantcliError, OSError):
-        return False
-    return kind is not None and kind.data == KIND
+    return kind_of(path) == KIND
 
 
 class Record:
     """A recorded reference as a source."""
 
-    def __init__(self, path: str | os.PathLike[str], limit: int | None = None) -> None:
-        """Raises BadReference, MalformedFile, MissingFile."""
-        self.header = container.read_header(path)
-        self.file = SourceFile(path)
-        numbers = {}
+    def __init__(self, path: str | os.PathLike[str], limit: int | None = None, again: str | None = None) -> None:
+        """``again``: how to record it again, unless the same command does. Raises BadReference."""
+        self.path = Path(path)
+        self.file = KeptFile(self.path, KIND, again)
+        try:
+            self._read_facts(limit)
+        except BaseException:
+            self.close()
+            raise
+        self._held: tuple[int, list[numpy.ndarray]] | None = None
+
+    def _read_facts(self, limit: int | None) -> None:
+        numbers, metadata = {}, self.file.header.metadata
         for key in ("context", "chunks", "top", "vocabulary", "bos"):
-            value = self.header.metadata.get(f"reference.{key}")
+            value = metadata.get(f"reference.{key}")
             if value is None or not isinstance(value.data, int) or not 0 <= value.data < 1 << 24:
-                raise BadReference(f"reference.{key} is missing or absurd", where=str(path))
+                raise self.file.bad(f"reference.{key} is missing or absurd")
             numbers[key] = value.data
         self.vocabulary, self.top = numbers["vocabulary"], numbers["top"]
-        self.path = Path(path)
-        has_bos = self.header.metadata.get("reference.has_bos")
+        has_bos = metadata.get("reference.has_bos")
         count = min(numbers["chunks"], limit or numbers["chunks"])
         self.scored = numbers["context"] - 1 - numbers["context"] // 2
         tokens = [self._array(i, "tokens", (numbers["context"],)) for i in range(count)]
         if not tokens:
-            raise BadReference("no chunks", where=str(path))
+            raise self.file.bad("no chunks")
         bos = numbers["bos"] if has_bos is not None and has_bos.data else None
-        text = self.header.metadata.get("reference.text")
+        text = metadata.get("reference.text")
         name = text.data if text is not None and isinstance(text.data, str) else self.path.name
         self.chunks = Chunks(name, numpy.stack(tokens), bos)
-        self._held: tuple[int, list[numpy.ndarray]] | None = None
 
     def _array(self, chunk: int, part: str, shape: tuple[int, ...]) -> numpy.ndarray:
         """One tensor of a chunk, of the numpy ``shape`` it must have."""
-        info = self.header.by_name.get(f"chunk.{chunk}.{part}")
-        integer = part in ("tokens", "ids")
-        type_id = BY_NAME["I32" if integer else "F32"].id
-        if info is None or info.elements != numpy.prod(shape) or info.type_id != type_id:
-            raise BadReference(f"chunk {chunk} has no fitting {part}", where=str(self.path), hint="record it again")
-        raw = self.file.read(self.header.data_start + info.offset, info.bytes)
-        array = numpy.frombuffer(raw, "<i4" if integer else "<f4").reshape(shape)
-        if integer and (array.min() < 0 or array.max() >= self.vocabulary):
-            raise BadReference(f"chunk {chunk} has ids beyond {self.vocabulary}", where=str(self.path))
+        kind = _type_of(part)
+        array = self.file.array(f"chunk.{chunk}.{part}", shape, kind)
+        if array is None:
+            raise self.file.bad(f"chunk {chunk} has no fitting {part}")
+        if kind == "I32" and (array.min() < 0 or array.max() >= self.vocabulary):
+            raise self.file.bad(f"chunk {chunk} has ids beyond {self.vocabulary}")
         return array
 
     def begin(self, start: int, stop: int) -> None:
@@ -200,13 +195,13 @@ class Record:
 
     def describe(self) -> RecordedReference:
         def text(key: str) -> str:
-            value = self.header.metadata.get(key)
+            value = self.file.header.metadata.get(key)
             return value.data if value is not None and isinstance(value.data, str) else ""
 
         return {
             "name": text("general.name"),
             "kind": f"record of the top {self.top}",
-            "bytes": self.file.size,
+            "bytes": self.file.header.file_size,
             "activations": text("reference.activations"),
         }
 
