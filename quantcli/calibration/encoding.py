@@ -11,7 +11,6 @@ import numpy
 from quantcli.calibration.capture import Stage
 from quantcli.calibration.evidence import Asked, Evidence, Found, Pair, Recorded, Rows, Verdict
 from quantcli.calibration.folder import COMPLETE, Folder
-from quantcli.errors import BadStatistics
 from quantcli.ggml import kernels
 from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import compensation, coupling
@@ -58,10 +57,10 @@ class StageEncoder:
             return {}, []
         name = stage.names[0].removesuffix(".weight")
         stored = store.read(name) if store is not None else None
-        if stored is not None:
-            return self.encode(stage, Recorded(stored, name))
+        if store is not None and stored is not None:
+            return self.encode(stage, Recorded.of(store, name, stored))
         if store is not None and store.has(COMPLETE):  # nothing was summed
-            raise BadStatistics(f"lacks {name}", where=str(store.path), hint="delete the folder: it is made again")
+            raise store.lost(name)
         found = Found.of(sums(), routed=stage.routed, damping=self.settings.damping)
         made = self.encode(stage, found)
         if store is not None:

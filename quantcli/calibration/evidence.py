@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy
 from numpy.typing import NDArray
 
+from quantcli.calibration.folder import Folder
 from quantcli.calibration.moments import Moments, excess
 from quantcli.errors import BadStatistics
 from quantcli.methods.compensation import Metric
@@ -165,43 +166,62 @@ class Found:
 
 @dataclass(frozen=True)
 class Recorded:
-    """From an earlier run. Raises BadStatistics where something is missing."""
+    """From an earlier run: ``arrays`` of the file ``where``, which ``hint`` makes again. Raises BadStatistics where
+    something is missing, or cannot be of this matrix."""
 
     arrays: Mapping[str, NDArray[numpy.generic]]
     where: str
+    hint: str
+
+    @classmethod
+    def of(cls, store: Folder, name: str, arrays: Mapping[str, NDArray[numpy.generic]]) -> Recorded:
+        """The arrays of a file of the folder."""
+        return cls(arrays, str(store.path / f"{name}.safetensors"), store.again(name))
 
     @property
     def apart(self) -> bool:
         return APART in self.arrays
 
-    def _array(self, name: str) -> NDArray[numpy.generic]:
+    def _bad(self, message: str) -> BadStatistics:
+        return BadStatistics(message, where=self.where, hint=self.hint)
+
+    def array(self, name: str, shape: tuple[int, ...] | None = None) -> NDArray[numpy.generic]:
+        """One array; of the ``shape`` that it must have, where that is known."""
         found = self.arrays.get(name)
         if found is None:
-            raise BadStatistics(f"lacks {name}", where=self.where, hint="delete the folder: it is made again")
+            raise self._bad(f"lacks {name}")
+        if shape is not None and found.shape != shape:
+            raise self._bad(f"{name} has the shape {found.shape}, not {shape}")
         return found
 
     def metric(self, number: int, group: int) -> Metric:
         prefix = f"metric/{number}/{group}"
-        return Metric(
-            self._array(f"{prefix}/hessian").astype(numpy.float32),
-            self._array(f"{prefix}/order").astype(numpy.int32),
-            numpy.ascontiguousarray(self._array(f"{prefix}/factor"), numpy.float32).T,
-            float(self._array(f"{prefix}/damping")[0]),
-            self._array(f"{prefix}/pivots").astype(numpy.float32) if group > 1 else None,
+        found = Metric(
+            self.array(f"{prefix}/hessian").astype(numpy.float32),
+            self.array(f"{prefix}/order").astype(numpy.int32),
+            numpy.ascontiguousarray(self.array(f"{prefix}/factor"), numpy.float32).T,
+            float(self.array(f"{prefix}/damping", (1,))[0]),
+            self.array(f"{prefix}/pivots").astype(numpy.float32) if group > 1 else None,
         )
+        try:
+            _ = found.native  # it looks at all of them, and is kept for the kernels
+        except (ValueError, IndexError) as error:
+            raise self._bad(f"{prefix}: {error}") from error
+        return found
 
     def goal(self, name: str, number: int, asked: Asked) -> tuple[Floats, Bytes | None]:
-        goals, shift = (self.arrays.get(f"{kind}/{name}/{number}") for kind in ("goal", "shift"))
-        if goals is not None:
-            return goals.astype(numpy.float32), None
-        if shift is not None and asked.alpha:
-            return asked.values + numpy.float32(asked.alpha) * shift.astype(numpy.float32), None
+        keys = {kind: f"{kind}/{name}/{number}" for kind in ("goal", "shift")}
+        if keys["goal"] in self.arrays:
+            return self.array(keys["goal"], asked.values.shape).astype(numpy.float32), None
+        if keys["shift"] in self.arrays and asked.alpha:
+            shift = self.array(keys["shift"], asked.values.shape).astype(numpy.float32)
+            return asked.values + numpy.float32(asked.alpha) * shift, None
         return asked.values, None
 
     def verdict(
         self, name: str, number: int, values: Floats, plain: Floats, compensated: Floats, rows: Rows | None
     ) -> Verdict:
-        first, second, keep, tokens = self._array(f"verdict/{name}/{number}").astype(numpy.float64).tolist()
+        first, second, keep, tokens = self.array(f"verdict/{name}/{number}", (4,)).astype(numpy.float64).tolist()
         return Verdict(first, second, bool(keep), int(tokens))
 
 

@@ -135,13 +135,13 @@ def encode(
     found = {}
     for name, matrix in wanted.items():
         record = stored[name]
-        if record is None:
+        if store is None or record is None:
             evidence = Found([], [known[name]], encoder.settings.damping)
             found[name] = _measured(network, calibration, encoder, matrix, evidence)
             if store is not None:
                 store.write(_kept(name), evidence.record)
         else:
-            found[name] = _recorded(calibration, encoder, matrix, Recorded(record, _kept(name)))
+            found[name] = _recorded(calibration, encoder, matrix, Recorded.of(store, _kept(name), record))
     return found
 
 
@@ -172,9 +172,9 @@ def _measured(
 def _recorded(calibration: Calibration, encoder: StageEncoder, matrix: PackedMatrix, evidence: Recorded) -> Packed:
     tensor_type = encoder.types[matrix.name]
     metric = evidence.metric(0, compensation.columns_together(tensor_type))
-    chosen = encoder.table(matrix, tensor_type, metric)[int(evidence.arrays["keep"][0])]
-    row = evidence.arrays.get("row")
-    if row is not None and calibration.fit.bos is not None:
+    chosen = encoder.table(matrix, tensor_type, metric)[int(evidence.array("keep", (1,))[0] != 0)]
+    if "row" in evidence.arrays and calibration.fit.bos is not None:
+        row = evidence.array("row", chosen.data[calibration.fit.bos].shape)
         chosen.data[calibration.fit.bos] = row.astype(numpy.uint8)
     return chosen
 

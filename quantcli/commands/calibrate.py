@@ -19,7 +19,6 @@ from quantcli.calibration.tokens import Calibration
 from quantcli.commands.calibrating import gathered
 from quantcli.errors import OutputExists
 from quantcli.loader import open_model
-from quantcli.output import writer
 from quantcli.report import tables
 from quantcli.report.measurements import CalibrateResult
 from quantcli.report.terminal import SILENT, Reporter
@@ -74,7 +73,7 @@ def execute(request: CalibrateRequest, reporter: Reporter = SILENT) -> Calibrate
         folder = Folder(request.output, facts_of(CALIBRATION, fingerprint(model), network.length, calibration))
         folder.keep_text(calibration.written)
         importance = _collect(folder, network, calibration, reporter)
-    writer.write_bytes(folder.path / IMPORTANCE, imatrix.to_gguf_bytes(importance))
+        folder.put(IMPORTANCE, imatrix.to_gguf_bytes(importance))
     return {
         "schema": 1,
         "output": str(request.output),

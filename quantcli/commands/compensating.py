@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,12 +132,15 @@ class Kept:
             "types": listed,
         }
         name = f"{one.file_type.name}-{listed[:8]}" if one.assignment else one.file_type.name
-        found = Folder(self.passes / name, facts, must_exist=one.whole is not None)
-        if one.whole is not None and not found.has(folder.COMPLETE):
+        path = self.passes / name
+        whole = one.whole is None or (path / folder.MANIFEST).is_file()
+        found = Folder(path, facts) if whole else None
+        if found is None or (one.whole is not None and not found.has(folder.COMPLETE)):
             raise BadStatistics(
                 "is not finished",
-                where=str(found.path),
-                hint=f"finish it with the same command without --part, and --keep-statistics {self.passes}",
+                where=str(path),
+                hint="finish it with the same command without --part, and --keep-statistics "
+                f"{shlex.quote(str(self.passes))}",
             )
         return found
 

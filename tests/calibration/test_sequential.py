@@ -185,6 +185,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadStatistics, match="something else"):
         Folder(tmp_path / "other", {})
     damaged = Folder(tmp_path / "damaged", {})
+    damaged.write("x", {"y": numpy.zeros(3)})
     (damaged.path / "x.safetensors").write_bytes(b"\xff" * 40)
     with pytest.raises(BadStatistics, match=r"x\.safetensors"):
         damaged.read("x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import random
 import re
 import shutil
 from collections.abc import Callable
@@ -352,6 +353,18 @@ def test_calibrated_parts_come_from_a_finished_folder(tmp_path: Path) -> None:
     assert shards(tmp_path / "out") == shards(tmp_path / "whole")
     with pytest.raises(BadStatistics):  # nothing is known of another type
         convert.run(calibrated(tmp_path / "other", "Q5_0", statistics=kept, part="1/2"))
+    file = kept / "Q4_0" / "blk.2.ffn_gate.safetensors"
+    data, values = file.read_bytes(), random.Random(7)
+    for number, ways in enumerate(({"part": "1/2"}, {"part": "2/2", "resume": True}, {}, {"resume": True})):
+        for place in (values.randrange(len(data)), len(data) - 1000):  # of the order of a metric, among others
+            file.unlink()
+            file.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+            with pytest.raises(BadStatistics, match="is damaged") as found:
+                convert.run(calibrated(tmp_path / f"no{number}", statistics=kept, **ways))
+            assert found.value.where == str(file) and f"rm -r {kept / 'Q4_0'}" in found.value.hint
+    with pytest.raises(BadStatistics, match="is damaged"):
+        convert.run(calibrated(tmp_path / "no", keep_statistics=kept))
+    file.write_bytes(data)
     (kept / "Q4_0" / "complete.safetensors").unlink()
     with pytest.raises(BadStatistics, match="is not finished"):
         convert.run(calibrated(tmp_path / "late", statistics=kept, part="1/2"))
