@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from quantcli.calibration.corpus import IMPORTANCE_CHARACTERS
 from quantcli.calibration.corpus import bundled_text as bundled_text
-from quantcli.errors import BadImportance, QuantcliError
+from quantcli.errors import BadImportance
 from quantcli.runner import layerwise
 from quantcli.runner.arrays import Doubles, Floats
 from quantcli.runner.session import RunOptions, Session, open_session
 from quantcli.runner.text import Chunks, chunks_of
 from quantcli.runner.waiting import Waiting
 from quantcli.runner.weights import PackedMatrix
-from quantcli.statistics.imatrix import Importance, merge
+from quantcli.statistics.imatrix import Importance
 from quantcli.vocab.tokenizer import Tokenizer
 
 ROWS = 256  # squared in float64 at a time
@@ -110,7 +110,7 @@ def collect(
     chunks: Chunks,
     *,
     output: bool = False,
-    earlier: Sequence[Importance] = (),
+    begun: tuple[Sums, int] | None = None,
     save: Callable[[Importance], None] | None = None,
     frequency: int = 0,
     progress: Progress | None = None,
@@ -118,32 +118,28 @@ def collect(
 ) -> tuple[Importance, bool]:
     """(importance of the session's model on ``chunks``, interrupted).
 
-    ``output`` collects the output matrix too; ``earlier`` matrices are added. Every ``frequency`` chunks ``save`` gets
+    ``output`` collects the output matrix too. ``begun``: what an interrupted run has found in the chunks before these,
+    and in how many: what comes is added to it, as that run would have done. Every ``frequency`` chunks ``save`` gets
     what is known so far. ``progress`` is told how many chunks are done, also while several run together. ``found``: the
     sums of the chunks that run together, made elsewhere. After an interrupt the complete chunks count; without any, the
     KeyboardInterrupt goes on.
     """
-    total, done, saved = Sums(), 0, 0
+    total, before = begun or (Sums(), 0)
+    done = saved = 0
     try:
         for part in found or _batches(session, chunks, output, progress):
             total.join(part)  # only whole batches count
-            done = min(done + _together(chunks), len(chunks))
+            done = min(done + chunks.together, len(chunks))
             if save is not None and frequency and done - saved >= frequency and done < len(chunks):
-                save(_importance(session, total, chunks, done, earlier))
+                save(_importance(session, total, chunks, before + done))
                 saved = done
             if progress is not None:
                 progress(done, f"{done * chunks.length} tokens")
     except KeyboardInterrupt:
         if not done:
             raise
-        return _importance(session, total, chunks, done, earlier), True
-    return _importance(session, total, chunks, done, earlier), False
-
-
-def _together(chunks: Chunks) -> int:
-    """How many chunks run together."""
-    start, stop = chunks.batches()[0]
-    return stop - start
+        return _importance(session, total, chunks, before + done), True
+    return _importance(session, total, chunks, before + done), False
 
 
 def _batches(session: Session, chunks: Chunks, output: bool, progress: Progress | None) -> Iterator[Sums]:
@@ -176,7 +172,6 @@ def collect_by_layer(
     states: Waiting,
     *,
     output: bool = False,
-    earlier: Sequence[Importance] = (),
     progress: Progress | None = None,
 ) -> Importance:
     """The importance that `collect` finds, bit for bit, with one layer in memory: ``states`` keeps the rest.
@@ -198,7 +193,7 @@ def collect_by_layer(
                 network.head(x)
             watcher.next_batch()
     total.join(watcher.total)
-    return _importance(session, total, chunks, len(chunks), earlier)
+    return _importance(session, total, chunks, len(chunks))
 
 
 def _kept(arrays: Mapping[str, NDArray[numpy.generic]]) -> Sums:
@@ -223,8 +218,8 @@ def _moving(start: int, stop: int, chunks: Chunks, progress: Progress | None) ->
     return told
 
 
-def _importance(session: Session, found: Sums, chunks: Chunks, done: int, earlier: Sequence[Importance]) -> Importance:
-    own = Importance(
+def _importance(session: Session, found: Sums, chunks: Chunks, done: int) -> Importance:
+    return Importance(
         session.name,
         {name: found.sums[name].copy() for name in sorted(found.sums)},
         {name: counts.copy() for name, counts in found.counts.items()},
@@ -232,7 +227,6 @@ def _importance(session: Session, found: Sums, chunks: Chunks, done: int, earlie
         done,
         chunks.length,
     )
-    return merge([*earlier, own], session.name) if earlier else own
 
 
 def dataset(chunks: Chunks) -> str:
@@ -299,14 +293,3 @@ def importance_chunks(
         first=first,
         characters=None if text else IMPORTANCE_CHARACTERS,
     )
-
-
-def check_resumable(earlier: Importance, chunks: Chunks) -> int:
-    """How many chunks of ``chunks`` an interrupted run's file holds already. Raises QuantcliError."""
-    if list(earlier.datasets)[-1:] != [dataset(chunks)] or earlier.chunk_size != chunks.length:
-        raise QuantcliError(
-            f"was collected from {', '.join(earlier.datasets) or 'an unnamed text'} in chunks of {earlier.chunk_size}",
-            where=earlier.name,
-            hint="resume with the same text and context, or add it with --in-file",
-        )
-    return earlier.chunks

@@ -7,6 +7,7 @@ the command.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -102,7 +103,8 @@ def carry_out(job: Job, reporter: Reporter = SILENT) -> ConvertResult:
 def calibrated(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertRequest:
     """With ``collect`` the request that uses a matrix collected from the bundled text, kept beside the output.
 
-    Everything else about the request is checked first: collecting takes minutes. A dry run collects nothing.
+    Everything else about the request is checked first: collecting takes minutes. A dry run collects nothing. A run that
+    resumes goes on collecting where an earlier one was stopped.
     """
     if not request.collect or request.dry_run:
         return request
@@ -114,16 +116,15 @@ def calibrated(request: ConvertRequest, reporter: Reporter = SILENT) -> ConvertR
     output, matrix = request.output, Path(COLLECTED)
     if output is not None:
         matrix = (output if _into_folder(request, output) else output.parent) / COLLECTED
-    if begun and matrix.is_file():  # an earlier run has collected it; its journal says which it was
-        return replace(request, imatrix=matrix, collect=False)
+    if begun and matrix.is_file() and not collecting.unfinished(matrix):
+        return replace(request, imatrix=matrix, collect=False)  # its journal says which it was
+    wanted = collecting.ImatrixRequest(model=request.source, output=matrix, force=request.force, resume=request.resume)
     try:
-        collecting.execute(
-            collecting.ImatrixRequest(model=request.source, output=matrix, force=request.force), reporter
-        )
+        collecting.collect_whole(wanted, reporter)
     except OutputExists as error:
-        raise OutputExists(
-            error.message, where=error.where, hint=f"use it with --imatrix {matrix}, or replace it with --force"
-        ) from None
+        if not collecting.unfinished(matrix):
+            error.hint = f"use it with --imatrix {shlex.quote(str(matrix))}, or replace it with --force"
+        raise
     return replace(request, imatrix=matrix, collect=False)
 
 

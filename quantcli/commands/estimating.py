@@ -178,7 +178,7 @@ def estimate(job: Job) -> EstimateResult:
         "memory_bytes": _memory(job),
         "disk_bytes": bytes_out,
         "disk_free_bytes": _free(folder),
-        "calibration": job.request.wish is not None or job.request.sizing is not None,
+        "calibration": bool(job.request.collect or job.request.wish or job.request.sizing),
     }
 
 

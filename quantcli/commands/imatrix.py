@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from quantcli.calibration.collect import check_resumable, collect, collect_by_layer, importance_chunks, usual_length
+from quantcli.calibration import origin
+from quantcli.calibration.collect import Sums, collect, collect_by_layer, importance_chunks, usual_length
+from quantcli.calibration.origin import Begun, Origin
 from quantcli.commands.elsewhere import found_by
 from quantcli.commands.layer_major import Layerwise, Passes
 from quantcli.engines import Arguments, tasks
 from quantcli.engines.tasks import ModelAt
-from quantcli.errors import UsageError
+from quantcli.errors import Interrupted, OutputExists, ResumeRefused, UsageError
 from quantcli.output import writer
 from quantcli.report import tables
 from quantcli.report.measurements import ImatrixResult, RunnerModel
@@ -31,6 +31,8 @@ class ImatrixRequest:
     """``model`` None merges ``earlier`` only. ``first`` chunks are skipped, at most ``chunks`` are run.
 
     ``length`` of a chunk None: as many tokens as are usual, or as the model was trained with where these are fewer.
+    ``resume``: what an earlier run has left is gone on with, or the matrix that lies there. With ``force`` what cannot
+    be is replaced.
     """
 
     model: Path | None
@@ -73,11 +75,13 @@ def execute(request: ImatrixRequest, reporter: Reporter = SILENT) -> ImatrixResu
             session.network.require(request.length or usual_length(session))
             reporter.warnings(session.network.warnings)
             inputs += session.model.files
-            writer.check_targets([request.output], inputs, force=request.force or request.resume)
+            _check_place(request, inputs)
             importance, interrupted = _collect(request, session, earlier, reporter)
             described = session.describe()
     if request.layerwise is None or request.model is None:
         save(importance, request.output)
+    if request.model is not None and not interrupted:
+        origin.forget(request.output)
     return {
         "schema": 1,
         "output": str(request.output),
@@ -92,6 +96,33 @@ def execute(request: ImatrixRequest, reporter: Reporter = SILENT) -> ImatrixResu
     }
 
 
+def collect_whole(request: ImatrixRequest, reporter: Reporter = SILENT) -> None:
+    """`execute` for a verb that goes on with the matrix. Raises Interrupted where it is not complete."""
+    result = execute(request, reporter)
+    if result["interrupted"]:
+        raise Interrupted(
+            f"interrupted; {result['chunks']} chunks are kept",
+            where=str(request.output),
+            hint=f"the same command {'' if request.resume else 'with --resume '}goes on",
+        )
+
+
+def unfinished(output: Path) -> bool:
+    """Whether an interrupted run has left what waits to become the matrix ``output``."""
+    return origin.beside(output).exists()
+
+
+def _check_place(request: ImatrixRequest, inputs: Sequence[str]) -> None:
+    """Before any work: whether the matrix can be written. Raises what `writer.check_targets` does."""
+    origin.check_place(request.output)
+    try:
+        writer.check_targets([request.output], inputs, force=request.force or request.resume)
+    except OutputExists as error:
+        if unfinished(request.output):
+            error.hint = "an interrupted run has left it: --resume goes on with that, --force begins anew"
+        raise
+
+
 def _collect(
     request: ImatrixRequest, session: Session, earlier: list[Importance], reporter: Reporter
 ) -> tuple[Importance, bool]:
@@ -103,55 +134,105 @@ def _collect(
         first=request.first,
         parse_special=request.parse_special,
     )
-    done: list[Importance] = []
+    whole = origin.of(session, chunks, first=request.first, output=request.process_output, added=earlier)
+    begun = _begun(request, whole, reporter)
+    if begun.base is not None:
+        if begun.done == len(chunks) and not begun.chunks:
+            return begun.base, False
+        earlier = [begun.base]  # which holds the others
+    left = replace(chunks, tokens=chunks.tokens[begun.done :])
+
+    def made_of(found: Importance) -> Importance:
+        """The matrix, with those that are added; it says of what it is."""
+        made = imatrix.merge([*earlier, found], found.name) if earlier else found
+        return replace(made, origin=whole.at(begun.done - begun.chunks + found.chunks))
+
+    if request.layerwise is not None:
+        return _by_layer(request, request.layerwise, session, left, made_of, reporter), False
+
+    def keep(found: Importance) -> None:
+        origin.keep(request.output, whole, begun.done - begun.chunks + found.chunks, found, begun.base)
+        save(made_of(found), request.output)
+
+    own, interrupted = _by_batch(request, session, left, (begun.sums, begun.chunks), keep, reporter)
+    return made_of(own), interrupted
+
+
+def _begun(request: ImatrixRequest, whole: Origin, reporter: Reporter) -> Begun:
+    """What earlier runs have done. Raises ResumeRefused where it is of something else, unless that is to go."""
+    if not request.resume:
+        return Begun()
+    try:
+        begun = _left(request, whole)
+    except ResumeRefused as error:
+        if not request.force:
+            raise
+        reporter.note(f"note: {error}: begun anew")
+        return Begun()
+    if begun.done:
+        reporter.note(f"note: {request.output} holds {begun.done} of {len(whole.chunks)} chunks already")
+    if begun.base is not None and begun.done < len(whole.chunks):
+        reporter.note("note: sums in a matrix are rounded: the last bits will differ from those of one run")
+    return begun
+
+
+def _left(request: ImatrixRequest, whole: Origin) -> Begun:
+    """What an interrupted run has left, or the complete matrix that lies there."""
     wish = request.layerwise
-    begun = wish is not None and wish.resume and wish.states.exists()  # goes on, whatever the output holds
-    if request.resume and not begun and os.path.exists(request.output):
-        done = [imatrix.read(request.output)]
-        skipped = check_resumable(done[0], chunks)
-        if skipped >= len(chunks):
-            return done[0], False
-        chunks = dataclasses.replace(chunks, tokens=chunks.tokens[skipped:])
-        earlier = []  # the file holds them already
-    if wish is not None:
-        return _by_layer(request, wish, session, chunks, [*earlier, *done], reporter), False
+    if wish is not None and layerwise.holds(wish.states, whole.chunks):
+        return Begun()  # all of it waits there, whatever the output holds
+    kept = origin.kept(request.output, whole) if wish is None else None
+    return kept or origin.complete(request.output, whole) or Begun()
+
+
+def _by_batch(
+    request: ImatrixRequest,
+    session: Session,
+    left: Chunks,
+    begun: tuple[Sums, int],
+    keep: Callable[[Importance], None],
+    reporter: Reporter,
+) -> tuple[Importance, bool]:
+    """What ``left`` adds to what is ``begun``, chunks that run together at a time, and whether it was interrupted."""
 
     def parts() -> list[Arguments]:
         model = ModelAt.of(session, predicts=False)
-        return [(model, part, request.process_output) for part in tasks.parts(chunks)]
+        return [(model, part, request.process_output) for part in tasks.parts(left)]
 
     with (
         found_by(request.engine, tasks.importance, parts, reporter) as found,
-        reporter.steps(f"imatrix {session.name}", len(chunks)) as advance,
+        reporter.steps(f"imatrix {session.name}", len(left)) as advance,
     ):
-        return collect(
+        own, interrupted = collect(
             session,
-            chunks,
+            left,
             output=request.process_output,
-            earlier=[*earlier, *done],
-            save=lambda part: save(part, request.output),
+            begun=begun,
+            save=keep,
             frequency=request.frequency,
             progress=advance,
             found=found,
         )
+    if interrupted:
+        keep(own)
+    return own, interrupted
 
 
 def _by_layer(
     request: ImatrixRequest,
     wish: Layerwise,
     session: Session,
-    chunks: Chunks,
-    earlier: list[Importance],
+    left: Chunks,
+    made_of: Callable[[Importance], Importance],
     reporter: Reporter,
 ) -> Importance:
     """The same with one layer in memory. The file is written before the states of its run are gone."""
     with Passes(wish, "imatrix", reporter) as passes:
-        states = passes.open(session, chunks)
-        left = layerwise.steps_left(session.network, chunks, states)
-        with reporter.steps(f"imatrix {session.name}, chunks x layers", left) as advance:
-            importance = collect_by_layer(
-                session, chunks, states, output=request.process_output, earlier=earlier, progress=advance
-            )
+        states = passes.open(session, left)
+        steps = layerwise.steps_left(session.network, left, states)
+        with reporter.steps(f"imatrix {session.name}, chunks x layers", steps) as advance:
+            found = collect_by_layer(session, left, states, output=request.process_output, progress=advance)
+        importance = made_of(found)
         save(importance, request.output)
     return importance
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from quantcli.errors import Interrupted, QuantcliError, UsageError
+from quantcli.errors import BadStates, Interrupted, QuantcliError, UsageError
 from quantcli.evaluate.scoring import Streams
 from quantcli.report.terminal import Reporter
 from quantcli.runner import layerwise
@@ -48,7 +48,7 @@ def folder_beside(name: Path, purpose: str) -> Path:
 
 
 class Passes:
-    """The passes of one command, in a ``with``: their folders are gone when it ends well.
+    """The passes of one command, in a ``with``: their folders are gone when it ends well, or before a layer is done.
 
     What an interrupt or an error leaves can be gone on with, and the user is told how. Raises Interrupted.
     """
@@ -84,15 +84,17 @@ class Passes:
             if error is None:
                 states.remove()
             else:
-                states.close()
-        if error is None:
-            with suppress(OSError):
-                self.wish.states.rmdir()
-            return
+                states.end()
+        with suppress(OSError):
+            self.wish.states.rmdir()
         done = sum(states.done for states in self.opened)
+        if (
+            error is None or not done or isinstance(error, BadStates)
+        ):  # there is nothing to go on with, or it says itself what helps
+            return
         folder = shlex.quote(str(self.wish.states))
         goes_on = f"the same command with --resume goes on from {folder}; or delete it: rm -r {folder}"
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(f"interrupted; {done} layers are done and kept", hint=goes_on) from error
-        if isinstance(error, QuantcliError) and done:
+        if isinstance(error, QuantcliError):
             self.reporter.note(f"{done} layers are done and kept: {goes_on}")

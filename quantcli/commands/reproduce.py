@@ -337,7 +337,8 @@ def _matrix(request: ReproduceRequest, recorded: Recorded, source: Path, beside:
         return path
     from quantcli.commands import imatrix as collecting  # brings the runner
 
-    collecting.execute(collecting.ImatrixRequest(model=source, output=path), reporter)
+    if collecting.execute(collecting.ImatrixRequest(model=source, output=path), reporter)["interrupted"]:
+        raise KeyboardInterrupt
     return path
 
 

@@ -5,7 +5,6 @@ What is computed is what `Network.stream` computes of the same batches, bit for 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,7 +22,7 @@ from quantcli.runner.network import Network
 from quantcli.runner.observe import Observer
 from quantcli.runner.session import Session
 from quantcli.runner.text import Chunks
-from quantcli.runner.waiting import Waiting
+from quantcli.runner.waiting import Waiting, told
 
 Progress = Callable[[int, str], None]  # chunks times layers done, what is worked on
 STORE, PASSED, CHOSEN = "store", "passed", "chosen"  # what layers leave to later ones
@@ -43,13 +42,14 @@ class Watcher(Observer, Protocol):
 
 def facts(session: Session, chunks: Chunks, purpose: str) -> dict[str, str | int]:
     """What states depend on: the manifest of a folder of them."""
-    ids = numpy.ascontiguousarray(chunks.inputs(0, len(chunks)), "<i4")
+    return {"purpose": purpose, **settings(session, chunks), "text": chunks.sha256(len(chunks)), "chunks": len(chunks)}
+
+
+def settings(session: Session, chunks: Chunks) -> dict[str, str | int]:
+    """What decides what is computed of a text's tokens, to the last bit."""
     return {
-        "purpose": purpose,
         "version": __version__,
         "model": fingerprint(session.model),
-        "text": hashlib.sha256(ids.tobytes()).hexdigest(),
-        "chunks": len(chunks),
         "length": chunks.length,
         "activations": session.activations,
         "kv_type": session.network.kv_type,
@@ -64,6 +64,11 @@ def waiting(
     width = session.network.embed(chunks.inputs(0, 1)[:, :1]).shape[-1]
     shape, layers = (len(chunks), chunks.length, width), session.network.settings.layers
     return Waiting(path, facts(session, chunks, purpose), shape, layers, resume=resume, top=top)
+
+
+def holds(path: Path, chunks: Chunks) -> bool:
+    """Whether states of exactly these chunks wait in a folder, whatever else they are of."""
+    return told(path).get("text") == chunks.sha256(len(chunks))
 
 
 def steps_left(network: Network, chunks: Chunks, states: Waiting) -> int:

@@ -13,20 +13,35 @@ from numpy.typing import NDArray
 from quantcli import system
 
 SEAL = 4  # bytes: crc32 of all before it
+PIECE = 1 << 20  # bytes that are looked at together
 
 Arrays = Mapping[str, NDArray[numpy.generic]]
 
 
 def write(path: Path, arrays: Arrays) -> None:
     """Put arrays into a file, complete or not at all. Raises OSError."""
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "wb") as file:
+        file.writelines(pieces(arrays))
+    part.replace(path)
+
+
+def pieces(arrays: Arrays) -> tuple[bytes, bytes]:
+    """What such a file holds: the arrays, and the checksum."""
     from safetensors.numpy import save
 
     data = save({key: numpy.ascontiguousarray(value) for key, value in arrays.items()})
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(data)
-        file.write(zlib.crc32(data).to_bytes(SEAL, "little"))
-    part.replace(path)
+    return data, zlib.crc32(data).to_bytes(SEAL, "little")
+
+
+def check(path: Path) -> None:
+    """Whether a file is what was written. Raises ValueError where it is not, OSError."""
+    with open(path, "rb") as file:
+        left, crc = os.fstat(file.fileno()).st_size - SEAL, 0
+        while left > 0 and (piece := file.read(min(left, PIECE))):
+            left, crc = left - len(piece), zlib.crc32(piece, crc)
+        if left or crc.to_bytes(SEAL, "little") != file.read():
+            raise ValueError("its checksum is another one")
 
 
 def read(path: Path) -> dict[str, NDArray[numpy.generic]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +56,18 @@ class Chunks:
             part[:, 0] = self.bos
         return part
 
+    @property
+    def together(self) -> int:
+        """How many chunks run together, the last ones excepted."""
+        return max(1, BATCH // self.length)
+
     def batches(self) -> list[tuple[int, int]]:
         """(start, stop) of the chunks that run together."""
-        step = max(1, BATCH // self.length)
-        return [(i, min(i + step, len(self))) for i in range(0, len(self), step)]
+        return [(i, min(i + self.together, len(self))) for i in range(0, len(self), self.together)]
+
+    def sha256(self, count: int) -> str:
+        """Of what the model reads of the first ``count`` chunks."""
+        return hashlib.sha256(numpy.ascontiguousarray(self.inputs(0, count), "<i4").tobytes()).hexdigest()
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -7,7 +7,8 @@ refused. Files are read and written by position: mapped pages would count as the
 would kill it.
 
 A killed process loses the layer that it was in. Bringing files to the disk takes longer than a small layer, so it is
-done every `SYNC_SECONDS`; checksums tell what a power cut left of the last ones.
+done every `SYNC_SECONDS`; checksums tell what a power cut left of the last ones. A run that goes on looks at everything
+that it will read before it computes anything.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy
 from numpy.typing import NDArray
 
 from quantcli import system
-from quantcli.errors import BadStates, OutputFailed
+from quantcli.errors import BadStates, OutputFailed, QuantcliError
 from quantcli.output import locks
 from quantcli.runner import sealed
 from quantcli.runner.arrays import Floats
@@ -34,9 +35,10 @@ from quantcli.sources import jsonfile
 from quantcli.sources.files import read_small
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 CARRIED = "carried"
 SUMS = "checksums of states"  # in a layer's file: uint32 [batches, 3], first chunk, chunks, crc32
+LEFT = "left to later layers"  # likewise: names of files, as bytes of lines
 PATTERNS = (MANIFEST, "states-[01].f32", "layer-*.arrays", f"{CARRIED}-*.arrays", ".*.part")
 SYNC_SECONDS = 30.0
 
@@ -58,6 +60,15 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         hint = "free some space, or name a folder on another disk with --states"
         raise OutputFailed(f"cannot be written: {error.strerror or error}", where=str(path), hint=hint) from error
+
+
+def told(path: Path) -> dict[str, object]:
+    """The manifest of a folder of states; nothing where it cannot be read."""
+    manifest = path / MANIFEST
+    try:
+        return jsonfile.parse_object(read_small(manifest, jsonfile.SMALL_JSON), str(manifest))
+    except QuantcliError:
+        return {}
 
 
 class Waiting:
@@ -83,20 +94,24 @@ class Waiting:
         self.facts: dict[str, str | int] = {"schema": SCHEMA, **facts, "width": shape[2]}
         self._files: dict[int, int] = {}
         self._sums: list[tuple[int, int, int]] = []  # of the states that were put since the last layer
+        self._left: list[str] = []  # the files that were left since then
         self._unsynced: list[Path] = []
         self._synced = time.monotonic()
+        self.done = -1  # layers; not known yet
         self._lock = self._taken()
         try:
-            self.done = self._complete()
+            layers_there = self._there()
+            self.done = len(layers_there)
             if self.done:
                 self._check(resume)
+                self._check_files(layers_there)
             with _writing(path):
                 os.ftruncate(self._lock, 0)
                 system.write_at(self._lock, json.dumps(self.facts, indent=1).encode() + b"\n", 0)
                 self._open()
             self._verify()
         except BaseException:
-            self.close()
+            self.end()
             raise
 
     def _taken(self) -> int:
@@ -106,7 +121,11 @@ class Waiting:
             raise BadStates("holds something else", where=str(self.path), hint="name another folder with --states")
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            found = locks.taken(manifest)
+            try:
+                found = locks.taken(manifest)
+            except OSError:
+                self._remove_folder()
+                raise
         if found is None:
             raise BadStates(
                 "another run works in this folder",
@@ -145,29 +164,46 @@ class Waiting:
                 os.ftruncate(descriptor, size)
                 system.reserve(descriptor, size)
 
-    def _complete(self) -> int:
-        """How many layers are done."""
-        done = 0
-        while self._layer(done).is_file():
-            done += 1
-        return done
+    def _there(self) -> list[int]:
+        """The layers that are done, by their files."""
+        return sorted(int(path.stem.partition("-")[2]) for path in self.path.glob(f"layer-{'[0-9]' * 4}.arrays"))
+
+    def _check_files(self, layers_there: list[int]) -> None:
+        """Whether every file that will be read is there, and what was written. What the last layers left may be spoiled
+        by a power cut: see `_verify`. Raises BadStates."""
+        for expected, layer in enumerate(layers_there):
+            if layer != expected:
+                raise BadStates("is missing", where=str(self._layer(expected)), hint=self._anew())
+        for layer in layers_there[:-1]:
+            left = bytes(self._read(self._layer(layer)).get(LEFT, numpy.zeros(0, numpy.uint8)))
+            for name in left.decode().splitlines():
+                self._check_file(self.path / name)
+
+    def _check_file(self, path: Path) -> None:
+        try:
+            sealed.check(path)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(path, error) from error
 
     def _verify(self) -> None:
         """Go back behind the last layer whose states are what they were: a power cut may have spoiled the last one.
 
-        Raises BadStates where the one before is spoiled too.
+        Raises BadStates where the one before is spoiled too, or cannot be gone back to. Nothing is taken away then.
         """
-        begun = self.done
-        while self.done and not self._intact(self.done - 1):
-            self._layer(self.done - 1).unlink()
-            self.done -= 1
-            if not self.done or begun - self.done > 1 or self.done + 1 == self.layers:
-                raise BadStates("the states are not what they were", where=str(self.path), hint=self._anew())
+        before = self.done - 1
+        if self.done == 0 or self._intact(before):
+            return
+        if before == 0 or self.done == self.layers or not self._intact(before - 1):
+            raise BadStates("the states are not what they were", where=str(self.path), hint=self._anew())
+        self._layer(before).unlink()
+        self.done = before
 
     def _intact(self, layer: int) -> bool:
         try:
-            sums = sealed.read(self._layer(layer))[SUMS]
-            return all(zlib.crc32(self.get(layer + 1, s, s + n).data) == crc for s, n, crc in sums.tolist())
+            found = sealed.read(self._layer(layer))
+            for name in bytes(found[LEFT]).decode().splitlines():
+                sealed.check(self.path / name)
+            return all(zlib.crc32(self.get(layer + 1, s, s + n).data) == crc for s, n, crc in found[SUMS].tolist())
         except (OSError, ValueError, KeyError):
             return False
 
@@ -178,7 +214,7 @@ class Waiting:
 
     def begin(self) -> None:
         """What is put from now on is of another layer."""
-        self._sums = []
+        self._sums, self._left = [], []
 
     def get(self, layer: int, start: int, stop: int) -> Floats:
         """What goes into ``layer`` of chunks ``start`` to ``stop``: [chunks, positions, width]. Raises BadStates."""
@@ -204,7 +240,8 @@ class Waiting:
 
     def finish(self, layer: int, arrays: Arrays) -> None:
         """All states have left ``layer``; ``arrays`` is what was seen there. From now on a new run begins behind it."""
-        self._write(self._layer(layer), {**arrays, SUMS: numpy.array(self._sums, numpy.uint32)})
+        left = numpy.frombuffer("\n".join(self._left).encode(), numpy.uint8)
+        self._write(self._layer(layer), {**arrays, SUMS: numpy.array(self._sums, numpy.uint32), LEFT: left})
         self.done = layer + 1
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             self._sync(layer)
@@ -222,14 +259,16 @@ class Waiting:
     def seen(self, layer: int) -> dict[str, NDArray[numpy.generic]]:
         """What was seen in a layer that is done. Raises BadStates."""
         found = self._read(self._layer(layer))
-        del found[SUMS]
+        del found[SUMS], found[LEFT]
         return found
 
     # ---- what layers leave to later ones beside the stream
 
     def leave(self, kind: str, layer: int, start: int, arrays: Arrays) -> None:
         """Keep what ``layer`` leaves to later ones of the chunks from ``start`` on. Raises OutputFailed."""
-        self._write(self.path / f"{CARRIED}-{kind}-{layer:04}-{start:06}.arrays", arrays)
+        name = f"{CARRIED}-{kind}-{layer:04}-{start:06}.arrays"
+        self._write(self.path / name, arrays)
+        self._left.append(name)
 
     def left(self, kind: str, layer: int, start: int) -> dict[str, NDArray[numpy.generic]]:
         """What ``layer`` left. Raises BadStates."""
@@ -251,7 +290,10 @@ class Waiting:
         try:
             return sealed.read(path)
         except (OSError, ValueError) as error:
-            raise BadStates(f"cannot be read: {error}", where=str(path), hint=self._anew()) from error
+            raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: Path, error: Exception) -> BadStates:
+        return BadStates(f"cannot be read: {error}", where=str(path), hint=self._anew())
 
     def _anew(self) -> str:
         return f"begin anew after: rm -r {shlex.quote(str(self.top))}"
@@ -263,12 +305,23 @@ class Waiting:
                 os.close(descriptor)
         self._files, self._lock = {}, -1
 
+    def end(self) -> None:
+        """The work is given up: what can be gone on with stays, where there is anything."""
+        if self.done == 0:
+            self.remove()
+        else:
+            self.close()
+
     def remove(self) -> None:
         """The work is done: take away every file of it, and the folder where nothing else is in it."""
         for pattern in PATTERNS:
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
         self.close()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        """Where nothing is in it."""
         with suppress(OSError):
             self.path.rmdir()
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import oracles
 from quantcli.calibration import collect
 from quantcli.commands import imatrix as verb
-from quantcli.errors import BadImportance, OutputExists, QuantcliError, UsageError
+from quantcli.errors import BadImportance, OutputExists, ResumeRefused, UsageError
 from quantcli.runner.session import RunOptions, open_session
 from quantcli.runner.text import Chunks, chunks_of
 from quantcli.statistics import imatrix
@@ -87,7 +87,7 @@ def test_interrupt_saves_and_resume_completes(root: Path, prose: Path, tmp_path:
         assert (whole.counts[name] == resumed.counts[name]).all()
     again = verb.run(request(root, prose, path, resume=True, **long))
     assert again["chunks"] == 2  # nothing is left to do
-    with pytest.raises(QuantcliError, match="was collected from prose.txt in chunks of 512"):
+    with pytest.raises(ResumeRefused, match=r"was collected with chunks of another length \(512, now 64\)"):
         verb.run(request(root, prose, path, resume=True))
 
 

@@ -99,6 +99,30 @@ def test_an_earlier_matrix_is_added_and_a_failed_file_loses_no_work(root: Path, 
     assert layered.read_bytes() == added.with_suffix(".dat").read_bytes()
 
 
+def test_damage_is_told_once_and_before_the_work(
+    root: Path, prose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, states, layer = tmp_path / "m.gguf", tmp_path / "s", Network.layer
+    with pytest.raises(QuantcliError, match="interrupted; 2 layers are done and kept"):
+        collected(root, prose, output, Stopping(1, 11), layerwise=Layerwise(states=states))
+    kept = states / "layer-0000.arrays"
+    data, ran = kept.read_bytes(), []
+    monkeypatch.setattr(Network, "layer", lambda self, *rest: (ran.append(rest[0]), layer(self, *rest))[1])
+    for damaged in (data[:-1] + bytes([data[-1] ^ 1]), None):
+        kept.unlink() if damaged is None else kept.write_bytes(damaged)
+        for _ in range(2):
+            reporter = Stopping(99, 0)
+            with pytest.raises(BadStates, match=r"layer-0000\.arrays: (cannot be read|is missing)") as found:
+                collected(root, prose, output, reporter, resume=True, layerwise=Layerwise(states=states, resume=True))
+            assert found.value.hint == f"begin anew after: rm -r {states}" and not reporter.notes and not ran
+
+
+def test_what_was_stopped_before_a_layer_leaves_nothing(root: Path, prose: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        collected(root, prose, tmp_path / "m.gguf", Stopping(1, 1), layerwise=Layerwise(states=tmp_path / "s"))
+    assert not os.listdir(tmp_path)
+
+
 def figures(path: Path, prose: Path, reporter: Reporter | None = None, **options: object) -> dict:
     request = perplexity.PerplexityRequest(model=path, text=prose, length=LENGTH, chunks=5, options=OPTIONS, **options)
     found = perplexity.run(request, *[reporter] if reporter else [])

@@ -226,3 +226,83 @@ def test_files_are_brought_to_the_disk_now_and_then(tmp_path: Path, monkeypatch:
             sizes = [(folder / f"states-{n}.f32").stat().st_size for n in (0, 1)]
             states.remove()
         assert len(synced) == expected and bool(sizes[0]) == (not expected) and sizes[1]
+
+
+@contextmanager
+def sharing(last: bool) -> Iterator[Session]:
+    """gemma3; where ``last``, its last layer reads keys and values of the first, as those of Gemma 3n do."""
+    with opened("gemma3") as session:
+        settings = session.network.settings
+        if last:
+            session.network.settings = replace(settings, sources=(*settings.sources[:-1], 0))
+        yield session
+
+
+def finished(folder: Path, last: bool) -> None:
+    """A run that was stopped just before the last layer."""
+    with sharing(last) as session, layerwise.waiting(session, chunks_for(), folder, "t") as states:
+        finish = states.finish
+
+        def finish_and_stop(layer: int, arrays: waiting.Arrays) -> None:
+            finish(layer, arrays)
+            if layer + 2 == states.layers:
+                raise KeyboardInterrupt
+
+        states.finish = finish_and_stop
+        with pytest.raises(KeyboardInterrupt):
+            layerwise.pass_through(session.network, chunks_for(), states)
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("harm", ["spoiled", "missing"])
+def test_every_file_is_looked_at_before_the_work(tmp_path: Path, last: bool, harm: str) -> None:
+    """Whatever is damaged: the layer before is taken, or the run is refused, every time and with nothing changed."""
+    folder, taken = tmp_path / "s", []
+    with sharing(last) as session:
+        layers = session.network.settings.layers
+        wanted = numpy.concatenate([session.network.stream(chunks_for().inputs(*b)) for b in chunks_for().batches()])
+    finished(folder, last)
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert any(file.startswith("carried") for file in kept) == last
+    for file in sorted(set(kept) - {"manifest.json"}):
+        spoil(folder / file) if harm == "spoiled" else (folder / file).unlink()
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with sharing(last) as session:
+            try:
+                with layerwise.waiting(session, chunks_for(), folder, "t", resume=True) as states:
+                    taken.append(file)
+                    layerwise.pass_through(session.network, chunks_for(), states)
+                    assert numpy.array_equal(layerwise.final(session.network, states, 0, 5), wanted), file
+            except BadStates as error:
+                assert f"rm -r {folder}" in error.hint
+                found = {path.name: path.read_bytes() for path in folder.iterdir()}
+                assert {key: found[key] for key in before} == before, file  # what was away may be there, empty
+                with pytest.raises(BadStates):
+                    layerwise.waiting(session, chunks_for(), folder, "t", resume=True)
+        for path in folder.iterdir():
+            path.unlink()
+        for key, data in kept.items():
+            (folder / key).write_bytes(data)
+    assert sorted(taken) == [f"layer-{layers - 2:04}.arrays", "states-0.f32", "states-1.f32"]
+
+
+def test_a_run_that_has_done_no_layer_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*unused: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def interrupted(*unused: object) -> None:
+        raise KeyboardInterrupt
+
+    for owner, attribute, how in (
+        (system, "reserve", full), (system, "write_at", full), (waiting.locks, "taken", full),
+        (waiting.Waiting, "put", interrupted),
+    ):  # fmt: skip
+        with opened("gemma3") as session, monkeypatch.context() as patched:
+            patched.setattr(owner, attribute, how)
+            with pytest.raises((OutputFailed, KeyboardInterrupt)):
+                states = layerwise.waiting(session, chunks_for(), tmp_path / "s", "t")
+                try:
+                    layerwise.pass_through(session.network, chunks_for(), states)
+                finally:
+                    states.end()
+        assert not list(tmp_path.iterdir()), attribute

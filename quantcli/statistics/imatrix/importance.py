@@ -55,7 +55,8 @@ class Importance:
     by each matrix (expert). ``entries``: name -> float32 [matrices, columns], sums / counts, ones for a matrix that saw
     nothing: what an encoder multiplies squared errors with. A legacy file or a dense three-dimensional weight gives
     one matrix of all columns in a row; `for_tensor` cuts it. ``sha256`` is that of the file, empty without one.
-    ``checked``: every entry is looked at now (BadImportance); else each one when it is asked for.
+    ``checked``: every entry is looked at now (BadImportance); else each one when it is asked for. ``origin``: of what
+    model, text and settings it is (calibration/origin.py), empty where nothing says so.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Importance:
     warnings: list[str] = field(default_factory=list)
     checked: bool = True
     entries: Mapping[str, Floats] = field(default_factory=dict)
+    origin: Mapping[str, str | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.entries:  # a selection of another one's

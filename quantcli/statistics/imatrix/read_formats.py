@@ -25,6 +25,7 @@ from quantcli.statistics.imatrix.importance import CHUNK, Doubles, Floats, Impor
 
 MAGIC = b"GGUF"
 SUMS, COUNTS = ".in_sum2", ".counts"
+ORIGIN = "quantcli.imatrix."  # of what a matrix is: keys that llama.cpp passes over
 KEYS = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
 LONGEST_NAME = 1024  # bytes of an entry's name in a legacy file
 SMALLEST_ENTRY = 4 + 1 + 4 + 4 + 4  # name length, name, calls, number of values, one value
@@ -94,7 +95,18 @@ def _read_gguf(path: Path, raw: Bytes, checked: bool) -> Importance:
     if not names:
         warnings.append(f"{path.name}: the importance matrix is empty")
     sha256 = hashlib.sha256(raw.data).hexdigest()
-    return Importance(path.name, sums, counts, datasets, chunks, chunk_size, sha256, warnings, checked)
+    return Importance(
+        path.name, sums, counts, datasets, chunks, chunk_size, sha256, warnings, checked, origin=_origin(header)
+    )
+
+
+def _origin(header: Header) -> dict[str, str | int]:
+    """What the file says of where it comes from; what is neither text nor number says nothing."""
+    return {
+        key.removeprefix(ORIGIN): value.data
+        for key, value in header.metadata.items()
+        if key.startswith(ORIGIN) and isinstance(value.data, str | int) and not isinstance(value.data, bool)
+    }
 
 
 def _collection(path: Path, header: Header) -> tuple[list[str], int, int]:

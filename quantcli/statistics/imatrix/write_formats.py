@@ -12,7 +12,7 @@ from quantcli.container import LIMITS, Value, padded, string, strings, u32
 from quantcli.errors import BadImportance
 from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.statistics.imatrix.importance import CHUNK, Importance, Sums
-from quantcli.statistics.imatrix.read_formats import COUNTS, KEYS, SUMS
+from quantcli.statistics.imatrix.read_formats import COUNTS, KEYS, ORIGIN, SUMS
 
 F32 = BY_NAME["F32"].id
 LARGEST = 2**31 - 1  # the legacy format counts in int32
@@ -25,6 +25,7 @@ def to_gguf_bytes(importance: Importance) -> bytes:
         KEYS[0]: strings(list(importance.datasets)),
         KEYS[1]: u32(importance.chunks),
         KEYS[2]: u32(importance.chunk_size),
+        **{ORIGIN + key: string(one) if isinstance(one, str) else u32(one) for key, one in importance.origin.items()},
     }
     arrays: list[tuple[str, tuple[int, ...], Sums]] = []
     for name in sorted(importance.sums, key=str.encode):
