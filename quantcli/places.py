@@ -191,7 +191,9 @@ def check_regular(path: PathLike) -> int:
     except OSError as error:
         if os.path.islink(path) and error.errno == errno.ENOENT:  # the Hugging Face cache is made of links
             raise MissingFile(
-                f"is a link to {os.readlink(path)}, which is not there", where=str(path), hint="download the file again"
+                f"is a link to {os.readlink(path)!r}, which is not there",
+                where=str(path),
+                hint="download the file again",
             ) from error
         raise MissingFile(error.strerror or "cannot be opened", where=str(path)) from error
     except ValueError as error:  # a zero byte in the name

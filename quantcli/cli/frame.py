@@ -107,7 +107,9 @@ def _in_their_words(error: QuantcliError) -> QuantcliError:
     error.message = shown(error.message)
     error.where = None if error.where is None else spelled(shown(where))
     error.hint = None if error.hint is None else shown(error.hint)
-    if error.hint is None and where.startswith("hf:/"):  # somewhere else than where a source is named
+    if where.startswith("hf:/") and (
+        error.hint is None or isinstance(error, OutputFailed)
+    ):  # somewhere else than where a source is named
         error.hint = "an address of the hub names a model that is read; files that are written or verified lie here"
     return error
 

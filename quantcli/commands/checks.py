@@ -13,6 +13,7 @@ from quantcli.methods.seam import Statistics
 from quantcli.methods.table import Choice
 from quantcli.model import Model
 from quantcli.plan.plan import Plan
+from quantcli.report.texts import counted
 from quantcli.statistics import imatrix
 
 
@@ -85,14 +86,16 @@ def method_fallbacks(one: Plan, choice: Choice) -> Counter[tuple[str, str]]:
     return choice.fallbacks(planned, Statistics(one.options.importance))
 
 
-def hash_notes(models: Iterable[Model]) -> list[str]:
-    """Of how many files that came from afar all of the content was held against the hash that was announced."""
+def hash_notes(models: Iterable[Model], *, in_part: bool = False) -> list[str]:
+    """Of how many files that came from afar all of the content was held against the hash that was announced.
+    ``in_part``: some of the content was not asked for, another part or an earlier run has it."""
     found = [places.elsewhere(name) for name in dict.fromkeys(n for model in models for n in model.weight_files)]
     checked = [file.checked for file in found if file is not None]
     if not checked:
         return []
-    told = f"sha256 of {sum(checked)} of {len(checked)} files held against the hub's"
-    rest = "; the others are read in another order than they lie in: their lengths and headers were checked"
+    told = f"sha256 of {sum(checked)} of {counted(len(checked), 'file')} held against the hub's"
+    why = "were read in part" if in_part else "are read in another order than they lie in"
+    rest = f"; the others {why}: their lengths and headers were checked"
     return [told if all(checked) else told + rest]
 
 

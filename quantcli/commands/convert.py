@@ -91,7 +91,8 @@ def carry_out(job: Job, reporter: Reporter = SILENT) -> ConvertResult:
         resuming.tell(job, reporter)
     _compensate(job, reporter)
     result = execute(job, start=start, reporter=reporter)
-    for text in checks.hash_notes(part.model for part in job.parts):
+    in_part = bool(request.part or request.kept or result.get("resumed_bytes"))
+    for text in checks.hash_notes((part.model for part in job.parts), in_part=in_part):
         reporter.note(f"note: {text}")
     if request.html is not None:
         from quantcli.commands import reporting  # brings the runner, which most conversions do without

@@ -176,7 +176,7 @@ def _read_preamble(cursor: Cursor) -> tuple[int, int, int]:
         )
     if magic != MAGIC:
         found = foreign.recognise(foreign.beginning(cursor.path), cursor.path)
-        what, hint = found or (f"it starts with {magic!r}", None)
+        what, hint = found or (f"it starts with {magic!r}" if magic else "it is empty", None)
         cursor.fail(f"not a GGUF file: {what}", at=0, hint=hint)
     version = cursor.number(ValueType.UINT32, "the version")
     if version and not version & 0xFFFF:

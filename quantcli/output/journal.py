@@ -37,7 +37,7 @@ Mark = tuple[int, str]  # bytes of a file, sha256 of them in hex
 def temporary(path: Path) -> Path:
     """The name of the temporary file of a resumable run for ``path``: always the same."""
     digest = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:8]
-    return path.parent / f"{PREFIX}{path.name[: writer.LONGEST_STEM]}-{digest}{KEPT}"
+    return path.parent / f"{PREFIX}{writer.stem(path)}-{digest}{KEPT}"
 
 
 def place(targets: Sequence[Path]) -> Path:

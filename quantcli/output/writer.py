@@ -30,16 +30,16 @@ from quantcli.output.interrupts import deferred_interrupts
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[numpy.generic]
 
 PREFIX, SUFFIX = ".quantcli-", ".part"
-LONGEST_STEM = 100  # characters of the target's name in the temporary one
+LONGEST_STEM = 100  # bytes of the target's name in the temporary one: a name has 255, and what is added needs its own
 FLUSH_BYTES = 64 << 20  # the disk starts on this much while the rest is being made, instead of all at the end
 
 HINTS = {
-    errno.ENOSPC: "free some space, or write to another disk with -o",
+    errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "your quota on this disk is used up",
     errno.EFBIG: "the file system or a limit of this shell (ulimit -f) refuses files of this size; "
     "--split-max-size helps",
-    errno.EACCES: "choose a folder that you may write to with -o",
-    errno.EROFS: "choose a folder that you may write to with -o",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
     errno.ENOENT: "create the folder first, or choose another folder",
 }
 
@@ -195,10 +195,16 @@ class OutputFile:
             self._close()
 
 
+def stem(path: Path) -> str:
+    """What of the target's name is in a temporary one: whole characters, of as many bytes as it may have."""
+    raw = os.fsencode(path.name)
+    return path.name if len(raw) <= LONGEST_STEM else raw[:LONGEST_STEM].decode("utf-8", "ignore")
+
+
 def _create(path: Path) -> tuple[int, Path]:
     """A new locked temporary file for ``path``."""
     while True:
-        name = f"{PREFIX}{path.name[:LONGEST_STEM]}-{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}"
+        name = f"{PREFIX}{stem(path)}-{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}"
         temporary = path.parent / name
         descriptor = system.open_to_write(temporary, new=True)
         try:
@@ -287,7 +293,7 @@ def check_targets(paths: Iterable[Path], inputs: Iterable[str], *, force: bool) 
             raise UsageError(
                 "an output is a file, it cannot go to stdout",
                 where=os.fspath(path),
-                hint="give a name that ends in .gguf, say",
+                hint="give it the name of a file",
             )
         real = os.path.realpath(path)
         if real in seen:

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from quantcli.report.results import CheckedFile
 from quantcli.report.terminal import Reporter, size
+from quantcli.report.texts import counted
 
 
 class SetResult(TypedDict):
@@ -41,4 +42,4 @@ def show(reporter: Reporter, result: AssembleResult) -> None:
     if result["ok"]:
         reporter.line("ok    all parts are there, whole and of one plan")
     if result["checksums"] is not None:
-        reporter.note(f"the sums of {len(result['files'])} files are in {result['checksums']}")
+        reporter.note(f"sums of {counted(len(result['files']), 'file')}: {result['checksums']}")

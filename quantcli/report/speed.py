@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from quantcli.report.terminal import Reporter
+from quantcli.report.texts import counted
 
 
 class PeakResult(TypedDict):
@@ -70,7 +71,7 @@ def show_bench(reporter: Reporter, result: BenchResult) -> None:
     """The machine, the encoders, the products, and tokens per second to expect."""
     peak, memory = result["peak"], result["bandwidth"]
     load = "" if result["load"] is None else f", load {result['load']:.1f}"
-    reporter.line(f"{result['cpu']}, {result['instruction_set']}, {result['threads']} threads{load}")
+    reporter.line(f"{result['cpu']}, {result['instruction_set']}, {counted(result['threads'], 'thread')}{load}")
     reporter.line(
         f"one core: int8 {peak['int8']:.0f}, int16 {peak['int16']:.0f}, float32 {peak['float32']:.0f} GOP/s; "
         f"memory: read {memory['read']:.1f} GB/s ({memory['read_one_core']:.1f} one core), write {memory['write']:.1f}"

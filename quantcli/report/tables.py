@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from quantcli.report.summary import summary
 from quantcli.report.terminal import Reporter, duration, size
+from quantcli.report.texts import counted
 
 if TYPE_CHECKING:
     from quantcli.report.measurements import (
@@ -73,7 +74,7 @@ def estimate_note(found: EstimateResult, threads: int) -> str:
     """What is said of the time, the memory and the disk that a conversion needs."""
     moving, free = found["moving_seconds"], found["disk_free_bytes"]
     speed = found["reading_bytes_per_second"]
-    parts = [f"encoding {duration(found['encoding_seconds'])} on {threads} threads"]
+    parts = [f"encoding {duration(found['encoding_seconds'])} on {counted(threads, 'thread')}"]
     if moving is not None and speed is not None:
         parts.append(f"reading and writing {duration(moving)} at {size(speed)}/s")
     more = ", and what calibration takes" if found["calibration"] else ""

@@ -35,6 +35,11 @@ def time_left(start: float, done: int, total: int) -> float:
     return (time.monotonic() - start) * (total - done) / done
 
 
+def counted(count: int, name: str) -> str:
+    """1 file, 2 files."""
+    return f"{count:,} {name}{'s' * (count != 1)}"
+
+
 def size(count: int) -> str:
     """Bytes in decimal units: 1.23 GB."""
     value, unit = float(count), "B"

@@ -57,7 +57,9 @@ def missing(
 
 
 def nearest(path: str) -> str | None:
-    """What lies beside ``path`` under nearly its name; None where nothing does."""
+    """What lies beside ``path`` under nearly its name; None where nothing does, or ``path`` is there itself."""
+    if os.path.lexists(path):
+        return None
     folder, name = os.path.split(path)
     try:
         there = os.listdir(folder or ".")

@@ -22,7 +22,7 @@ TYPES = ("Q4_K_M", "IQ2_XS", "Q8_0")
 MEMORY = 300 * MIB
 PARTS, LIMIT = 16, 1.05
 BETWEEN = 4  # parts between two whole runs
-FAULTS, WORDS = 12, ("passed", "failed")
+FAULTS, WORDS = 24, ("passed", "failed")
 #: counts the slabs that are encoded; -c, so that the program itself stays as it is
 COUNTING = """
 import os

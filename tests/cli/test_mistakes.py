@@ -29,6 +29,9 @@ def typed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     (tmp_path / "text.txt").write_text("Once upon a time there was a captain. " * 100)
     (tmp_path / "broken.jinja").write_text("{% for m in messages %}{{ m.content }}{% end %}")
     (tmp_path / "models").mkdir()
+    (tmp_path / "empty.gguf").touch()
+    (tmp_path / "bare").mkdir()
+    shutil.copy(tmp_path / "tiny" / "config.json", tmp_path / "bare")
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 1234567\n"
     (tmp_path / "pointer.gguf").write_text(pointer)
     monkeypatch.chdir(tmp_path)
@@ -44,6 +47,14 @@ def typed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 # command line, exit code, what has to be said, what must not be said
 MISTAKES: dict[str, tuple[list[str], int, list[str], list[str]]] = {
+    "folder without weights": (["convert", "bare", "-t", "Q8_0"], 1, ["bare", "no model.safetensors"], ["did you mean"]),
+    "the same, spelt otherwise": (["check", "./models/../bare/"], 1, ["bare"], ["did you mean"]),
+    "empty file": (["convert", "empty.gguf", "-t", "Q8_0"], 1, ["empty.gguf", "it is empty"], ["b''"]),
+    "hub without a repository": (["inspect", "hf://"], 2, ["hf://: "], ["hf::"]),
+    "output at the hub": (
+        ["convert", "tiny", "-t", "Q8_0", "-o", "hf://org/x"], 1, ["hf://org", "lie here"], ["create the folder"]
+    ),
+    "list to nowhere": (["assemble", "models", "--checksums", "-"], 2, ["name of a file"], [".gguf", "-o"]),
     "misspelt folder": (["convert", "tinny", "-t", "Q8_0"], 1, ["tinny", "did you mean tiny?"], ["hf download"]),
     "misspelt file in a folder": (["convert", "models/x.gguf", "-t", "Q8_0"], 1, ["models/x.gguf"], ["hf download"]),
     "misspelt name in a folder that is there": (["convert", "models/tiny", "-t", "Q8_0"], 1, [], ["hf download"]),

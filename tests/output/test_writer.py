@@ -16,7 +16,7 @@ import pytest
 
 from quantcli import system
 from quantcli.errors import OutputExists, OutputFailed, OutputIsInput, UsageError
-from quantcli.output import follower, writer
+from quantcli.output import follower, journal, writer
 
 
 def test_a_file_appears_only_when_published(tmp_path: Path) -> None:
@@ -30,6 +30,23 @@ def test_a_file_appears_only_when_published(tmp_path: Path) -> None:
     assert target.read_bytes() == b"abcdef" and digest == hashlib.sha256(b"abcdef").hexdigest()
     output.discard()
     assert [p.name for p in tmp_path.iterdir()] == ["x.gguf"]
+
+
+@pytest.mark.parametrize("character", ["a", "é", "あ", "🦙", "\udcff"])
+def test_every_name_that_a_file_can_have(tmp_path: Path, character: str) -> None:
+    """Systems count bytes: what a temporary name has of it is whole characters that leave room for the rest."""
+    longest = 255 // len(os.fsencode(character))
+    for count in {1, 30, 33, 34, 50, 60, 79, 83, 95, 100, 101, 120, longest} & set(range(1, longest + 1)):
+        target = tmp_path / (character * count)
+        output = writer.OutputFile(target, 1)
+        output.append(b"x")
+        output.finish()
+        output.publish()
+        hidden = journal.temporary(target)
+        for name in (hidden.name, hidden.with_suffix(journal.SUFFIX).name):
+            assert len(os.fsencode(name)) <= 255 and (character == "\udcff" or name.encode())
+        assert target.read_bytes() == b"x" and [path.name for path in tmp_path.iterdir()] == [target.name]
+        target.unlink()
 
 
 def test_discard_leaves_nothing(tmp_path: Path) -> None:

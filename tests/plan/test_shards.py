@@ -144,3 +144,9 @@ def test_bad_names_are_errors_when_the_header_is_written() -> None:
     made = plan.make(synthetic.model([("x" * 70, (4,), "F32")], LLAMA), options("Q8_0"))
     with pytest.raises(QuantcliError, match="63"):
         made.shards[0].header()
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "m.GGUF", "m.Gguf", "m"])
+def test_shards_are_called_after_the_output_however_it_ends(name: str) -> None:
+    assert [path.name for path in file_names(Path(name), 2)] == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    assert file_names(Path(name), 1) == [Path(name)]

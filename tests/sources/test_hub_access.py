@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
+import os
 import re
 import threading
 from pathlib import Path
@@ -66,6 +68,46 @@ def test_no_connection(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(client, "ATTEMPTS", 2)
     assert "HF_HUB_OFFLINE=1" in refused(hub, Unreachable, "no connection to http://127.0.0.1:9", tmp_path)
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EACCES, "to a folder that you may write to"),
+        (errno.EROFS, "to a folder that you may write to"),
+        (errno.ENOSPC, "free some space there, or set"),
+        (errno.EDQUOT, "free some space there, or set"),
+        (None, "to a folder that you may write to"),
+    ],
+)
+def test_a_cache_that_takes_nothing(
+    hub: LoopbackHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+    number: int | None,
+    hint: str,
+    variable: str,
+) -> None:
+    """Not writable, full, a file (None): said with the folder and the variable that chooses it."""
+    import huggingface_hub
+    from huggingface_hub import constants, file_download
+
+    def refuse(*given: object, **named: object) -> None:
+        file_download._check_disk_space(1 << 62, tmp_path)
+        raise OSError(number, os.strerror(number or 0))
+
+    monkeypatch.setenv(variable, str(tmp_path))
+    if number is None:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+        monkeypatch.setattr(file_download.constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    else:
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    found = refused(hub, OutputFailed, "cache cannot be written", tmp_path)
+    assert hint in found and (variable if variable != "HF_HOME" else "HF_") in found
+    assert not [one for one in recwarn if "disk space" in str(one.message)]
 
 
 def test_offline(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

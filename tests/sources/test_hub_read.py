@@ -13,6 +13,7 @@ pytest.importorskip("huggingface_hub")
 from helpers.far_checkpoint import ADDRESS, NAME, cache, checkpoint_folder, converted, hub_with_checkpoint, weights
 from helpers.loopback_hub import LoopbackHub
 from quantcli import container, loader, places
+from quantcli.cli.parse import convert_request
 from quantcli.commands import check, convert, inspect
 from quantcli.commands.job import ConvertRequest
 from quantcli.errors import MissingFile, PickleCheckpoint
@@ -20,6 +21,7 @@ from quantcli.ggml.tensor_types import TensorType
 from quantcli.methods import snap
 from quantcli.methods.seam import Matrix
 from quantcli.plan import recipes
+from quantcli.report.terminal import Reporter
 from quantcli.sources import ways
 from quantcli.sources.checkpoint import Checkpoint
 from quantcli.sources.hub import blocks, remote, sums, tree
@@ -78,6 +80,14 @@ def test_what_was_held_against_the_hash_is_said(
     monkeypatch.setattr(sums, "GAP", 0)
     converted(ADDRESS, tmp_path / "b", notes=notes)
     assert any("0 of 2 files held against the hub's; the others are read in another order" in one for one in notes)
+    notes.clear()
+    reporter = Reporter(quiet=True)
+    reporter.note = notes.append  # type: ignore[method-assign]
+    asked = convert_request(
+        source=ADDRESS, types=["Q8_0"], output=f"{tmp_path / 'parts'}/", split_max_size="1M", part="2/2"
+    )
+    convert.run(asked, reporter)
+    assert any("of 2 files held against the hub's; the others were read in part" in one for one in notes)
 
 
 def test_as_from_the_cache(hub: LoopbackHub, tmp_path: Path) -> None:

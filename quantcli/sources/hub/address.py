@@ -57,7 +57,7 @@ def parse(path: str | os.PathLike[str]) -> Address | None:
 def spelled(path: str | os.PathLike[str]) -> str:
     """``path`` as it is said: an address with both its slashes, whatever became of them on the way."""
     text = os.fspath(path)
-    found = _SCHEME.fullmatch(text)
+    found = _SCHEME.fullmatch(f"{text}/" if text.lower() == "hf:" else text)
     return without_tokens(f"hf://{found['rest']}" if found else re.sub(r"^(https?):/+", r"\1://", text))
 
 

@@ -6,6 +6,7 @@ signed addresses, and what a user can do about them is said here.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import logging
@@ -13,11 +14,12 @@ import os
 import random
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeVar
 
-from quantcli.errors import BadAnswer, MissingFile, MissingPackage, NoAccess, QuantcliError, Unreachable
+from quantcli.errors import BadAnswer, MissingFile, MissingPackage, NoAccess, OutputFailed, QuantcliError, Unreachable
 from quantcli.sources.hub.address import without_tokens
 
 EXTRA = "hub"
@@ -25,6 +27,10 @@ ATTEMPTS = 6  # without any progress, until a request is given up
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between them: doubled each time
 LONGEST_ASKED = 300.0  # seconds that a hub may ask to wait
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # states that pass
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OF_DISKS = (*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG, errno.ENOTDIR, errno.ENAMETOOLONG)
+_CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")  # the first that is set decides
 
 _Result = TypeVar("_Result")
 
@@ -41,6 +47,7 @@ def package() -> ModuleType:
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     for name in ("httpx", "httpx2", "httpcore", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=UserWarning, module="huggingface_hub")  # a full disk is an error of ours
     return hub
 
 
@@ -120,6 +127,8 @@ def explained(error: Exception, where: str) -> QuantcliError:
     """The error of the client or of its connection, as ours."""
     if isinstance(error, QuantcliError):
         return error
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _OF_DISKS):
+        return _no_cache(error)
     kinds = {base.__name__ for base in type(error).__mro__}
     status, _ = status_of(error)
     for matches, make in _CAUSES:
@@ -135,6 +144,17 @@ def stays_offline(where: str) -> QuantcliError:
         "the client is told to stay offline, and its cache does not hold this",
         where=where,
         hint="without the variable HF_HUB_OFFLINE it is read from the hub",
+    )
+
+
+def _no_cache(error: OSError) -> OutputFailed:
+    """The error for a folder of the client that cannot take what came."""
+    variable = next((name for name in _CACHE_VARIABLES if name in os.environ), _CACHE_VARIABLES[-1])
+    room = f"free some space there, or set {variable} to a folder of another disk"
+    return OutputFailed(
+        f"the hub client's cache cannot be written: {error.strerror or type(error).__name__}",
+        where=str(constants().HF_HUB_CACHE),
+        hint=room if error.errno in _FULL else f"set {variable} to a folder that you may write to",
     )
 
 
