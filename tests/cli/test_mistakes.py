@@ -47,7 +47,7 @@ def typed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 # command line, exit code, what has to be said, what must not be said
 MISTAKES: dict[str, tuple[list[str], int, list[str], list[str]]] = {
-    "folder without weights": (["convert", "bare", "-t", "Q8_0"], 1, ["bare", "no model.safetensors"], ["did you mean"]),
+    "folder without weights": (["convert", "bare", "-t", "F16"], 1, ["bare", "no model.safetensor"], ["did you mean"]),
     "the same, spelt otherwise": (["check", "./models/../bare/"], 1, ["bare"], ["did you mean"]),
     "empty file": (["convert", "empty.gguf", "-t", "Q8_0"], 1, ["empty.gguf", "it is empty"], ["b''"]),
     "hub without a repository": (["inspect", "hf://"], 2, ["hf://: "], ["hf::"]),
