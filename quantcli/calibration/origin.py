@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from quantcli.calibration.collect import OUTPUT, Sums
 from quantcli.errors import ResumeRefused
 from quantcli.output import named, writer
+from quantcli.output.interrupts import deferred_interrupts
 from quantcli.runner import layerwise, sealed, waiting
 from quantcli.runner.arrays import Doubles
 from quantcli.runner.session import Session
@@ -123,14 +124,22 @@ def check_place(output: Path) -> None:
 def keep(output: Path, origin: Origin, done: int, found: Importance, base: Importance | None) -> None:
     """Put the sums ``found`` beside the ``output``, with the complete matrix that they are added to: of the first
     ``done`` chunks together. Raises OutputFailed."""
-    told = {**origin.at(done), **origin.version, "own": found.chunks}
+    told = {**origin.at(done), **origin.version, "own": found.chunks, "base": 0, "datasets": "[]"}
     arrays = _packed(OWN, found)
     if base is not None:
         arrays |= _packed(BASE, base)
-        told |= {"datasets": json.dumps(list(base.datasets)), "base": base.chunks}
+        told |= {"base": base.chunks, "datasets": json.dumps(list(base.datasets))}
     arrays[FACTS] = numpy.frombuffer(json.dumps(told).encode(), numpy.uint8)
-    path = beside(output)
-    writer.write_bytes(path, b"".join(sealed.pieces(arrays)))
+    path, pieces = beside(output), sealed.pieces(arrays)
+    with deferred_interrupts():
+        file = writer.OutputFile(path, sum(map(len, pieces)), force=True)
+        try:
+            for piece in pieces:
+                file.append(piece)
+            file.finish()
+            file.publish()
+        finally:
+            file.discard()
     named.forget(path)  # it is no result
 
 
@@ -148,15 +157,16 @@ def kept(output: Path, origin: Origin) -> Begun | None:
     try:
         arrays = dict(sealed.read(path))
         told = json.loads(arrays.pop(FACTS).tobytes())
-    except (OSError, ValueError, KeyError) as error:
+        own, base = (_unpacked(role, arrays) for role in (OWN, BASE))
+        texts, chunks, earlier = json.loads(told["datasets"]), int(told["own"]), int(told["base"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         delete = f"rm {shlex.quote(str(path))}"
         raise ResumeRefused(
             f"cannot be read: {error}", where=str(path), hint=_anew(f"go on from {output.name} alone after: {delete}")
         ) from error
-    begun = Begun(origin.done(told, path), Sums(*_unpacked(OWN, arrays)), told["own"])
-    if "base" in told:
-        texts = json.loads(told["datasets"])
-        begun.base = Importance(output.name, *_unpacked(BASE, arrays), texts, told["base"], origin.chunks.length)
+    begun = Begun(origin.done(told, path), Sums(*own), chunks)
+    if earlier:
+        begun.base = Importance(output.name, *base, texts, earlier, origin.chunks.length)
     return begun
 
 

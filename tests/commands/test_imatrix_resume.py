@@ -22,7 +22,7 @@ from quantcli.commands import convert, imatrix
 from quantcli.commands.layer_major import Layerwise
 from quantcli.errors import Interrupted, OutputExists, ResumeRefused
 from quantcli.report.terminal import Reporter
-from quantcli.runner import layerwise, text
+from quantcli.runner import layerwise, sealed, text
 from quantcli.runner.session import RunOptions
 from quantcli.statistics import imatrix as matrices
 
@@ -302,6 +302,11 @@ def test_damage_of_what_was_kept_is_told(
     for damaged in (b"", data[:100], data[:-1], data + b"x", data[:900] + bytes([data[900] ^ 1]) + data[901:]):
         kept.write_bytes(damaged)
         with pytest.raises(ResumeRefused, match="cannot be read: its checksum") as found:
+            collected(prose, output, resume=True)
+    facts = b'{"own": 1, "base": 1, "datasets": "[]"}'
+    for made in ({}, {"facts": b"[]"}, {"facts": b"{"}, {"facts": facts, "x": b"1"}, {"facts": facts[:-3] + b'x"}'}):
+        sealed.write(kept, {key: numpy.frombuffer(value, numpy.uint8) for key, value in made.items()})
+        with pytest.raises(ResumeRefused, match="cannot be read: ") as found:
             collected(prose, output, resume=True)
     assert shlex.quote(str(kept)) in found.value.hint
     subprocess.run(["sh", "-c", found.value.hint.partition("after: ")[2].partition(";")[0]], check=True)  # as pasted

@@ -225,7 +225,9 @@ def test_an_interrupt_keeps_what_is_complete_and_leaves_nothing_running(
             assert time.monotonic() - start < 60, tasks_left
             time.sleep(0.1)
     collected(root, prose, tmp_path / "part.gguf", resume=True, engine=two.url)
-    assert not os.path.exists(tmp_path / "part.gguf.states")
+    collected(root, prose, tmp_path / "whole.gguf")
+    assert (tmp_path / "part.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["part.gguf", "whole.gguf"]
 
 
 def test_errors_of_workers_arrive(two: Cluster, root: Path, prose: Path, monkeypatch: pytest.MonkeyPatch) -> None:
