@@ -7,7 +7,9 @@ same facts and a checksum. So a run that goes on ends with the bytes of one that
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from quantcli.statistics import imatrix
 from quantcli.statistics.imatrix import Importance
 
 SUFFIX = ".unfinished"
+LONGEST_NAME = 255  # bytes that a file system takes
 FACTS, OWN, BASE = "facts", "own", "base"  # in the file: JSON as bytes; arrays by one of the others, kind and name
 HASHES = ("model", "added")  # facts that say nothing to a person
 
@@ -112,8 +115,12 @@ class Begun:
 
 
 def beside(output: Path) -> Path:
-    """Where the sums of an unfinished collection wait."""
-    return output.with_name(output.name + SUFFIX)
+    """Where the sums of an unfinished collection wait: under a name of its own, also where that of the output leaves no
+    room for more."""
+    name = output.name + SUFFIX
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(output.name)).hexdigest() + SUFFIX
+    return output.with_name(name)
 
 
 def check_place(output: Path) -> None:

@@ -88,6 +88,17 @@ def other_model(folder: Path) -> Path:
 # ---- the same bytes
 
 
+@pytest.mark.parametrize("name", ["\u3042" * 83 + ".gguf", "m" * 251 + ".dat"])
+def test_the_longest_names_leave_room(prose: Path, tmp_path: Path, stopping: Callable[[int], None], name: str) -> None:
+    expected = collected(prose, tmp_path / f"m{name[-5:]}")
+    stopping(2)
+    with pytest.raises(Stop):
+        collected(prose, tmp_path / name)
+    stopping(0)
+    assert collected(prose, tmp_path / name, resume=True) == expected
+    assert len(os.listdir(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("name", ["m.gguf", "m.dat"])
 @pytest.mark.parametrize("kind", ["plain", "added", "gone-on-from"])
 def test_stopped_behind_every_name_it_makes_the_same_bytes(
