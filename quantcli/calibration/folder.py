@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ BEGINNING = b'{\n "schema": '  # of every manifest
 
 Arrays = Mapping[str, NDArray[numpy.generic]]
 Facts = dict[str, str | int | float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,15 @@ def check_all(path: Path) -> None:
                 found.check(name)
 
 
+def _steady(path: Path, look: Callable[[], T]) -> T:
+    """What ``look`` finds in a folder; it looks again, alone, where another run was just putting a file there."""
+    try:
+        return look()
+    except BadStatistics:
+        with writer.locked_folders([path]):
+            return look()
+
+
 class Folder:
     """A folder that is there, and whose manifest is ``facts``."""
 
@@ -137,8 +148,7 @@ class Folder:
                 where=str(self.path / MANIFEST),
                 hint="give another folder; statistics of different runs do not mix",
             )
-        with writer.locked_folders([self.path]):
-            check_all(self.path)
+        _steady(self.path, lambda: check_all(self.path))
 
     def _manifest(self) -> Manifest:
         """As it is now: other runs may fill the folder as well."""
@@ -171,8 +181,7 @@ class Folder:
 
     def read(self, name: str) -> dict[str, NDArray[numpy.generic]] | None:
         """The arrays of file ``name``.safetensors; None where it is not there. Raises BadStatistics."""
-        with writer.locked_folders([self.path]):
-            return _arrays_of(self.path, name)
+        return _steady(self.path, lambda: _arrays_of(self.path, name))
 
     def write(self, name: str, arrays: Arrays) -> None:
         """Put arrays into file ``name``.safetensors, complete or not at all. Raises BadStatistics, OutputFailed."""
@@ -180,7 +189,7 @@ class Folder:
         from safetensors.numpy import save_file
 
         target = self.path / f"{name}.safetensors"
-        part = self.path / f".{name}.{os.getpid()}.part"
+        part = self.path / f".{name}.{os.getpid()}-{os.urandom(4).hex()}.part"  # threads share a process
         try:
             save_file({key: numpy.ascontiguousarray(value) for key, value in arrays.items()}, part)
             with writer.locked_folders([self.path]):
@@ -235,7 +244,7 @@ def written_text(path: Path) -> Ids | None:
     """The chunks that the model wrote when a folder was made; None where there is no such folder yet."""
     if not (path / MANIFEST).is_file():
         return None
-    found = _arrays_of(path, WRITTEN)
+    found = _steady(path, lambda: _arrays_of(path, WRITTEN))
     if found is None or "tokens" not in found:
         return None
     return found["tokens"].astype(numpy.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -108,6 +109,24 @@ def test_a_file_that_was_never_listed_is_made_again(tmp_path: Path) -> None:
     assert not own.has("blk.0") and own.read("blk.0") is None
     own.write("blk.0", {"a": numpy.zeros(1)})
     assert own.has("blk.0")
+
+
+def test_several_runs_at_once_fill_a_folder(tmp_path: Path) -> None:
+    """Each reads what others have just put there, whole, and everything is listed in the end."""
+    path = filled(tmp_path / "st") / "Q4_0"
+
+    def run(number: int) -> None:
+        own = Folder(path, OUTPUT)
+        for turn in range(6):
+            own.write("shared", {"a": numpy.full(500, number * 10 + turn)})
+            own.write(f"own-{number}-{turn}", {"a": numpy.arange(turn)})
+            found = own.read("shared")
+            assert found is not None and len(set(found["a"].tolist())) == 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
+    own = Folder(path, OUTPUT)
+    assert all(own.has(f"own-{number}-{turn}") for number in range(4) for turn in range(6)) and own.has(COMPLETE)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from quantcli.commands import compare, verify
 from quantcli.container import sums
 from quantcli.errors import BadReference, QuantcliError
 from quantcli.evaluate.kept import KINDS, KeptFile, KeptWriter
-from quantcli.runner.session import RunOptions
+from quantcli.evaluate.reference_states import StatesRecorder
+from quantcli.runner.session import RunOptions, open_session
+from quantcli.runner.text import chunks_of
 
 SHAPES = {"tokens": ((7,), "I32"), "states": ((5, 3), "F32"), "more": ((8, 9), "F32")}
 KIND = "quantcli.reference-states"
@@ -105,7 +107,7 @@ def with_nan(path: Path) -> None:
 OTHERS: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     "of an earlier version": (without_sums, "has no checksums", True),
     "holds NaN": (with_nan, "holds NaN: tensor states", True),
-    "empty": (Path.touch, "", True),
+    "empty": (Path.touch, "it is empty", True),
     "a folder": (Path.mkdir, "not a regular file", False),
     "a text": (lambda path: path.write_text("hello"), "not a GGUF file", False),
     "of the other kind": (lambda path: made(path, "quantcli.reference"), "holds no states of a reference", False),
@@ -122,6 +124,23 @@ def test_other_files_are_told_and_none_of_them_is_to_be_removed(name: str, tmp_p
         read(path)
     assert words in found.value.message and str(path) in found.value.where
     assert KINDS[KIND] in found.value.hint and ("rm " in found.value.hint) is own
+
+
+def test_a_reference_that_gives_nan_is_not_kept(tiny_files: dict[str, Path], prose: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.st"
+    with open_session(tiny_files["BF16"], RunOptions(length=64)) as session:
+        chunks = chunks_of(session.tokenizer, prose, 64, chunks=2)
+        states = numpy.ones((2, chunks.scored, session.network.settings.hidden), numpy.float32)
+        for values, kept in (
+            (states * numpy.float32("nan"), False),
+            (states * numpy.float32("inf"), False),
+            (states, True),
+        ):
+            recorder = StatesRecorder(path, session, chunks)
+            for chunk in range(2):
+                recorder.add(chunk, values[chunk] if chunk else states[0])
+            recorder.finish()
+            assert path.exists() is kept and len(list(tmp_path.glob(".*"))) == 0
 
 
 @pytest.mark.parametrize("option", ["states", "record"])
