@@ -132,9 +132,12 @@ def test_what_is_there_needs_no_importance(tmp_path: Path) -> None:
 # ---- resumed
 
 
-@pytest.mark.parametrize(("split", "published"), [(None, 1), (None, 2), *((SPLIT, count) for count in range(1, 7))])
+@pytest.mark.parametrize(
+    ("split", "part", "published"),
+    [(None, None, 1), (None, None, 2), *((SPLIT, None, n) for n in range(1, 7)), (SPLIT, 1, 1), (SPLIT, 1, 2)],
+)
 def test_a_run_that_died_between_two_names_goes_on(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str | None, published: int
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str | None, part: int | None, published: int
 ) -> None:
     folder, left = tmp_path / "out", [published]
     original = writer.OutputFile.publish
@@ -145,8 +148,8 @@ def test_a_run_that_died_between_two_names_goes_on(
         if not left[0]:
             raise Stop
 
-    wanted = request(folder, resume=True, split_max_size=split)
-    if split is None:
+    wanted = request(folder, resume=True, split_max_size=split, part=part and f"{part}/{PARTS}")
+    if split is None or part:
         convert.run(replace(wanted, output=tmp_path / "whole", resume=False))
         whole = tmp_path / "whole"
     with monkeypatch.context() as patch:

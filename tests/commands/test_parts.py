@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from quantcli import container, loader, vocab
 from quantcli.chat import sandbox
-from quantcli.cli.parse import convert_request
+from quantcli.cli.parse import SizeTexts, convert_request
 from quantcli.commands import assemble, convert
 from quantcli.commands.job import ConvertRequest, Job
 from quantcli.errors import (
@@ -325,6 +326,17 @@ def test_parts_that_cannot_be(tmp_path: Path, options: dict, words: str) -> None
     with pytest.raises(UsageError, match=words) as caught:
         request(tmp_path / "out", **options)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["my model", "o'neill", "a;b", "$HOME"])
+@pytest.mark.parametrize(
+    "options", [{"imatrix": Path("auto")}, {"size": SizeTexts(like="Q4_K_M")}], ids=["imatrix", "like"]
+)
+def test_hints_can_be_pasted(tmp_path: Path, name: str, options: dict) -> None:
+    types = () if "size" in options else ("Q8_0",)
+    with pytest.raises(UsageError) as caught:
+        convert_request(source=tmp_path / name, types=types, split_max_size=SPLIT, part="1/2", **options)
+    assert str(tmp_path / name) in shlex.split(str(caught.value.hint).partition("; ")[0])
 
 
 def test_more_parts_than_shards(tmp_path: Path) -> None:
