@@ -27,6 +27,7 @@ APPLE = sys.platform == "darwin"
 _STATM = Path("/proc/self/statm")  # where the kernel says what a process holds (Linux)
 _CPUINFO = Path("/proc/cpuinfo")
 _PIECE = 4 << 20  # bytes that are read at a time where there is no preadv
+_AS_IT_IS = os.O_NOFOLLOW | os.O_NONBLOCK  # what opens neither what a link leads to, nor waits for a pipe's other end
 
 # ---- the library of kernels
 
@@ -42,15 +43,30 @@ def open_to_read(path: PathLike) -> int:
     return os.open(path, os.O_RDONLY)
 
 
+def open_regular(path: PathLike, *, write: bool = False) -> int:
+    """A descriptor to read (and write) a regular file that is there: no link, and no pipe, for which one would wait.
+    Raises OSError."""
+    return _regular(os.open(path, (os.O_RDWR if write else os.O_RDONLY) | _AS_IT_IS))
+
+
 def open_to_write(path: PathLike, *, new: bool = False, follow: bool = True, mode: int = 0o666) -> int:
     """A descriptor to read and write a file, made where it is missing; ``new``: it must be; without ``follow`` it is
-    no link. Raises OSError."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | (os.O_EXCL if new else 0) | (0 if follow else os.O_NOFOLLOW), mode)
+    a regular file and no link. Raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if new else 0)
+    return os.open(path, flags, mode) if follow else _regular(os.open(path, flags | _AS_IT_IS, mode))
 
 
 def open_existing(path: PathLike) -> int:
     """A descriptor to read and write a file that is there, and no link. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+
+
+def _regular(descriptor: int) -> int:
+    """The same descriptor. Raises OSError for one of a pipe, a device or a folder."""
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file")
 
 
 def read_at(descriptor: int, count: int, offset: int) -> bytes:

@@ -97,6 +97,16 @@ def with_hashes(metadata: Mapping[str, Value], model: Model) -> dict[str, Value]
     return {**metadata, **{key: string(digest) for key, digest in keys.items() if key in metadata}}
 
 
+def without_hashes(metadata: Mapping[str, Value], model: Model) -> dict[str, Value]:
+    """The same entries, as they are before the model's files are hashed."""
+    return {**metadata, **dict.fromkeys(hash_keys(model) & metadata.keys(), string(digests.UNKNOWN))}
+
+
+def hash_keys(model: Model) -> set[str]:
+    """The keys that tell the hashes of the model's files."""
+    return {f"{SOURCE_SHA256}{_name(path)}" for path in model.weight_files}
+
+
 def _calibrated_with(wish: Wish, used: Used) -> dict[str, Value]:
     folder = wish.statistics or wish.keep
     kept = {}

@@ -1,26 +1,27 @@
-"""`convert --resume`: what a run says of itself in its journal, and what an earlier one has left."""
+"""`convert --resume`: what earlier runs have left, what goes on with it, and what is told of it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 
-import numpy
-
-from quantcli import __version__
+from quantcli.commands import facts
 from quantcli.commands.job import ConvertRequest, Job
 from quantcli.errors import UsageError
-from quantcli.output import journal
-from quantcli.output.journal import Contents, Journal
+from quantcli.output import journals
+from quantcli.output.journal import Journal, compare, same_command, told
+from quantcli.output.journals import OF_VERSION, VERSION, Contents
 from quantcli.output.resumable import ResumableFile
 from quantcli.output.writer import OutputFile
-from quantcli.plan.plan import Plan
 from quantcli.report.terminal import Reporter, size
-from quantcli.statistics.imatrix import Importance
+from quantcli.sources.gguf import is_hash
+from quantcli.sources.hub import address as hub
 
 
 def check(request: ConvertRequest) -> None:
@@ -37,41 +38,32 @@ def check(request: ConvertRequest) -> None:
 
 
 def unfinished(job: Job) -> Contents | None:
-    """What a run that can be resumed has left of these files."""
-    return journal.find([path for files in job.files for path in files])
+    """What a run that can be resumed has left of these files; of several runs the one that made the same files."""
+    return next(iter(journals.about(_paths(job))), None)
 
 
-def begin(job: Job) -> Journal:
+def _paths(job: Job) -> list[Path]:
+    return [path for files in job.files for path in files]
+
+
+def begin(job: Job, reporter: Reporter | None = None) -> Journal:
     """The journal of this run, or of the earlier one that it goes on with. Raises ResumeRefused, OutputFailed."""
-    paths = [path for files in job.files for path in files]
     sizes = [shard.file_bytes for one in job.plans for shard in one.shards]
-    return Journal(paths, sizes, facts(job))
+    now = facts.of(job)
+    kept = Journal(_paths(job), sizes, now, partial(_way, job.request, now))
+    if kept.replaced and reporter is not None:
+        reporter.warning(f"{kept.path}: what lay here is no journal that can be read; everything is made anew")
+    return kept
 
 
-def facts(job: Job) -> dict[str, str]:
-    """What must be the same for a run to go on: what it is called -> what it is, in words where people compare it."""
-    request = job.request
-    found = {"the version of quantcli": __version__}
-    for part in job.parts:
-        for handle in part.model.handles:
-            found |= {f"{name} of the source": looks for name, looks in handle.identities().items()}
-        for path, digest in part.model.digests.items():
-            found[_hash_of(path)] = digest
-    for one, paths in zip(job.plans, job.files, strict=True):
-        found[f"the type of {paths[0].name}"] = f"{one.file_type.name}, {len(paths)} files, {one.file_bytes} bytes"
-    found["the search"] = request.search
-    found["the method"] = request.choice.name or "the search"
-    found["--snap"] = request.snap
-    for matrix in {id(one.options.importance): one.options.importance for one in job.plans}.values():
-        if matrix is not None:
-            found["the importance matrix"] = _digest(matrix)
-    for one, paths in zip(job.plans, job.files, strict=True):
-        found[f"the plan of {paths[0].name}"] = plan_digest(one)
-    return found
-
-
-def _hash_of(path: str) -> str:
-    return f"the sha256 of {os.path.basename(path)}"
+def _way(request: ConvertRequest, now: Mapping[str, str], earlier: Mapping[str, str]) -> str:
+    """What goes on with an earlier run, where it is another one."""
+    commit, address = earlier.get(facts.COMMIT, ""), hub.parse(request.source)
+    if address is None or commit == now.get(facts.COMMIT) or not is_hash(commit):
+        return same_command(earlier)
+    return (
+        f"go on with the commit that it is of: give {shlex.quote(str(address._replace(revision=commit)))} as the source"
+    )
 
 
 def recall(job: Job) -> bool:
@@ -83,29 +75,11 @@ def recall(job: Job) -> bool:
     for part in job.parts:
         looks = {name: look for handle in part.model.handles for name, look in handle.identities().items()}
         for path in part.model.weight_files:
-            name, digest = os.path.basename(path), earlier.facts.get(_hash_of(path))
+            name, digest = os.path.basename(path), earlier.facts.get(facts.hash_of(path))
             same = name in looks and earlier.facts.get(f"{name} of the source") == looks[name]
             if digest is not None and same and path not in part.model.digests:
                 part.model.digests[path], found = digest, True
     return found
-
-
-def plan_digest(one: Plan) -> str:
-    """sha256 of all headers that the plan writes: metadata, names, shapes, types, offsets."""
-    digest = hashlib.sha256()
-    for shard in one.shards:
-        digest.update(shard.header())
-    return digest.hexdigest()
-
-
-def _digest(matrix: Importance) -> str:
-    """Of what was read: a part looks at the values of its own entries alone."""
-    digest = hashlib.sha256()
-    for name in sorted(matrix.sums):
-        digest.update(name.encode())
-        for read in (matrix.sums[name], matrix.counts[name]):
-            digest.update(numpy.ascontiguousarray(read).data)
-    return digest.hexdigest()
 
 
 def continue_from_disk(outputs: Sequence[Sequence[OutputFile]], threads: int, reporter: Reporter | None) -> int:
@@ -135,10 +109,24 @@ def continue_from_disk(outputs: Sequence[Sequence[OutputFile]], threads: int, re
 
 
 def tell(job: Job, reporter: Reporter) -> None:
-    """That another run could be resumed, where this one was not asked to."""
-    earlier = unfinished(job)
-    if earlier is not None:
-        reporter.warning(
-            f"an unfinished conversion of {earlier.names[0]} lies here, {size(earlier.written)} of "
-            f"{size(sum(earlier.sizes))}: --resume would continue it; it is removed when this one is complete"
+    """What other runs have left of these files, or are making of them, where this one was not asked to go on."""
+    for earlier in journals.about(_paths(job)):
+        reporter.warning(_of_other(earlier, job))
+    broken = journals.unreadable(_paths(job))
+    if broken is not None:
+        reporter.warning(f"{broken}: is no journal that can be read; --resume would make everything anew")
+
+
+def _of_other(earlier: Contents, job: Job) -> str:
+    if earlier.at_work:
+        return (
+            f"another run, with --resume, is at work on {earlier.shown}: of the two the one that is complete last is "
+            "refused; wait for it, or end one of them"
         )
+    now = {OF_VERSION: str(VERSION), **facts.of(job)}
+    differences = compare(facts.before_work(earlier.facts, now, calibrates=job.request.wish is not None), now)
+    goes_on = f"--resume would not continue it ({told(differences)})" if differences else "--resume would continue it"
+    return (
+        f"an unfinished conversion of {earlier.shown} lies here, {size(earlier.written)} of "
+        f"{size(sum(earlier.sizes))}: {goes_on}; it is removed when this one is complete"
+    )

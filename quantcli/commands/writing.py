@@ -16,7 +16,7 @@ from quantcli.commands.job import Job
 from quantcli.encode import pipeline
 from quantcli.ggml import tensor_types
 from quantcli.methods.snap import Snapping
-from quantcli.output import journal, transaction, writer
+from quantcli.output import journals, transaction, writer
 from quantcli.output.journal import Journal
 from quantcli.output.resumable import ResumableFile
 from quantcli.output.writer import OutputFile
@@ -40,7 +40,7 @@ def execute(
     """
     start = time.monotonic() if start is None else start
     outputs: Outputs = [[] for _ in job.plans]
-    kept = resuming.begin(job) if job.request.resume else None
+    kept = resuming.begin(job, reporter) if job.request.resume else None
     try:
         _clean(job)
         _create(job, outputs, kept)
@@ -75,10 +75,9 @@ def execute(
 
 def _clean(job: Job) -> None:
     """Remove what killed runs have left in the folders of the outputs."""
-    own = [path for files in job.files for path in files]
-    for folder in {path.parent for path in own}:
+    for folder in {path.parent for files in job.files for path in files}:
         writer.clean_stale(folder)
-        journal.clean_orphans(folder, own)
+        journals.clean_orphans(folder)
 
 
 def _create(job: Job, outputs: Outputs, kept: Journal | None) -> None:
@@ -97,11 +96,10 @@ def _create(job: Job, outputs: Outputs, kept: Journal | None) -> None:
 
 
 def _forget(job: Job, kept: Journal | None) -> None:
-    """Everything has its name: nothing is left to resume, of this run or of one that began the same files."""
+    """Everything has its name: nothing is left to resume, of this run or of those that began the same files."""
     if kept is not None:
         kept.remove()
-    elif (earlier := resuming.unfinished(job)) is not None:
-        journal.forget(earlier)
+    journals.forget([path for files in job.files for path in files])
 
 
 @contextmanager

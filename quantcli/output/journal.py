@@ -8,183 +8,105 @@ loses only what had not reached its disk. The journal is locked while its proces
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import shlex
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from quantcli import system
 from quantcli.errors import ResumeRefused
-from quantcli.output import named, writer
+from quantcli.output import journals, named, writer
+from quantcli.output.journals import COMPLETE, OF_VERSION, VERSION, Contents, Mark
+from quantcli.output.journals import KEPT as KEPT
+from quantcli.output.journals import SUFFIX as SUFFIX
 
-PREFIX, SUFFIX = writer.PREFIX, ".journal"
-KEPT = ".resume"  # what the temporary files of a resumable run end in
-SCHEMA = 1
-COMPLETE = b"complete\n"
-HEAD_LIMIT = 64 << 20  # bytes of the first line
-SPREAD = 64 << 20  # bytes between the marks that are remembered, but for the last ones
-RECENT = 64  # marks of each file that are remembered whatever their distance
-SHOWN = 3  # differences in a message
+SHOWN = 3  # differences in a message, and conversions
+LONGEST = 80  # characters of what differs, in a message
+BEFORE = 20  # of them in front of the first difference
 
-Mark = tuple[int, str]  # bytes of a file, sha256 of them in hex
+Way = Callable[[Mapping[str, str]], str]  # the facts of an earlier run -> what goes on with it, for a hint
 
 
-def temporary(path: Path) -> Path:
-    """The name of the temporary file of a resumable run for ``path``: always the same."""
-    digest = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:8]
-    return path.parent / f"{PREFIX}{writer.stem(path)}-{digest}{KEPT}"
-
-
-def place(targets: Sequence[Path]) -> Path:
-    """The journal of a run that writes ``targets``."""
-    return temporary(targets[0]).with_suffix(SUFFIX)
-
-
-class Contents(NamedTuple):
-    """A journal as it was found. ``end``: bytes of it that make sense."""
-
-    path: Path
-    facts: Mapping[str, str]
-    names: Sequence[str]
-    sizes: Sequence[int]
-    marks: Sequence[Sequence[Mark]]  # of each file, in order
-    complete: bool
-    end: int
-
-    @property
-    def written(self) -> int:
-        """Bytes that all files have."""
-        return sum(marks[-1][0] for marks in self.marks if marks)
-
-    def may_have_published(self, path: Path) -> bool:
-        """Whether the run may have given ``path`` its name before it ended: it was complete, and the size fits."""
-        if not self.complete or path.name not in self.names:
-            return False
-        with suppress(OSError):
-            return os.stat(path).st_size == self.sizes[self.names.index(path.name)]
-        return False
-
-
-def find(targets: Sequence[Path]) -> Contents | None:
-    """The journal of a run that wrote some of ``targets``; they lie in one folder."""
-    wanted = {path.name for path in targets}
-    for path in _in_folder(targets[0].parent, SUFFIX):
-        if wanted & set(_names(path)):
-            return read(path)
-    return None
-
-
-def read(path: Path) -> Contents | None:
-    """A journal; None where its first line never reached the disk (nothing behind it did then)."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.readline(HEAD_LIMIT)
-            facts, names, sizes = _head(raw)
-            marks: list[_Marks] = [_Marks() for _ in names]
-            end, complete = len(raw), False
-            for line in file:
-                if line == COMPLETE:
-                    complete = True
-                elif not _note(line, marks, sizes):
-                    break  # cut in two when the machine stopped
-                end += len(line)
-    except (OSError, ValueError, TypeError):
-        return None
-    return Contents(path, facts, names, sizes, [one.kept for one in marks], complete, end)
-
-
-def _head(raw: bytes) -> tuple[dict[str, str], list[str], list[int]]:
-    """(facts, names, sizes) of the first line. Raises ValueError, TypeError."""
-    head = json.loads(raw)
-    if not isinstance(head, dict) or head.get("journal") != SCHEMA or not isinstance(head.get("facts"), dict):
-        raise ValueError("no journal")
-    files = head.get("files")
-    if not isinstance(files, list):
-        raise ValueError("no journal")
-    names, sizes = [str(name) for name, _ in files], [int(size) for _, size in files]
-    return {str(key): str(value) for key, value in head["facts"].items()}, names, sizes
-
-
-def _note(line: bytes, marks: Sequence[_Marks], sizes: Sequence[int]) -> bool:
-    """Take note of a line; False for one that makes no sense."""
-    parts = line.split()
-    if len(parts) != 3 or not line.endswith(b"\n") or len(parts[2]) != 64:
-        return False
-    try:
-        number, count = int(parts[0]), int(parts[1])
-        return 0 <= number < len(marks) and count <= sizes[number] and marks[number].add((count, parts[2].decode()))
-    except ValueError:
-        return False
-
-
-@dataclass(eq=False, repr=False)
-class _Marks:
-    """The marks of one file: those far apart, and the last ones. A file of 600 GB has two million."""
-
-    kept: list[Mark] = field(default_factory=list)
-
-    def add(self, mark: Mark) -> bool:
-        """False where it does not lie behind the last one."""
-        if self.kept and mark[0] <= self.kept[-1][0]:
-            return False
-        self.kept.append(mark)
-        old = len(self.kept) - 1 - RECENT
-        if old >= 1 and self.kept[old][0] - self.kept[old - 1][0] < SPREAD:
-            del self.kept[old]
-        return True
+def same_command(earlier: Mapping[str, str]) -> str:
+    """A `Way`."""
+    return "give it the same command and source"
 
 
 class Journal:
-    """The journal of this run, locked. Thread-safe."""
+    """The journal of this run, locked. Thread-safe. ``replaced``: something lay in its place that was no journal."""
 
-    def __init__(self, targets: Sequence[Path], sizes: Sequence[int], facts: Mapping[str, str]) -> None:
+    def __init__(
+        self, targets: Sequence[Path], sizes: Sequence[int], facts: Mapping[str, str], way: Way = same_command
+    ) -> None:
         """Begin one, or go on with the one that an earlier run has left. Raises ResumeRefused, OutputFailed."""
-        self.targets = list(targets)
-        earlier = find(targets)
-        self.path = place(targets) if earlier is None else earlier.path
+        self.targets, self.sizes = list(targets), list(sizes)
+        self.facts, self._way = {OF_VERSION: str(VERSION), **facts}, way
         self._lock = threading.Lock()
-        with writer.failures(self.path):
-            self._descriptor = _locked(self.path)
+        self.path = self._place()
+        self._descriptor = _locked(self.path)
         try:
-            self.earlier = None if earlier is None else self._continue(earlier, facts)
+            self.earlier = self._continue()
+            self.replaced = self.earlier is None and os.fstat(self._descriptor).st_size > 0
             if self.earlier is None:
-                self._begin(sizes, facts)
+                self._begin()
         except BaseException:
             self.close()
             raise
         named.keep(self.path, kept=True)
         self.marks: Sequence[Sequence[Mark]] = self.earlier.marks if self.earlier else [[] for _ in targets]
 
-    def _continue(self, earlier: Contents, facts: Mapping[str, str]) -> Contents | None:
-        again = read(earlier.path)  # under the lock now
-        if again is None:
-            return None
-        differences = compare(again.facts, facts)
-        if differences:
-            more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
-            raise ResumeRefused(
-                f"an unfinished conversion of {_shown(again.names)} lies here, and this is another one: "
-                f"{'; '.join(differences[:SHOWN])}{more}",
-                where=str(self.path),
-                hint=f"give it the same command and source, or begin anew: rm '{self.path}'",
-            )
-        with writer.failures(self.path):
-            os.ftruncate(self._descriptor, again.end)
-            os.lseek(self._descriptor, again.end, os.SEEK_SET)
-        return again
+    @property
+    def _names(self) -> list[str]:
+        return [path.name for path in self.targets]
 
-    def _begin(self, sizes: Sequence[int], facts: Mapping[str, str]) -> None:
-        files = [[path.name, size] for path, size in zip(self.targets, sizes, strict=True)]
-        head = json.dumps({"journal": SCHEMA, "facts": dict(facts), "files": files}, ensure_ascii=True)
+    def _place(self) -> Path:
+        """Where it lies, or will. Raises ResumeRefused where runs that write other files as well have begun these."""
+        found = journals.about(self.targets)
+        others = [one for one in found if list(one.names) != self._names]
+        for one in others:
+            if one.at_work:
+                raise _at_work(one.path)
+        if len(others) == len(found):
+            if found:
+                raise self._refused(found)
+            return journals.place(self.targets)
+        return found[0].path
+
+    def _continue(self) -> Contents | None:
+        """What an earlier run has left, under the lock. Raises ResumeRefused where it was another one."""
+        found = journals.read(self.path)
+        if found is None:
+            return None
+        if self._differences(found):
+            raise self._refused([found])
+        with writer.failures(self.path):
+            os.ftruncate(self._descriptor, found.end)
+            os.lseek(self._descriptor, found.end, os.SEEK_SET)
+        return found
+
+    def _differences(self, found: Contents) -> list[str]:
+        before, now = _files(found.names, found.sizes), _files(self._names, self.sizes)
+        return compare(found.facts, self.facts) or compare(before, now)
+
+    def _refused(self, found: Sequence[Contents]) -> ResumeRefused:
+        first, *more = found
+        names = ", of ".join(one.shown for one in found[:SHOWN])
+        names += f" and {len(found) - SHOWN} others" if len(found) > SHOWN else ""
+        lie = "unfinished conversions of {} lie here" if more else "an unfinished conversion of {} lies here"
+        way = "finish each with its own command" if more else self._way(first.facts)
+        return ResumeRefused(
+            f"{lie.format(names)}, and this is another one: {told(self._differences(first))}",
+            where=str(first.path),
+            hint=f"{way}, or begin anew: rm {' '.join(shlex.quote(str(one.path)) for one in found)}",
+        )
+
+    def _begin(self) -> None:
         with writer.failures(self.path):
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
-            self._write(head.encode() + b"\n")
+            self._write(journals.head(self.facts, self._names, self.sizes))
             system.sync(self._descriptor)
 
     @property
@@ -227,77 +149,50 @@ class Journal:
 
 
 def _locked(path: Path) -> int:
-    """The journal, opened and locked. Raises ResumeRefused where another process has it, OSError."""
+    """The journal, opened and locked. Raises ResumeRefused where another process has it, OutputFailed."""
     while True:
-        descriptor = system.open_to_write(path)
-        try:
-            system.lock(descriptor)
-        except BlockingIOError:
+        descriptor = journals.opened(path)
+        if not journals.lock(descriptor):
             os.close(descriptor)
-            raise ResumeRefused(
-                "another run is at work on these files", where=str(path), hint="wait for it, or end it first"
-            ) from None
-        except OSError:  # a file system without locks
-            return descriptor
+            raise _at_work(path)
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 return descriptor
         os.close(descriptor)  # the run that had it has finished and taken it away
 
 
+def _at_work(path: Path) -> ResumeRefused:
+    return ResumeRefused("another run is at work on these files", where=str(path), hint="wait for it, or end it first")
+
+
+# ---- what differs
+
+
+def _files(names: Sequence[str], sizes: Sequence[int]) -> dict[str, str]:
+    return {f"file {n}": f"{name}, {size} bytes" for n, (name, size) in enumerate(zip(names, sizes, strict=True), 1)}
+
+
 def compare(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What differs, in words."""
-    lacks = "nothing"
-    keys = dict.fromkeys((*before, *now))
-    return [
-        f"{key} was {before.get(key, lacks)}, is {now.get(key, lacks)}"
-        for key in keys
-        if before.get(key) != now.get(key)
-    ]
+    found = []
+    for key in dict.fromkeys((*before, *now)):
+        was, is_ = before.get(key, "nothing"), now.get(key, "nothing")
+        if before.get(key) != now.get(key):
+            same = next((n for n, (a, b) in enumerate(zip(was, is_, strict=False)) if a != b), 0)
+            start = max(same - BEFORE, 0)
+            found.append(f"{_cut(key, 0)} was {_cut(was, start)}, is {_cut(is_, start)}")
+    return found
 
 
-def _shown(names: Sequence[str]) -> str:
-    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+def _cut(text: str, start: int) -> str:
+    """A text for a message: of a long one what lies around ``start``."""
+    if len(text) <= LONGEST:
+        return text
+    more = "..." if start + LONGEST < len(text) else ""
+    return ("..." if start else "") + text[start : start + LONGEST] + more
 
 
-def _in_folder(folder: Path, ending: str) -> Iterator[Path]:
-    with suppress(OSError):
-        for name in sorted(os.listdir(folder)):
-            if name.startswith(PREFIX) and name.endswith(ending):
-                yield folder / name
-
-
-def forget(found: Contents) -> bool:
-    """Remove a journal and its temporary files, unless its process lives; whether that was done."""
-    try:
-        descriptor = _locked(found.path)
-    except (ResumeRefused, OSError):
-        return False
-    try:
-        for name in found.names:
-            with suppress(OSError):
-                os.unlink(temporary(found.path.parent / name))
-        with suppress(OSError):
-            os.unlink(found.path)
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def clean_orphans(folder: Path, own: Iterable[Path] = ()) -> None:
-    """Remove temporary files of resumable runs that no journal of the folder speaks of: theirs was deleted."""
-    spoken = {temporary(folder / name).name for path in _in_folder(folder, SUFFIX) for name in _names(path)}
-    spoken |= {temporary(path).name for path in own}
-    for path in _in_folder(folder, KEPT):
-        if path.name not in spoken:
-            with suppress(OSError):
-                os.unlink(path)
-
-
-def _names(path: Path) -> Sequence[str]:
-    """The files that a journal is about."""
-    try:
-        with open(path, "rb") as file:
-            return _head(file.readline(HEAD_LIMIT))[1]
-    except (OSError, ValueError, TypeError):
-        return ()
+def told(differences: Sequence[str]) -> str:
+    """The first of them, for a message."""
+    more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+    return "; ".join(differences[:SHOWN]) + more

@@ -7,15 +7,16 @@ file that has its name already (the run died between two names) is hashed as wel
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from quantcli import system
 from quantcli.errors import OutputExists
-from quantcli.output import named, writer
+from quantcli.output import journals, named, writer
 from quantcli.output.interrupts import deferred_interrupts
-from quantcli.output.journal import Journal, temporary
+from quantcli.output.journal import Journal
 from quantcli.output.writer import OutputFile
 
 PIECE = 8 << 20  # bytes that are hashed at a time
@@ -32,14 +33,13 @@ class ResumableFile(OutputFile):
         super().__init__(path, size, force=force)
 
     def _open(self) -> tuple[int, Path]:
-        hidden = temporary(self.path)
+        hidden = journals.temporary(self.path)
         earlier = self.journal.earlier
-        if earlier is not None and earlier.may_have_published(self.path) and _is_published(hidden, self.path):
+        if earlier is not None and earlier.may_have_published(self.path) and self._is_published(hidden):
             self.there = True
             return system.open_to_read(self.path), hidden
-        descriptor = system.open_to_write(hidden, follow=False)
-        with suppress(OSError):  # for those that clean up; the journal's lock is what counts
-            system.lock(descriptor)
+        descriptor = journals.opened(hidden)
+        journals.lock(descriptor)  # for those that clean up; the journal's lock is what counts
         if os.fstat(descriptor).st_size > self.size:
             os.ftruncate(descriptor, self.size)
         return descriptor, hidden
@@ -68,7 +68,7 @@ class ResumableFile(OutputFile):
                 raise OutputExists(
                     "is not the file that the earlier run gave this name",
                     where=str(self.path),
-                    hint=f"move it away, or begin anew: rm '{self.journal.path}'",
+                    hint=f"move it away, or begin anew: rm {shlex.quote(str(self.journal.path))}",
                 )
             os.lseek(self._descriptor, self.written, os.SEEK_SET)
 
@@ -84,6 +84,8 @@ class ResumableFile(OutputFile):
         if not self.there:
             super().publish()
             return
+        with suppress(FileNotFoundError):
+            os.unlink(self._temporary)  # of the same bytes
         named.note(self.path)
         self._close()
 
@@ -99,15 +101,15 @@ class ResumableFile(OutputFile):
         if self._descriptor >= 0:
             self._close()
 
-
-def _is_published(hidden: Path, path: Path) -> bool:
-    """Whether the file has its name and no other. One that has both got the first of two steps: the second follows."""
-    try:
-        status = os.stat(hidden)
-    except OSError:
-        return True
-    with suppress(OSError):
-        if os.path.samestat(status, os.stat(path)):
-            os.unlink(hidden)
+    def _is_published(self, hidden: Path) -> bool:
+        """Whether the file that has the name counts as published. One that is the hidden file as well got the first of
+        two steps: the second follows. Where it is another one, which nobody wants replaced, its bytes decide."""
+        try:
+            status = os.lstat(hidden)
+        except OSError:
             return True
-    return False
+        with suppress(OSError):
+            if os.path.samestat(status, os.stat(self.path)):
+                os.unlink(hidden)
+                return True
+        return not self.force
