@@ -16,12 +16,13 @@ from quantcli import __version__
 from quantcli.commands import provenance
 from quantcli.commands.job import Job
 from quantcli.container import Strings, Value
+from quantcli.output.journals import PLAN
 from quantcli.plan.plan import Plan
 from quantcli.plan.shards import SOURCE_SHA256
 from quantcli.statistics.imatrix import Importance
 
 COMMIT = "the commit of the source"
-_PLAN, _HASH = "the plan of ", "the sha256 of "
+_HASH = "the sha256 of "
 LONG = 200  # characters of a text that stands as it is
 # What metadata are called here, where they have a name among people.
 _WORDS = {"quantcli.source.commit": COMMIT, "quantcli.source.name": "the name of the source"}
@@ -46,7 +47,7 @@ def of(job: Job) -> dict[str, str]:
     found |= {key: text for key, text in told.items() if key.startswith(_HASH)}
     for one, paths in zip(job.plans, job.files, strict=True):
         files = f"{len(paths)} file{'s' * (len(paths) != 1)}"
-        found[f"the type of {paths[0].name}"] = f"{one.file_type.name}, {files}, {one.file_bytes} bytes"
+        found[f"the type of {paths[0].name}"] = f"{one.file_type.name}, {files}"
     found["the search"] = request.search
     found["the method"] = request.choice.name or "the search"
     found["--snap"] = request.snap
@@ -60,14 +61,14 @@ def of(job: Job) -> dict[str, str]:
         if part.model.vocabulary is not None:
             found["what the vocabulary is made of"] = part.model.vocabulary.origin
     for one, paths in zip(job.plans, job.files, strict=True):
-        found[f"{_PLAN}{paths[0].name}"] = plan_digest(one)
+        found[f"{PLAN}{paths[0].name}"] = plan_digest(one)
     return found
 
 
 def before_work(earlier: Mapping[str, str], now: Mapping[str, str], *, calibrates: bool) -> dict[str, str]:
     """``earlier`` without what ``now`` does not know before its work: hashes that are made while the source is read,
     and what a run that ``calibrates`` will say of that."""
-    late = (_PLAN, "quantcli.") if calibrates else ()
+    late = (PLAN, "quantcli.") if calibrates else ()
     return {
         key: now.get(key, "") if key.startswith(late) else text
         for key, text in earlier.items()

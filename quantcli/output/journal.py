@@ -18,7 +18,7 @@ from pathlib import Path
 from quantcli import system
 from quantcli.errors import ResumeRefused
 from quantcli.output import journals, named, writer
-from quantcli.output.journals import COMPLETE, OF_VERSION, VERSION, Contents, Mark
+from quantcli.output.journals import COMPLETE, OF_VERSION, PLAN, VERSION, Contents, Mark
 from quantcli.output.journals import KEPT as KEPT
 from quantcli.output.journals import SUFFIX as SUFFIX
 
@@ -173,14 +173,14 @@ def _files(names: Sequence[str], sizes: Sequence[int]) -> dict[str, str]:
 
 
 def compare(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs, in words."""
+    """What differs, in words; plans where nothing else does."""
+    keys = [key for key in dict.fromkeys((*now, *before)) if before.get(key) != now.get(key)]
     found = []
-    for key in dict.fromkeys((*before, *now)):
+    for key in [key for key in keys if not key.startswith(PLAN)] or keys:
         was, is_ = before.get(key, "nothing"), now.get(key, "nothing")
-        if before.get(key) != now.get(key):
-            same = next((n for n, (a, b) in enumerate(zip(was, is_, strict=False)) if a != b), 0)
-            start = max(same - BEFORE, 0)
-            found.append(f"{_cut(key, 0)} was {_cut(was, start)}, is {_cut(is_, start)}")
+        same = next((n for n, (a, b) in enumerate(zip(was, is_, strict=False)) if a != b), 0)
+        start = max(same - BEFORE, 0)
+        found.append(f"{_cut(key, 0)} was {_cut(was, start)}, is {_cut(is_, start)}")
     return found
 
 

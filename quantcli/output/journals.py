@@ -27,6 +27,7 @@ PREFIX, SUFFIX = writer.PREFIX, ".journal"
 KEPT = ".resume"  # what the temporary files of a resumable run end in
 VERSION = 1  # of what is written here
 OF_VERSION = "the version of its journal"  # is a fact, too
+PLAN = "the plan of "  # begins facts that are hashes of all others
 COMPLETE = b"complete\n"
 HEAD_LIMIT = 16 << 20  # bytes of the first line: 65,535 shards and 1,000 files of a source take 7 MB
 LINE_LIMIT = 128  # of each other line
@@ -140,13 +141,14 @@ def _head(raw: bytes) -> tuple[dict[str, str], list[str], list[int]]:
     """(facts, names, sizes) of the first line. Raises what `UNREADABLE` lists."""
     said = json.loads(raw.decode("ascii"))
     version = said["journal"]
-    if type(version) is int and version != VERSION:
+    if type(version) is not int:
+        raise ValueError("no journal")
+    if version != VERSION:
         return {OF_VERSION: str(version)}, [], []
     facts, pairs = said["facts"], said["files"]
     files = dict(pairs)
     good = (
-        version == VERSION
-        and 0 < len(files) == len(pairs)
+        0 < len(files) == len(pairs)
         and all(_is_name(name) and type(size) is int and 0 <= size <= LARGEST for name, size in files.items())
         and isinstance(facts, dict)
         and all(isinstance(text, str) for text in facts.values())

@@ -17,11 +17,11 @@ import pytest
 import quantcli
 from helpers import kills, oracles
 from quantcli.cli.parse import convert_request
-from quantcli.commands import convert, resuming
+from quantcli.commands import convert, facts
 from quantcli.commands.job import ConvertRequest
 from quantcli.encode import pipeline, sinks
 from quantcli.errors import OutputExists, ResumeRefused, UsageError
-from quantcli.output import journal
+from quantcli.output import journals
 from quantcli.report.terminal import Reporter
 from quantcli.statistics.imatrix import Importance, to_gguf_bytes
 
@@ -142,8 +142,10 @@ def test_killed_at_every_kind_of_step_it_goes_on(tmp_path: Path) -> None:
     command = [*one.command, "--resume"]
     random_ = random.Random(20)
     folder = tmp_path / "run" / "out"
-    steps, status, said = kills.run_child(command, _copy(one.template, folder))
-    assert (status, kills.state(folder)) == (0, one.after), said
+    for _ in range(2):  # the first one may compile modules
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        steps, status, said = kills.run_child(command, _copy(one.template, folder))
+        assert (status, kills.state(folder)) == (0, one.after), said
     for step in sorted(random_.sample(range(steps), 8)):
         shutil.rmtree(folder)
         _, status, _ = kills.run_child(
@@ -174,7 +176,7 @@ def test_damage_and_a_lost_disk_cache_cost_only_what_lies_behind(
         stopped(wanted, stopping, 30)
         (hidden,) = folder.glob(".quantcli-*.resume")
         (notes,) = folder.glob(".quantcli-*.journal")
-        written = journal.read(notes)
+        written = journals.read(notes)
         assert written is not None
         with open(hidden, "r+b") as file:
             file.seek(written.written // 2)
@@ -269,7 +271,7 @@ def other_importance(source: Path) -> dict[str, object]:
     ("change", "words"),
     [
         (other_type, "the type of tiny-Q4_0.gguf was nothing, is Q4_0"),
-        (other_metadata, "the plan of tiny-Q8_0.gguf was"),
+        (other_metadata, "general.version was nothing, is 2"),
         (other_search, "the search was best, is ggml"),
         (other_time, "model.safetensors of the source was"),
         (other_importance, "the importance matrix was nothing, is"),
@@ -296,7 +298,7 @@ def test_another_version_is_refused(
     tmp_path: Path, stopping: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped(request(TINY, tmp_path / "out"), stopping, 9)
-    monkeypatch.setattr(resuming, "__version__", "99.0")
+    monkeypatch.setattr(facts, "__version__", "99.0")
     with pytest.raises(ResumeRefused, match=f"the version of quantcli was {quantcli.__version__}, is 99.0"):
         convert.run(request(TINY, tmp_path / "out"))
 
@@ -310,7 +312,7 @@ def test_the_journal_of_another_file_under_this_name_is_refused(
     (other,) = (tmp_path / "one").glob("*.journal")
     (own,) = (tmp_path / "two").glob("*.journal")
     own.write_bytes(other.read_bytes().replace(b"tiny-Q4_0.gguf", b"tiny-Q8_0.gguf"))
-    with pytest.raises(ResumeRefused, match="the plan of tiny-Q8_0.gguf was"):
+    with pytest.raises(ResumeRefused, match="the type of tiny-Q8_0.gguf was Q4_0, 1 file, is Q8_0"):
         convert.run(request(TINY, tmp_path / "two", "Q8_0"))
 
 
@@ -403,13 +405,15 @@ def test_an_interrupt_says_that_the_same_command_goes_on(tmp_path: Path) -> None
 
 
 def test_marks_of_a_large_file_take_little_memory() -> None:
-    marks = journal._Marks()
+    marks = journals._Marks()
     for number in range(1, 200_000):
         assert marks.add((number * 300_000, "0" * 64))
     assert not marks.add((300_000, "0" * 64))
     distances = [b[0] - a[0] for a, b in zip(marks.kept, marks.kept[1:], strict=False)]
-    assert len(marks.kept) < 60e9 / journal.SPREAD + 2 * journal.RECENT
-    assert max(distances) < 2 * journal.SPREAD and distances[-journal.RECENT + 1 :] == [300_000] * (journal.RECENT - 1)
+    assert len(marks.kept) < 60e9 / journals.SPREAD + 2 * journals.RECENT
+    assert max(distances) < 2 * journals.SPREAD and distances[-journals.RECENT + 1 :] == [300_000] * (
+        journals.RECENT - 1
+    )
 
 
 def test_silence_off_a_terminal_ends_after_a_while(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
