@@ -65,15 +65,15 @@ def of(job: Job) -> dict[str, str]:
     return found
 
 
-def before_work(earlier: Mapping[str, str], now: Mapping[str, str], *, calibrates: bool) -> dict[str, str]:
-    """``earlier`` without what ``now`` does not know before its work: hashes that are made while the source is read,
-    and what a run that ``calibrates`` will say of that."""
+def before_work(
+    earlier: Mapping[str, str], now: Mapping[str, str], *, calibrates: bool
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Both without what ``now`` does not know before its work: hashes that are made while the source is read, and what
+    a run that ``calibrates`` will say of that."""
     late = (PLAN, "quantcli.") if calibrates else ()
-    return {
-        key: now.get(key, "") if key.startswith(late) else text
-        for key, text in earlier.items()
-        if not (key.startswith(_HASH) and key not in now)
-    }
+    before = {key: text for key, text in earlier.items() if key in now or not key.startswith(_HASH)}
+    kept, known = ({key: text for key, text in one.items() if not key.startswith(late)} for one in (before, now))
+    return kept, known
 
 
 def hash_of(path: str) -> str:

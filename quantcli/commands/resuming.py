@@ -124,7 +124,7 @@ def _of_other(earlier: Contents, job: Job) -> str:
             "refused; wait for it, or end one of them"
         )
     now = {OF_VERSION: str(VERSION), **facts.of(job)}
-    differences = compare(facts.before_work(earlier.facts, now, calibrates=job.request.wish is not None), now)
+    differences = compare(*facts.before_work(earlier.facts, now, calibrates=job.request.wish is not None))
     goes_on = f"--resume would not continue it ({told(differences)})" if differences else "--resume would continue it"
     return (
         f"an unfinished conversion of {earlier.shown} lies here, {size(earlier.written)} of "

@@ -142,15 +142,15 @@ def test_killed_at_every_kind_of_step_it_goes_on(tmp_path: Path) -> None:
     command = [*one.command, "--resume"]
     random_ = random.Random(20)
     folder = tmp_path / "run" / "out"
-    for _ in range(2):  # the first one may compile modules
-        shutil.rmtree(folder.parent, ignore_errors=True)
-        steps, status, said = kills.run_child(command, _copy(one.template, folder))
-        assert (status, kills.state(folder)) == (0, one.after), said
+    steps, status, said = kills.run_child(command, _copy(one.template, folder))
+    assert (status, kills.state(folder)) == (0, one.after), said
     for step in sorted(random_.sample(range(steps), 8)):
         shutil.rmtree(folder)
-        _, status, _ = kills.run_child(
+        taken, status, _ = kills.run_child(
             command, _copy(one.template, folder), number=signal.SIGKILL, step=step, late=random_.random() < 0.5
         )
+        if status == 0 and taken <= step:
+            continue  # a slow machine looks after the process of the template, which takes steps as well
         assert status == -signal.SIGKILL
         _, status, said = kills.run_child(command, folder)
         already = status == 1 and "exists already" in said  # it was killed behind its last step but one
