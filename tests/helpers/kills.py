@@ -201,10 +201,11 @@ def _count_steps(counter: Path, number: int, step: int, late: bool) -> None:
             os.pwrite(descriptor, str(now + 1).encode(), 0)
             if now == step and not late:
                 os.kill(os.getpid(), number)
-            result = original(*arguments, **named)
-            if now == step and late:
-                os.kill(os.getpid(), number)
-            return result
+            try:
+                return original(*arguments, **named)
+            finally:  # also where the call fails
+                if now == step and late:
+                    os.kill(os.getpid(), number)
 
         return call
 
