@@ -125,7 +125,7 @@ def test_a_failure_leaves_nothing(root: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(pipeline, "run", fails)
     with pytest.raises(QuantcliError, match="the disk is full"):
         made(root, tmp_path / "out")
-    assert not running() and not os.listdir(tmp_path / "out")
+    assert not running() and not (tmp_path / "out").exists()
 
 
 def test_a_source_that_changes_meanwhile(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,4 +143,4 @@ def test_a_source_that_changes_meanwhile(root: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(pipeline, "run", changed)
     with pytest.raises(SourceChanged):
         convert.run(convert_request(source=folder, types=("Q8_0",), output=f"{tmp_path / 'out'}/"))
-    assert not os.listdir(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ import pytest
 
 from quantcli import system
 from quantcli.errors import OutputExists, OutputFailed, OutputIsInput, UsageError
-from quantcli.output import follower, journal, writer
+from quantcli.output import follower, journals, writer
 
 
 def test_a_file_appears_only_when_published(tmp_path: Path) -> None:
@@ -42,8 +42,8 @@ def test_every_name_that_a_file_can_have(tmp_path: Path, character: str) -> None
         output.append(b"x")
         output.finish()
         output.publish()
-        hidden = journal.temporary(target)
-        for name in (hidden.name, hidden.with_suffix(journal.SUFFIX).name):
+        hidden = journals.temporary(target)
+        for name in (hidden.name, hidden.with_suffix(journals.SUFFIX).name):
             assert len(os.fsencode(name)) <= 255 and (character == "\udcff" or name.encode())
         assert target.read_bytes() == b"x" and [path.name for path in tmp_path.iterdir()] == [target.name]
         target.unlink()

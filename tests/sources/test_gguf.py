@@ -180,5 +180,5 @@ def test_a_cache_folder_and_a_lost_blob_say_what_to_do(tmp_path: Path, root: Pat
         _ = Checkpoint(cache).config
     assert str(snapshot) in caught.value.hint
     (cache / "blobs" / "model.safetensors").unlink()
-    with pytest.raises(MissingFile, match="a link to ../../blobs/model.safetensors, which is not there"):
+    with pytest.raises(MissingFile, match="a link to '../../blobs/model.safetensors', which is not there"):
         _ = Checkpoint(snapshot).tensors
