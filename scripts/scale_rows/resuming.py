@@ -204,7 +204,7 @@ def _listed(figures: Iterable[float]) -> str:
 def faults(place: Place) -> list[Row]:
     """Every planted fault of tests/commands/test_parts.py."""
     wanted = ["tests/commands/test_parts.py", "-k", "every_planted_fault"]
-    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *wanted]
+    line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *wanted]
     said = subprocess.run(line, cwd=ROOT, capture_output=True, text=True).stdout
     passed, failed = (int(found[1]) if (found := re.search(rf"(\d+) {word}", said)) else 0 for word in WORDS)
     good = passed >= FAULTS and not failed
