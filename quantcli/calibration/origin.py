@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from quantcli.calibration.collect import OUTPUT, Sums
 from quantcli.errors import ResumeRefused
 from quantcli.output import named, writer
-from quantcli.output.interrupts import deferred_interrupts
 from quantcli.runner import layerwise, sealed, waiting
 from quantcli.runner.arrays import Doubles
 from quantcli.runner.session import Session
@@ -137,16 +136,8 @@ def keep(output: Path, origin: Origin, done: int, found: Importance, base: Impor
         arrays |= _packed(BASE, base)
         told |= {"base": base.chunks, "datasets": json.dumps(list(base.datasets))}
     arrays[FACTS] = numpy.frombuffer(json.dumps(told).encode(), numpy.uint8)
-    path, pieces = beside(output), sealed.pieces(arrays)
-    with deferred_interrupts():
-        file = writer.OutputFile(path, sum(map(len, pieces)), force=True)
-        try:
-            for piece in pieces:
-                file.append(piece)
-            file.finish()
-            file.publish()
-        finally:
-            file.discard()
+    path = beside(output)
+    writer.write_bytes(path, *sealed.pieces(arrays))
     named.forget(path)  # it is no result
 
 

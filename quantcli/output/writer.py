@@ -364,10 +364,10 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="surrogateescape"))
 
 
-def write_bytes(path: Path, data: bytes, *, force: bool = True) -> str:
+def write_bytes(path: Path, *pieces: bytes, force: bool = True) -> str:
     """Write (or, with ``force``, replace) a file in one step; returns its sha256. Interrupts wait."""
     with deferred_interrupts():
-        output = complete(path, data, force=force)
+        output = complete(path, *pieces, force=force)
         try:
             output.publish()
         finally:
@@ -375,11 +375,12 @@ def write_bytes(path: Path, data: bytes, *, force: bool = True) -> str:
         return output.sha256
 
 
-def complete(path: Path, data: bytes, *, force: bool = True) -> OutputFile:
+def complete(path: Path, *pieces: bytes, force: bool = True) -> OutputFile:
     """A small file on the disk that has no name yet."""
-    output = OutputFile(path, len(data), force=force)
+    output = OutputFile(path, sum(map(len, pieces)), force=force)
     try:
-        output.append(data)
+        for piece in pieces:
+            output.append(piece)
         output.finish()
     except BaseException:
         output.discard()

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import quantcli
 from helpers import kills, oracles
+from helpers.stopping import Heard, Stop, stop_writes
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert, facts
 from quantcli.commands.job import ConvertRequest
@@ -27,10 +28,6 @@ from quantcli.statistics.imatrix import Importance, to_gguf_bytes
 
 TINY = Path(__file__).resolve().parents[2] / "examples" / "tiny"
 THREADS = 2
-
-
-class Stop(BaseException):
-    """The end of a run, wherever it is."""
 
 
 def request(source: Path, output: Path, *types: str, **more) -> ConvertRequest:
@@ -50,23 +47,9 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Sets behind how many written slabs a run ends; 0: it does not."""
-    left = [0]
-    original = sinks.Sink._write
-
-    def write(self: sinks.Sink, slab: object, data: object) -> None:
-        original(self, slab, data)  # type: ignore[arg-type]  # handed on as it came
-        left[0] -= data is not None
-        if data is not None and left[0] == 0:
-            raise Stop
-
-    monkeypatch.setattr(sinks.Sink, "_write", write)
-
-    def stop(count: int) -> None:
-        left[0] = count
-
-    yield stop
+    return stop_writes(monkeypatch)
 
 
 def stopped(wanted: ConvertRequest, stopping: Callable[[int], None], count: int) -> None:
@@ -341,15 +324,6 @@ def test_one_run_at_a_time(tmp_path: Path, stopping: Callable[[int], None]) -> N
 
 
 # ---- without --resume, and what does not go with it
-
-
-class Heard(Reporter):
-    def __init__(self) -> None:
-        super().__init__()
-        self.warned: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.warned.append(text)
 
 
 def test_without_resume_what_was_kept_is_told_and_removed_in_the_end(

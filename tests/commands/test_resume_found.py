@@ -13,32 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from helpers.stopping import Heard, Stop, stop_writes
 from quantcli import system
 from quantcli.cli.parse import convert_request
 from quantcli.commands import convert
 from quantcli.commands.job import ConvertRequest
-from quantcli.encode import sinks
 from quantcli.errors import OutputExists, OutputFailed, ResumeRefused
 from quantcli.output import journal, journals
 from quantcli.output.journal import Journal
-from quantcli.report.terminal import Reporter
 
 TINY = Path(__file__).resolve().parents[2] / "examples" / "tiny"
 NAME = "tiny-Q8_0.gguf"
 SPLIT = {"split_max_size": "600K"}
-
-
-class Stop(BaseException):
-    """The end of a run, wherever it is."""
-
-
-class Heard(Reporter):
-    def __init__(self) -> None:
-        super().__init__()
-        self.warned: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.warned.append(text)
 
 
 def request(source: Path, output: Path, *types: str, **more) -> ConvertRequest:
@@ -51,25 +37,17 @@ def hidden(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Begins a resumable run and ends it behind some slabs."""
-    left, original = [0], sinks.Sink._write
-
-    def write(self: sinks.Sink, slab: object, data: object) -> None:
-        original(self, slab, data)  # type: ignore[arg-type]  # handed on as it came
-        left[0] -= data is not None
-        if data is not None and left[0] == 0:
-            raise Stop
-
-    monkeypatch.setattr(sinks.Sink, "_write", write)
+    stop = stop_writes(monkeypatch)
 
     def run(*given, count: int = 9, **more) -> None:
-        left[0] = count
+        stop(count)
         with pytest.raises(Stop):
             convert.run(request(*given, resume=True, **more))
-        left[0] = 0
+        stop(0)
 
-    yield run
+    return run
 
 
 # ---- journals that nobody of us wrote

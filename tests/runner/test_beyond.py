@@ -8,28 +8,17 @@ import numpy
 import pytest
 
 from helpers import oracles
+from helpers.stopping import Heard
 from quantcli.calibration.collect import usual_length
 from quantcli.commands import generate, imatrix, perplexity
 from quantcli.errors import ContextTooLong, QuantcliError
 from quantcli.loader import open_model
-from quantcli.report.terminal import Reporter
 from quantcli.runner.network import MOST_POSITIONS, Network
 from quantcli.runner.positions import frequencies
 from quantcli.runner.session import RunOptions, open_session
 
 ROTARY = ("llama-quirks", "phi3", "gemma3", "qwen3", "mixtral")
 LEARNED = ("gpt2",)
-
-
-class Listening(Reporter):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.heard: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.heard.append(text)
 
 
 @pytest.fixture
@@ -43,7 +32,7 @@ def text(tmp_path: Path) -> Path:
 def test_perplexity_warns_and_computes(name: str, text: Path) -> None:
     with open_session(oracles.folder(name)) as session:
         context = session.network.settings.context
-    found, reporter = [], Listening()
+    found, reporter = [], Heard(quiet=True)
     for length in (context, context + 44):
         options = RunOptions(activations="float", threads=1, length=length)
         request = perplexity.PerplexityRequest(
@@ -51,8 +40,8 @@ def test_perplexity_warns_and_computes(name: str, text: Path) -> None:
         )
         found.append(perplexity.run(request, reporter)["perplexity"]["mean"])
     assert numpy.isfinite(found).all()
-    assert len(reporter.heard) == 1 and f"{context + 44} positions" in reporter.heard[0]
-    assert f"trained with {context}" in reporter.heard[0]
+    assert len(reporter.warned) == 1 and f"{context + 44} positions" in reporter.warned[0]
+    assert f"trained with {context}" in reporter.warned[0]
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -65,11 +54,11 @@ def test_learned_positions_end(name: str) -> None:
 
 
 def test_generation_goes_on() -> None:
-    name, reporter = oracles.folder("llama-quirks"), Listening()
+    name, reporter = oracles.folder("llama-quirks"), Heard(quiet=True)
     options = RunOptions(exact=True, threads=1, length=300)
     request = generate.GenerateRequest(model=name, prompt="a " * 250, count=8, ignore_end=True, options=options)
     result = generate.run(request, reporter)
-    assert len(result["tokens"]) == 8 and len(reporter.heard) == 1
+    assert len(result["tokens"]) == 8 and len(reporter.warned) == 1
 
 
 def test_positions_are_those_of_a_model_that_was_trained_longer() -> None:
