@@ -17,7 +17,8 @@ from quantcli.container.header import DEFAULT_ALIGNMENT, Header, TensorInfo, pad
 from quantcli.errors import MalformedFile
 from quantcli.ggml.tensor_types import BY_NAME
 
-TYPES = ("quantcli.reference", "quantcli.reference-states")  # general.type of the files that have them
+CACHE, STATES = "quantcli.reference", "quantcli.reference-states"
+TYPES = (CACHE, STATES)  # general.type of the files that have them
 NAME = "checksums"
 TYPE = BY_NAME["I32"].id
 _SUM = numpy.dtype("<u4")

@@ -19,8 +19,8 @@ from quantcli.ggml.tensor_types import BY_NAME
 from quantcli.output import writer
 from quantcli.sources.files import SourceFile
 
-KINDS = {"quantcli.reference": "--reference-cache", "quantcli.reference-states": "--reference-states"}
-WHAT = {"quantcli.reference": "predictions", "quantcli.reference-states": "states"}  # that it holds of a reference
+KINDS = {sums.CACHE: "--reference-cache", sums.STATES: "--reference-states"}
+WHAT = {sums.CACHE: "predictions", sums.STATES: "states"}  # that it holds of a reference
 DTYPES = {"I32": "<i4", "F32": "<f4"}
 BEGINNING = 256  # bytes that tell which kind it is
 

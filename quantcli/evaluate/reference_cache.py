@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy
 
 from quantcli.container import boolean, string, u32
+from quantcli.container.sums import CACHE as KIND
 from quantcli.evaluate.kept import KeptFile, KeptWriter, kind_of
 from quantcli.evaluate.reference import Distribution, Flags, Full
 from quantcli.evaluate.scoring import Block
@@ -22,7 +23,6 @@ from quantcli.runner.arrays import Doubles, Floats, Ids
 from quantcli.runner.operations import Operations
 from quantcli.runner.text import Chunks
 
-KIND = "quantcli.reference"
 TOP = 512  # tokens of each position
 MOST_FULL = 16  # fully recorded positions of a chunk
 LEAST = -80.0  # stands for the logarithm of no mass at all

@@ -14,6 +14,7 @@ import numpy
 
 from quantcli import container
 from quantcli.container import boolean, string, u32
+from quantcli.container.sums import STATES as KIND
 from quantcli.evaluate.kept import KeptFile, KeptWriter, kind_of
 from quantcli.evaluate.reference import Full
 from quantcli.evaluate.scoring import Block
@@ -23,8 +24,6 @@ from quantcli.runner.arrays import Floats
 from quantcli.runner.fingerprint import fingerprint
 from quantcli.runner.session import Session
 from quantcli.runner.text import Chunks
-
-KIND = "quantcli.reference-states"
 
 
 def is_states(path: str | os.PathLike[str]) -> bool:
